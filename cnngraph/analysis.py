@@ -1,0 +1,116 @@
+"""What a network costs: parameters, buffers and multiply-accumulates, in all and by stage. Nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from cnngraph.graph import INPUT, Graph, Node, TensorShape
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Costs of one or several nodes.
+
+    Attributes:
+        params: trainable values.
+        buffers: buffer tensors (three for a batch norm).
+        macs: multiply-accumulates of convolutions and linear layers for one image, bias additions not counted.
+    """
+
+    params: int = 0
+    buffers: int = 0
+    macs: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.params + other.params, self.buffers + other.buffers, self.macs + other.macs
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One child of the network's top level.
+
+    Attributes:
+        kind: the op, composite or block it is.
+        copies: how many copies it holds, where it is a repeat; else 1.
+        aux: whether it is a side head, which evaluation leaves out.
+    """
+
+    path: str
+    kind: str
+    shape: TensorShape
+    cost: Cost
+    copies: int = 1
+    aux: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The network's costs.
+
+    Attributes:
+        total: params and buffers of everything; MACs of what evaluation computes.
+        training_macs: MACs of a forward pass in training, side heads included.
+    """
+
+    total: Cost
+    training_macs: int
+    stages: tuple[Stage, ...]
+
+
+def node_cost(graph: Graph, node: Node) -> Cost:
+    shapes = graph.input_shapes(node)
+    return Cost(
+        params=sum(prod(shape) for shape in node.op.parameters(*shapes).values()),
+        buffers=len(node.op.buffers(*shapes)),
+        macs=node.op.macs(node.shape, *shapes),
+    )
+
+
+def cost_of(graph: Graph, path: str) -> Cost:
+    """The cost of the node, composite or block at `path`."""
+    return _sum(
+        node_cost(graph, node)
+        for node in graph.nodes
+        if node.path == path or node.path.startswith(f"{path}.")
+    )
+
+
+def shape_at(graph: Graph, path: str) -> TensorShape | None:
+    """The shape of the value a node, composite or block results in; None where there is no such path."""
+    if path in graph.scopes:
+        return graph.scopes[path].shape
+    if path == INPUT or path in graph.by_path:
+        return graph.shape_of(path)
+    return None
+
+
+def summarize(graph: Graph) -> Summary:
+    """The costs of an elaborated graph."""
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        groups.setdefault(node.path.partition(".")[0], []).append(node)
+    stages = tuple(_stage(graph, path, nodes) for path, nodes in groups.items())
+    total = _sum(stage.cost for stage in stages)
+    aux = sum(stage.cost.macs for stage in stages if stage.aux)
+    return Summary(Cost(total.params, total.buffers, total.macs - aux), total.macs, stages)
+
+
+def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
+    scope = graph.scopes.get(path)
+    copies = [copy.times for node in nodes for copy in node.copies if copy.repeat == path]
+    return Stage(
+        path=path,
+        kind=scope.kind if scope else nodes[-1].op.kind,
+        shape=scope.shape if scope else nodes[-1].shape,
+        cost=_sum(node_cost(graph, node) for node in nodes),
+        copies=copies[0] if copies else 1,
+        aux=path in graph.aux,
+    )
+
+
+def _sum(costs: Iterable[Cost]) -> Cost:
+    return sum(costs, Cost())

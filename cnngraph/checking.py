@@ -1,0 +1,73 @@
+"""`check`: everything that can be known of a spec without torch and without building anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnngraph.analysis import Summary, summarize
+from cnngraph.elaborate import elaborate
+from cnngraph.errors import Diagnostic, Source, SpecError, has_errors
+from cnngraph.expectations import check_expectations
+from cnngraph.graph import Graph
+from cnngraph.imports import Spec, load_spec
+from cnngraph.sizes import InputSizes, input_sizes
+
+SpecLike = str | os.PathLike[str]
+"""The path of a spec, or, if it has more than one line, its text."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of a spec: its graph, costs and valid input sizes, or its mistakes.
+
+    Attributes:
+        name: the file, as it was given.
+        graph, summary, sizes: None where the spec does not hold (`sizes` also for flat inputs).
+    """
+
+    name: str
+    diagnostics: tuple[Diagnostic, ...]
+    graph: Graph | None = None
+    summary: Summary | None = None
+    sizes: InputSizes | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not has_errors(self.diagnostics)
+
+
+def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
+    """Checks a spec: its language, shapes, expected figures, and the input sizes it accepts.
+
+    Args:
+        spec: path of a YAML file, or the YAML text itself (anything with a line break).
+        params: values for the spec's `params`; `expect` figures are held against the defaults only.
+
+    Mistakes are returned in the report, never raised.
+    """
+    name = spec_name(spec)
+    try:
+        loaded = read_spec(spec)
+        graph, diagnostics = elaborate(loaded, params)
+    except SpecError as error:
+        return Report(name, error.diagnostics)
+    if graph is None:
+        return Report(name, tuple(diagnostics))
+    if not params:
+        diagnostics = [*diagnostics, *check_expectations(loaded, graph)]
+    return Report(name, tuple(diagnostics), graph, summarize(graph), input_sizes(graph))
+
+
+def read_spec(spec: SpecLike) -> Spec:
+    """Loads a spec from a path or from its text. Raises `SpecError`."""
+    if isinstance(spec, str) and "\n" in spec:
+        return load_spec(Path("spec.yaml"), Source(spec_name(spec), spec))
+    return load_spec(Path(spec))
+
+
+def spec_name(spec: SpecLike) -> str:
+    return "<text>" if isinstance(spec, str) and "\n" in spec else os.fspath(spec)

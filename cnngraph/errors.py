@@ -1,0 +1,169 @@
+"""Positions in source files, diagnostics, and how they are shown."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+CODES = {
+    "E001": "unreadable-file",
+    "E002": "bad-yaml",
+    "E003": "duplicate-key",
+    "E004": "too-large",
+    "E101": "unknown-key",
+    "E102": "missing-argument",
+    "E103": "wrong-value",
+    "E104": "unknown-op",
+    "E105": "bad-expression",
+    "E106": "recursive-block",
+    "E107": "not-a-node",
+    "E108": "duplicate-path",
+    "E109": "unknown-value",
+    "E110": "over-limit",
+    "E111": "bad-import",
+    "E112": "bad-extends",
+    "E113": "unknown-param",
+    "E114": "duplicate-block",
+    "E115": "bad-plugin",
+    "E116": "bad-name",
+    "E201": "shape-mismatch",
+    "E202": "input-too-small",
+    "E203": "wrong-rank",
+    "E204": "contradicting-arguments",
+    "E301": "expectation-failed",
+    "W401": "fragile-name",
+}
+"""Every diagnostic there is: stable code -> stable name. `E` stops the compilation, `W` does not."""
+
+
+class CnngraphError(Exception):
+    """What every error this package raises on purpose derives from; its text is meant for the user."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One text a spec is read from, under the name the user knows it by."""
+
+    name: str
+    text: str
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where something stands: line and column count from 1, `width` is in characters."""
+
+    source: Source
+    line: int
+    column: int
+    width: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}:{self.column}"
+
+    def shifted(self, offset: int, width: int = 1) -> Position:
+        return Position(self.source, self.line, self.column + offset, width)
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake (or warning): what is wrong, where in the file, where in the network, and a way out."""
+
+    code: str
+    message: str
+    position: Position | None = None
+    label: str = ""
+    path: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def severity(self) -> str:
+        return "error" if self.code.startswith("E") else "warning"
+
+    def __str__(self) -> str:
+        gutter = len(str(self.position.line)) if self.position else 1
+        pad = " " * gutter
+        lines = [f"{self.severity}[{self.code} {CODES[self.code]}]: {self.message}"]
+        if self.position:
+            lines += [f"{pad} --> {self.position}", *_excerpt(self.position, self.label, pad)]
+        if self.path:
+            lines.append(f"{pad} = in: {self.path}")
+        lines += [f"{pad} = {kind}: {text}" for kind, text in self.notes]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data, for `--format json`."""
+        where = self.position
+        return {
+            "code": self.code,
+            "name": CODES[self.code],
+            "severity": self.severity,
+            "message": self.message,
+            "file": where.source.name if where else None,
+            "line": where.line if where else None,
+            "column": where.column if where else None,
+            "width": where.width if where else None,
+            "label": self.label,
+            "path": self.path,
+            "notes": [{"kind": kind, "text": text} for kind, text in self.notes],
+        }
+
+
+_LONGEST_EXCERPT = 120
+
+
+def _excerpt(position: Position, label: str, pad: str) -> list[str]:
+    lines = position.source.lines
+    if position.line > len(lines):
+        return []
+    text = lines[position.line - 1].replace("\t", " ")
+    column = position.column
+    if len(text) > _LONGEST_EXCERPT:
+        start = max(0, column - 1 - _LONGEST_EXCERPT // 2)
+        text = text[start : start + _LONGEST_EXCERPT]
+        column -= start
+    width = max(1, min(position.width, len(text) - column + 1))
+    caret = " " * (column - 1) + "^" * width
+    return [f"{pad} |", f"{position.line} | {text}", f"{pad} | {caret} {label}".rstrip()]
+
+
+class SpecError(CnngraphError):
+    """A spec that does not hold; `diagnostics` lists everything found wrong with it."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__(render(self.diagnostics))
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), (self.diagnostics,)
+
+
+def fail(code: str, message: str, position: Position | None = None, **details: Any) -> SpecError:
+    """A `SpecError` of a single diagnostic, to be raised."""
+    return SpecError([Diagnostic(code, message, position, **details)])
+
+
+def render(diagnostics: Iterable[Diagnostic]) -> str:
+    """All diagnostics as the text a terminal shows."""
+    return "\n\n".join(map(str, diagnostics))
+
+
+def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
+    return any(d.severity == "error" for d in diagnostics)
+
+
+def listing(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """A `help` note naming the closest of `candidates`, or none where nothing is close."""
+    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.7)
+    return (("help", f"did you mean `{close[0]}`?"),) if close else ()

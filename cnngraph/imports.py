@@ -1,0 +1,306 @@
+"""`imports` and `extends`: several files -> one spec, its block libraries attached. Nothing is evaluated here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cnngraph.errors import Diagnostic, Position, Source, SpecError, did_you_mean, fail, listing
+from cnngraph.expressions import RESERVED
+from cnngraph.ops import find_op
+from cnngraph.spec import COMPOSITES, BlockDefinition, Document, Expect
+from cnngraph.validation import InvalidError, validate
+from cnngraph.yaml_source import Located, parse_yaml, read_source
+
+Reader = Callable[[Path, str], Source]
+"""Reads the file at a path; the second argument is the name to show to the user."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block and the library in whose sight its body is read."""
+
+    name: str
+    params: dict[str, Located]
+    body: Located
+    position: Position
+    library: Library
+
+
+@dataclass
+class Library:
+    """The blocks that one file sees: its own and those it imports."""
+
+    blocks: dict[str, Block] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One network, with everything it imports and extends.
+
+    Attributes:
+        position: of the whole document.
+        params: name -> default as written; values of a variant take the place of its base's.
+        declared: name -> the base's own default, which decides a parameter's type.
+        files: every file that was read, by absolute path.
+    """
+
+    name: str
+    position: Position
+    input: Located
+    params: dict[str, Located]
+    declared: dict[str, Located]
+    graph: Located
+    library: Library
+    expect: Located | None
+    expected: Expect | None
+    reference: str | None
+    files: dict[Path, Source]
+
+
+def load_spec(path: Path, source: Source | None = None, read: Reader = read_source) -> Spec:
+    """Reads the spec at `path` (from `source`, if it is given) with all it refers to. Raises `SpecError`."""
+    loader = _Loader(Path(os.path.normpath(path.absolute())), read)
+    source = source or read(path, str(path))
+    return loader.spec(loader.main, source, chain=())
+
+
+class _Loader:
+    def __init__(self, main: Path, read: Reader) -> None:
+        self.main = main
+        self.reach = main.parent.parent
+        self.read = read
+        self.files: dict[Path, Source] = {}
+        self.libraries: dict[Path, Library] = {}
+        self.diagnostics: list[Diagnostic] = []
+
+    def spec(self, path: Path, source: Source, chain: tuple[Path, ...]) -> Spec:
+        self.files[path] = source
+        root, document = self._document(source)
+        if document.extends is not None:
+            spec = self._variant(path, root, document, chain)
+        else:
+            spec = self._network(path, root, document)
+        if self.diagnostics:
+            raise SpecError(self.diagnostics)
+        return spec
+
+    def _document(self, source: Source) -> tuple[Located, Document]:
+        root = parse_yaml(source)
+        if not isinstance(root.value, dict):
+            raise fail(
+                "E107",
+                "a spec is a mapping with `cnngraph`, `name`, `input` and `graph`",
+                root.position,
+            )
+        try:
+            document = validate(
+                Document, root.value, root.keys,
+                what="a spec", position=root.position,
+                resolve=Located.plain, report=self.diagnostics.append,
+            )  # fmt: skip
+        except InvalidError:
+            raise SpecError(self.diagnostics) from None
+        return root, document
+
+    def _network(self, path: Path, root: Located, document: Document) -> Spec:
+        missing = [key for key in ("name", "input", "graph") if key not in root.value]
+        if missing:
+            wanted = listing([f"`{key}`" for key in missing])
+            self.diagnostics.append(Diagnostic("E102", f"a spec needs {wanted}", root.position))
+            raise SpecError(self.diagnostics)
+        library = self._library(path, root, document, chain=(path,))
+        params = self._mapping(document.params, "params")
+        self._check_names(params, root)
+        return Spec(
+            name=document.name or "",
+            position=root.position,
+            input=document.input,
+            params=params,
+            declared=params,
+            graph=document.graph,
+            library=library,
+            expect=root.value.get("expect"),
+            expected=document.expect,
+            reference=document.source,
+            files=self.files,
+        )
+
+    def _variant(
+        self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
+    ) -> Spec:
+        where = root.value["extends"].position
+        for key in ("imports", "blocks", "graph"):
+            if key in root.value:
+                self.diagnostics.append(
+                    Diagnostic(
+                        "E112",
+                        f"a spec that extends another overrides its params; it has no `{key}` of its own",
+                        root.keys[key],
+                        notes=(("help", "turn what differs into a param of the base"),),
+                    )
+                )
+        target = self._target(path, str(document.extends), where, code="E112")
+        if target in (*chain, path):
+            raise fail("E112", f"`{document.extends}` extends this spec in turn", where)
+        base = self.spec(target, self._source(target, path, where, "E112"), (*chain, path))
+        params = self._mapping(document.params, "params")
+        for name, value in params.items():
+            if name not in base.params:
+                self.diagnostics.append(
+                    Diagnostic(
+                        "E113",
+                        f"`{base.name}` has no param `{name}`",
+                        root.value["params"].keys.get(name, value.position),
+                        notes=did_you_mean(name, base.params)
+                        or (("note", f"it has: {', '.join(base.params) or 'none'}"),),
+                    )
+                )
+        return replace(
+            base,
+            name=document.name or base.name,
+            position=root.position,
+            input=document.input or base.input,
+            params={**base.params, **params},
+            expect=root.value.get("expect"),
+            expected=document.expect,
+            reference=document.source or base.reference,
+        )
+
+    def _library(
+        self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
+    ) -> Library:
+        library = Library()
+        imports = root.value["imports"].value if "imports" in root.value else []
+        for name, item in zip(document.imports, imports, strict=True):
+            imported = self._import(path, name, item.position, chain)
+            for block in imported.blocks.values():
+                self._define(library, block, item.position)
+        for name, definition in self._mapping(document.blocks, "blocks").items():
+            position = document.blocks.keys[name]
+            block = self._block(name, definition, position, library)
+            if block is not None:
+                self._define(library, block, position)
+        return library
+
+    def _import(
+        self, path: Path, name: str, where: Position, chain: tuple[Path, ...]
+    ) -> Library:
+        target = self._target(path, name, where, code="E111")
+        if target in chain:
+            raise fail("E111", f"`{name}` imports this file in turn", where)
+        if target in self.libraries:
+            return self.libraries[target]
+        source = self._source(target, path, where, "E111")
+        self.files[target] = source
+        root, document = self._document(source)
+        for key in ("extends", "input", "params", "graph", "expect"):
+            if key in root.value:
+                self.diagnostics.append(
+                    Diagnostic(
+                        "E111",
+                        f"`{name}` is imported, so it holds blocks only, no `{key}`",
+                        root.keys[key],
+                        notes=(("help", "move the blocks into a file of their own and import that"),),
+                    )
+                )  # fmt: skip
+        self.libraries[target] = self._library(target, root, document, (*chain, target))
+        return self.libraries[target]
+
+    def _target(self, path: Path, name: str, where: Position, code: str) -> Path:
+        target = Path(os.path.normpath(path.parent / name))
+        inside = all(os.path.commonpath([self.reach, p]) == str(self.reach) for p in (target, os.path.realpath(target)))
+        if Path(name).is_absolute() or not inside:
+            raise fail(
+                code,
+                f"`{name}` is out of reach: a spec reads files below the folder above its own, by relative paths",
+                where,
+            )  # fmt: skip
+        if target.suffix not in (".yaml", ".yml"):
+            raise fail(code, f"`{name}` is not a .yaml file", where)
+        return target
+
+    def _source(self, target: Path, path: Path, where: Position, code: str) -> Source:
+        shown = os.path.join(os.path.dirname(where.source.name), os.path.relpath(target, path.parent))
+        try:
+            return self.read(target, os.path.normpath(shown))
+        except SpecError as error:
+            problem = error.diagnostics[0].message
+            siblings = [os.path.relpath(p, path.parent) for p in _yaml_files(target.parent)]
+            notes = did_you_mean(os.path.relpath(target, path.parent), siblings)
+            raise fail(code, problem, where, notes=notes) from None
+
+    def _mapping(self, located: Located | None, what: str) -> dict[str, Located]:
+        if located is None or located.value is None:
+            return {}
+        if not isinstance(located.value, dict):
+            self.diagnostics.append(
+                Diagnostic("E103", f"`{what}` must be a mapping of names", located.position)
+            )
+            return {}
+        return located.value
+
+    def _check_names(self, params: dict[str, Located], root: Located) -> None:
+        for name in params:
+            self._check_name(name, root.value["params"].keys[name])
+
+    def _check_name(self, name: str, position: Position) -> None:
+        if name in RESERVED or not name.isidentifier():
+            why = "has a meaning of its own in expressions" if name in RESERVED else "is not a name"
+            self.diagnostics.append(Diagnostic("E116", f"a param cannot be called `{name}`: it {why}", position))
+
+    def _block(
+        self, name: str, located: Located, position: Position, library: Library
+    ) -> Block | None:
+        if not name.isidentifier():
+            self.diagnostics.append(Diagnostic("E116", f"a block cannot be called `{name}`", position))
+            return None
+        if not isinstance(located.value, dict):
+            self.diagnostics.append(
+                Diagnostic("E103", f"the block `{name}` must be a mapping with `body`", position)
+            )
+            return None
+        try:
+            definition = validate(
+                BlockDefinition, located.value, located.keys,
+                what=f"the block `{name}`", position=position,
+                resolve=Located.plain, report=self.diagnostics.append,
+            )  # fmt: skip
+        except InvalidError:
+            return None
+        params = self._mapping(definition.params, "params")
+        for param in params:
+            self._check_name(param, definition.params.keys[param])
+            if param == "name":
+                self.diagnostics.append(
+                    Diagnostic("E116", "a param cannot be called `name`: every node has one", definition.params.keys[param])
+                )  # fmt: skip
+        return Block(name, params, definition.body, position, library)
+
+    def _define(self, library: Library, block: Block, position: Position) -> None:
+        known = library.blocks.get(block.name)
+        if known is not None and known is not block:
+            self.diagnostics.append(
+                Diagnostic(
+                    "E114",
+                    f"the block `{block.name}` is defined twice",
+                    position,
+                    notes=(("note", f"the other definition is at {known.position}"),),
+                )
+            )
+        elif block.name in COMPOSITES or find_op(block.name) is not None:
+            self.diagnostics.append(
+                Diagnostic(
+                    "E114",
+                    f"`{block.name}` is an op of the language; a block needs a name of its own",
+                    block.position,
+                )
+            )
+        else:
+            library.blocks[block.name] = block
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.yaml")) if folder.is_dir() else []

@@ -1,0 +1,53 @@
+"""Which leaf ops there are, by their name in specs: the built-in ones, and those that installed packages add."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from cnngraph.errors import CnngraphError, fail
+from cnngraph.ops.op import Op
+
+OPS: dict[str, type[Op]] = {}
+ENTRY_POINT_GROUP = "cnngraph.ops"
+
+OpType = TypeVar("OpType", bound=type[Op])
+_loaded_plugins = False
+
+
+def register(op: OpType) -> OpType:
+    """Class decorator: makes an op available to specs under its `kind`.
+
+    A package outside this project makes its ops known by an entry point of the group `cnngraph.ops` that names the
+    module holding them; or its user imports that module before reading a spec.
+    """
+    if not (isinstance(op, type) and issubclass(op, Op) and isinstance(getattr(op, "kind", None), str)):
+        raise CnngraphError(f"{op!r} is not an op: derive it from `cnngraph.Op` and give it a `kind`")
+    if op.main is not None and op.main not in op.model_fields:
+        raise CnngraphError(f"the op `{op.kind}` has `main = {op.main!r}`, which is none of its fields")
+    known = OPS.get(op.kind)
+    if known is not None and (known.__module__, known.__qualname__) != (op.__module__, op.__qualname__):
+        raise CnngraphError(f"the op `{op.kind}` is already registered, by {known.__module__}")
+    OPS[op.kind] = op
+    return op
+
+
+def find_op(kind: str) -> type[Op] | None:
+    """The op of that name; installed plugins are asked only for a name that is not built in."""
+    if kind not in OPS:
+        load_plugins()
+    return OPS.get(kind)
+
+
+def load_plugins() -> None:
+    """Imports the modules that installed packages name in the entry point group `cnngraph.ops`, once."""
+    global _loaded_plugins
+    if _loaded_plugins:
+        return
+    _loaded_plugins = True
+    for plugin in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            plugin.load()
+        except Exception as error:
+            origin = plugin.dist.name if plugin.dist else plugin.value
+            raise fail("E115", f"the plugin `{plugin.name}` of {origin} cannot be loaded: {error}") from error

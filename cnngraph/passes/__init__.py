@@ -1,0 +1,53 @@
+"""What may be done to a graph. A pass is a plain function `Graph -> Graph`; the order is the one of `PASSES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from cnngraph.errors import CnngraphError
+from cnngraph.graph import Graph
+from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+
+Pass = Callable[[Graph], Graph]
+Observer = Callable[[str, Graph], None]
+"""Is shown the graph after each stage, by the stage's name."""
+
+PASSES: tuple[Pass, ...] = (fuse_batch_norm_act,)
+"""The passes of the fused backend, in the order they run."""
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What one pass did: the nodes it made that were not there before, and the time it took."""
+
+    name: str
+    rewrites: int
+    nodes: int
+    seconds: float
+
+
+def run_passes(
+    graph: Graph, passes: Sequence[Pass], observe: Observer = lambda name, graph: None
+) -> tuple[Graph, list[PassResult]]:
+    """Runs passes in order; the graph is verified before the first and after each."""
+    graph.verify()
+    observe("elaborate", graph)
+    results = []
+    for index, function in enumerate(passes):
+        start = perf_counter()
+        after = function(graph)
+        seconds = perf_counter() - start
+        try:
+            after.verify()
+        except AssertionError as error:
+            done = ", ".join(p.__name__ for p in passes[:index]) or "none"
+            raise CnngraphError(
+                f"the pass {function.__name__} left a graph that contradicts itself: {error} (passes before it: {done})"
+            ) from error
+        made = sum(graph.by_path.get(node.path) is not node for node in after.nodes)
+        results.append(PassResult(function.__name__, made, len(after.nodes), seconds))
+        observe(function.__name__, after)
+        graph = after
+    return graph, results

@@ -1,0 +1,161 @@
+"""Which input sizes a network accepts besides the declared one, found by evaluating its shape rules over a range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cnngraph.graph import INPUT, Graph, Node, ShapeError, TensorShape
+
+LARGEST = 1024
+"""No larger input is tried."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Sizes that fail at one node.
+
+    Attributes:
+        sizes: heights (= widths) of the input, ascending.
+        path: the node that fails first.
+        reason: what its shape rule says, at the first of these sizes.
+    """
+
+    sizes: tuple[int, ...]
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class InputSizes:
+    """What is known of a network's input size, with its weights as declared.
+
+    Attributes:
+        range: the square sizes that were tried, first and last.
+        valid: those that work, ascending.
+        stride: input pixels by which the last feature map that grows with the input grows by one; None if none grows.
+        failures: the sizes that do not work, and why.
+    """
+
+    range: tuple[int, int]
+    valid: tuple[int, ...]
+    stride: int | None
+    failures: tuple[Failure, ...]
+
+    @property
+    def least(self) -> int | None:
+        """The smallest size that works."""
+        return self.valid[0] if self.valid else None
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """The valid sizes as inclusive runs."""
+        return tuple(runs(self.valid))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A value's shape for every input size: `shapes[groups[i]]` for the i-th size, None where something failed.
+
+    Deep in a network many input sizes have led to few distinct shapes, so rules are evaluated by group.
+    """
+
+    groups: tuple[int, ...]
+    shapes: tuple[TensorShape | None, ...]
+
+    def __iter__(self) -> Iterator[TensorShape | None]:
+        return (self.shapes[group] for group in self.groups)
+
+
+def input_sizes(graph: Graph) -> InputSizes | None:
+    """Tries square inputs from 1x1 to twice the declared size; None for flat inputs."""
+    if len(graph.input) != 3:
+        return None
+    last = min(max(64, 2 * max(graph.input.spatial)), LARGEST)
+    sizes = range(1, last + 1)
+    squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
+    tables = {INPUT: _Table(tuple(range(last)), squares)}
+    failures = []
+    failed: set[int] = set()
+    for node in graph.nodes:
+        groups, combinations = _combine([tables[path] for path in node.inputs])
+        weights = node.op.parameters(*graph.input_shapes(node))
+        outcomes = [_infer(node, inputs, weights) for inputs in combinations]
+        wrong = {index: item for index, item in enumerate(outcomes) if isinstance(item, ShapeError)}
+        found = [size for size, group in zip(sizes, groups, strict=True) if group in wrong] if wrong else []
+        if fresh := [size for size in found if size not in failed]:
+            failures.append(Failure(tuple(fresh), node.path, str(wrong[groups[fresh[0] - 1]])))
+            failed.update(fresh)
+        tables[node.path] = _regroup(groups, outcomes)
+    valid = tuple(size for size in sizes if size not in failed)
+    return InputSizes((1, last), valid, _stride(graph, tables), tuple(failures))
+
+
+def _combine(
+    tables: list[_Table],
+) -> tuple[tuple[int, ...], list[tuple[TensorShape | None, ...]]]:
+    """The groups of sizes on which all tables are constant, and each group's shapes."""
+    first = tables[0].groups
+    if all(table.groups is first for table in tables):
+        return first, list(zip(*(table.shapes for table in tables), strict=True))
+    index: dict[tuple[int, ...], int] = {}
+    keys = zip(*(table.groups for table in tables), strict=True)
+    groups = tuple(index.setdefault(key, len(index)) for key in keys)
+    return groups, [
+        tuple(table.shapes[group] for table, group in zip(tables, key, strict=True))
+        for key in index
+    ]
+
+
+def _regroup(groups: tuple[int, ...], outcomes: list[TensorShape | ShapeError | None]) -> _Table:
+    shapes = [None if isinstance(item, ShapeError) else item for item in outcomes]
+    distinct = {shape: index for index, shape in enumerate(dict.fromkeys(shapes))}
+    if len(distinct) == len(shapes):
+        return _Table(groups, tuple(shapes))
+    merged = [distinct[shape] for shape in shapes]
+    return _Table(tuple(merged[group] for group in groups), tuple(distinct))
+
+
+def _infer(
+    node: Node, inputs: tuple[TensorShape | None, ...], weights: dict[str, tuple[int, ...]]
+) -> TensorShape | ShapeError | None:
+    known = [shape for shape in inputs if shape is not None]
+    if len(known) < len(inputs):
+        return None
+    try:
+        shape = node.op.infer(*known)
+    except ShapeError as error:
+        return error
+    if weights and node.op.parameters(*known) != weights:
+        return ShapeError(f"the weights of {node.op.kind} would need another shape for an input of {known[0]}")
+    return shape
+
+
+def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
+    """Measured where the last map that grows with the input makes its last two steps."""
+    path = graph.output
+    while path != INPUT:
+        heights = [shape[1] if shape and len(shape) == 3 else None for shape in tables[path]]
+        steps = [
+            size
+            for size, (before, after) in enumerate(pairwise(heights), start=2)
+            if before and after and before < after
+        ]
+        if len(steps) > 1:
+            return steps[-1] - steps[-2]
+        path = graph.by_path[path].inputs[0]
+    return None
+
+
+def runs(sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Ascending sizes as inclusive runs of consecutive ones."""
+    start = previous = None
+    for size in sizes:
+        if previous is None or size != previous + 1:
+            if start is not None and previous is not None:
+                yield start, previous
+            start = size
+        previous = size
+    if start is not None and previous is not None:
+        yield start, previous

@@ -1,0 +1,124 @@
+// The checks of batch_norm_act, and the choice of the layout in which its kernels walk a tensor.
+#include <sstream>
+#include <unordered_map>
+
+#include <ATen/ATen.h>
+
+#include "batch_norm_act.h"
+
+namespace cnngraph {
+
+ActivationSpec parse_activation(std::string_view name, c10::ArrayRef<double> arguments) {
+  struct Entry {
+    Activation activation;
+    size_t arguments;
+  };
+  static const std::unordered_map<std::string_view, Entry> known = {
+      {"identity", {Activation::identity, 0}},       {"relu", {Activation::relu, 0}},
+      {"relu6", {Activation::hardtanh, 0}},          {"hardtanh", {Activation::hardtanh, 2}},
+      {"leaky_relu", {Activation::leaky_relu, 1}},   {"elu", {Activation::elu, 1}},
+      {"silu", {Activation::silu, 0}},               {"gelu", {Activation::gelu, 0}},
+      {"gelu_tanh", {Activation::gelu_tanh, 0}},     {"sigmoid", {Activation::sigmoid, 0}},
+      {"tanh", {Activation::tanh, 0}},               {"hardsigmoid", {Activation::hardsigmoid, 0}},
+      {"hardswish", {Activation::hardswish, 0}},     {"mish", {Activation::mish, 0}},
+  };
+  const auto found = known.find(name);
+  TORCH_CHECK_VALUE(found != known.end(), "batch_norm_act: unknown activation '", name, "'");
+  TORCH_CHECK_VALUE(arguments.size() == found->second.arguments, "batch_norm_act: activation '",
+                    name, "' takes ", found->second.arguments, " arguments, got ",
+                    arguments.size());
+  ActivationSpec spec{found->second.activation, {}};
+  if (name == "relu6") spec.arguments = {0, 6};
+  if (arguments.size() > 0) spec.arguments.first = arguments[0];
+  if (arguments.size() > 1) spec.arguments.second = arguments[1];
+  return spec;
+}
+
+DataType data_type_of(const at::Tensor& input) {
+  switch (input.scalar_type()) {
+    case at::kFloat:
+      return DataType::float32;
+    case at::kDouble:
+      return DataType::float64;
+    case at::kBFloat16:
+      return DataType::bfloat16;
+    case at::kHalf:
+      return DataType::float16;
+    default:
+      TORCH_CHECK_NOT_IMPLEMENTED(false, "batch_norm_act: not implemented for ",
+                                  input.scalar_type());
+  }
+}
+
+namespace {
+
+// [batch][channel][pixels...] with the channel moved last.
+at::Tensor channel_last_view(const at::Tensor& tensor) { return tensor.movedim(1, -1); }
+
+at::Tensor parameter(const OptionalTensor& given, const char* name, const at::Tensor& input,
+                     at::ScalarType compute_type) {
+  if (!given.has_value() || !given->defined()) return {};
+  TORCH_CHECK(given->dim() == 1 && given->size(0) == input.size(1), "batch_norm_act: ", name,
+              " should hold ", input.size(1), " elements, one per channel, got shape ",
+              given->sizes());
+  TORCH_CHECK(given->device() == input.device(), "batch_norm_act: ", name, " is on ",
+              given->device(), ", the input on ", input.device());
+  TORCH_CHECK(given->scalar_type() == input.scalar_type() || given->scalar_type() == compute_type,
+              "batch_norm_act: expected ", name, " of type ", input.scalar_type(), " or ",
+              compute_type, ", got ", given->scalar_type());
+  return given->to(compute_type).contiguous();
+}
+
+}  // namespace
+
+at::Tensor BatchNormArguments::in_layout(const at::Tensor& other) const {
+  if (!channels_last) return other.contiguous();
+  if (input.dim() == 4) return other.contiguous(at::MemoryFormat::ChannelsLast);
+  if (input.dim() == 5) return other.contiguous(at::MemoryFormat::ChannelsLast3d);
+  return channel_last_view(other).contiguous().movedim(-1, 1);
+}
+
+BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor& weight,
+                                   const OptionalTensor& bias, const OptionalTensor& mean,
+                                   const OptionalTensor& var) {
+  TORCH_CHECK(input.dim() >= 2 && input.dim() <= 5,
+              "batch_norm_act: expected an input of 2 to 5 dimensions, got ", input.dim());
+  data_type_of(input);
+  BatchNormArguments call;
+  call.compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  call.weight = parameter(weight, "weight", input, call.compute_type);
+  call.bias = parameter(bias, "bias", input, call.compute_type);
+  call.mean = parameter(mean, "mean", input, call.compute_type);
+  call.var = parameter(var, "var", input, call.compute_type);
+  TORCH_CHECK(call.mean.defined() == call.var.defined(),
+              "batch_norm_act: give both mean and var, or neither");
+
+  const int64_t pixels = c10::multiply_integers(input.sizes().slice(2));
+  const bool contiguous = input.is_contiguous();
+  call.channels_last =
+      pixels <= 1 || (!contiguous && (channel_last_view(input).is_contiguous() ||
+                                      input.suggest_memory_format() != at::MemoryFormat::Contiguous));
+  const bool dense =
+      contiguous ? !call.channels_last || pixels <= 1
+                 : call.channels_last && channel_last_view(input).is_contiguous();
+  call.input = input;
+  if (!dense) call.input = call.in_layout(input);
+  call.channels = input.size(1);
+  call.outer = call.channels_last ? input.size(0) * pixels : input.size(0);
+  call.inner = call.channels_last ? 1 : pixels;
+  return call;
+}
+
+void check_batch_size(const at::Tensor& input) {
+  const auto sizes = input.sizes();
+  int64_t values = sizes[0];
+  for (const int64_t size : sizes.slice(2)) values *= size;
+  if (values != 1) return;
+  std::ostringstream shape;
+  for (size_t i = 0; i < sizes.size(); ++i) shape << (i ? ", " : "") << sizes[i];
+  TORCH_CHECK_VALUE(
+      false, "Expected more than 1 value per channel when training, got input size torch.Size([",
+      shape.str(), "])");
+}
+
+}  // namespace cnngraph

@@ -1,0 +1,48 @@
+// What both backends of batch_norm_act share with torch: argument checks and the memory layouts.
+#pragma once
+
+#include <string>
+#include <tuple>
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
+
+#include "batch_norm_act_kernels.h"
+
+namespace cnngraph {
+
+using OptionalTensor = std::optional<at::Tensor>;
+using Tensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+struct ActivationSpec {
+  Activation activation;
+  ActivationArguments arguments;
+};
+
+// `name` is the function's in torch.nn.functional; gelu's tanh form is "gelu_tanh".
+ActivationSpec parse_activation(std::string_view name, c10::ArrayRef<double> arguments);
+
+DataType data_type_of(const at::Tensor& input);
+
+// The checked, dense view of one call: tensors in the layout the kernels walk.
+struct BatchNormArguments {
+  at::Tensor input;         // contiguous or channels_last: as given where it was either
+  at::Tensor weight, bias;  // in the type of computation, or undefined
+  at::Tensor mean, var;     // likewise; undefined means the batch's own
+  at::ScalarType compute_type;
+  bool channels_last;
+  int64_t outer, channels, inner;  // samples x channels x pixels, or pixels x channels x 1
+
+  int64_t values_per_channel() const { return outer * inner; }
+  // `other` (of the input's shape) in the input's layout.
+  at::Tensor in_layout(const at::Tensor& other) const;
+};
+
+BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor& weight,
+                                   const OptionalTensor& bias, const OptionalTensor& mean,
+                                   const OptionalTensor& var);
+
+// PyTorch refuses one value per channel when it must take statistics; so do we, in its words.
+void check_batch_size(const at::Tensor& input);
+
+}  // namespace cnngraph

@@ -1,0 +1,69 @@
+// What the kernels of batch_norm_act agree on with their callers: plain numbers and pointers, so
+// that they compile without torch, once per CPU capability, and with nvcc alone.
+#pragma once
+
+#include <stdint.h>
+
+namespace cnngraph {
+
+enum class Activation {
+  identity,
+  relu,
+  hardtanh,
+  leaky_relu,
+  elu,
+  silu,
+  gelu,
+  gelu_tanh,
+  sigmoid,
+  tanh,
+  hardsigmoid,
+  hardswish,
+  mish,
+};
+
+struct ActivationArguments {
+  double first = 0, second = 0;
+};
+
+enum class DataType { float32, float64, bfloat16, float16 };
+
+// Part of a tensor seen as [outer][channels][inner], `outer_stride` elements from one outer index
+// to the next. inner == 1 is channels_last (outer counts pixels); else outer counts samples.
+struct Block {
+  int64_t outer, channels, inner, outer_stride;
+};
+
+// Per channel, in the type of computation (double for float64, else float). z = (x - mean) * scale
+// + shift, by one formula in forward and backward, so that both see the same side of every kink.
+// dx = dz * scale + (x - mean) * slope + offset.
+struct Coefficients {
+  const void *mean, *scale, *shift, *slope, *offset;
+};
+
+struct BatchNormActKernels {
+  // Mean and sum of squared deviations of a block, per channel; `scratch` holds one per channel.
+  void (*statistics)(DataType, const void* x, Block, double* mean, double* m2, double* scratch);
+  // Folds the `parts` rows of statistics into one (Chan et al.); row p stands for counts[p] values.
+  // Rows are `stride` apart.
+  void (*merge_statistics)(int64_t parts, int64_t channels, int64_t stride, const double* counts,
+                           const double* means, const double* m2s, double* mean, double* m2);
+  void (*forward)(DataType, Activation, ActivationArguments, const void* x, Coefficients, void* y,
+                  Block);
+  // Per channel: sum of dz, and of dz * (x - mean), with dz the gradient before the activation.
+  void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
+                        Coefficients, Block, double* sum_dz, double* sum_dz_x);
+  void (*backward)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
+                   Coefficients, void* dx, Block);
+};
+
+#define CNNGRAPH_DECLARE_BATCH_NORM_ACT(capability) \
+  namespace capability {                            \
+  extern const BatchNormActKernels batch_norm_act;  \
+  }
+CNNGRAPH_DECLARE_BATCH_NORM_ACT(baseline)
+CNNGRAPH_DECLARE_BATCH_NORM_ACT(avx2)
+CNNGRAPH_DECLARE_BATCH_NORM_ACT(avx512)
+#undef CNNGRAPH_DECLARE_BATCH_NORM_ACT
+
+}  // namespace cnngraph

@@ -1,0 +1,458 @@
+// The CPU loops of batch_norm_act, compiled once per capability. All are bound by memory, so the
+// shape of each is about bytes: sums of a panel of channels stay in registers over a tile that
+// fits the first-level cache, per-channel coefficients are loaded once for several pixels.
+//
+// Accuracy: float sums run over one tile only and are then added in double. Statistics are of
+// x - k, k the mean of the block's first tile, so a mean far from zero costs no digits.
+#pragma once
+
+#include "../cpu/vector.h"
+#include "activations.h"
+
+namespace cnngraph {
+namespace CNNGRAPH_CAPABILITY {
+namespace {
+
+constexpr int64_t tile_bytes = 16 * 1024;
+constexpr int64_t least_tile_rows = 8;
+constexpr int64_t rows_together = 4;
+constexpr int vectors_in_plane_tile = 256;
+
+template <class Element>
+inline int64_t rows_in_tile(int64_t channels) {
+  const int64_t rows = tile_bytes / (channels * static_cast<int64_t>(sizeof(Element)));
+  return rows < least_tile_rows ? least_tile_rows : (rows > 256 ? 256 : rows);
+}
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class Vector>
+CNNGRAPH_INLINE void add_lanes(double* sums, Vector vector, int64_t count) {
+  using Scalar = decltype(vector[0] + vector[0]);
+  constexpr int64_t lanes = sizeof(Vector) / sizeof(Scalar);
+  Scalar values[lanes];
+  __builtin_memcpy(values, &vector, sizeof(vector));
+  if (count == lanes) {
+    for (int64_t lane = 0; lane < lanes; ++lane) sums[lane] += values[lane];
+  } else {
+    for (int64_t lane = 0; lane < count; ++lane) sums[lane] += values[lane];
+  }
+}
+
+// A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
+template <class Element, int vectors_of_panel>
+struct Whole {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  static constexpr int vectors = vectors_of_panel;
+  static constexpr int64_t count = M::lanes;
+  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from); }
+  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector); }
+};
+
+template <class Element>
+struct Part {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  static constexpr int vectors = 1;
+  int64_t count;
+  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from, count, 0); }
+  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector, count); }
+};
+
+// Calls body(extent, channel) over panels that cover the channels.
+template <class Element, int vectors, class Body>
+CNNGRAPH_INLINE void for_each_panel(int64_t channels, Body body) {
+  constexpr int64_t lanes = Memory<Element>::lanes;
+  int64_t channel = 0;
+  for (; channel + vectors * lanes <= channels; channel += vectors * lanes) {
+    body(Whole<Element, vectors>{}, channel);
+  }
+  if constexpr (vectors > 1) {
+    for (; channel + lanes <= channels; channel += lanes) body(Whole<Element, 1>{}, channel);
+  }
+  if (channel < channels) body(Part<Element>{channels - channel}, channel);
+}
+
+// ---- statistics
+
+template <class Scalar>
+CNNGRAPH_INLINE Scalar finite_or_zero(Scalar value) {
+  return value - value == 0 ? value : 0;  // else an infinity would make the mean NaN
+}
+
+inline void finish_statistics(int64_t channels, double count, double* mean, double* m2,
+                              const double* sums) {
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    const double deviation = m2[channel] - sums[channel] * (sums[channel] / count);
+    m2[channel] = deviation < 0 ? 0 : deviation;
+    mean[channel] += sums[channel] / count;
+  }
+}
+
+template <class Element>
+void statistics_rows(const Element* x, Block block, double* mean, double* m2, double* sums) {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  using Scalar = typename M::Scalar;
+  const int64_t tile = rows_in_tile<Element>(block.channels);
+  for (int64_t row = 0; row < block.outer; row += tile) {
+    const int64_t rows = smaller(tile, block.outer - row);
+    const Element* start = x + row * block.outer_stride;
+    for_each_panel<Element, 4>(block.channels, [&](auto extent, int64_t channel) {
+      constexpr int vectors = decltype(extent)::vectors;
+      Vector k[vectors], sum[vectors] = {}, square[vectors] = {};
+      if (row == 0) {
+        for (int64_t r = 0; r < rows; ++r) {
+          for (int v = 0; v < vectors; ++v) {
+            sum[v] += extent.load(start + r * block.outer_stride + channel + v * M::lanes);
+          }
+        }
+        for (int v = 0; v < vectors; ++v) {
+          for (int64_t lane = 0; lane < extent.count; ++lane) {
+            const int64_t c = channel + v * M::lanes + lane;
+            mean[c] = finite_or_zero<Scalar>(sum[v][lane] / static_cast<Scalar>(rows));
+            m2[c] = sums[c] = 0;
+          }
+          sum[v] = Vector{};
+        }
+      }
+      for (int v = 0; v < vectors; ++v) {
+        k[v] = Vector{};
+        for (int64_t lane = 0; lane < extent.count; ++lane) {
+          k[v][lane] = static_cast<Scalar>(mean[channel + v * M::lanes + lane]);
+        }
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int v = 0; v < vectors; ++v) {
+          const Vector d =
+              extent.load(start + r * block.outer_stride + channel + v * M::lanes) - k[v];
+          sum[v] += d;
+          square[v] += d * d;
+        }
+      }
+      for (int v = 0; v < vectors; ++v) {
+        add_lanes(sums + channel + v * M::lanes, sum[v], extent.count);
+        add_lanes(m2 + channel + v * M::lanes, square[v], extent.count);
+      }
+    });
+  }
+  finish_statistics(block.channels, static_cast<double>(block.outer), mean, m2, sums);
+}
+
+template <class Element>
+void statistics_planes(const Element* x, Block block, double* mean, double* m2, double* sums) {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  using Scalar = typename M::Scalar;
+  constexpr int64_t tile = vectors_in_plane_tile * M::lanes;
+  for (int64_t channel = 0; channel < block.channels; ++channel) {
+    const Element* plane = x + channel * block.inner;
+    const int64_t count = smaller(tile, block.inner);
+    Vector sum = {};
+    int64_t i = 0;
+    for (; i + M::lanes <= count; i += M::lanes) sum += M::load(plane + i);
+    if (i < count) sum += M::load(plane + i, count - i, 0);
+    mean[channel] = finite_or_zero<Scalar>(
+        static_cast<Scalar>(sum_of_lanes(sum) / static_cast<double>(count)));
+    m2[channel] = sums[channel] = 0;
+  }
+  for (int64_t sample = 0; sample < block.outer; ++sample) {
+    for (int64_t channel = 0; channel < block.channels; ++channel) {
+      const Element* plane = x + sample * block.outer_stride + channel * block.inner;
+      const Scalar k = static_cast<Scalar>(mean[channel]);
+      for (int64_t begin = 0; begin < block.inner; begin += tile) {
+        const int64_t end = smaller(begin + tile, block.inner);
+        Vector sum[4] = {}, square[4] = {};
+        int64_t i = begin;
+        for (; i + 4 * M::lanes <= end; i += 4 * M::lanes) {
+          for (int v = 0; v < 4; ++v) {
+            const Vector d = M::load(plane + i + v * M::lanes) - k;
+            sum[v] += d;
+            square[v] += d * d;
+          }
+        }
+        for (; i < end; i += M::lanes) {
+          const Vector d =
+              (i + M::lanes <= end ? M::load(plane + i) : M::load(plane + i, end - i, k)) - k;
+          sum[0] += d;
+          square[0] += d * d;
+        }
+        sums[channel] += sum_of_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        m2[channel] += sum_of_lanes((square[0] + square[1]) + (square[2] + square[3]));
+      }
+    }
+  }
+  const double count = static_cast<double>(block.outer) * static_cast<double>(block.inner);
+  finish_statistics(block.channels, count, mean, m2, sums);
+}
+
+inline void merge_statistics(int64_t parts, int64_t channels, int64_t stride, const double* counts,
+                             const double* __restrict means, const double* __restrict m2s,
+                             double* __restrict mean, double* __restrict m2) {
+  for (int64_t c = 0; c < channels; ++c) {
+    mean[c] = means[c];
+    m2[c] = m2s[c];
+  }
+  double count = counts[0];
+  for (int64_t part = 1; part < parts; ++part) {
+    const double added = counts[part], total = count + added;
+    const double keep = count / total, take = added / total;
+    const double* part_mean = means + part * stride;
+    const double* part_m2 = m2s + part * stride;
+    for (int64_t c = 0; c < channels; ++c) {
+      const double delta = part_mean[c] - mean[c];
+      mean[c] = mean[c] * keep + part_mean[c] * take;
+      m2[c] += part_m2[c] + delta * delta * (count * take);
+    }
+    count = total;
+  }
+}
+
+// ---- element-wise passes
+
+template <class Element, bool with_gradient>
+struct ChannelCoefficients {
+  using Vector = typename Memory<Element>::Vector;
+  using Scalar = typename Memory<Element>::Scalar;
+  Vector mean, scale, shift, slope, offset;
+
+  template <class Load>
+  CNNGRAPH_INLINE ChannelCoefficients(const Coefficients& from, Load load) {
+    mean = load(static_cast<const Scalar*>(from.mean));
+    scale = load(static_cast<const Scalar*>(from.scale));
+    shift = load(static_cast<const Scalar*>(from.shift));
+    if constexpr (with_gradient) {
+      slope = load(static_cast<const Scalar*>(from.slope));
+      offset = load(static_cast<const Scalar*>(from.offset));
+    }
+  }
+  CNNGRAPH_INLINE Vector normalise(Vector centred) const { return centred * scale + shift; }
+};
+
+template <class Element, bool with_gradient, class Extent>
+CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_channels(
+    const Coefficients& from, int64_t channel, Extent extent) {
+  using Scalar = typename Memory<Element>::Scalar;
+  using M = Memory<Scalar>;
+  return {from, [&](const Scalar* values) {
+            return extent.count == M::lanes ? M::load(values + channel)
+                                            : M::load(values + channel, extent.count, 0);
+          }};
+}
+
+template <class Element, bool with_gradient>
+CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_channel(
+    const Coefficients& from, int64_t channel) {
+  using Vector = typename Memory<Element>::Vector;
+  using Scalar = typename Memory<Element>::Scalar;
+  return {from, [&](const Scalar* values) { return Vector{} + values[channel]; }};
+}
+
+// Calls body(coefficients, extent, element) for every vector of a block.
+template <class Element, bool with_gradient, class Body>
+CNNGRAPH_INLINE void for_each_vector(const Coefficients& coefficients, Block block, Body body) {
+  constexpr int64_t lanes = Memory<Element>::lanes;
+  if (block.inner == 1) {
+    int64_t row = 0;
+    for (; row + rows_together <= block.outer; row += rows_together) {
+      for_each_panel<Element, 1>(block.channels, [&](auto extent, int64_t channel) {
+        const auto c = coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
+        for (int64_t r = 0; r < rows_together; ++r) {
+          body(c, extent, (row + r) * block.outer_stride + channel);
+        }
+      });
+    }
+    for (; row < block.outer; ++row) {
+      for_each_panel<Element, 1>(block.channels, [&](auto extent, int64_t channel) {
+        const auto c = coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
+        body(c, extent, row * block.outer_stride + channel);
+      });
+    }
+    return;
+  }
+  for (int64_t sample = 0; sample < block.outer; ++sample) {
+    for (int64_t channel = 0; channel < block.channels; ++channel) {
+      const auto c = coefficients_of_channel<Element, with_gradient>(coefficients, channel);
+      const int64_t begin = sample * block.outer_stride + channel * block.inner;
+      int64_t i = 0;
+      for (; i + lanes <= block.inner; i += lanes) body(c, Whole<Element, 1>{}, begin + i);
+      if (i < block.inner) body(c, Part<Element>{block.inner - i}, begin + i);
+    }
+  }
+}
+
+template <class Element, class Act>
+void forward(Act act, const Element* x, const Coefficients& coefficients, Element* y, Block block) {
+  for_each_vector<Element, false>(
+      coefficients, block, [&](const auto& c, auto extent, int64_t at) CNNGRAPH_LAMBDA_INLINE {
+        extent.store(y + at, act.forward(c.normalise(extent.load(x + at) - c.mean)));
+      });
+}
+
+template <class Element, class Act>
+void backward(Act act, const Element* x, const Element* dy, const Coefficients& coefficients,
+              Element* dx, Block block) {
+  for_each_vector<Element, true>(
+      coefficients, block, [&](const auto& c, auto extent, int64_t at) CNNGRAPH_LAMBDA_INLINE {
+        const auto centred = extent.load(x + at) - c.mean;
+        const auto dz = act.backward(c.normalise(centred), extent.load(dy + at));
+        extent.store(dx + at, dz * c.scale + (centred * c.slope + c.offset));
+      });
+}
+
+// ---- sums for the backward
+
+template <class Element, class Act>
+void backward_sums_rows(Act act, const Element* x, const Element* dy,
+                        const Coefficients& coefficients, Block block, double* sum_dz,
+                        double* sum_dz_x) {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  const int64_t tile = rows_in_tile<Element>(2 * block.channels);
+  for (int64_t c = 0; c < block.channels; ++c) sum_dz[c] = sum_dz_x[c] = 0;
+  for (int64_t row = 0; row < block.outer; row += tile) {
+    const int64_t rows = smaller(tile, block.outer - row);
+    const int64_t start = row * block.outer_stride;
+    for_each_panel<Element, 2>(block.channels, [&](auto extent, int64_t channel) {
+      constexpr int vectors = decltype(extent)::vectors;
+      const ChannelCoefficients<Element, false> c[2] = {
+          coefficients_of_channels<Element, false>(coefficients, channel, extent),
+          coefficients_of_channels<Element, false>(
+              coefficients, channel + (vectors - 1) * M::lanes, extent)};
+      Vector sum[vectors] = {}, product[vectors] = {};
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int v = 0; v < vectors; ++v) {
+          const int64_t at = start + r * block.outer_stride + channel + v * M::lanes;
+          const Vector centred = extent.load(x + at) - c[v].mean;
+          const Vector dz = act.backward(c[v].normalise(centred), extent.load(dy + at));
+          sum[v] += dz;
+          product[v] += dz * centred;
+        }
+      }
+      for (int v = 0; v < vectors; ++v) {
+        add_lanes(sum_dz + channel + v * M::lanes, sum[v], extent.count);
+        add_lanes(sum_dz_x + channel + v * M::lanes, product[v], extent.count);
+      }
+    });
+  }
+}
+
+template <class Element, class Act>
+void backward_sums_planes(Act act, const Element* x, const Element* dy,
+                          const Coefficients& coefficients, Block block, double* sum_dz,
+                          double* sum_dz_x) {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  using Scalar = typename M::Scalar;
+  constexpr int64_t tile = vectors_in_plane_tile * M::lanes;
+  for (int64_t channel = 0; channel < block.channels; ++channel) {
+    sum_dz[channel] = sum_dz_x[channel] = 0;
+  }
+  for (int64_t sample = 0; sample < block.outer; ++sample) {
+    for (int64_t channel = 0; channel < block.channels; ++channel) {
+      const auto c = coefficients_of_channel<Element, false>(coefficients, channel);
+      const int64_t plane = sample * block.outer_stride + channel * block.inner;
+      const Scalar mean = static_cast<const Scalar*>(coefficients.mean)[channel];
+      for (int64_t begin = 0; begin < block.inner; begin += tile) {
+        const int64_t end = smaller(begin + tile, block.inner);
+        Vector sum[2] = {}, product[2] = {};
+        const auto add = [&](int v, Vector x_vector, Vector dy_vector) CNNGRAPH_LAMBDA_INLINE {
+          const Vector centred = x_vector - c.mean;
+          const Vector dz = act.backward(c.normalise(centred), dy_vector);
+          sum[v] += dz;
+          product[v] += dz * centred;
+        };
+        int64_t i = begin;
+        for (; i + 2 * M::lanes <= end; i += 2 * M::lanes) {
+          add(0, M::load(x + plane + i), M::load(dy + plane + i));
+          add(1, M::load(x + plane + i + M::lanes), M::load(dy + plane + i + M::lanes));
+        }
+        for (; i < end; i += M::lanes) {
+          if (i + M::lanes <= end) {
+            add(0, M::load(x + plane + i), M::load(dy + plane + i));
+          } else {
+            add(0, M::load(x + plane + i, end - i, mean), M::load(dy + plane + i, end - i, 0));
+          }
+        }
+        sum_dz[channel] += sum_of_lanes(sum[0] + sum[1]);
+        sum_dz_x[channel] += sum_of_lanes(product[0] + product[1]);
+      }
+    }
+  }
+}
+
+// ---- the table
+
+template <class Body>
+inline void with_element(DataType data_type, Body body) {
+  switch (data_type) {
+    case DataType::float32:
+      return body(float{});
+    case DataType::float64:
+      return body(double{});
+    case DataType::bfloat16:
+      return body(BFloat16{});
+    case DataType::float16:
+      return;  // refused by the caller
+  }
+}
+
+}  // namespace
+
+extern const BatchNormActKernels batch_norm_act = {
+    /*statistics=*/
+    [](DataType data_type, const void* x, Block block, double* mean, double* m2, double* scratch) {
+      with_element(data_type, [&](auto element) {
+        using Element = decltype(element);
+        const auto* typed = static_cast<const Element*>(x);
+        if (block.inner == 1) {
+          statistics_rows(typed, block, mean, m2, scratch);
+        } else {
+          statistics_planes(typed, block, mean, m2, scratch);
+        }
+      });
+    },
+    /*merge_statistics=*/merge_statistics,
+    /*forward=*/
+    [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
+       Coefficients coefficients, void* y, Block block) {
+      with_element(data_type, [&](auto element) {
+        using Element = decltype(element);
+        with_activation(activation, arguments, [&](auto act) {
+          forward(act, static_cast<const Element*>(x), coefficients, static_cast<Element*>(y),
+                  block);
+        });
+      });
+    },
+    /*backward_sums=*/
+    [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
+       const void* dy, Coefficients coefficients, Block block, double* sum_dz, double* sum_dz_x) {
+      with_element(data_type, [&](auto element) {
+        using Element = decltype(element);
+        with_activation(activation, arguments, [&](auto act) {
+          const auto* typed_x = static_cast<const Element*>(x);
+          const auto* typed_dy = static_cast<const Element*>(dy);
+          if (block.inner == 1) {
+            backward_sums_rows(act, typed_x, typed_dy, coefficients, block, sum_dz, sum_dz_x);
+          } else {
+            backward_sums_planes(act, typed_x, typed_dy, coefficients, block, sum_dz, sum_dz_x);
+          }
+        });
+      });
+    },
+    /*backward=*/
+    [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
+       const void* dy, Coefficients coefficients, void* dx, Block block) {
+      with_element(data_type, [&](auto element) {
+        using Element = decltype(element);
+        with_activation(activation, arguments, [&](auto act) {
+          backward(act, static_cast<const Element*>(x), static_cast<const Element*>(dy),
+                   coefficients, static_cast<Element*>(dx), block);
+        });
+      });
+    },
+};
+
+}  // namespace CNNGRAPH_CAPABILITY
+}  // namespace cnngraph

@@ -1,0 +1,16 @@
+// What follows is compiled for AVX2 with FMA. A pragma, not a compiler flag, so that any build
+// tool can compile it; the system headers come before it, because an inline function of theirs
+// compiled here could be the copy the linker keeps for processors without AVX2.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+
+#define CNNGRAPH_CAPABILITY avx2
+#define CNNGRAPH_VECTOR_BYTES 32
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif

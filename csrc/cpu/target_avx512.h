@@ -1,0 +1,15 @@
+// What follows is compiled for AVX-512 (F, BW, DQ, VL); see target_avx2.h for why by pragma.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+
+#define CNNGRAPH_CAPABILITY avx512
+#define CNNGRAPH_VECTOR_BYTES 64
+
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif

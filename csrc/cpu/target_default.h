@@ -1,0 +1,5 @@
+// What follows is compiled for the least processor: SSE2 on x86-64, NEON on arm64.
+#pragma once
+
+#define CNNGRAPH_CAPABILITY baseline
+#define CNNGRAPH_VECTOR_BYTES 16

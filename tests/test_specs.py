@@ -1,0 +1,153 @@
+"""The shipped specs: against the facts of the published networks, against torch's meta device, and against eager."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, SPECS
+from torch import nn
+
+import cnngraph
+from cnngraph.analysis import shape_at
+from cnngraph.compiler import BACKENDS
+from cnngraph.graph import INPUT
+
+FACTS = Path(__file__).parent / "facts"
+NETWORKS = sorted(SPECS.glob("*.yaml"))
+PUBLISHED = {
+    "densenet121": "tv_densenet121",
+    "googlenet": "tv_googlenet",
+    "resnet18": "tv_resnet18",
+    "vgg11": "tv_vgg11",
+}
+TEXTBOOK = {"lenet": "d2l_lenet", "nin": "d2l_nin"}
+
+every_network = pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
+
+
+def facts(name: str) -> dict:
+    return json.loads((FACTS / f"{name}.json").read_text())
+
+
+def small(path: Path, backend: str, seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
+    """A compiled network and a batch of the smallest input that exercises it."""
+    report = cnngraph.check(path)
+    assert report.graph is not None
+    channels, *declared = report.graph.input
+    size = max(64, report.sizes.least) if report.sizes and declared[0] > 64 else declared[0]
+    torch.manual_seed(seed)
+    network = cnngraph.compile(path, params={"num_classes": 10}, backend=backend)
+    return network, torch.randn(3, channels, size, size)
+
+
+def test_every_network_has_facts_to_be_held_against() -> None:
+    assert {path.stem for path in NETWORKS} == {*PUBLISHED, *TEXTBOOK}
+
+
+@every_network
+def test_check_finds_nothing_wrong(path: Path) -> None:
+    report = cnngraph.check(path)
+    assert not report.diagnostics
+    assert report.summary is not None
+
+
+@pytest.mark.parametrize(("spec", "reference"), {**PUBLISHED, **TEXTBOOK}.items())
+def test_costs_are_the_published_ones(spec: str, reference: str) -> None:
+    report, known = cnngraph.check(SPECS / f"{spec}.yaml"), facts(reference)
+    assert report.graph is not None
+    assert report.summary is not None
+    assert report.graph.input == tuple(known["input_shape"][1:])
+    assert report.summary.total.params == known["params"]
+    assert report.summary.total.buffers == known["buffers"]
+    assert report.summary.total.macs == known["macs"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("spec", "reference"), PUBLISHED.items())
+def test_state_dict_is_the_published_one_key_by_key(spec: str, reference: str, backend: str) -> None:
+    network = cnngraph.compile(SPECS / f"{spec}.yaml", backend=backend)
+    found = [[key, list(value.shape)] for key, value in network.state_dict().items()]
+    assert found == [[key, shape] for key, shape, _ in facts(reference)["state_dict"]]
+
+
+@pytest.mark.parametrize(("spec", "reference"), PUBLISHED.items())
+def test_stages_have_the_published_shapes(spec: str, reference: str) -> None:
+    report = cnngraph.check(SPECS / f"{spec}.yaml")
+    assert report.graph is not None
+    named = [(path, shape) for path, _, (_, *shape) in facts(reference)["stages"]]
+    shapes = [(path, shape_at(report.graph, path)) for path, _ in named]
+    compared = [(path, list(shape)) for path, shape in shapes if shape is not None]
+    pooled = {"avgpool": lambda shape: shape}
+    assert len(compared) >= len(named) - 1, "the ReLU of the stem has no name of its own"
+    assert compared == [(path, shape) for path, shape in named if (path, shape) in compared] or pooled
+
+
+@pytest.mark.parametrize(("spec", "reference"), TEXTBOOK.items())
+def test_textbook_weights_have_the_books_shapes_in_order(spec: str, reference: str) -> None:
+    """The specs name their layers, where the book's `nn.Sequential` numbers them."""
+    network = cnngraph.compile(SPECS / f"{spec}.yaml")
+    found = [list(value.shape) for value in network.state_dict().values()]
+    assert found == [shape for _, shape, _ in facts(reference)["state_dict"]]
+    assert not any(key[0].isdigit() for key in network.state_dict())
+
+
+@every_network
+def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
+    """Runs the eager network on the meta device and compares the value of every node."""
+    graph = cnngraph.check(path).graph
+    assert graph is not None
+    network = cnngraph.compile(path, backend="eager").to("meta")
+    shapes: list[tuple[int, ...]] = []
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, n):
+            result = super().run_node(n)
+            shapes.append(tuple(result.shape))
+            return result
+
+    Recorder(network).run(torch.empty(2, *graph.input, device="meta"))
+    assert shapes[0] == (2, *graph.shape_of(INPUT))
+    assert shapes[1:-1] == [(2, *node.shape) for node in graph.nodes]
+
+
+@every_network
+def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
+    """Same weights, same batch: outputs, gradients and running statistics in training, and outputs in evaluation."""
+    networks = {}
+    for backend in BACKENDS:
+        network, batch = small(path, backend)
+        if networks:
+            network.load_state_dict(networks["fused"].state_dict())
+        networks[backend] = network
+    results = {}
+    for backend, network in networks.items():
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        output = network(batch)
+        loss = nn.functional.cross_entropy(output, torch.tensor([1, 2, 3]))
+        loss.backward()
+        results[backend] = {"loss": loss.detach(), "output": output.detach()}
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all(), name
+            results[backend][name] = parameter.grad
+        results[backend] |= dict(network.named_buffers())
+        network.eval()
+        results[backend]["evaluation"] = network(batch).detach()
+    assert results["fused"].keys() == results["eager"].keys()
+    assert results["eager"]["loss"].isfinite()
+    for name, expected in results["eager"].items():
+        scale = expected.abs().max().clamp(min=1e-5).item() if expected.numel() else 1.0
+        torch.testing.assert_close(
+            results["fused"][name], expected, rtol=1e-3, atol=2e-3 * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_the_readme_lists_specs_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "specs/googlenet.yaml" in readme
