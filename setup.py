@@ -52,7 +52,7 @@ def extension():
         for path in SOURCES.rglob("*.c*")
         if path.suffix in {".cpp", ".cu"} and (cuda or "_cuda" not in path.name)
     )
-    cxx = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+    cxx = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
     link = []
     if platform.system() == "Linux":
         cxx.append("-fopenmp")

@@ -27,7 +27,7 @@ from cnngraph.ops import OPS, Op, find_op
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
-from cnngraph.ops.shape import Scale
+from cnngraph.ops.scale import Scale
 from cnngraph.provenance import Provenance
 from cnngraph.spec import (
     COMPOSITES,
@@ -147,7 +147,8 @@ class _Walk:
     ) -> None:
         """Records a diagnostic; the same mistake in every copy of a repeat is recorded once."""
         calls = [position for _, position in place.calls] if place else []
-        message = "" if place and place.loops else diagnostic.message
+        repeated = diagnostic.severity == "warning" or bool(place and place.loops)
+        message = "" if repeated else diagnostic.message
         key = (diagnostic.code, str(diagnostic.position), message, *map(str, calls))
         if key in self.reported:
             return

@@ -62,7 +62,9 @@ def _emit(
         modules = [
             part.path.removeprefix(prefix) for part in node.parts or (node,) if part.op.has_module
         ]
-        values[node.path] = node.op.emit(graph, modules, [values[path] for path in node.inputs])
+        value = node.op.emit(graph, modules, [values[path] for path in node.inputs])
+        value._rename(re.sub(r"\W+", "_", node.path).strip("_"))  # the variable's name in `net.code`
+        values[node.path] = value
 
 
 def _side_head(

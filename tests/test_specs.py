@@ -40,7 +40,7 @@ def small(path: Path, backend: str, seed: int = 0) -> tuple[nn.Module, torch.Ten
     size = max(64, report.sizes.least) if report.sizes and declared[0] > 64 else declared[0]
     torch.manual_seed(seed)
     network = cnngraph.compile(path, params={"num_classes": 10}, backend=backend)
-    return network, torch.randn(3, channels, size, size)
+    return network.double(), torch.randn(3, channels, size, size, dtype=torch.float64)
 
 
 def test_every_network_has_facts_to_be_held_against() -> None:
@@ -77,12 +77,11 @@ def test_state_dict_is_the_published_one_key_by_key(spec: str, reference: str, b
 def test_stages_have_the_published_shapes(spec: str, reference: str) -> None:
     report = cnngraph.check(SPECS / f"{spec}.yaml")
     assert report.graph is not None
-    named = [(path, shape) for path, _, (_, *shape) in facts(reference)["stages"]]
-    shapes = [(path, shape_at(report.graph, path)) for path, _ in named]
-    compared = [(path, list(shape)) for path, shape in shapes if shape is not None]
-    pooled = {"avgpool": lambda shape: shape}
-    assert len(compared) >= len(named) - 1, "the ReLU of the stem has no name of its own"
-    assert compared == [(path, shape) for path, shape in named if (path, shape) in compared] or pooled
+    published = {path: tuple(shape) for path, _, (_, *shape) in facts(reference)["stages"]}
+    unnamed = {"relu"}  # the stem's activation, which the specs leave without a name
+    found = {path: shape_at(report.graph, path) for path in published.keys() - unnamed}
+    assert found == {path: published[path] for path in found}
+    assert len(found) >= 2
 
 
 @pytest.mark.parametrize(("spec", "reference"), TEXTBOOK.items())
@@ -115,7 +114,10 @@ def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
 
 @every_network
 def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
-    """Same weights, same batch: outputs, gradients and running statistics in training, and outputs in evaluation."""
+    """Same weights, same batch: outputs, gradients and running statistics in training, and outputs in evaluation.
+
+    In float64, because a batch norm over the few values of a small map magnifies float32's rounding beyond measure.
+    """
     networks = {}
     for backend in BACKENDS:
         network, batch = small(path, backend)
@@ -142,9 +144,8 @@ def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
     assert results["fused"].keys() == results["eager"].keys()
     assert results["eager"]["loss"].isfinite()
     for name, expected in results["eager"].items():
-        scale = expected.abs().max().clamp(min=1e-5).item() if expected.numel() else 1.0
         torch.testing.assert_close(
-            results["fused"][name], expected, rtol=1e-3, atol=2e-3 * scale, msg=lambda m, n=name: f"{n}: {m}"
+            results["fused"][name], expected, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

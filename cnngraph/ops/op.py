@@ -70,6 +70,18 @@ class Op(BaseModel):
         return f"{self.kind}[{', '.join(given)}]" if given else self.kind
 
 
+class ShapePreserving(Op):
+    """An op of one input that keeps its shape. It becomes the `torch.nn` class of its own class's name."""
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0]
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return getattr(nn, type(self).__name__)(**self.model_dump())
+
+
 def _brief(value: Any) -> str:
     if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]:
         return show(value[0])

@@ -52,8 +52,13 @@ DataType data_type_of(const at::Tensor& input) {
 
 namespace {
 
-// [batch][channel][pixels...] with the channel moved last.
-at::Tensor channel_last_view(const at::Tensor& tensor) { return tensor.movedim(1, -1); }
+// Whether the channels of a pixel are neighbours, and pixels follow each other, in memory.
+bool is_channels_last(const at::Tensor& tensor) {
+  if (tensor.dim() == 2) return tensor.is_contiguous();
+  if (tensor.dim() == 4) return tensor.is_contiguous(at::MemoryFormat::ChannelsLast);
+  if (tensor.dim() == 5) return tensor.is_contiguous(at::MemoryFormat::ChannelsLast3d);
+  return tensor.movedim(1, -1).is_contiguous();
+}
 
 at::Tensor parameter(const OptionalTensor& given, const char* name, const at::Tensor& input,
                      at::ScalarType compute_type) {
@@ -72,10 +77,8 @@ at::Tensor parameter(const OptionalTensor& given, const char* name, const at::Te
 }  // namespace
 
 at::Tensor BatchNormArguments::in_layout(const at::Tensor& other) const {
-  if (!channels_last) return other.contiguous();
-  if (input.dim() == 4) return other.contiguous(at::MemoryFormat::ChannelsLast);
-  if (input.dim() == 5) return other.contiguous(at::MemoryFormat::ChannelsLast3d);
-  return channel_last_view(other).contiguous().movedim(-1, 1);
+  if (other.strides() == input.strides()) return other;
+  return at::empty_like(input).copy_(other);
 }
 
 BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor& weight,
@@ -93,16 +96,12 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
   TORCH_CHECK(call.mean.defined() == call.var.defined(),
               "batch_norm_act: give both mean and var, or neither");
 
-  const int64_t pixels = c10::multiply_integers(input.sizes().slice(2));
-  const bool contiguous = input.is_contiguous();
-  call.channels_last =
-      pixels <= 1 || (!contiguous && (channel_last_view(input).is_contiguous() ||
-                                      input.suggest_memory_format() != at::MemoryFormat::Contiguous));
-  const bool dense =
-      contiguous ? !call.channels_last || pixels <= 1
-                 : call.channels_last && channel_last_view(input).is_contiguous();
   call.input = input;
-  if (!dense) call.input = call.in_layout(input);
+  if (!input.is_contiguous() && !is_channels_last(input)) {
+    call.input = input.contiguous(input.suggest_memory_format());
+  }
+  const int64_t pixels = c10::multiply_integers(input.sizes().slice(2));
+  call.channels_last = pixels <= 1 || !call.input.is_contiguous();
   call.channels = input.size(1);
   call.outer = call.channels_last ? input.size(0) * pixels : input.size(0);
   call.inner = call.channels_last ? 1 : pixels;

@@ -26,7 +26,7 @@ DataType data_type_of(const at::Tensor& input);
 
 // The checked, dense view of one call: tensors in the layout the kernels walk.
 struct BatchNormArguments {
-  at::Tensor input;         // contiguous or channels_last: as given where it was either
+  at::Tensor input;         // contiguous or channels_last; a copy where it was neither
   at::Tensor weight, bias;  // in the type of computation, or undefined
   at::Tensor mean, var;     // likewise; undefined means the batch's own
   at::ScalarType compute_type;
@@ -34,7 +34,7 @@ struct BatchNormArguments {
   int64_t outer, channels, inner;  // samples x channels x pixels, or pixels x channels x 1
 
   int64_t values_per_channel() const { return outer * inner; }
-  // `other` (of the input's shape) in the input's layout.
+  // `other`, of the input's shape, with the input's strides.
   at::Tensor in_layout(const at::Tensor& other) const;
 };
 

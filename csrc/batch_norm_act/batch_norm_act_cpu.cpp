@@ -86,17 +86,21 @@ struct Task {
   int64_t sums;     // where it begins among the sums
 };
 
-// `backwards` walks a second pass from the end, where the first left the cache warm.
+// Calls body(task, scratch). `backwards` walks a second pass from the end, where the first left the
+// cache warm.
 template <class Body>
 void for_each_task(const Cut& cut, bool backwards, const Body& body) {
   const int64_t tasks = cut.parts * cut.runs + (cut.tail ? 1 : 0);
   at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    std::unique_ptr<double[]> scratch(
+        new double[BatchNormActKernels::scratch_per_channel * cut.channels_of_run]);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t task = backwards ? end - 1 - (i - begin) : i;
       const int64_t part = task / cut.runs, run = task % cut.runs;
       const int64_t outer = part * cut.outer_of_part, column = run * cut.channels_of_run;
       if (part == cut.parts) {
-        body(Task{{1, cut.tail, 1, cut.tail}, cut.outer * cut.columns, 0, part * cut.columns});
+        body(Task{{1, cut.tail, 1, cut.tail}, cut.outer * cut.columns, 0, part * cut.columns},
+             scratch.get());
         continue;
       }
       body(Task{{std::min(cut.outer_of_part, cut.outer - outer),
@@ -104,18 +108,19 @@ void for_each_task(const Cut& cut, bool backwards, const Body& body) {
                  cut.outer_stride()},
                 outer * cut.outer_stride() + column * cut.inner,
                 column,
-                part * cut.columns + column});
+                part * cut.columns + column},
+           scratch.get());
     }
   });
 }
 
-// Two sums (and a scratch) per channel and part.
+// Two sums per channel and part.
 class PartialSums {
  public:
   explicit PartialSums(const Cut& cut)
       : cut_(cut),
         size_(cut.rows_of_sums() * cut.channels()),
-        values_(new double[3 * size_]),
+        values_(new double[2 * size_]),
         counts_(new double[cut.rows_of_sums()]) {
     int64_t row = 0;
     for (int64_t part = 0; part < cut.parts; ++part) {
@@ -130,7 +135,6 @@ class PartialSums {
 
   double* first(const Task& task) { return values_.get() + task.sums; }
   double* second(const Task& task) { return values_.get() + size_ + task.sums; }
-  double* scratch(const Task& task) { return values_.get() + 2 * size_ + task.sums; }
 
   void merge_statistics(double* mean, double* m2) const {
     over_channels([&](int64_t begin, int64_t end) {
@@ -231,9 +235,9 @@ template <class Scalar>
 std::pair<Tensor, Tensor> statistics(const BatchNormArguments& call, const Cut& cut) {
   const DataType data_type = data_type_of(call.input);
   PartialSums sums(cut);
-  for_each_task(cut, false, [&](const Task& task) {
+  for_each_task(cut, false, [&](const Task& task, double* scratch) {
     kernels().statistics(data_type, at_element(call.input, task), task.block, sums.first(task),
-                         sums.second(task), sums.scratch(task));
+                         sums.second(task), scratch);
   });
   const int64_t channels = call.channels;
   std::unique_ptr<double[]> merged(new double[2 * channels]);
@@ -259,7 +263,7 @@ Tensors forward(const BatchNormArguments& call, double eps, ActivationSpec act) 
   const CoefficientTable<Scalar> coefficients(call, cut, mean, var, eps);
   Tensor output = at::empty_like(call.input);
   const DataType data_type = data_type_of(call.input);
-  for_each_task(cut, batch_statistics, [&](const Task& task) {
+  for_each_task(cut, batch_statistics, [&](const Task& task, double*) {
     kernels().forward(data_type, act.activation, act.arguments, at_element(call.input, task),
                       coefficients.from(task), at_mutable_element(output, task), task.block);
   });
@@ -303,11 +307,11 @@ Tensors backward(const BatchNormArguments& call, const Tensor& grad_output, bool
   Tensor dbias = at::empty({0}, options.dtype(bias_type));
   if (output_mask[1] || output_mask[2] || batch_statistics) {
     PartialSums sums(cut);
-    for_each_task(cut, false, [&](const Task& task) {
+    for_each_task(cut, false, [&](const Task& task, double* scratch) {
       kernels().backward_sums(data_type, act.activation, act.arguments,
                               at_element(call.input, task), at_element(grad, task),
                               coefficients.from(task), task.block, sums.first(task),
-                              sums.second(task));
+                              sums.second(task), scratch);
     });
     std::unique_ptr<double[]> merged(new double[2 * channels]);
     double *sum_dz = merged.get(), *sum_dz_x = merged.get() + channels;
@@ -330,7 +334,7 @@ Tensors backward(const BatchNormArguments& call, const Tensor& grad_output, bool
   if (!output_mask[0]) return {dinput, dweight, dbias};
   if (!batch_statistics) coefficients.set_gradient_of_affine();
   dinput = at::empty_like(call.input);
-  for_each_task(cut, true, [&](const Task& task) {
+  for_each_task(cut, true, [&](const Task& task, double*) {
     kernels().backward(data_type, act.activation, act.arguments, at_element(call.input, task),
                        at_element(grad, task), coefficients.from(task),
                        at_mutable_element(dinput, task), task.block);

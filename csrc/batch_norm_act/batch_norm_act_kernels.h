@@ -42,7 +42,10 @@ struct Coefficients {
 };
 
 struct BatchNormActKernels {
-  // Mean and sum of squared deviations of a block, per channel; `scratch` holds one per channel.
+  // `scratch` everywhere: room for scratch_per_channel doubles per channel of the block.
+  static constexpr int64_t scratch_per_channel = 4;
+
+  // Mean and sum of squared deviations of a block, per channel.
   void (*statistics)(DataType, const void* x, Block, double* mean, double* m2, double* scratch);
   // Folds the `parts` rows of statistics into one (Chan et al.); row p stands for counts[p] values.
   // Rows are `stride` apart.
@@ -52,7 +55,7 @@ struct BatchNormActKernels {
                   Block);
   // Per channel: sum of dz, and of dz * (x - mean), with dz the gradient before the activation.
   void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
-                        Coefficients, Block, double* sum_dz, double* sum_dz_x);
+                        Coefficients, Block, double* sum_dz, double* sum_dz_x, double* scratch);
   void (*backward)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
                    Coefficients, void* dx, Block);
 };

@@ -1,9 +1,10 @@
 // The CPU loops of batch_norm_act, compiled once per capability. All are bound by memory, so the
-// shape of each is about bytes: sums of a panel of channels stay in registers over a tile that
-// fits the first-level cache, per-channel coefficients are loaded once for several pixels.
+// shape of each is about bytes: channels_last is walked eight rows at a time, in the order of
+// memory (panels of channels down many rows outrun the processor's prefetcher), with the sums of
+// those rows in registers; per-channel numbers are then loaded once for all of them.
 //
-// Accuracy: float sums run over one tile only and are then added in double. Statistics are of
-// x - k, k the mean of the block's first tile, so a mean far from zero costs no digits.
+// Accuracy: float sums run over few values and are then added in double. Statistics are of x - k,
+// k about the mean of the block's first rows, so a mean far from zero costs no digits.
 #pragma once
 
 #include "../cpu/vector.h"
@@ -13,38 +14,18 @@ namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
 namespace {
 
-constexpr int64_t tile_bytes = 16 * 1024;
-constexpr int64_t least_tile_rows = 8;
 constexpr int64_t rows_together = 4;
+constexpr int64_t rows_summed_together = 8;
+constexpr int64_t rows_summed_in_float = 128;
 constexpr int vectors_in_plane_tile = 256;
-
-template <class Element>
-inline int64_t rows_in_tile(int64_t channels) {
-  const int64_t rows = tile_bytes / (channels * static_cast<int64_t>(sizeof(Element)));
-  return rows < least_tile_rows ? least_tile_rows : (rows > 256 ? 256 : rows);
-}
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-template <class Vector>
-CNNGRAPH_INLINE void add_lanes(double* sums, Vector vector, int64_t count) {
-  using Scalar = decltype(vector[0] + vector[0]);
-  constexpr int64_t lanes = sizeof(Vector) / sizeof(Scalar);
-  Scalar values[lanes];
-  __builtin_memcpy(values, &vector, sizeof(vector));
-  if (count == lanes) {
-    for (int64_t lane = 0; lane < lanes; ++lane) sums[lane] += values[lane];
-  } else {
-    for (int64_t lane = 0; lane < count; ++lane) sums[lane] += values[lane];
-  }
-}
-
 // A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
-template <class Element, int vectors_of_panel>
+template <class Element>
 struct Whole {
   using M = Memory<Element>;
   using Vector = typename M::Vector;
-  static constexpr int vectors = vectors_of_panel;
   static constexpr int64_t count = M::lanes;
   CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from); }
   CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector); }
@@ -54,24 +35,48 @@ template <class Element>
 struct Part {
   using M = Memory<Element>;
   using Vector = typename M::Vector;
-  static constexpr int vectors = 1;
   int64_t count;
   CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from, count, 0); }
   CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector, count); }
 };
 
-// Calls body(extent, channel) over panels that cover the channels.
-template <class Element, int vectors, class Body>
-CNNGRAPH_INLINE void for_each_panel(int64_t channels, Body body) {
+// Calls body(extent, channel) over vectors that cover the channels.
+template <class Element, class Body>
+CNNGRAPH_INLINE void for_each_vector_of_channels(int64_t channels, Body body) {
   constexpr int64_t lanes = Memory<Element>::lanes;
   int64_t channel = 0;
-  for (; channel + vectors * lanes <= channels; channel += vectors * lanes) {
-    body(Whole<Element, vectors>{}, channel);
-  }
-  if constexpr (vectors > 1) {
-    for (; channel + lanes <= channels; channel += lanes) body(Whole<Element, 1>{}, channel);
-  }
+  for (; channel + lanes <= channels; channel += lanes) body(Whole<Element>{}, channel);
   if (channel < channels) body(Part<Element>{channels - channel}, channel);
+}
+
+// The same lanes of a row of per-channel numbers, which are in the type of computation.
+template <class Scalar, class Extent>
+CNNGRAPH_INLINE typename Memory<Scalar>::Vector load_channels(const Scalar* from, Extent extent) {
+  using M = Memory<Scalar>;
+  return extent.count == M::lanes ? M::load(from) : M::load(from, extent.count, 0);
+}
+
+template <class Scalar, class Extent, class Vector>
+CNNGRAPH_INLINE void add_channels(Scalar* to, Extent extent, Vector vector) {
+  using M = Memory<Scalar>;
+  if (extent.count == M::lanes) {
+    M::store(to, M::load(to) + vector);
+  } else {
+    M::store(to, M::load(to, extent.count, 0) + vector, extent.count);
+  }
+}
+
+template <int64_t rows_count>
+struct Rows {
+  static constexpr int64_t count = rows_count;
+};
+
+// Calls body(rows, row) with a number of rows known to the compiler.
+template <int64_t together, class Body>
+CNNGRAPH_INLINE void for_each_group_of_rows(int64_t begin, int64_t end, Body body) {
+  int64_t row = begin;
+  for (; row + together <= end; row += together) body(Rows<together>{}, row);
+  for (; row < end; ++row) body(Rows<1>{}, row);
 }
 
 // ---- statistics
@@ -90,53 +95,80 @@ inline void finish_statistics(int64_t channels, double count, double* mean, doub
   }
 }
 
-template <class Element>
-void statistics_rows(const Element* x, Block block, double* mean, double* m2, double* sums) {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  using Scalar = typename M::Scalar;
-  const int64_t tile = rows_in_tile<Element>(block.channels);
-  for (int64_t row = 0; row < block.outer; row += tile) {
-    const int64_t rows = smaller(tile, block.outer - row);
-    const Element* start = x + row * block.outer_stride;
-    for_each_panel<Element, 4>(block.channels, [&](auto extent, int64_t channel) {
-      constexpr int vectors = decltype(extent)::vectors;
-      Vector k[vectors], sum[vectors] = {}, square[vectors] = {};
-      if (row == 0) {
-        for (int64_t r = 0; r < rows; ++r) {
-          for (int v = 0; v < vectors; ++v) {
-            sum[v] += extent.load(start + r * block.outer_stride + channel + v * M::lanes);
-          }
-        }
-        for (int v = 0; v < vectors; ++v) {
-          for (int64_t lane = 0; lane < extent.count; ++lane) {
-            const int64_t c = channel + v * M::lanes + lane;
-            mean[c] = finite_or_zero<Scalar>(sum[v][lane] / static_cast<Scalar>(rows));
-            m2[c] = sums[c] = 0;
-          }
-          sum[v] = Vector{};
-        }
-      }
-      for (int v = 0; v < vectors; ++v) {
-        k[v] = Vector{};
-        for (int64_t lane = 0; lane < extent.count; ++lane) {
-          k[v][lane] = static_cast<Scalar>(mean[channel + v * M::lanes + lane]);
-        }
-      }
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int v = 0; v < vectors; ++v) {
-          const Vector d =
-              extent.load(start + r * block.outer_stride + channel + v * M::lanes) - k[v];
-          sum[v] += d;
-          square[v] += d * d;
-        }
-      }
-      for (int v = 0; v < vectors; ++v) {
-        add_lanes(sums + channel + v * M::lanes, sum[v], extent.count);
-        add_lanes(m2 + channel + v * M::lanes, square[v], extent.count);
-      }
-    });
+// Two running sums per channel: in the type of computation for a while, then in double.
+template <class Scalar>
+class SumsOfRows {
+ public:
+  // `scratch` has room for two numbers per channel.
+  SumsOfRows(int64_t channels, double* first, double* second, Scalar* scratch)
+      : channels_(channels), first_(first), second_(second), scratch_(scratch) {
+    for (int64_t c = 0; c < channels; ++c) first[c] = second[c] = 0;
+    for (int64_t c = 0; c < 2 * channels; ++c) scratch[c] = 0;
   }
+  template <class Extent, class Vector>
+  CNNGRAPH_INLINE void add(Extent extent, int64_t channel, Vector first, Vector second) const {
+    add_channels(scratch_ + channel, extent, first);
+    add_channels(scratch_ + channels_ + channel, extent, second);
+  }
+  void flush() const {
+    for (int64_t c = 0; c < channels_; ++c) {
+      first_[c] += scratch_[c];
+      second_[c] += scratch_[channels_ + c];
+      scratch_[c] = scratch_[channels_ + c] = 0;
+    }
+  }
+
+ private:
+  int64_t channels_;
+  double *first_, *second_;
+  Scalar* scratch_;
+};
+
+// Calls body(rows, row) over all rows, in groups, and moves the sums to double now and then.
+template <class Scalar, class Body>
+CNNGRAPH_INLINE void sum_rows(int64_t rows, const SumsOfRows<Scalar>& sums, Body body) {
+  for (int64_t begin = 0; begin < rows; begin += rows_summed_in_float) {
+    const int64_t end = smaller(begin + rows_summed_in_float, rows);
+    for_each_group_of_rows<rows_summed_together>(begin, end, body);
+    sums.flush();
+  }
+}
+
+template <class Element>
+void statistics_rows(const Element* x, Block block, double* mean, double* m2, double* scratch) {
+  using Vector = typename Memory<Element>::Vector;
+  using Scalar = typename Memory<Element>::Scalar;
+  double* sums = scratch;
+  Scalar* k = reinterpret_cast<Scalar*>(scratch + block.channels);
+  Scalar* sums_scratch = k + block.channels;
+  const int64_t first_rows = smaller(rows_summed_together, block.outer);
+  for (int64_t c = 0; c < block.channels; ++c) k[c] = 0;
+  for_each_group_of_rows<rows_summed_together>(0, first_rows, [&](auto rows, int64_t row) {
+    for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
+      Vector sum = {};
+      for (int64_t r = 0; r < rows.count; ++r) {
+        sum += extent.load(x + (row + r) * block.outer_stride + channel);
+      }
+      add_channels(k + channel, extent, sum);
+    });
+  });
+  for (int64_t c = 0; c < block.channels; ++c) {
+    k[c] = finite_or_zero(k[c] / static_cast<Scalar>(first_rows));
+    mean[c] = k[c];
+  }
+  const SumsOfRows<Scalar> totals(block.channels, sums, m2, sums_scratch);
+  sum_rows(block.outer, totals, [&](auto rows, int64_t row) {
+    for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
+      const Vector shift = load_channels<Scalar>(k + channel, extent);
+      Vector sum[2] = {}, square[2] = {};
+      for (int64_t r = 0; r < rows.count; ++r) {
+        const Vector d = extent.load(x + (row + r) * block.outer_stride + channel) - shift;
+        sum[r % 2] += d;
+        square[r % 2] += d * d;
+      }
+      totals.add(extent, channel, sum[0] + sum[1], square[0] + square[1]);
+    });
+  });
   finish_statistics(block.channels, static_cast<double>(block.outer), mean, m2, sums);
 }
 
@@ -234,11 +266,7 @@ template <class Element, bool with_gradient, class Extent>
 CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_channels(
     const Coefficients& from, int64_t channel, Extent extent) {
   using Scalar = typename Memory<Element>::Scalar;
-  using M = Memory<Scalar>;
-  return {from, [&](const Scalar* values) {
-            return extent.count == M::lanes ? M::load(values + channel)
-                                            : M::load(values + channel, extent.count, 0);
-          }};
+  return {from, [&](const Scalar* values) { return load_channels(values + channel, extent); }};
 }
 
 template <class Element, bool with_gradient>
@@ -254,21 +282,14 @@ template <class Element, bool with_gradient, class Body>
 CNNGRAPH_INLINE void for_each_vector(const Coefficients& coefficients, Block block, Body body) {
   constexpr int64_t lanes = Memory<Element>::lanes;
   if (block.inner == 1) {
-    int64_t row = 0;
-    for (; row + rows_together <= block.outer; row += rows_together) {
-      for_each_panel<Element, 1>(block.channels, [&](auto extent, int64_t channel) {
+    for_each_group_of_rows<rows_together>(0, block.outer, [&](auto rows, int64_t row) {
+      for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
         const auto c = coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
-        for (int64_t r = 0; r < rows_together; ++r) {
+        for (int64_t r = 0; r < rows.count; ++r) {
           body(c, extent, (row + r) * block.outer_stride + channel);
         }
       });
-    }
-    for (; row < block.outer; ++row) {
-      for_each_panel<Element, 1>(block.channels, [&](auto extent, int64_t channel) {
-        const auto c = coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
-        body(c, extent, row * block.outer_stride + channel);
-      });
-    }
+    });
     return;
   }
   for (int64_t sample = 0; sample < block.outer; ++sample) {
@@ -276,7 +297,7 @@ CNNGRAPH_INLINE void for_each_vector(const Coefficients& coefficients, Block blo
       const auto c = coefficients_of_channel<Element, with_gradient>(coefficients, channel);
       const int64_t begin = sample * block.outer_stride + channel * block.inner;
       int64_t i = 0;
-      for (; i + lanes <= block.inner; i += lanes) body(c, Whole<Element, 1>{}, begin + i);
+      for (; i + lanes <= block.inner; i += lanes) body(c, Whole<Element>{}, begin + i);
       if (i < block.inner) body(c, Part<Element>{block.inner - i}, begin + i);
     }
   }
@@ -306,36 +327,25 @@ void backward(Act act, const Element* x, const Element* dy, const Coefficients& 
 template <class Element, class Act>
 void backward_sums_rows(Act act, const Element* x, const Element* dy,
                         const Coefficients& coefficients, Block block, double* sum_dz,
-                        double* sum_dz_x) {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  const int64_t tile = rows_in_tile<Element>(2 * block.channels);
-  for (int64_t c = 0; c < block.channels; ++c) sum_dz[c] = sum_dz_x[c] = 0;
-  for (int64_t row = 0; row < block.outer; row += tile) {
-    const int64_t rows = smaller(tile, block.outer - row);
-    const int64_t start = row * block.outer_stride;
-    for_each_panel<Element, 2>(block.channels, [&](auto extent, int64_t channel) {
-      constexpr int vectors = decltype(extent)::vectors;
-      const ChannelCoefficients<Element, false> c[2] = {
-          coefficients_of_channels<Element, false>(coefficients, channel, extent),
-          coefficients_of_channels<Element, false>(
-              coefficients, channel + (vectors - 1) * M::lanes, extent)};
-      Vector sum[vectors] = {}, product[vectors] = {};
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int v = 0; v < vectors; ++v) {
-          const int64_t at = start + r * block.outer_stride + channel + v * M::lanes;
-          const Vector centred = extent.load(x + at) - c[v].mean;
-          const Vector dz = act.backward(c[v].normalise(centred), extent.load(dy + at));
-          sum[v] += dz;
-          product[v] += dz * centred;
-        }
+                        double* sum_dz_x, double* scratch) {
+  using Vector = typename Memory<Element>::Vector;
+  using Scalar = typename Memory<Element>::Scalar;
+  const SumsOfRows<Scalar> totals(block.channels, sum_dz, sum_dz_x,
+                                  reinterpret_cast<Scalar*>(scratch));
+  sum_rows(block.outer, totals, [&](auto rows, int64_t row) {
+    for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
+      const auto c = coefficients_of_channels<Element, false>(coefficients, channel, extent);
+      Vector sum[2] = {}, product[2] = {};
+      for (int64_t r = 0; r < rows.count; ++r) {
+        const int64_t at = (row + r) * block.outer_stride + channel;
+        const Vector centred = extent.load(x + at) - c.mean;
+        const Vector dz = act.backward(c.normalise(centred), extent.load(dy + at));
+        sum[r % 2] += dz;
+        product[r % 2] += dz * centred;
       }
-      for (int v = 0; v < vectors; ++v) {
-        add_lanes(sum_dz + channel + v * M::lanes, sum[v], extent.count);
-        add_lanes(sum_dz_x + channel + v * M::lanes, product[v], extent.count);
-      }
+      totals.add(extent, channel, sum[0] + sum[1], product[0] + product[1]);
     });
-  }
+  });
 }
 
 template <class Element, class Act>
@@ -427,14 +437,16 @@ extern const BatchNormActKernels batch_norm_act = {
     },
     /*backward_sums=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
-       const void* dy, Coefficients coefficients, Block block, double* sum_dz, double* sum_dz_x) {
+       const void* dy, Coefficients coefficients, Block block, double* sum_dz, double* sum_dz_x,
+       double* scratch) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
         with_activation(activation, arguments, [&](auto act) {
           const auto* typed_x = static_cast<const Element*>(x);
           const auto* typed_dy = static_cast<const Element*>(dy);
           if (block.inner == 1) {
-            backward_sums_rows(act, typed_x, typed_dy, coefficients, block, sum_dz, sum_dz_x);
+            backward_sums_rows(act, typed_x, typed_dy, coefficients, block, sum_dz, sum_dz_x,
+                               scratch);
           } else {
             backward_sums_planes(act, typed_x, typed_dy, coefficients, block, sum_dz, sum_dz_x);
           }

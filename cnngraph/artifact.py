@@ -1,0 +1,261 @@
+"""Compiled networks as files: the text of the spec and the weights, never code.
+
+A file holds what `compile` was given (all spec files' text, params, backend) and the `state_dict`. Loading compiles the
+texts again, so a file outlives changes of the compiler, and reading one from a stranger is as safe as reading a spec.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import fx, nn
+
+from cnngraph import __version__
+from cnngraph.compiler import Backend, Compilation, compile_spec
+from cnngraph.errors import CnngraphError, Source, fail, listing
+from cnngraph.graph import INPUT, Graph
+from cnngraph.imports import Spec, load_spec
+
+MARK = "cnngraph compiled network"
+FORMAT = 1
+"""Raised whenever a file written by this version cannot be read by the one before."""
+
+_CONTENTS = {
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "backend": str, "state_dict": dict,
+}  # fmt: skip
+_ZIP_START = b"PK\x03\x04"
+
+
+def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Writes a compiled network to a file that `load_compiled` reads.
+
+    The file holds the spec's text, the params and backend it was compiled with, and the network's weights and buffers
+    with their dtypes. Changes made to `net.graph` by hand are not part of it, nor is `requires_grad`. The file appears
+    whole or not at all: one that was there before is replaced only when the new one is complete.
+
+    Raises:
+        CnngraphError: the network was not made by `compile`, its weights no longer fit its spec, or the file cannot
+            be written.
+    """
+    compilation = _compilation(net)
+    _require_fit(net, compilation.graph)
+    files, main = _texts(compilation.spec)
+    contents = {
+        "format": MARK,
+        "version": FORMAT,
+        "cnngraph": __version__,
+        "files": files,
+        "main": main,
+        "params": {name: _plain(name, value) for name, value in compilation.params.items()},
+        "backend": compilation.backend,
+        "state_dict": net.state_dict(),
+    }
+    _write(contents, path)
+
+
+def load_compiled(
+    path: str | os.PathLike[str], *, backend: Backend | None = None
+) -> fx.GraphModule:
+    """The network that `save_compiled` wrote, with its weights, on the CPU and in training mode.
+
+    Args:
+        path: the file.
+        backend: compiles for this backend instead of the one the network was saved with; the weights fit both.
+
+    Raises:
+        CnngraphError: the file cannot be read, is damaged, or is not a compiled network; `SpecError` where its spec
+            does not hold here (it may use an op of a plugin that is not installed).
+    """
+    contents = _read(path)
+    spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
+    params = {name: _tuples(value) for name, value in contents["params"].items()}
+    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: the caller's seed is not used up
+        net = compile_spec(spec, params, backend or contents["backend"])
+    try:
+        net.load_state_dict(contents["state_dict"], assign=True)
+    except RuntimeError as error:
+        raise _damaged(path, f"its weights do not fit its spec: {_lines(error)}") from None
+    return net
+
+
+# --- what is saved ---------------------------------------------------------------------------------------------------
+
+
+def _compilation(net: nn.Module) -> Compilation:
+    meta = net.meta.get("cnngraph") if isinstance(net, fx.GraphModule) else None
+    if not isinstance(meta, Compilation):
+        raise CnngraphError(
+            f"cannot save this {type(net).__name__}: it is not a network made by `cnngraph.compile`"
+            " (save what a wrapper holds: `net.module` of DistributedDataParallel, `net._orig_mod` of torch.compile)"
+        )
+    return meta
+
+
+def _require_fit(net: nn.Module, graph: Graph) -> None:
+    """Raises unless the network holds just the weights its spec asks for."""
+    shapes = {INPUT: graph.input}
+    expected: dict[str, tuple[int, ...]] = {}
+    for leaf in graph.leaves():
+        shapes[leaf.path] = leaf.shape
+        inputs = [shapes[path] for path in leaf.inputs]
+        held = {**leaf.op.parameters(*inputs), **leaf.op.buffers(*inputs)}
+        expected |= {f"{leaf.path}.{name}": tuple(shape) for name, shape in held.items()}
+    tensors = {
+        **dict(net.named_parameters(remove_duplicate=False)),
+        **dict(net.named_buffers(remove_duplicate=False)),
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [
+        f"`{name}` is missing" if name not in found
+        else f"`{name}` is not in the spec" if name not in expected
+        else f"`{name}` has the shape {_shape(found[name])}, the spec gives {_shape(expected[name])}"
+        for name in dict.fromkeys((*expected, *found))
+        if found.get(name) != expected.get(name)
+    ]  # fmt: skip
+    if problems:
+        shown = [*problems[:3], f"{len(problems) - 3} more"] if len(problems) > 4 else problems
+        raise CnngraphError(
+            f"cannot save this network: it was changed after it was compiled, and its weights no longer fit its spec: "
+            f"{listing(shown)}. Change the spec or its params and compile that, or save the `state_dict`"
+        )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one value"
+
+
+def _texts(spec: Spec) -> tuple[dict[str, str], str]:
+    """Every file's text by its path under the folder common to all, and which one is the spec itself."""
+    root = os.path.commonpath([file.parent for file in spec.files])
+    names = {file: file.relative_to(root).as_posix() for file in spec.files}
+    main = next(names[file] for file, source in spec.files.items() if source == spec.position.source)
+    return {names[file]: source.text for file, source in spec.files.items()}, main
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A param's value as plain data."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(name, item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(name, item) for key, item in value.items()}
+    raise CnngraphError(
+        f"cannot save this network: its param `{name}` holds a {type(value).__name__}, which no spec can spell"
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _write(contents: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    name = os.fspath(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        what = "a folder" if target.is_dir() else "not an ordinary file"
+        raise CnngraphError(f"cannot write {name}: it is {what}")
+    if not target.parent.is_dir():
+        raise CnngraphError(f"cannot write {name}: the folder {os.path.dirname(name) or '.'} does not exist")
+    unfinished = target.with_name(f".{target.name[:100]}.{uuid4().hex}.tmp")
+    try:
+        with unfinished.open("xb") as file:
+            torch.save(contents, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise CnngraphError(f"cannot write {name}: {error.strerror or error}") from None
+    except RuntimeError as error:  # torch's zip writer, where the file system refuses
+        raise CnngraphError(f"cannot write {name}: {_lines(error)}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+# --- what is loaded --------------------------------------------------------------------------------------------------
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents of a file, checked as far as they can be without compiling."""
+    name = os.fspath(path)
+    contents = _unpack(path)
+    if not isinstance(contents, dict) or contents.get("format") != MARK:
+        raise CnngraphError(f"{name} is a PyTorch file, but not a network compiled by cnngraph")
+    version = contents.get("version")
+    if version != FORMAT:
+        raise CnngraphError(
+            f"{name} was made by cnngraph {contents.get('cnngraph')}, in format {version}; this is cnngraph {__version__},"
+            f" which reads format {FORMAT}: {_advice(version)}"
+        )
+    for key, kind in _CONTENTS.items():
+        if not isinstance(contents.get(key), kind):
+            raise _damaged(path, f"it has no `{key}`")
+    texts = contents["files"]
+    if contents["main"] not in texts or not all(isinstance(item, str) for pair in texts.items() for item in pair):
+        raise _damaged(path, "it does not hold its spec")
+    return contents
+
+
+def _advice(version: Any) -> str:
+    if isinstance(version, int) and version > FORMAT:
+        return "install a newer cnngraph to read it"
+    return "compile its spec again"
+
+
+def _unpack(path: str | os.PathLike[str]) -> Any:
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_ZIP_START))
+        if not _ZIP_START.startswith(start):
+            raise CnngraphError(f"{name} is not a network compiled by cnngraph")
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise _damaged(path, f"the checksum of {broken} does not hold")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except CnngraphError:
+        raise
+    except (zipfile.BadZipFile, EOFError):
+        raise _damaged(path, "it was cut short") from None
+    except OSError as error:
+        problem = {FileNotFoundError: "it does not exist", IsADirectoryError: "it is a folder"}.get(type(error))
+        raise CnngraphError(f"cannot read {name}: {problem or error.strerror or error}") from None
+    except pickle.UnpicklingError:
+        raise CnngraphError(
+            f"{name} is refused: it holds things other than data, which could run code when read"
+        ) from None
+    except Exception as error:  # whatever a damaged file makes the readers of zip and pickle stumble over
+        raise _damaged(path, _lines(error)) from None
+
+
+def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:
+    """The spec, read from the texts in the file; nothing else is ever opened, whatever they import.
+
+    The texts stand at paths below the file's own, where no other file can be.
+    """
+    texts = {root.joinpath(*PurePosixPath(key).parts): text for key, text in contents["files"].items()}
+
+    def read(path: Path, shown: str) -> Source:
+        if path not in texts:
+            raise fail("E001", f"{name} holds no {shown}")
+        return Source(shown, texts[path])
+
+    main = root.joinpath(*PurePosixPath(contents["main"]).parts)
+    return load_spec(main, Source(f"{name}/{contents['main']}", texts[main]), read)
+
+
+def _damaged(path: str | os.PathLike[str], problem: str) -> CnngraphError:
+    return CnngraphError(f"{os.fspath(path)} is damaged: {problem}")
+
+
+def _lines(error: Exception) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,173 @@
+"""activation(batch_norm(input)) in one operator: its meaning in plain torch, and its registrations.
+
+The operators and their autograd live in csrc/batch_norm_act. Nothing is registered for autocast:
+like torch's own batch norm they fall through it, so a bfloat16 input keeps float32 parameters.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+from cnngraph import kernels
+
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "identity": lambda z: z,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardtanh": F.hardtanh,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+}
+"""The activations by the name the operator takes; positional arguments are activation_args."""
+
+_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
+
+
+def batch_norm_act(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    activation: str,
+    activation_args: Sequence[float] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """activation((input - mean) / sqrt(var + eps) * weight + bias), and the batch's statistics.
+
+    `input` is (N, C, ...); the others hold one value per channel. With `mean` and `var` given they
+    are constants, and the two statistics returned are empty. Without, they are the batch's own:
+    returned for the caller to update running statistics with, `var` biased, both in float32
+    (float64 for a float64 input) and not differentiable. Refuses one value per channel then, with
+    torch's ValueError.
+    """
+    kernels.warn_if_unavailable()
+    arguments = (input, weight, bias, mean, var, eps, activation, activation_args)
+    if kernel_runs(input, weight, mean):
+        return torch.ops.cnngraph.batch_norm_act(*arguments)
+    return reference(*arguments)
+
+
+def kernel_runs(input: Tensor, weight: Tensor | None, mean: Tensor | None) -> bool:
+    """Whether the compiled operator takes these: else torch's own functions must."""
+    dtype = input.dtype
+    if kernels.extension is None or dtype not in _DTYPES or input.device.type not in _DEVICES:
+        return False
+    for parameter in (weight, mean):
+        if parameter is not None and parameter.dtype is not dtype:
+            mixed = dtype is torch.bfloat16 and parameter.dtype is torch.float32
+            if not mixed:
+                return False
+    return True
+
+
+def reference(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    activation: str,
+    activation_args: Sequence[float] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as `batch_norm_act` in plain torch, for any device and type: its meaning."""
+    compute_type = _compute_type(input)
+    x = input.to(compute_type)
+    if mean is None or var is None:
+        _check_batch_size(input)
+        channel_last = x.detach().movedim(1, 0).flatten(1)
+        batch_var, batch_mean = torch.var_mean(channel_last, dim=1, correction=0)
+        if input.numel() == 0:
+            batch_mean, batch_var = torch.zeros_like(batch_mean), torch.zeros_like(batch_var)
+        # The running statistics of F.batch_norm are left out: it takes the batch's own.
+        z = F.batch_norm(x, None, None, _to(weight, x), _to(bias, x), True, 0.0, eps)
+    else:
+        batch_mean, batch_var = x.new_empty(0), x.new_empty(0)
+        z = F.batch_norm(
+            x, _to(mean, x), _to(var, x), _to(weight, x), _to(bias, x), False, 0.0, eps
+        )
+    return ACTIVATIONS[activation](z, *activation_args).to(input.dtype), batch_mean, batch_var
+
+
+def _to(parameter: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if parameter is None else parameter.to(like.dtype)
+
+
+def _compute_type(input: Tensor) -> torch.dtype:
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def _check_batch_size(input: Tensor) -> None:
+    values = input.shape[0]
+    for size in input.shape[2:]:
+        values *= size
+    if values == 1:
+        raise ValueError(
+            "Expected more than 1 value per channel when training, "
+            f"got input size {torch.Size(input.shape)}"
+        )
+
+
+def _empty_in_layout_of(input: Tensor) -> Tensor:
+    """Contiguous and channels_last inputs keep their strides; others get torch's suggestion."""
+    if input.is_contiguous() or input.movedim(1, -1).is_contiguous():
+        return torch.empty_like(input)
+    return torch.empty_like(input, memory_format=suggest_memory_format(input))
+
+
+def _fake(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    activation: str,
+    activation_args: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    if mean is None:
+        _check_batch_size(input)
+    channels = input.shape[1] if mean is None else 0
+    statistics = [input.new_empty(channels, dtype=_compute_type(input)) for _ in range(2)]
+    return _empty_in_layout_of(input), statistics[0], statistics[1]
+
+
+def _fake_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    batch_statistics: bool,
+    eps: float,
+    activation: str,
+    activation_args: Sequence[float],
+    output_mask: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    def of_channels(parameter: Tensor | None, wanted: bool) -> Tensor:
+        dtype = _compute_type(input) if parameter is None else parameter.dtype
+        return input.new_empty(input.shape[1] if wanted else 0, dtype=dtype)
+
+    dinput = _empty_in_layout_of(input) if output_mask[0] else input.new_empty(0)
+    return dinput, of_channels(weight, output_mask[1]), of_channels(bias, output_mask[2])
+
+
+_DEVICES = {"cpu"}
+if kernels.extension is not None:
+    torch.library.register_fake("cnngraph::batch_norm_act", _fake)
+    torch.library.register_fake("cnngraph::batch_norm_act_backward", _fake_backward)
+    if kernels.extension.build_info()["cuda"]:
+        _DEVICES.add("cuda")

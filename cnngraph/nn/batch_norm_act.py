@@ -1,0 +1,110 @@
+"""A batch norm and the activation after it, run as one operator over the two ordinary modules.
+
+A function and not a module: both stay plain torch.nn at their own paths, so checkpoints,
+convert_sync_batchnorm, freezing by isinstance, hooks and swapped activations all keep working.
+Whatever the operator cannot stand for exactly runs as activation(batch_norm(input)).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from cnngraph import kernels
+from cnngraph.kernels.batch_norm_act import kernel_runs
+
+# Exact types only: a subclass may mean something else.
+_BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
+
+_Lowered = tuple[str, tuple[float, ...]]
+_ACTIVATIONS: dict[type[nn.Module], Callable[..., _Lowered]] = {
+    nn.Identity: lambda module: ("identity", ()),
+    nn.ReLU: lambda module: ("relu", ()),
+    nn.ReLU6: lambda module: ("hardtanh", (module.min_val, module.max_val)),
+    nn.Hardtanh: lambda module: ("hardtanh", (module.min_val, module.max_val)),
+    nn.LeakyReLU: lambda module: ("leaky_relu", (module.negative_slope,)),
+    nn.ELU: lambda module: ("elu", (module.alpha,)),
+    nn.SiLU: lambda module: ("silu", ()),
+    nn.GELU: lambda module: ("gelu" if module.approximate == "none" else "gelu_tanh", ()),
+    nn.Sigmoid: lambda module: ("sigmoid", ()),
+    nn.Tanh: lambda module: ("tanh", ()),
+    nn.Hardsigmoid: lambda module: ("hardsigmoid", ()),
+    nn.Hardswish: lambda module: ("hardswish", ()),
+    nn.Mish: lambda module: ("mish", ()),
+}
+
+
+def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) -> Tensor:
+    """activation(batch_norm(input)), with the batch norm's running statistics updated as it does.
+
+    `input` is (N, C, ...) of the rank the batch norm takes. Raises what the modules raise.
+    """
+    lower = _ACTIVATIONS.get(type(activation))
+    if (
+        lower is None
+        or type(batch_norm) not in _BATCH_NORMS
+        or _is_watched(batch_norm)
+        or _is_watched(activation)
+        or _has_any_global_hook()
+        or not kernel_runs(input, batch_norm.weight, batch_norm.running_mean)
+        or input.numel() == 0
+    ):
+        if kernels.extension is None and not torch.compiler.is_compiling():
+            kernels.warn_if_unavailable()
+        return activation(batch_norm(input))
+
+    batch_norm._check_input_dim(input)
+    training, mean, var = batch_norm.training, batch_norm.running_mean, batch_norm.running_var
+    fixed = not training and mean is not None
+    name, arguments = lower(activation)
+    output, batch_mean, batch_var = torch.ops.cnngraph.batch_norm_act(
+        input,
+        batch_norm.weight,
+        batch_norm.bias,
+        mean if fixed else None,
+        var if fixed else None,
+        batch_norm.eps,
+        name,
+        arguments,
+    )
+    if training and batch_norm.track_running_stats:
+        _update_running_statistics(
+            batch_norm, batch_mean, batch_var, input.numel() // input.shape[1]
+        )
+    return output
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether calling the module does more than its class's forward."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def _update_running_statistics(
+    batch_norm: nn.Module, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int
+) -> None:
+    batches = batch_norm.num_batches_tracked
+    if batches is not None:
+        batches.add_(1)
+    mean, var, momentum = batch_norm.running_mean, batch_norm.running_var, batch_norm.momentum
+    if mean is None or var is None:
+        return
+    unbiased = values_per_channel / (values_per_channel - 1)
+    if momentum is not None and mean.dtype is batch_mean.dtype:
+        mean.lerp_(batch_mean, momentum)
+        var.mul_(1 - momentum).add_(batch_var, alpha=momentum * unbiased)
+        return
+    if momentum is None:
+        if batches is None:
+            return
+        weight = 1.0 / batches.to(batch_mean.dtype)  # a tensor: no waiting for the device
+    else:
+        weight = torch.full_like(batch_mean, momentum)
+    mean.copy_(torch.lerp(mean.to(batch_mean.dtype), batch_mean, weight))
+    var.copy_(torch.lerp(var.to(batch_var.dtype), batch_var * unbiased, weight))

@@ -1,0 +1,19 @@
+"""How a network calls its side heads: in training only, where it returns a dict of all results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def in_training(head: nn.Module, *inputs: Tensor) -> Tensor | None:
+    """The head's result while it is training, else None."""
+    return head(*inputs) if head.training else None
+
+
+def with_aux(logits: Tensor, heads: Mapping[str, Tensor | None]) -> Tensor | dict[str, Any]:
+    """`logits` alone where no side head was computed, else `{"logits": ..., head name: ...}`."""
+    computed = {name: result for name, result in heads.items() if result is not None}
+    return {"logits": logits, **computed} if computed else logits

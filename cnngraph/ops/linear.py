@@ -1,0 +1,48 @@
+"""Linear layers over flat values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.fields import Count
+from cnngraph.ops.op import Op
+from cnngraph.ops.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+class Linear(Op):
+    """Fully connected layer, `torch.nn.Linear`; the input's features are inferred."""
+
+    kind = "linear"
+    main = "out_features"
+    sets_channels = True
+
+    out_features: Count
+    bias: bool = True
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        if shape.spatial:
+            raise ShapeError(
+                f"linear needs a flat vector, but its input is a map of {shape}",
+                code="E203",
+                help=f"put `flatten` before it ({shape.elements} features), "
+                f"or `global_avg_pool2d` and then `flatten` ({shape.channels})",
+            )
+        return TensorShape((self.out_features,))
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        weight = {"weight": (self.out_features, inputs[0].channels)}
+        return weight | ({"bias": (self.out_features,)} if self.bias else {})
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return inputs[0].channels * self.out_features
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.Linear(inputs[0].channels, **self.model_dump())

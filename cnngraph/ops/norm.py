@@ -1,0 +1,163 @@
+"""Normalization, with the statistics of a batch, of an image, of a group of channels, or of a position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.fields import Count, Fraction, Number, PositiveNumber
+from cnngraph.ops.op import Op, require_map
+from cnngraph.ops.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _running_statistics(channels: int) -> dict[str, tuple[int, ...]]:
+    return {"running_mean": (channels,), "running_var": (channels,), "num_batches_tracked": ()}
+
+
+def _weight_and_bias(channels: int) -> dict[str, tuple[int, ...]]:
+    return {"weight": (channels,), "bias": (channels,)}
+
+
+@register
+class BatchNorm(Op):
+    """Batch norm: `torch.nn.BatchNorm2d` on maps, `torch.nn.BatchNorm1d` on flat values."""
+
+    kind = "batch_norm"
+
+    eps: PositiveNumber = 1e-5
+    momentum: Fraction | None = 0.1
+    affine: bool = True
+    track_running_stats: bool = True
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0]
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return _weight_and_bias(inputs[0].channels) if self.affine else {}
+
+    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return _running_statistics(inputs[0].channels) if self.track_running_stats else {}
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        kind = nn.BatchNorm2d if inputs[0].spatial else nn.BatchNorm1d
+        return kind(inputs[0].channels, **self.model_dump())
+
+
+@register
+class LayerNorm(Op):
+    """Layer norm over the features, or over the channels at each position of a map (as ConvNeXt has it)."""
+
+    kind = "layer_norm"
+
+    eps: PositiveNumber = 1e-5
+    elementwise_affine: bool = True
+    bias: bool = True
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0]
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        if not self.elementwise_affine:
+            return {}
+        shape = (inputs[0].channels,)
+        return {"weight": shape, "bias": shape} if self.bias else {"weight": shape}
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        from cnngraph.nn import LayerNorm2d
+
+        kind = LayerNorm2d if inputs[0].spatial else nn.LayerNorm
+        return kind(inputs[0].channels, **self.model_dump())
+
+
+@register
+class GroupNorm(Op):
+    """Group norm, `torch.nn.GroupNorm`: over each of `num_groups` groups of an image's channels."""
+
+    kind = "group_norm"
+    main = "num_groups"
+
+    num_groups: Count
+    eps: PositiveNumber = 1e-5
+    affine: bool = True
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        if shape.channels % self.num_groups:
+            raise ShapeError(
+                f"group_norm has {self.num_groups} groups, but {shape.channels} channels cannot be split into them evenly",
+                code="E204",
+                help=f"give it a divisor of {shape.channels}, or make the channels a multiple of {self.num_groups}",
+            )  # fmt: skip
+        return shape
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return _weight_and_bias(inputs[0].channels) if self.affine else {}
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.GroupNorm(num_channels=inputs[0].channels, **self.model_dump())
+
+
+@register
+class InstanceNorm(Op):
+    """Instance norm, `torch.nn.InstanceNorm2d`: over each channel of an image; `affine` is off by default."""
+
+    kind = "instance_norm"
+
+    eps: PositiveNumber = 1e-5
+    momentum: Fraction | None = 0.1
+    affine: bool = False
+    track_running_stats: bool = False
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        if shape.spatial == (1, 1):
+            raise ShapeError(
+                f"the input of instance_norm is too small: {shape} has one value per channel, so nothing to average",
+                code="E202",
+                help="use a larger `input` or fewer strides before it, or `layer_norm` in its place",
+            )
+        return shape
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return _weight_and_bias(inputs[0].channels) if self.affine else {}
+
+    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return _running_statistics(inputs[0].channels) if self.track_running_stats else {}
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.InstanceNorm2d(inputs[0].channels, **self.model_dump())
+
+
+@register
+class LocalResponseNorm(Op):
+    """AlexNet's normalization over neighbouring channels, `torch.nn.LocalResponseNorm`."""
+
+    kind = "local_response_norm"
+    main = "size"
+
+    size: Count
+    alpha: Number = 1e-4
+    beta: Number = 0.75
+    k: Number = 1.0
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        return shape
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.LocalResponseNorm(**self.model_dump())

@@ -1,0 +1,153 @@
+"""Pooling over height and width."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.fields import Count, OutputSize, PaddingPair, Pair
+from cnngraph.ops.op import Op, require_map, too_small, window_size
+from cnngraph.ops.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _pooled(op: MaxPool2d | AvgPool2d, shape: TensorShape, dilation: tuple[int, int]) -> TensorShape:
+    """The rule of pooling with a sliding window."""
+    require_map(op, shape)
+    stride = op.stride or op.kernel_size
+    size = []
+    for axis in (0, 1):
+        kernel, padding = op.kernel_size[axis], op.padding[axis]
+        if padding > kernel // 2:
+            raise ShapeError(
+                f"a padding of {padding} is more than half of the kernel size {kernel}: {op.kind} would pool nothing but padding",
+                code="E204",
+                help=f"at most {kernel // 2} here; to add more, put a `pad` before it",
+            )  # fmt: skip
+        size.append(
+            window_size(shape[1 + axis], kernel, stride[axis], (padding, padding), dilation[axis], op.ceil_mode)
+        )  # fmt: skip
+    if min(size) < 1:
+        raise too_small(op, shape, f"a {'x'.join(map(str, op.kernel_size))} window")
+    return TensorShape((shape.channels, *size))
+
+
+@register
+class MaxPool2d(Op):
+    """Largest value of each window, `torch.nn.MaxPool2d`; the stride is the kernel size by default."""
+
+    kind = "max_pool2d"
+    main = "kernel_size"
+
+    kernel_size: Pair
+    stride: Pair | None = None
+    padding: PaddingPair = (0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return _pooled(self, inputs[0], self.dilation)
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.MaxPool2d(**self.model_dump())
+
+
+@register
+class AvgPool2d(Op):
+    """Mean of each window, `torch.nn.AvgPool2d`; the stride is the kernel size by default."""
+
+    kind = "avg_pool2d"
+    main = "kernel_size"
+
+    kernel_size: Pair
+    stride: Pair | None = None
+    padding: PaddingPair = (0, 0)
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor_override: Count | None = None
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return _pooled(self, inputs[0], (1, 1))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.AvgPool2d(**self.model_dump())
+
+
+def _adapted(op: AdaptiveAvgPool2d | AdaptiveMaxPool2d, shape: TensorShape) -> TensorShape:
+    require_map(op, shape)
+    wanted = zip(op.output_size, shape.spatial, strict=True)
+    return TensorShape((shape.channels, *(size or own for size, own in wanted)))
+
+
+@register
+class AdaptiveAvgPool2d(Op):
+    """Mean of each of `output_size` windows, whatever the input's size, `torch.nn.AdaptiveAvgPool2d`."""
+
+    kind = "adaptive_avg_pool2d"
+    main = "output_size"
+
+    output_size: OutputSize
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return _adapted(self, inputs[0])
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.AdaptiveAvgPool2d(self.output_size)
+
+
+@register
+class AdaptiveMaxPool2d(Op):
+    """Largest value of each of `output_size` windows, whatever the input's size, `torch.nn.AdaptiveMaxPool2d`."""
+
+    kind = "adaptive_max_pool2d"
+    main = "output_size"
+
+    output_size: OutputSize
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return _adapted(self, inputs[0])
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.AdaptiveMaxPool2d(self.output_size)
+
+
+@register
+class GlobalAvgPool2d(Op):
+    """Mean of each channel, of shape Cx1x1; `flatten` makes features of it."""
+
+    kind = "global_avg_pool2d"
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        require_map(self, inputs[0])
+        return TensorShape((inputs[0].channels, 1, 1))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.AdaptiveAvgPool2d(1)
+
+
+@register
+class GlobalMaxPool2d(Op):
+    """Largest value of each channel, of shape Cx1x1; `flatten` makes features of it."""
+
+    kind = "global_max_pool2d"
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        require_map(self, inputs[0])
+        return TensorShape((inputs[0].channels, 1, 1))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.AdaptiveMaxPool2d(1)

@@ -1,0 +1,62 @@
+"""Ops that drop values at random while training, and do nothing in evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnngraph.graph import TensorShape
+from cnngraph.ops.fields import Fraction
+from cnngraph.ops.op import ShapePreserving, require_map
+from cnngraph.ops.registry import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+class Dropout(ShapePreserving):
+    """Zeroes values with probability `p`, `torch.nn.Dropout`."""
+
+    kind = "dropout"
+    main = "p"
+
+    p: Fraction = 0.5
+
+
+@register
+class Dropout2d(ShapePreserving):
+    """Zeroes whole channels with probability `p`, `torch.nn.Dropout2d`."""
+
+    kind = "dropout2d"
+    main = "p"
+
+    p: Fraction = 0.5
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        require_map(self, inputs[0])
+        return inputs[0]
+
+
+@register
+class AlphaDropout(ShapePreserving):
+    """The dropout that goes with `selu`: mean and variance stay, `torch.nn.AlphaDropout`."""
+
+    kind = "alpha_dropout"
+    main = "p"
+
+    p: Fraction = 0.5
+
+
+@register
+class DropPath(ShapePreserving):
+    """Zeroes whole images with probability `p`: put last into a residual's body, it is stochastic depth."""
+
+    kind = "drop_path"
+    main = "p"
+
+    p: Fraction
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from cnngraph.nn import DropPath
+
+        return DropPath(self.p)

@@ -1,0 +1,79 @@
+"""Multiplication by constants and by learned factors."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.fields import Number, PositiveNumber
+from cnngraph.ops.op import Op, require_map
+from cnngraph.ops.registry import register
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+
+@register
+class Scale(Op):
+    """Multiplication by a constant `factor`."""
+
+    kind = "scale"
+    main = "factor"
+
+    factor: Number
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0]
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        return graph.call_function(operator.mul, (inputs[0], self.factor))
+
+
+@register
+class LayerScale(Op):
+    """Multiplication of each channel by a learned factor `gamma`, as at the end of a ConvNeXt block."""
+
+    kind = "layer_scale"
+    main = "init_value"
+
+    init_value: Number = 1e-6
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0]
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return {"gamma": (inputs[0].channels,)}
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from cnngraph.nn import LayerScale
+
+        return LayerScale(inputs[0].channels, self.init_value)
+
+
+@register
+class Normalize(Op):
+    """(x - mean) / std of each channel by constants, which are not part of the `state_dict`."""
+
+    kind = "normalize"
+
+    mean: tuple[Number, ...]
+    std: tuple[PositiveNumber, ...]
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != shape.channels:
+                raise ShapeError(
+                    f"normalize has a `{name}` of {len(values)} for {shape.channels} channels",
+                    code="E204",
+                    help="give `mean` and `std` one number for each channel",
+                )
+        return shape
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from cnngraph.nn import Normalize
+
+        return Normalize(self.mean, self.std)

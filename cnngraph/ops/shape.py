@@ -1,0 +1,209 @@
+"""Ops that rearrange, resize or pad a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
+from cnngraph.ops.op import Op, ShapePreserving, require_map, too_small
+from cnngraph.ops.registry import register
+from cnngraph.ops.scale import Scale as Scale
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+class Identity(ShapePreserving):
+    """The value itself, `torch.nn.Identity`."""
+
+    kind = "identity"
+
+
+@register
+class Flatten(Op):
+    """A map as a flat vector of channels * height * width features, `torch.nn.Flatten`."""
+
+    kind = "flatten"
+    sets_channels = True
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return TensorShape((inputs[0].elements,))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.Flatten()
+
+
+@register
+class Upsample(Op):
+    """Resizing by `scale_factor` or to `size`, `torch.nn.Upsample`; a factor below 1 makes it smaller."""
+
+    kind = "upsample"
+    main = "scale_factor"
+
+    scale_factor: ScalePair | None = None
+    size: Pair | None = None
+    mode: Literal["nearest", "nearest-exact", "bilinear", "bicubic"] = "nearest"
+    align_corners: bool | None = None
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        if self.align_corners is not None and self.mode.startswith("nearest"):
+            raise ShapeError(
+                f"`align_corners` has no meaning for the mode {self.mode}",
+                code="E204",
+                help="leave it out, or use the mode `bilinear` or `bicubic`",
+            )
+        if (self.size is None) == (self.scale_factor is None):
+            raise ShapeError(
+                f"upsample needs either `scale_factor` or `size`, but has {'neither' if self.size is None else 'both'}",
+                code="E204",
+                help="`scale_factor: 2` doubles height and width; `size: [56, 56]` is the size itself",
+            )
+        if self.scale_factor is None:
+            return TensorShape((shape.channels, *(self.size or ())))
+        size = [int(own * factor) for own, factor in zip(shape.spatial, self.scale_factor, strict=True)]
+        if min(size) < 1:
+            raise ShapeError(
+                f"the input of upsample is too small: nothing is left of {shape}",
+                code="E202",
+                help="use a larger `input`, a larger `scale_factor`, or `size`",
+            )
+        return TensorShape((shape.channels, *size))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.Upsample(**self.model_dump())
+
+
+@register
+class Pad(Op):
+    """Padding of each side, `torch.nn.functional.pad`; in the mode constant a negative one crops."""
+
+    kind = "pad"
+    main = "padding"
+
+    padding: Sides
+    mode: Literal["constant", "reflect", "replicate", "circular"] = "constant"
+    value: Number = 0.0
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        if self.mode != "constant" and (self.value or min(self.padding) < 0):
+            what = "`value`" if self.value else "a negative padding"
+            raise ShapeError(
+                f"{what} has no meaning for the mode {self.mode}",
+                code="E204",
+                help="only the mode `constant` has it",
+            )
+        left, right, top, bottom = self.padding
+        for own, sides in zip(shape.spatial, ((top, bottom), (left, right)), strict=True):
+            if self.mode == "reflect" and max(sides) >= own:
+                raise too_small(self, shape, f"reflecting {max(sides)} rows or columns")
+            if self.mode == "circular" and max(sides) > own:
+                raise too_small(self, shape, f"wrapping {max(sides)} rows or columns")
+        size = (shape[1] + top + bottom, shape[2] + left + right)
+        if min(size) < 1:
+            raise ShapeError(
+                f"the input of pad is too small: cropping by {-min(self.padding)} leaves nothing of {shape}",
+                code="E202",
+                help="use a larger `input`, fewer strides before it, or crop less",
+            )
+        return TensorShape((shape.channels, *size))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        match self.mode:
+            case "constant":
+                return nn.ConstantPad2d(self.padding, self.value)
+            case "reflect":
+                return nn.ReflectionPad2d(self.padding)
+            case "replicate":
+                return nn.ReplicationPad2d(self.padding)
+            case "circular":
+                return nn.CircularPad2d(self.padding)
+
+
+def _indivisible(op: Op, shape: TensorShape, what: str, divisor: int) -> ShapeError:
+    return ShapeError(
+        f"{op.kind} needs {what} that {divisor} divides, but its input is {shape}",
+        code="E204",
+        help=f"make {what} of its input a multiple of {divisor}",
+    )
+
+
+@register
+class ChannelShuffle(Op):
+    """Interleaves the channels of `groups` groups, as ShuffleNet does, `torch.nn.ChannelShuffle`."""
+
+    kind = "channel_shuffle"
+    main = "groups"
+
+    groups: Count
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        if shape.channels % self.groups:
+            raise _indivisible(self, shape, "a number of channels", self.groups)
+        return shape
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.ChannelShuffle(self.groups)
+
+
+@register
+class PixelShuffle(Op):
+    """Channels become pixels: (C*r*r)xHxW to Cx(H*r)x(W*r), `torch.nn.PixelShuffle`."""
+
+    kind = "pixel_shuffle"
+    main = "upscale_factor"
+    sets_channels = True
+
+    upscale_factor: Count
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        factor = self.upscale_factor
+        if shape.channels % factor**2:
+            raise _indivisible(self, shape, "a number of channels", factor**2)
+        return TensorShape((shape.channels // factor**2, shape[1] * factor, shape[2] * factor))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.PixelShuffle(self.upscale_factor)
+
+
+@register
+class PixelUnshuffle(Op):
+    """Pixels become channels: Cx(H*r)x(W*r) to (C*r*r)xHxW, `torch.nn.PixelUnshuffle`."""
+
+    kind = "pixel_unshuffle"
+    main = "downscale_factor"
+    sets_channels = True
+
+    downscale_factor: Count
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        factor = self.downscale_factor
+        if any(size % factor for size in shape.spatial):
+            raise _indivisible(self, shape, "a height and width", factor)
+        return TensorShape((shape.channels * factor**2, shape[1] // factor, shape[2] // factor))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from torch import nn
+
+        return nn.PixelUnshuffle(self.downscale_factor)

@@ -1,0 +1,59 @@
+"""What `compile` says of what it did: passes, kernels, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnngraph.report.numbers import duration, plural
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from cnngraph.passes import PassResult
+
+
+def describe_passes(passes: Sequence[PassResult]) -> list[str]:
+    """`fuse_batch_norm_act: 57 rewrites, 139 nodes left`, a line for each pass."""
+    if not passes:
+        return ["none: plain torch.nn modules"]
+    return [
+        f"{item.name}: {plural(item.rewrites, 'rewrite')}, {plural(item.nodes, 'node')} after it"
+        for item in passes
+    ]
+
+
+def kernels_in_use(backend: str) -> dict[str, Any]:
+    """Whether the fused backend runs on the compiled extension, and how that was built."""
+    if backend == "eager":
+        return {"compiled": None}
+    from cnngraph import kernels
+
+    return {"compiled": kernels.available(), **kernels.build_info()}
+
+
+def describe_kernels(found: Mapping[str, Any]) -> str:
+    if found["compiled"] is None:
+        return "PyTorch's own"
+    if not found["compiled"]:
+        return "the compiled extension is missing: the fused ops run as plain PyTorch, more slowly"
+    details = [str(found[key]) for key in ("cpu_capability",) if found.get(key)]
+    details += ["CUDA"] if found.get("cuda") else []
+    return f"compiled extension ({', '.join(details)})" if details else "compiled extension"
+
+
+def describe_phases(seconds: Mapping[str, float]) -> str:
+    """`check 21 ms, load torch 1.9 s, ...`."""
+    return ", ".join(f"{phase} {duration(spent)}" for phase, spent in seconds.items())
+
+
+def code_of(net: fx.GraphModule) -> str:
+    """The Python code of a network's `forward`, and of its side heads'."""
+    from torch import fx
+
+    heads = [
+        f"# {name}\n{module.code.strip()}"
+        for name, module in net.named_modules()
+        if name and isinstance(module, fx.GraphModule)
+    ]
+    return "\n\n".join([net.code.strip(), *heads])

@@ -1,0 +1,63 @@
+"""The same as the text shows, as plain data: what `--format json` prints. Keys are added over time, never changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cnngraph.analysis import Stage
+from cnngraph.checking import Report
+from cnngraph.graph import INPUT
+from cnngraph.report.stages import stages
+from cnngraph.sizes import InputSizes, runs
+
+
+def report_data(report: Report) -> dict[str, Any]:
+    """A report; what is not known of a spec that does not hold is null."""
+    graph, costs = report.graph, report.summary
+    data: dict[str, Any] = {
+        "file": report.name,
+        "ok": report.ok,
+        "diagnostics": [item.to_dict() for item in report.diagnostics],
+        **dict.fromkeys(("name", "input", "output", "aux", "params", "buffers", "macs", "training_macs", "sizes", "stages")),
+    }  # fmt: skip
+    if graph is None or costs is None:
+        return data
+    return data | {
+        "name": graph.name,
+        "input": list(graph.shape_of(INPUT)),
+        "output": list(graph.shape_of(graph.output)),
+        "aux": {name: list(graph.shape_of(path)) for name, path in graph.aux.items()},
+        "params": costs.total.params,
+        "buffers": costs.total.buffers,
+        "macs": costs.total.macs,
+        "training_macs": costs.training_macs,
+        "sizes": sizes_data(report.sizes) if report.sizes else None,
+        "stages": [stage_data(stage) for stage in stages(graph)],
+    }
+
+
+def sizes_data(sizes: InputSizes) -> dict[str, Any]:
+    """Square input sizes; sizes are listed as inclusive runs `[first, last]`."""
+    return {
+        "tried": list(sizes.range),
+        "valid": [list(run) for run in sizes.runs],
+        "least": sizes.least,
+        "stride": sizes.stride,
+        "failures": [
+            {"sizes": [list(run) for run in runs(item.sizes)], "path": item.path, "reason": item.reason}
+            for item in sizes.failures
+        ],
+    }
+
+
+def stage_data(stage: Stage) -> dict[str, Any]:
+    return {
+        "path": stage.path,
+        "kind": stage.kind,
+        "copies": stage.copies,
+        "shape": list(stage.shape),
+        "params": stage.cost.params,
+        "buffers": stage.cost.buffers,
+        "macs": stage.cost.macs,
+        "aux": stage.aux,
+    }

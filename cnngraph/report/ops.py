@@ -1,0 +1,126 @@
+"""The kinds of nodes there are, listed and one at a time."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from cnngraph.ops import OPS, Op
+from cnngraph.report.terminal import to_text
+from cnngraph.schema import Schema, fields, main_key, required
+from cnngraph.spec import COMPOSITES, Composite
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WORDS = {"integer": "int", "number": "float", "string": "text", "boolean": "true or false", "null": "none", "array": "list", "object": "mapping"}  # fmt: skip
+
+
+def kinds() -> dict[str, type[Op] | type[Composite]]:
+    """Every kind a node may have besides the blocks of a spec: ops first, then composites. Plugins must be loaded."""
+    return {**dict(sorted(OPS.items())), **COMPOSITES}
+
+
+def kinds_data() -> list[dict[str, Any]]:
+    return [kind_data(kind) for kind in kinds()]
+
+
+def kind_data(kind: str) -> dict[str, Any]:
+    """One kind: what it is, its arguments with their JSON Schema and defaults, and the one that may stand bare."""
+    model = kinds()[kind]
+    needed = required(model)
+    return {
+        "kind": kind,
+        "composite": kind in COMPOSITES,
+        "summary": _summary(model),
+        "description": inspect.cleandoc(model.__doc__ or ""),
+        "main": main_key(model),
+        "arguments": [
+            {
+                "name": name,
+                "required": name in needed,
+                "default": schema.get("default"),
+                "type": type_words(schema),
+                "schema": {key: item for key, item in schema.items() if key not in ("default", "description")},
+                "description": schema.get("description", ""),
+            }
+            for name, schema in fields(model).items()
+        ],
+    }
+
+
+def list_text() -> str:
+    """All kinds, a line each."""
+    width = max(map(len, kinds()))
+    lines = []
+    for title, wanted in (("ops", False), ("composites: nodes made of other nodes", True)):
+        rows = [(kind, _summary(model)) for kind, model in kinds().items() if (kind in COMPOSITES) == wanted]
+        lines += [title, *(f"  {kind:<{width}}  {summary}".rstrip() for kind, summary in rows), ""]
+    return "\n".join([*lines, "`cnngraph ops NAME` says what one of them takes."])
+
+
+def kind_text(kind: str) -> str:
+    """One kind: its docstring, its arguments, and how it is written."""
+    data = kind_data(kind)
+    parts = [f"{kind}: {data['description']}" if data["description"] else kind]
+    if data["arguments"]:
+        parts.append(to_text(_argument_table(data["arguments"])).strip("\n"))
+    else:
+        parts.append("It takes no arguments.")
+    if data["main"]:
+        parts.append(f"`{kind}: value` is short for `{kind}: {{{data['main']}: value}}`.")
+    parts.append("Every node also takes `name`; every value may be an expression, `${...}`.")
+    return "\n\n".join(parts)
+
+
+def _argument_table(arguments: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    for column in ("argument", "type", "default"):
+        table.add_column(column, no_wrap=True)
+    for item in arguments:
+        default = "required" if item["required"] else _default(item["default"])
+        table.add_row(item["name"], item["type"], default)
+    return table
+
+
+def _default(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def type_words(schema: Schema) -> str:
+    """A JSON Schema in few words: `int >= 1 or [int >= 1, int >= 1]`."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(type_words(item) for item in schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if "$ref" in schema:
+        return "nodes"
+    if schema.get("type") == "array":
+        return _list_words(schema)
+    if schema.get("type") == "object":
+        inner = schema.get("additionalProperties")
+        return f"mapping of {type_words(inner)} by name" if isinstance(inner, dict) else "mapping"
+    bounds = [f"{sign} {schema[key]}" for key, sign in _BOUNDS.items() if key in schema]
+    return " ".join([_WORDS.get(str(schema.get("type")), "anything"), " and ".join(bounds)]).strip()
+
+
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def _list_words(schema: Schema) -> str:
+    item = type_words(schema["items"]) if "items" in schema else ""
+    length = schema.get("maxItems")
+    if item and length is not None and length == schema.get("minItems"):
+        return f"[{', '.join([item] * length)}]"
+    return f"list of {item}" if item else "list"
+
+
+def _summary(model: type[Op] | type[Composite]) -> str:
+    """The first paragraph of its docstring."""
+    return " ".join(inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0].split())

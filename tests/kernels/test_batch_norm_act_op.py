@@ -1,0 +1,472 @@
+"""The batch_norm_act operators against torch's own functions in float64."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnngraph import kernels
+from cnngraph.kernels.batch_norm_act import ACTIVATIONS, batch_norm_act, reference
+
+needs_extension = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
+
+ARGUMENTS = {"leaky_relu": (0.1,), "elu": (1.3,), "hardtanh": (-0.5, 0.7)}
+CASES = [(name, ARGUMENTS.get(name, ())) for name in ACTIVATIONS]
+# Where the derivative jumps, a value off by one rounding may fall on the other side.
+KINKS = {
+    "relu": (0.0,),
+    "relu6": (0.0, 6.0),
+    "hardtanh": (-0.5, 0.7),
+    "leaky_relu": (0.0,),
+    "elu": (0.0,),
+    "hardsigmoid": (-3.0, 3.0),
+    "hardswish": (-3.0, 3.0),
+}
+SHAPES = [(4, 37, 9, 11), (3, 16, 5, 7), (64, 10), (2, 3, 33), (2, 64, 1, 1), (16, 3, 20, 20)]
+TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12, torch.bfloat16: 8e-3}
+
+
+def tensors(shape, dtype=torch.float32, channels_last=False, affine=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size):
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    x, grad = (draw(*shape) * 3 + 1).to(dtype), draw(*shape).to(dtype)
+    if channels_last:
+        x, grad = (t.movedim(1, -1).contiguous().movedim(-1, 1) for t in (x, grad))
+    parameters = torch.float64 if dtype == torch.float64 else torch.float32
+    weight = (draw(shape[1]).abs() + 0.5).to(parameters) if affine else None
+    bias = draw(shape[1]).to(parameters) if affine else None
+    mean, var = draw(shape[1]).to(parameters), (draw(shape[1]).abs() + 0.5).to(parameters)
+    return x, grad, weight, bias, mean, var
+
+
+def grads_of(function, x, weight, bias, grad):
+    leaves = [t.detach().clone().requires_grad_() for t in (x, weight, bias) if t is not None]
+    y = function(*leaves, *([None] * (3 - len(leaves))))
+    y.backward(grad.to(y.dtype))
+    return y.detach(), [leaf.grad for leaf in leaves]
+
+
+def eager(name, arguments, mean, var, eps=1e-5):
+    def function(x, weight, bias):
+        z = F.batch_norm(x, mean, var, weight, bias, mean is None, 0.1, eps)
+        return ACTIVATIONS[name](z, *arguments)
+
+    return function
+
+
+def error_of(actual, expected):
+    return ((actual.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
+
+
+def double(tensor):
+    return None if tensor is None else tensor.double()
+
+
+def keep_off_kinks(name, x, weight, bias, mean, var):
+    """x moved so that no z = batch_norm(x) lies within rounding of a kink."""
+    for kink in KINKS.get(name, ()):
+        z = F.batch_norm(x.double(), double(mean), double(var), double(weight), double(bias),
+                         mean is None)  # fmt: skip
+        x = torch.where((z - kink).abs() < 1e-4, x + x.abs() * 0.02 + 0.02, x)
+    return x
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=[name for name, _ in CASES])
+def test_equals_torch_in_float64(name, arguments, dtype, channels_last, training):
+    for shape in SHAPES:
+        for affine in (True, False):
+            x, grad, weight, bias, mean, var = tensors(shape, dtype, channels_last, affine)
+            if training:
+                mean = var = None
+            x = keep_off_kinks(name, x, weight, bias, mean, var)
+
+            def ours(x, w, b, mean=mean, var=var):
+                return batch_norm_act(x, w, b, mean, var, 1e-5, name, arguments)[0]
+
+            expected = eager(name, arguments, double(mean), double(var))
+            y, grads = grads_of(ours, x, weight, bias, grad)
+            y64, grads64 = grads_of(expected, x.double(), double(weight), double(bias), grad)
+            assert y.dtype == dtype
+            assert y.stride() == x.stride()
+            assert grads[0].stride() == x.stride()
+            tolerance = TOLERANCE[dtype]
+            if name == "hardsigmoid" and dtype == torch.float64:
+                tolerance = 1e-7  # torch keeps its one sixth in float
+            assert error_of(y, y64) < tolerance
+            for actual, wanted in zip(grads, grads64, strict=True):
+                assert error_of(actual, wanted) < tolerance
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=[name for name, _ in CASES])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_kinks_nan_and_infinity_are_torchs(name, arguments, dtype):
+    special = [0.0, -0.0, 3.0, -3.0, 6.0, -0.5, 1.0, 20.0, 50.0, -50.0, 100.0, -100.0, 1e4, -1e4]
+    z = torch.tensor([*special, float("inf"), float("-inf"), float("nan")], dtype=dtype)
+    x = z.reshape(1, -1).repeat(2, 1).requires_grad_()
+    zero, one = torch.zeros_like(z), torch.ones_like(z)
+    y, _, _ = batch_norm_act(x, None, None, zero, one, 0.0, name, arguments)
+    y.sum().backward()
+    plain = z.clone().requires_grad_()
+    expected = ACTIVATIONS[name](plain, *arguments)
+    expected.sum().backward()
+    tolerance = dict(rtol=1e-2, atol=1e-2) if dtype == torch.bfloat16 else dict(rtol=1e-6, atol=2e-7)
+    torch.testing.assert_close(y[0], expected, equal_nan=True, **tolerance)
+    finite = plain.detach().isfinite()  # torch's own kernels disagree past it (inf * 0)
+    torch.testing.assert_close(x.grad[0][finite], plain.grad[finite], **tolerance)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 6), (8, 5), (2, 5, 9)], ids=str)
+def test_infinity_and_nan_reach_the_statistics_of_their_channel_only(shape):
+    x, *_ = tensors(shape)
+    x.flatten(2)[0, 1] = float("inf")
+    x.flatten(2)[1, 2] = float("nan")
+    y, mean, var = batch_norm_act(x, None, None, None, None, 1e-5, "relu")
+    running_mean, running_var = torch.zeros(5), torch.ones(5)
+    expected = F.relu(F.batch_norm(x, running_mean, running_var, training=True, momentum=1.0))
+    torch.testing.assert_close(y, expected, equal_nan=True, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mean, running_mean, equal_nan=True)
+    assert mean[1] == float("inf")
+    assert var[1].isnan()
+    assert var[2].isnan()
+    assert y[:, [0, 3, 4]].isfinite().all()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "rows"])
+@pytest.mark.parametrize("center", [0.0, 1.0, 1e3], ids=lambda c: f"mean={c:g}")
+def test_statistics_of_a_million_values(layout, center):
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(1_000_000, 3, generator=generator).abs() + center
+    x = values if layout == "rows" else values.reshape(10, 400, 250, 3).permute(0, 3, 1, 2)
+    if layout == "contiguous":
+        x = x.contiguous()
+    _, mean, var = batch_norm_act(x, None, None, None, None, 1e-5, "identity")
+    exact = values.double()
+    assert error_of(mean, exact.mean(0)) < 1e-7
+    assert error_of(var, exact.var(0, correction=0)) < 1e-6
+
+
+def test_bias_gradient_of_a_million_values():
+    x, grad, weight, bias, *_ = tensors((1_000_000, 2))
+    grad = grad.abs()
+    _, grads = grads_of(
+        lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-5, "identity")[0],
+        x, weight, bias, grad,
+    )  # fmt: skip
+    assert error_of(grads[2], grad.double().sum(0)) < 1e-6
+
+
+@needs_extension
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_same_bits_for_any_number_of_threads(channels_last):
+    x, grad, weight, bias, *_ = tensors((8, 24, 30, 30), channels_last=channels_last)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            y, grads = grads_of(
+                lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-5, "silu")[0],
+                x, weight, bias, grad,
+            )  # fmt: skip
+            results.append([y, *grads])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=[name for name, _ in CASES])
+def test_gradcheck(name, arguments, training):
+    if name == "hardsigmoid":
+        pytest.skip("torch's own derivative is a float's one sixth")
+    x, _, weight, bias, mean, var = tensors((3, 2, 2, 3), torch.float64, seed=3)
+    if training:
+        mean = var = None
+    x = keep_off_kinks(name, x, weight, bias, mean, var)
+    torch.autograd.gradcheck(
+        lambda x, w, b: batch_norm_act(x, w, b, mean, var, 1e-5, name, arguments)[0],
+        tuple(t.requires_grad_() for t in (x, weight, bias)),
+    )
+
+
+@needs_extension
+def test_second_derivative_is_refused():
+    x, _, weight, bias, *_ = tensors((3, 2, 4, 4), torch.float64)
+    x.requires_grad_()
+    y = batch_norm_act(x, weight, bias, None, None, 1e-5, "silu")[0]
+    (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match='backend="eager"'):
+        torch.autograd.grad(first.sum(), x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("wanted", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (1, 0, 1)])
+def test_each_requires_grad_is_honoured(wanted, training):
+    x, grad, weight, bias, mean, var = tensors((4, 6, 5, 5))
+    if training:
+        mean = var = None
+    leaves = [
+        t.requires_grad_(bool(want)) for t, want in zip((x, weight, bias), wanted, strict=True)
+    ]
+    batch_norm_act(*leaves, mean, var, 1e-5, "silu")[0].backward(grad)
+    _, full = grads_of(eager("silu", (), mean, var), x, weight, bias, grad)
+    for leaf, want, expected in zip(leaves, wanted, full, strict=True):
+        assert (leaf.grad is not None) == bool(want)
+        if want:
+            torch.testing.assert_close(leaf.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5, 5), (0, 4), (3, 4, 0, 2)], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_empty_input(shape, training):
+    x, grad, weight, bias, mean, var = tensors(shape)
+    if training:
+        mean = var = None
+    y, grads = grads_of(
+        lambda x, w, b: batch_norm_act(x, w, b, mean, var, 1e-5, "relu")[0], x, weight, bias, grad
+    )
+    assert y.shape == shape
+    assert grads[0].shape == shape
+    assert torch.equal(grads[1], torch.zeros(4))
+    assert torch.equal(grads[2], torch.zeros(4))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1), (1, 4, 1, 1)], ids=str)
+def test_one_value_per_channel_is_refused_in_torchs_words(shape):
+    x = torch.randn(shape)
+    with pytest.raises(ValueError, match="Expected more than 1 value") as torchs:
+        F.batch_norm(x, None, None, training=True)
+    with pytest.raises(ValueError, match="Expected more than 1 value") as ours:
+        batch_norm_act(x, None, None, None, None, 1e-5, "relu")
+    assert str(ours.value).splitlines()[0] == str(torchs.value)
+    fixed = batch_norm_act(x, None, None, torch.zeros(4), torch.ones(4), 0.0, "relu")[0]
+    torch.testing.assert_close(fixed, x.relu())
+
+
+def strided_inputs():
+    base, _, *_ = tensors((6, 8, 10, 12))
+    yield "every second sample", base[::2]
+    yield "some channels", base[:, 2:7]
+    yield "a channels_last slice of channels", base.to(memory_format=torch.channels_last)[:, 2:7]
+    yield "every second pixel", base[..., ::2]
+    yield "height and width swapped", base.transpose(2, 3)
+    yield "expanded", base[:1].expand(4, -1, -1, -1)
+    yield "a matrix transposed", base[0, 0].t()
+    yield "lengths last", base[0].transpose(1, 2)
+
+
+@pytest.mark.parametrize(("what", "x"), list(strided_inputs()), ids=lambda v: v if type(v) is str else "")
+def test_other_strides(what, x):
+    channels = x.shape[1]
+    weight, bias = torch.rand(channels) + 0.5, torch.randn(channels)
+    grad = torch.randn(x.shape).transpose(0, 1).contiguous().transpose(0, 1)
+    y, grads = grads_of(
+        lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-5, "silu")[0], x, weight, bias, grad
+    )
+    y64, grads64 = grads_of(
+        eager("silu", (), None, None), x.double(), weight.double(), bias.double(), grad
+    )
+    for actual, wanted in zip([y, *grads], [y64, *grads64], strict=True):
+        assert error_of(actual, wanted) < 3e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 9),
+    channels=st.integers(1, 150),
+    pixels=st.lists(st.integers(1, 9), max_size=2),
+    channels_last=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    name=st.sampled_from(["identity", "silu", "tanh"]),
+)
+def test_any_shape(batch, channels, pixels, channels_last, dtype, name):
+    shape = (batch, channels, *pixels)
+    if torch.Size(shape).numel() == channels:
+        return
+    x, grad, weight, bias, *_ = tensors(shape, dtype, channels_last)
+    y, grads = grads_of(
+        lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-2, name)[0], x, weight, bias, grad
+    )
+    y64, grads64 = grads_of(
+        eager(name, (), None, None, 1e-2), x.double(), weight.double(), bias.double(), grad
+    )
+    for actual, wanted in zip([y, *grads], [y64, *grads64], strict=True):
+        scale = max(wanted.abs().max().item(), 1.0)
+        bound = 2 * TOLERANCE[dtype] * scale
+        assert (actual.double() - wanted).abs().max().item() < bound
+
+
+@needs_extension
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck(dtype, affine, training, channels_last):
+    x, grad, weight, bias, mean, var = tensors((3, 5, 4, 6), dtype, channels_last, affine)
+    statistics = (None, None) if training else (mean, var)
+    leaves = [t if t is None else t.clone().requires_grad_() for t in (x, weight, bias)]
+    torch.library.opcheck(
+        torch.ops.cnngraph.batch_norm_act, (*leaves, *statistics, 1e-5, "silu", [])
+    )
+    torch.library.opcheck(
+        torch.ops.cnngraph.batch_norm_act_backward,
+        (grad, x, weight, bias, mean, var, training, 1e-5, "leaky_relu", [0.1],
+         [True, affine, False]),
+    )  # fmt: skip
+
+
+@needs_extension
+def test_wrong_arguments_are_named():
+    x, _, weight, bias, *_ = tensors((2, 3, 4, 4))
+    op = torch.ops.cnngraph.batch_norm_act
+    with pytest.raises(ValueError, match="unknown activation 'swish'"):
+        op(x, weight, bias, None, None, 1e-5, "swish", [])
+    with pytest.raises(ValueError, match="'leaky_relu' takes 1 arguments, got 0"):
+        op(x, weight, bias, None, None, 1e-5, "leaky_relu", [])
+    with pytest.raises(RuntimeError, match="weight should hold 3 elements"):
+        op(x, weight[:2], bias, None, None, 1e-5, "relu", [])
+    with pytest.raises(RuntimeError, match="expected weight of type"):
+        op(x, weight.double(), bias, None, None, 1e-5, "relu", [])
+    with pytest.raises(RuntimeError, match="both mean and var"):
+        op(x, weight, bias, weight, None, 1e-5, "relu", [])
+
+
+def test_reference_equals_the_operator():
+    x, _, weight, bias, mean, var = tensors((4, 6, 5, 5))
+    for statistics in ((None, None), (mean, var)):
+        arguments = (x, weight, bias, *statistics, 1e-5, "gelu", ())
+        for ours, plain in zip(batch_norm_act(*arguments), reference(*arguments), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+
+
+@needs_extension
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled(training):
+    x, grad, weight, bias, mean, var = tensors((4, 6, 5, 5), channels_last=True)
+    if training:
+        mean = var = None
+
+    def ours(x, w, b):
+        return batch_norm_act(x, w, b, mean, var, 1e-5, "silu")[0] * 2
+
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    y, grads = grads_of(ours, x, weight, bias, grad)
+    y2, grads2 = grads_of(compiled, x, weight, bias, grad)
+    for plain, other in zip([y, *grads], [y2, *grads2], strict=True):
+        torch.testing.assert_close(other, plain)
+
+
+def in_subprocess(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+
+CAPABILITY_CODE = """
+    import json, torch
+    import torch.nn.functional as F
+    from cnngraph import kernels
+    from cnngraph.kernels.batch_norm_act import ACTIVATIONS, batch_norm_act
+    worst = 0.0
+    for name in ACTIVATIONS:
+        args = {"leaky_relu": (0.1,), "elu": (1.3,), "hardtanh": (-0.5, 0.7)}.get(name, ())
+        for shape in ((5, 37, 6, 7), (50, 19)):
+            for dtype in (torch.float32, torch.bfloat16):
+                torch.manual_seed(0)
+                x = torch.randn(shape).to(dtype)
+                for x in (x, x.movedim(1, -1).contiguous().movedim(-1, 1)):
+                    x.requires_grad_()
+                    y = batch_norm_act(x, None, None, None, None, 1e-5, name, args)[0]
+                    y.backward(torch.ones_like(y))
+                    x64 = x.detach().double().requires_grad_()
+                    y64 = ACTIVATIONS[name](F.batch_norm(x64, None, None, training=True), *args)
+                    y64.backward(torch.ones_like(y64))
+                    scale = 1 if dtype == torch.float32 else 2000
+                    for a, b in ((y, y64), (x.grad, x64.grad)):
+                        error = (a.double() - b).abs().max() / (1 + b.abs().max())
+                        worst = max(worst, error.item() / scale)
+                    x = x.detach()
+    print(json.dumps({"capability": kernels.build_info()["cpu_capability"], "worst": worst}))
+"""
+
+
+@needs_extension
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_every_capability_of_this_processor(capability):
+    result, stderr = in_subprocess(CAPABILITY_CODE, CNNGRAPH_CPU_CAPABILITY=capability)
+    if result["capability"] != capability:
+        assert "more than this processor has" in stderr
+        pytest.skip(f"no {capability} here: ran {result['capability']}")
+    assert result["worst"] < 4e-6
+
+
+def test_unknown_capability_is_reported():
+    if not kernels.available():
+        pytest.skip("the compiled kernels are not built")
+    code = """
+        import json
+        from cnngraph import kernels
+        print(json.dumps(kernels.build_info()["cpu_capability"]))
+    """
+    _, stderr = in_subprocess(code, CNNGRAPH_CPU_CAPABILITY="sse9")
+    assert "is none of default, avx2, avx512" in stderr
+
+
+def test_without_the_extension_the_results_are_the_same_and_it_is_said_once():
+    code = """
+        import json, sys, warnings
+        sys.modules["cnngraph._C"] = None
+        import torch
+        from torch import nn
+        with warnings.catch_warnings(record=True) as at_import:
+            warnings.simplefilter("always")
+            from cnngraph import kernels
+            from cnngraph.kernels.batch_norm_act import batch_norm_act
+            import importlib
+            fused = importlib.import_module("cnngraph.nn.batch_norm_act").batch_norm_act
+        torch.manual_seed(0)
+        x = torch.randn(4, 3, 5, 5)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            y = [batch_norm_act(x, None, None, None, None, 1e-5, "relu")[0] for _ in range(3)][0]
+            bn = nn.BatchNorm2d(3)
+            z = fused(bn, nn.ReLU(), x)
+        said = [str(w.message) for w in said if "cnngraph" in str(w.message)]
+        at_import = [str(w.message) for w in at_import if "cnngraph" in str(w.message)]
+        print(json.dumps({
+            "available": kernels.available(), "said": said, "at_import": at_import,
+            "y": y.flatten().tolist(), "z": z.flatten().tolist(),
+        }))
+    """
+    result, _ = in_subprocess(code)
+    assert result["available"] is False
+    assert result["at_import"] == []
+    assert len(result["said"]) == 1
+    assert "running on plain PyTorch" in result["said"][0]
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5)
+    expected = F.relu(F.batch_norm(x, None, None, training=True)).flatten()
+    torch.testing.assert_close(torch.tensor(result["y"]), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(result["z"]), expected, rtol=1e-5, atol=1e-5)

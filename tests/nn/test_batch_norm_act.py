@@ -1,0 +1,290 @@
+"""The function over two ordinary modules: it must mean activation(batch_norm(input)) always."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cnngraph import kernels
+from cnngraph.nn.batch_norm_act import batch_norm_act
+
+needs_extension = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
+
+ACTIVATIONS = [
+    nn.Identity(), nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.2), nn.ELU(0.7),
+    nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Sigmoid(), nn.Tanh(), nn.Hardswish(),
+    nn.Hardsigmoid(), nn.Hardtanh(-0.3, 0.4), nn.Mish(), nn.Softplus(),
+]  # fmt: skip
+
+
+def randomised(batch_norm, seed=0):
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in batch_norm.parameters():
+            parameter.uniform_(0.5, 1.5)
+        if batch_norm.running_mean is not None:
+            batch_norm.running_mean.normal_()
+            batch_norm.running_var.uniform_(0.5, 1.5)
+    return batch_norm
+
+
+def fused_calls(function):
+    """How many batch_norm_act operators a call runs."""
+    with torch.profiler.profile() as profile:
+        function()
+    return sum(
+        event.count for event in profile.key_averages() if event.key == "cnngraph::batch_norm_act"
+    )
+
+
+def assert_same_step(batch_norm, activation, x, rtol=1e-4, atol=1e-5):
+    """Output, gradients and buffers of one call against the modules themselves."""
+    plain, fused = copy.deepcopy(batch_norm), copy.deepcopy(batch_norm)
+    xs = [x.detach().clone().requires_grad_() for _ in range(2)]
+    expected = activation(plain(xs[0]))
+    actual = batch_norm_act(fused, activation, xs[1])
+    assert actual.dtype == expected.dtype
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+    grad = torch.randn_like(expected)
+    expected.backward(grad)
+    actual.backward(grad)
+    torch.testing.assert_close(xs[1].grad, xs[0].grad, rtol=rtol, atol=10 * atol)
+    for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=10 * rtol, atol=100 * atol)
+    for ours, theirs in zip(fused.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_activations(activation, training):
+    batch_norm = randomised(nn.BatchNorm2d(6)).train(training)
+    assert_same_step(batch_norm, activation, torch.randn(4, 6, 5, 7) * 2)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
+@pytest.mark.parametrize("track", [True, False], ids=["track", "forget"])
+@pytest.mark.parametrize("momentum", [0.1, None, 0.0, 1.0], ids=str)
+def test_settings(momentum, track, affine, training):
+    batch_norm = nn.BatchNorm2d(6, momentum=momentum, affine=affine, track_running_stats=track)
+    x = torch.randn(4, 6, 5, 7).to(memory_format=torch.channels_last)
+    assert_same_step(randomised(batch_norm).train(training), nn.SiLU(), x)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.BatchNorm1d, (8, 5)),
+        (nn.BatchNorm1d, (8, 5, 9)),
+        (nn.BatchNorm2d, (8, 5, 3, 4)),
+        (nn.BatchNorm3d, (4, 5, 3, 4, 2)),
+    ],
+)
+def test_ranks(module, shape):
+    assert_same_step(randomised(module(5)), nn.ReLU(), torch.randn(shape))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_over_steps(momentum):
+    plain = nn.BatchNorm2d(4, momentum=momentum)
+    fused = copy.deepcopy(plain)
+    torch.manual_seed(0)
+    for step in range(5):
+        x = torch.randn(3, 4, 6, 5) * (step + 1) + step
+        plain(x)
+        batch_norm_act(fused, nn.ReLU(), x)
+    assert fused.num_batches_tracked.item() == 5
+    torch.testing.assert_close(fused.running_mean, plain.running_mean, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(fused.running_var, plain.running_var, rtol=1e-6, atol=1e-6)
+
+
+def test_running_statistics_kept_when_not_tracked_any_more():
+    batch_norm = randomised(nn.BatchNorm2d(4))
+    batch_norm.track_running_stats = False
+    before = copy.deepcopy(batch_norm.state_dict())
+    batch_norm_act(batch_norm, nn.ReLU(), torch.randn(3, 4, 6, 5))
+    for name, value in batch_norm.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("dtypes", ["bfloat16 input", "all bfloat16", "float64", "float16"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_types(dtypes, training):
+    batch_norm = randomised(nn.BatchNorm2d(6)).train(training)
+    x = torch.randn(4, 6, 5, 7)
+    if dtypes == "float64":
+        assert_same_step(batch_norm.double(), nn.ReLU(), x.double())
+        return
+    x = x.half() if dtypes == "float16" else x.bfloat16()
+    if dtypes == "all bfloat16":
+        batch_norm = batch_norm.bfloat16()
+    assert_same_step(batch_norm, nn.SiLU(), x, rtol=2e-2, atol=2e-2)
+
+
+def test_autocast_leaves_batch_norm_alone():
+    batch_norm = randomised(nn.BatchNorm2d(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same_step(batch_norm, nn.ReLU(), torch.randn(4, 6, 5, 7))
+        bfloat16 = torch.randn(4, 6, 5, 7).bfloat16()
+        assert_same_step(batch_norm, nn.ReLU(), bfloat16, rtol=2e-2, atol=2e-2)
+        assert batch_norm_act(batch_norm, nn.ReLU(), bfloat16).dtype == torch.bfloat16
+    assert batch_norm.running_mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_autocast_gives_the_types_of_the_modules(activation):
+    batch_norm = randomised(nn.BatchNorm2d(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        for x in (torch.randn(4, 6, 5, 7), torch.randn(4, 6, 5, 7).bfloat16()):
+            expected = activation(batch_norm(x))
+            assert batch_norm_act(batch_norm, activation, x).dtype == expected.dtype
+
+
+def test_wrong_rank_and_single_values_raise_torchs_errors():
+    x = torch.randn(4, 6, 5)
+    with pytest.raises(ValueError, match=r"expected 4D input \(got 3D input\)"):
+        batch_norm_act(nn.BatchNorm2d(6), nn.ReLU(), x)
+    with pytest.raises(ValueError, match=r"Expected more than 1 value per channel"):
+        batch_norm_act(nn.BatchNorm2d(6), nn.ReLU(), torch.randn(1, 6, 1, 1))
+
+
+def test_empty_batch_as_torch():
+    plain, fused = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+    x = torch.randn(0, 6, 5, 5)
+    torch.testing.assert_close(batch_norm_act(fused, nn.ReLU(), x), nn.ReLU()(plain(x)))
+    for name, value in fused.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name])
+
+
+@needs_extension
+def test_the_operator_runs_where_it_may_and_only_there():
+    x = torch.randn(2, 6, 4, 4)
+
+    class MyBatchNorm(nn.BatchNorm2d):
+        pass
+
+    class MyReLU(nn.ReLU):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    def calls(batch_norm, activation):
+        return fused_calls(lambda: batch_norm_act(batch_norm, activation, x))
+
+    assert calls(nn.BatchNorm2d(6), nn.ReLU()) == 1
+    assert calls(MyBatchNorm(6), nn.ReLU()) == 0
+    assert calls(nn.InstanceNorm2d(6), nn.ReLU()) == 0
+    assert calls(nn.BatchNorm2d(6), MyReLU()) == 0
+    assert calls(nn.BatchNorm2d(6), nn.Softplus()) == 0
+    batch_norm = nn.BatchNorm2d(6)
+    batch_norm.forward = lambda x: x * 0
+    assert batch_norm_act(batch_norm, nn.ReLU(), x).abs().max() == 0
+
+
+@pytest.mark.parametrize("where", ["batch_norm", "activation", "global"])
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_fire(kind, where):
+    fired = []
+    batch_norm, activation = nn.BatchNorm2d(6), nn.ReLU()
+    hook = lambda *arguments: fired.append(kind)  # noqa: E731
+    if where == "global":
+        register = getattr(torch.nn.modules.module, f"register_module_{kind}_hook")
+    else:
+        module = {"batch_norm": batch_norm, "activation": activation}[where]
+        register = getattr(module, f"register_{kind}_hook")
+    handle = register(hook)
+    try:
+        x = torch.randn(2, 6, 4, 4, requires_grad=True)
+        batch_norm_act(batch_norm, activation, x).sum().backward()
+    finally:
+        handle.remove()
+    assert fired
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return batch_norm_act(self.bn, self.relu, self.conv(x))
+
+
+def test_sync_batch_norm_conversion_keeps_the_meaning():
+    # In training SyncBatchNorm exists for accelerators only, so evaluation is what shows it here.
+    block = Block().eval()
+    randomised(block.bn)
+    x = torch.randn(2, 3, 8, 8)
+    before = block(x)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(block)
+    assert type(converted.bn) is nn.SyncBatchNorm
+    assert list(converted.state_dict()) == list(Block().state_dict())
+    torch.testing.assert_close(converted(x), before, rtol=1e-5, atol=1e-5)
+    assert converted(x).min() == 0  # the activation is still there
+
+
+def test_activation_replaced_by_hand():
+    block = Block().eval()
+    x = torch.randn(2, 3, 8, 8)
+    block.relu = nn.Tanh()
+    torch.testing.assert_close(block(x), torch.tanh(block.bn(block.conv(x))), rtol=1e-5, atol=1e-6)
+
+
+def test_deepcopy_and_frozen_parameters():
+    block = copy.deepcopy(Block())
+    block.bn.weight.requires_grad_(False)
+    block(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert block.bn.weight.grad is None
+    assert block.bn.bias.grad is not None
+    assert block.conv.weight.grad is not None
+
+
+@needs_extension
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_torch_compile(training, momentum):
+    torch.manual_seed(0)
+    plain = Block().train(training)
+    plain.bn.momentum = momentum
+    compiled = copy.deepcopy(plain)
+    run = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    for size in (8, 8, 10):
+        x = torch.randn(2, 3, size, size)
+        expected, actual = plain(x), run(x)
+        torch.testing.assert_close(actual, expected)
+        expected.sum().backward()
+        actual.sum().backward()
+    for ours, theirs in zip(compiled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    for ours, theirs in zip(compiled.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@needs_extension
+def test_torch_export_of_an_evaluation_network():
+    block = Block().eval()
+    x = torch.randn(2, 3, 8, 8)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(block, (x,), dynamic_shapes=({0: batch},))
+    assert "cnngraph.batch_norm_act" in str(program.graph)
+    x = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(program.module()(x), block(x))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_no_value_is_fetched_from_the_device(momentum, monkeypatch):
+    def refuse(self):
+        raise AssertionError("a value was fetched")
+
+    batch_norm = nn.BatchNorm2d(6, momentum=momentum)
+    x = torch.randn(4, 6, 5, 7)
+    if not kernels.available():
+        pytest.skip("torch's own modules fetch it")
+    for name in ("item", "__float__", "__int__", "__bool__", "tolist"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    batch_norm_act(batch_norm, nn.ReLU(), x)

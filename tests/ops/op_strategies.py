@@ -1,0 +1,202 @@
+"""For every op, a hypothesis strategy of (settings as a spec gives them, shape of the input)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from cnngraph.graph import TensorShape
+
+Case = tuple[dict[str, Any], TensorShape]
+
+SETTINGS: dict[str, SearchStrategy[Case]] = {}
+"""Op kind -> its cases."""
+
+booleans = st.booleans()
+fractions = st.floats(0, 1)
+numbers = st.floats(-4, 4)
+positive = st.floats(1e-6, 4)
+
+
+def whole(least: int, most: int) -> SearchStrategy[int]:
+    return st.integers(least, most)
+
+
+def pair(item: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    """One item, or height and width."""
+    return st.one_of(item, st.tuples(item, item))
+
+
+def maps(channels: SearchStrategy[int] = whole(1, 6), size: int = 12) -> SearchStrategy[TensorShape]:  # noqa: B008
+    return st.builds(lambda *sizes: TensorShape(sizes), channels, whole(1, size), whole(1, size))
+
+
+flat = st.builds(lambda features: TensorShape((features,)), whole(1, 12))
+any_shape = st.one_of(maps(), flat)
+
+
+def cases(shapes: SearchStrategy[TensorShape], **fields: SearchStrategy[Any]) -> SearchStrategy[Case]:
+    """Each field is given or left to its default, but those whose name ends in `_` (dropped) are always given."""
+    required = {name[:-1]: values for name, values in fields.items() if name.endswith("_")}
+    optional = {name: values for name, values in fields.items() if not name.endswith("_")}
+    return st.tuples(st.fixed_dictionaries(required, optional=optional), shapes)
+
+
+def composite(kind: str) -> Callable[[Callable[[DrawFn], Case]], None]:
+    """Registers the strategy of an op whose settings depend on one another."""
+
+    def decorate(draw_case: Callable[[DrawFn], Case]) -> None:
+        SETTINGS[kind] = st.composite(draw_case)()
+
+    return decorate
+
+
+def multiple(draw: DrawFn, of: int) -> int:
+    """Mostly a multiple of `of`, at times any number."""
+    return draw(st.one_of(st.sampled_from([of, 2 * of, 3 * of]), whole(1, 9)))
+
+
+@composite("conv2d")
+def _(draw: DrawFn) -> Case:
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    shape = draw(maps(st.just(multiple(draw, groups))))
+    padding = st.one_of(pair(whole(0, 4)), st.sampled_from(["same", "valid"]))
+    settings, _ = draw(
+        cases(
+            st.just(shape), out_channels_=st.just(multiple(draw, groups)), kernel_size_=pair(whole(1, 5)),
+            stride=pair(whole(1, 3)), padding=padding, dilation=pair(whole(1, 3)), bias=booleans,
+            padding_mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+        )
+    )  # fmt: skip
+    return {"groups": groups, **settings}, shape
+
+
+@composite("conv_transpose2d")
+def _(draw: DrawFn) -> Case:
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    shape = draw(maps(st.just(multiple(draw, groups)), size=6))
+    settings, _ = draw(
+        cases(
+            st.just(shape), out_channels_=st.just(multiple(draw, groups)), kernel_size_=pair(whole(1, 4)),
+            stride=pair(whole(1, 3)), padding=pair(whole(0, 3)), output_padding=pair(whole(0, 2)),
+            dilation=pair(whole(1, 3)), bias=booleans,
+        )
+    )  # fmt: skip
+    return {"groups": groups, **settings}, shape
+
+
+window = {
+    "kernel_size_": pair(whole(1, 5)),
+    "stride": st.one_of(st.none(), pair(whole(1, 4))),
+    "padding": pair(whole(0, 2)),
+    "ceil_mode": booleans,
+}
+running = {
+    "eps": positive,
+    "momentum": st.one_of(st.none(), fractions),
+    "affine": booleans,
+    "track_running_stats": booleans,
+}
+output_size = st.one_of(whole(1, 9), st.tuples(*[st.one_of(st.none(), whole(1, 9))] * 2))
+
+
+@composite("group_norm")
+def _(draw: DrawFn) -> Case:
+    groups = draw(whole(1, 4))
+    channels = multiple(draw, groups)
+    settings, shape = draw(
+        cases(st.one_of(maps(st.just(channels)), st.just(TensorShape((channels,)))), eps=positive, affine=booleans)
+    )
+    return {"num_groups": groups, **settings}, shape
+
+
+@composite("prelu")
+def _(draw: DrawFn) -> Case:
+    settings, shape = draw(cases(any_shape, init=numbers))
+    slopes = draw(st.sampled_from([None, 1, 2, shape.channels]))
+    return settings | ({} if slopes is None else {"num_parameters": slopes}), shape
+
+
+@composite("normalize")
+def _(draw: DrawFn) -> Case:
+    shape = draw(maps())
+    count = draw(st.sampled_from([shape.channels] * 3 + [shape.channels + 1]))
+    mean = draw(st.tuples(*[numbers] * count))
+    return {"mean": mean, "std": draw(st.tuples(*[positive] * count))}, shape
+
+
+@composite("pad")
+def _(draw: DrawFn) -> Case:
+    mode = draw(st.sampled_from(["constant", "reflect", "replicate", "circular"]))
+    size = whole(-3 if mode == "constant" else 0, 6)
+    padding = draw(st.one_of(size, st.tuples(size, size, size, size)))
+    settings = {"padding": padding, "mode": mode}
+    return settings | ({"value": draw(numbers)} if mode == "constant" else {}), draw(maps(size=8))
+
+
+@composite("upsample")
+def _(draw: DrawFn) -> Case:
+    mode = draw(st.sampled_from(["nearest", "nearest-exact", "bilinear", "bicubic"]))
+    target = draw(
+        st.one_of(
+            st.fixed_dictionaries({"scale_factor": pair(st.one_of(whole(1, 4), st.floats(0.05, 4)))}),
+            st.fixed_dictionaries({"size": pair(whole(1, 20))}),
+        )
+    )
+    corners = {} if mode.startswith("nearest") else draw(st.fixed_dictionaries({}, optional={"align_corners": booleans}))
+    return {"mode": mode, **target, **corners}, draw(maps())
+
+
+@composite("pixel_shuffle")
+def _(draw: DrawFn) -> Case:
+    factor = draw(whole(1, 3))
+    return {"upscale_factor": factor}, draw(maps(st.just(multiple(draw, factor**2))))
+
+
+@composite("channel_shuffle")
+def _(draw: DrawFn) -> Case:
+    groups = draw(whole(1, 4))
+    return {"groups": groups}, draw(maps(st.just(multiple(draw, groups))))
+
+
+@composite("hardtanh")
+def _(draw: DrawFn) -> Case:
+    low, high = draw(st.tuples(numbers, numbers))
+    return {"min_val": low, "max_val": high}, draw(any_shape)
+
+
+SETTINGS |= {
+    "max_pool2d": cases(maps(), **window, dilation=pair(whole(1, 3))),
+    "avg_pool2d": cases(maps(), **window, count_include_pad=booleans, divisor_override=st.one_of(st.none(), whole(1, 5))),
+    "adaptive_avg_pool2d": cases(maps(), output_size_=output_size),
+    "adaptive_max_pool2d": cases(maps(), output_size_=output_size),
+    "global_avg_pool2d": cases(maps()),
+    "global_max_pool2d": cases(maps()),
+    "batch_norm": cases(any_shape, **running),
+    "instance_norm": cases(maps(size=3), **running),
+    "layer_norm": cases(any_shape, eps=positive, elementwise_affine=booleans, bias=booleans),
+    "local_response_norm": cases(maps(), size_=whole(1, 7), alpha=positive, beta=positive, k=positive),
+    "linear": cases(flat, out_features_=whole(1, 20), bias=booleans),
+    "flatten": cases(any_shape),
+    "identity": cases(any_shape),
+    "pixel_unshuffle": cases(maps(), downscale_factor_=whole(1, 3)),
+    "scale": cases(any_shape, factor_=numbers),
+    "layer_scale": cases(any_shape, init_value=numbers),
+    "dropout": cases(any_shape, p=fractions),
+    "dropout2d": cases(maps(), p=fractions),
+    "alpha_dropout": cases(any_shape, p=fractions),
+    "drop_path": cases(any_shape, p_=fractions),
+    "glu": cases(any_shape),
+    "leaky_relu": cases(any_shape, negative_slope=numbers),
+    "elu": cases(any_shape, alpha=numbers),
+    "celu": cases(any_shape, alpha=positive),
+    "gelu": cases(any_shape, approximate=st.sampled_from(["none", "tanh"])),
+    "softplus": cases(any_shape, beta=positive, threshold=numbers),
+    **dict.fromkeys(
+        ["relu", "relu6", "selu", "silu", "mish", "sigmoid", "tanh", "hardswish", "hardsigmoid", "softmax", "log_softmax"],
+        cases(any_shape),
+    ),
+}  # fmt: skip

@@ -1,0 +1,209 @@
+"""Every op's rules against the torch module it becomes, on the meta device, over generated settings and shapes."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from op_strategies import SETTINGS
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops import OPS, Op
+from cnngraph.ops.conv import Conv2d, ConvTranspose2d
+from cnngraph.ops.linear import Linear
+
+BATCH = 2
+BUILT_IN = sorted(kind for kind, op in OPS.items() if op.__module__.startswith("cnngraph."))
+COST_NOTHING = sorted(set(BUILT_IN) - {"conv2d", "conv_transpose2d", "linear"})
+
+generated = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+every_op = pytest.mark.parametrize("kind", BUILT_IN)
+
+
+class Emitted(nn.Module):
+    """An op as lowering makes it a part of a network."""
+
+    def __init__(self, op: Op, shape: TensorShape) -> None:
+        super().__init__()
+        if op.has_module:
+            self.add_module("op", op.module(shape))
+        self.graph = fx.Graph(self)
+        value = self.graph.placeholder("x")
+        self.graph.output(op.emit(self.graph, ["op"] if op.has_module else [], [value]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fx.Interpreter(self, graph=self.graph).run(x)
+
+
+def on_meta(op: Op, shape: TensorShape) -> tuple[nn.Module, Tensor]:
+    """The op's module in training, and a batch."""
+    needs_values = op.kind == "batch_norm"  # a momentum of none divides by the number of batches so far
+    with torch.device("cpu" if needs_values else "meta"):
+        return Emitted(op, shape), torch.zeros(BATCH, *shape)
+
+
+def torch_shape(op: Op, shape: TensorShape) -> tuple[int, ...] | None:
+    """The shape torch computes; None where torch refuses, or leaves nothing of the input."""
+    try:
+        module, batch = on_meta(op, shape)
+        result = tuple(module(batch).shape)
+    except NotImplementedError:  # a RuntimeError, but of the meta device
+        raise
+    except (RuntimeError, ValueError, AssertionError):
+        return None
+    assert result[0] == BATCH
+    return result[1:] if 0 not in result else None
+
+
+def inferred(op: Op, shape: TensorShape) -> TensorShape | None:
+    try:
+        return op.infer(shape)
+    except ShapeError as error:
+        assert error.help, f"no way out of: {error}"
+        assert error.code in {"E201", "E202", "E203", "E204"}
+        return None
+
+
+def test_every_op_has_a_strategy() -> None:
+    assert sorted(SETTINGS) == BUILT_IN
+
+
+@every_op
+@generated
+@given(data=st.data())
+def test_shape_rule_is_torchs_refusals_included(kind: str, data: st.DataObject) -> None:
+    arguments, shape = data.draw(SETTINGS[kind])
+    op = OPS[kind].model_validate(arguments)
+    assert inferred(op, shape) == torch_shape(op, shape)
+
+
+@every_op
+@generated
+@given(data=st.data())
+def test_parameters_and_buffers_are_those_of_the_module(kind: str, data: st.DataObject) -> None:
+    arguments, shape = data.draw(SETTINGS[kind])
+    op = OPS[kind].model_validate(arguments)
+    assume(inferred(op, shape) is not None)
+    with torch.device("meta"):
+        module = op.module(shape) if op.has_module else nn.Identity()
+    parameters = {name: tuple(value.shape) for name, value in module.named_parameters()}
+    state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    assert list(op.parameters(shape).items()) == list(parameters.items())
+    assert list((op.parameters(shape) | op.buffers(shape)).items()) == list(state.items())
+
+
+@pytest.mark.parametrize("kind", ["conv2d", "conv_transpose2d", "linear"])
+@generated
+@given(data=st.data())
+def test_macs_are_half_of_torchs_flops(kind: str, data: st.DataObject) -> None:
+    arguments, shape = data.draw(SETTINGS[kind])
+    op = OPS[kind].model_validate(arguments)
+    output = inferred(op, shape)
+    assume(output is not None)
+    assert output is not None
+    module, batch = on_meta(op, shape)
+    with FlopCounterMode(display=False) as counter:
+        module(batch)
+    assert 2 * BATCH * op.macs(output, shape) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", COST_NOTHING)
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_only_convolutions_and_linear_layers_cost_macs(kind: str, data: st.DataObject) -> None:
+    arguments, shape = data.draw(SETTINGS[kind])
+    op = OPS[kind].model_validate(arguments)
+    assert op.macs(shape, shape) == 0
+
+
+@every_op
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_ops_are_values(kind: str, data: st.DataObject) -> None:
+    """Equal, hashable, picklable, printable and rebuilt from what they dump."""
+    arguments, _ = data.draw(SETTINGS[kind])
+    op = OPS[kind].model_validate(arguments)
+    for same in (
+        OPS[kind].model_validate(arguments),
+        OPS[kind].model_validate(op.model_dump()),
+        pickle.loads(pickle.dumps(op)),
+    ):
+        assert same == op
+        assert hash(same) == hash(op)
+    assert str(op).startswith(kind)
+
+
+@every_op
+def test_fields_are_torchs_with_torchs_defaults(kind: str) -> None:
+    """Every field left out is what the torch module itself would take."""
+    ours = {name: field for name, field in OPS[kind].model_fields.items() if not field.is_required()}
+    expected = TORCH_DEFAULTS.get(kind, {})
+    assert {name: field.get_default() for name, field in ours.items()} == expected
+
+
+def _defaults(module: type[nn.Module], *ours: str) -> dict[str, Any]:
+    """What a torch module's signature says of the fields an op has of it; pairs as the op stores them."""
+    import inspect
+
+    pairs = {"stride", "padding", "dilation", "output_padding"}
+    signature = inspect.signature(module).parameters
+    defaults = {name: signature[name].default for name in ours}
+    return {
+        name: (value, value) if name in pairs and type(value) is int else value
+        for name, value in defaults.items()
+    }
+
+
+_conv = ("stride", "padding", "dilation", "groups", "bias")
+_running = ("eps", "momentum", "affine", "track_running_stats")
+TORCH_DEFAULTS: dict[str, dict[str, Any]] = {
+    "conv2d": _defaults(nn.Conv2d, *_conv, "padding_mode"),
+    "conv_transpose2d": _defaults(nn.ConvTranspose2d, *_conv, "output_padding"),
+    "batch_norm": _defaults(nn.BatchNorm2d, *_running),
+    "instance_norm": _defaults(nn.InstanceNorm2d, *_running),
+    "layer_norm": _defaults(nn.LayerNorm, "eps", "elementwise_affine", "bias"),
+    "group_norm": _defaults(nn.GroupNorm, "eps", "affine"),
+    "local_response_norm": _defaults(nn.LocalResponseNorm, "alpha", "beta", "k"),
+    "max_pool2d": {"stride": None} | _defaults(nn.MaxPool2d, "padding", "dilation", "ceil_mode"),
+    "avg_pool2d": {"stride": None}
+    | _defaults(nn.AvgPool2d, "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    "linear": _defaults(nn.Linear, "bias"),
+    "upsample": _defaults(nn.Upsample, "size", "scale_factor", "mode", "align_corners"),
+    "pad": {"mode": "constant", "value": 0.0},
+    "dropout": _defaults(nn.Dropout, "p"),
+    "dropout2d": _defaults(nn.Dropout2d, "p"),
+    "alpha_dropout": _defaults(nn.AlphaDropout, "p"),
+    "layer_scale": {"init_value": 1e-6},
+    "leaky_relu": _defaults(nn.LeakyReLU, "negative_slope"),
+    "prelu": _defaults(nn.PReLU, "num_parameters", "init"),
+    "elu": _defaults(nn.ELU, "alpha"),
+    "celu": _defaults(nn.CELU, "alpha"),
+    "gelu": _defaults(nn.GELU, "approximate"),
+    "softplus": _defaults(nn.Softplus, "beta", "threshold"),
+    "hardtanh": _defaults(nn.Hardtanh, "min_val", "max_val"),
+}
+
+
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d, Linear])
+def test_ops_that_decide_the_channels_say_so(kind: type[Op]) -> None:
+    assert kind.sets_channels
+
+
+@every_op
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_an_op_that_changes_the_channels_says_so(kind: str, data: st.DataObject) -> None:
+    arguments, shape = data.draw(SETTINGS[kind])
+    op = OPS[kind].model_validate(arguments)
+    result = inferred(op, shape)
+    assume(result is not None)
+    assert result is not None
+    assert op.sets_channels or result.channels == shape.channels

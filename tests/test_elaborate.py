@@ -1,0 +1,196 @@
+"""The walk: names, blocks, loops, joins and side heads, seen in the graphs they give."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+import cnngraph
+from cnngraph.graph import Graph
+
+
+def graph_of(body: str, head: str = "", input: str = "[4, 16, 16]", **params: object) -> Graph:
+    text = f"cnngraph: 1\nname: net\ninput: {input}\n{textwrap.dedent(head)}graph:\n{textwrap.dedent(body)}"
+    report = cnngraph.check(text, params or None)
+    assert report.ok, "\n".join(map(str, report.diagnostics))
+    assert report.graph is not None
+    report.graph.verify()
+    return report.graph
+
+
+def paths(body: str, head: str = "", **params: object) -> list[str]:
+    return [node.path for node in graph_of(body, head, **params).nodes]
+
+
+BLOCKS = """
+blocks:
+  pair:
+    params: {width: 4}
+    body:
+      - conv2d: {name: conv, out_channels: "${width}", kernel_size: 1}
+      - relu
+  wrapped: {body: {pair: {width: 8}}}
+  gated:
+    body:
+      - parallel: {left: relu, right: [sigmoid, tanh]}
+  summed:
+    body:
+      - residual: {name: ~, body: [pair: {name: inner}]}
+      - relu
+  single: {body: {conv2d: {out_channels: 8, kernel_size: 1}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("- relu\n- tanh: {name: second}\n- relu", ["0", "second", "2"]),
+        ("- [relu, relu]\n- relu", ["0", "1", "2"]),
+        ("- sequential: [relu, relu]\n- relu", ["0.0", "0.1", "1"]),
+        ("- sequential: {name: stem, body: [relu]}", ["stem.0"]),
+        ("- sequential: {name: ~, body: [relu]}\n- relu", ["0", "1"]),
+        ("- relu\n- repeat: {times: 2, body: [relu, tanh]}\n- relu", ["0", "1", "2", "3", "4", "5"]),
+        ("- repeat: {name: layer, times: 2, body: relu}\n- relu", ["layer.0", "layer.1", "1"]),
+        ("- repeat: {times: 0, body: relu}\n- relu", ["0"]),
+        ("- repeat: {times: 2, body: {relu: {name: 'act${i + 1}'}}}", ["act1", "act2"]),
+        ("- pair: {name: a}\n- pair", ["a.conv", "a.1", "1.conv", "1.1"]),
+        ("- pair: {name: ~}\n- relu", ["conv", "1", "2"]),
+        ("- wrapped: {name: w}", ["w.conv", "w.1"]),
+        ("- single: {name: s}", ["s"]),
+        ("- gated: {name: g}", ["g.left", "g.right.0", "g.right.1", "g"]),
+        ("- parallel: [relu, [tanh, relu]]", ["0.0", "0.1", "0.2", "0"]),
+        ("- parallel: {name: ~, branches: [relu, [tanh, relu]]}", ["0", "1", "2", "(concat)"]),
+        ("- summed: {name: s}", ["s.inner.conv", "s.inner.1", "s.(add)", "s.1"]),
+        ("- residual: {body: relu}", ["0.0", "0"]),
+        ("- dense: {name: d, layers: 2, body: {relu: {name: 'l${i}'}}}", ["d.l0", "d.(concat)", "d.l1", "d"]),
+        ("- residual: {name: r, scale: 0.5, body: relu}", ["r.0", "r.(scale)", "r"]),
+        ("- relu: {name: x}\n- tanh\n- concat: {name: j, with: x}\n- add: j", ["x", "1", "j", "3"]),
+        ("- aux: {name: side, body: relu}\n- relu", ["side.0", "1"]),
+    ],
+)  # fmt: skip
+def test_names(body: str, expected: list[str]) -> None:
+    assert paths(body, BLOCKS) == expected
+
+
+def test_projection_only_where_the_sides_differ() -> None:
+    body = """
+    - repeat:
+        name: layer
+        times: 2
+        body:
+          residual:
+            body: [conv2d: {name: conv, out_channels: 8, kernel_size: 3, stride: "${2 - i}", padding: 1}]
+            shortcut: project
+    """
+    assert paths(body) == [
+        "layer.0.conv", "layer.0.downsample.0", "layer.0.downsample.1", "layer.0",
+        "layer.1.conv", "layer.1",
+    ]  # fmt: skip
+
+
+def test_expressions_see_the_shape_at_their_place() -> None:
+    body = """
+    - max_pool2d: [2, 4]
+    - conv2d: {out_channels: "${in_channels * 2}", kernel_size: ["${in_height}", "${in_width}"], groups: "${in_channels}"}
+    - flatten
+    - linear: ${in_channels + 1}
+    """
+    graph = graph_of(body)
+    assert [str(node.shape) for node in graph.nodes] == ["4x8x4", "8x1x1", "8", "9"]
+
+
+def test_params_reach_expressions_blocks_and_the_input() -> None:
+    head = """
+    params: {width: 8, double: "${width * 2}"}
+    blocks:
+      wide: {params: {extra: "${double}"}, body: {conv2d: {out_channels: "${width + extra}", kernel_size: 1}}}
+    """
+    assert graph_of("- wide", head).nodes[0].shape.channels == 24
+    assert graph_of("- wide", head, width=10).nodes[0].shape.channels == 30
+    assert graph_of("- wide: 1", head.replace('"${double}"', "~")).nodes[0].shape.channels == 9
+
+
+def test_loops_bind_items_their_parts_and_the_counter() -> None:
+    body = """
+    - repeat:
+        over: [[8, 1], [16, 2]]
+        as: [width, stride]
+        index: stage
+        body:
+          - repeat:
+              over: [a, b]
+              as: letter
+              body:
+                - conv2d: {name: "${letter}${stage}${i}", out_channels: "${width}", kernel_size: 1, stride: "${stride}"}
+    """
+    graph = graph_of(body)
+    assert [(node.path, str(node.shape)) for node in graph.nodes] == [
+        ("a00", "8x16x16"), ("b01", "8x16x16"), ("a10", "16x8x8"), ("b11", "16x4x4"),
+    ]  # fmt: skip
+    assert [(copy.index, copy.times) for copy in graph.nodes[3].copies] == [(1, 2), (1, 2)]
+
+
+def test_the_kind_of_a_node_may_be_an_expression() -> None:
+    head = "params: {act: tanh}\n"
+    assert graph_of("- ${act}", head).nodes[0].op.kind == "tanh"
+    assert graph_of("- ${act}", head, act="relu").nodes[0].op.kind == "relu"
+
+
+def test_names_of_earlier_values_are_looked_up_outwards() -> None:
+    body = """
+    - sequential:
+        name: encoder
+        body:
+          - conv2d: {name: one, out_channels: 4, kernel_size: 1}
+          - sequential: {name: inner, body: [relu, add: {with: one}, multiply: {with: encoder.one}]}
+    - concat: {with: [encoder.one, encoder]}
+    """
+    graph = graph_of(body)
+    assert graph.by_path["encoder.inner.1"].inputs == ("encoder.inner.0", "encoder.one")
+    assert graph.nodes[-1].inputs == ("encoder.inner.2", "encoder.one", "encoder.inner.2")
+    assert graph.nodes[-1].shape.channels == 12
+
+
+def test_side_heads_leave_the_main_value_alone() -> None:
+    body = """
+    - relu: {name: stem}
+    - aux: {name: side, body: [global_avg_pool2d, flatten, linear: {name: fc, out_features: 3}]}
+    - flatten
+    """
+    graph = graph_of(body)
+    assert graph.aux == {"side": "side.fc"}
+    assert [node.aux for node in graph.nodes] == ["", "side", "side", "side", ""]
+    assert graph.by_path["2"].inputs == ("stem",)
+
+
+def test_scopes_tell_what_composites_result_in() -> None:
+    graph = graph_of("- gated: {name: g}\n- sequential: {name: s, body: [relu, flatten]}", BLOCKS)
+    assert {path: str(scope.shape) for path, scope in graph.scopes.items()} == {
+        "g": "8x16x16", "g.right": "4x16x16", "s": "2048",
+    }  # fmt: skip
+
+
+def test_flat_inputs() -> None:
+    graph = graph_of("- linear: 32\n- relu\n- linear: 10", input="[64]")
+    assert [str(node.shape) for node in graph.nodes] == ["32", "32", "10"]
+
+
+def test_a_warning_only_where_names_and_numbers_are_mixed() -> None:
+    def warnings(body: str) -> list[str]:
+        text = f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n{body}"
+        return [d.code for d in cnngraph.check(text).diagnostics]
+
+    conv = "conv2d: {out_channels: 4, kernel_size: 1}"
+    named = "conv2d: {name: c, out_channels: 4, kernel_size: 1}"
+    assert warnings(f"  - {conv}\n  - {conv}\n") == []
+    assert warnings(f"  - {named}\n  - relu\n") == []
+    assert warnings(f"  - {named}\n  - {conv}\n") == ["W401"]
+    assert warnings(f"  - {named}\n  - repeat: {{name: r, times: 2, body: {{{conv}}}}}\n") == []
+    assert warnings(f"  - {named}\n  - repeat: {{times: 2, body: [relu, {conv}]}}\n") == ["W401"]
+    assert warnings(f"  - {named}\n  - sequential: [relu, {named}]\n") == ["W401"]
+
+
+def test_one_mistake_silences_what_follows_from_it() -> None:
+    text = "cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n  - conv2d: {out_channels: 4, kernel_size: 9}\n  - linear: ${in_channels}\n  - relu: {slope: 1}\n"  # noqa: E501
+    assert [d.code for d in cnngraph.check(text).diagnostics] == ["E202", "E101"]
