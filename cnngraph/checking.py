@@ -39,6 +39,16 @@ class Report:
     def ok(self) -> bool:
         return not has_errors(self.diagnostics)
 
+    def __str__(self) -> str:
+        from cnngraph.report.check import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from cnngraph.report.html import report_html
+
+        return report_html(self)
+
 
 def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
     """Checks a spec: its language, shapes, expected figures, and the input sizes it accepts.

@@ -151,7 +151,10 @@ class Graph:
             assert node.path not in seen, f"{node.path} is defined twice"
             missing = [path for path in node.inputs if path not in seen]
             assert not missing, f"{node.path} reads {missing} before they are defined"
-            inferred = node.op.infer(*(seen[path] for path in node.inputs))
+            try:
+                inferred = node.op.infer(*(seen[path] for path in node.inputs))
+            except ShapeError as error:
+                raise AssertionError(f"{node.path} cannot be computed: {error}") from error
             assert inferred == node.shape, f"{node.path} is {node.shape}, its rule says {inferred}"
             for part in node.parts or (node,):
                 assert part.path not in modules, f"{part.path} is held twice"

@@ -63,7 +63,7 @@ def _emit(
             part.path.removeprefix(prefix) for part in node.parts or (node,) if part.op.has_module
         ]
         value = node.op.emit(graph, modules, [values[path] for path in node.inputs])
-        value._rename(re.sub(r"\W+", "_", node.path).strip("_"))  # the variable's name in `net.code`
+        value._rename(_variable(node.path))
         values[node.path] = value
 
 
@@ -82,6 +82,12 @@ def _side_head(
     root.get_submodule(parent).add_module(name, module)
     inputs = [values[path] for path in outside]
     return network.call_function(in_training, (network.get_attr(aux), *inputs))
+
+
+def _variable(path: str) -> str:
+    """The name of a node's value in `net.code`."""
+    name = re.sub(r"\W+", "_", path).strip("_")
+    return f"_{name}" if name[0].isdigit() else name
 
 
 def _class_name(name: str) -> str:

@@ -49,7 +49,7 @@ def imported_at_the_top(path: Path) -> list[str]:
             found += [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom) and statement.module:
             module = statement.module
-            names = [f"{module}.{alias.name}" for alias in statement.names]
+            names = [f"{module}.{alias.name}" for alias in statement.names if alias.name[0] != "_"]
             found += names if module == "cnngraph" else [module]
     return found
 

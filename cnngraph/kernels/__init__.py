@@ -31,16 +31,20 @@ def available() -> bool:
     return extension is not None
 
 
-@functools.cache
 def warn_if_unavailable() -> None:
     """Say once, at the first use of a kernel, that it runs as plain PyTorch, and why."""
-    if extension is None:
-        warnings.warn(
-            "cnngraph: running on plain PyTorch; the compiled kernels are not loaded "
-            f"({_problem}). Install cnngraph with --no-build-isolation where torch and a C++ "
-            "compiler are present to get them.",
-            stacklevel=3,
-        )
+    if extension is None and not torch.compiler.is_compiling():
+        _warn_once()
+
+
+@functools.cache
+def _warn_once() -> None:
+    warnings.warn(
+        f"cnngraph: running on plain PyTorch; the compiled kernels are not loaded ({_problem}). "
+        "Install cnngraph with --no-build-isolation where torch and a C++ compiler are present "
+        "to get them.",
+        stacklevel=4,
+    )
 
 
 def build_info() -> dict[str, Any]:

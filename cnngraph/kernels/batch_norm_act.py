@@ -52,10 +52,10 @@ def batch_norm_act(
     (float64 for a float64 input) and not differentiable. Refuses one value per channel then, with
     torch's ValueError.
     """
-    kernels.warn_if_unavailable()
     arguments = (input, weight, bias, mean, var, eps, activation, activation_args)
     if kernel_runs(input, weight, mean):
         return torch.ops.cnngraph.batch_norm_act(*arguments)
+    kernels.warn_if_unavailable()
     return reference(*arguments)
 
 

@@ -50,8 +50,7 @@ def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) 
         or not kernel_runs(input, batch_norm.weight, batch_norm.running_mean)
         or input.numel() == 0
     ):
-        if kernels.extension is None and not torch.compiler.is_compiling():
-            kernels.warn_if_unavailable()
+        kernels.warn_if_unavailable()
         return activation(batch_norm(input))
 
     batch_norm._check_input_dim(input)

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def describe_passes(passes: Sequence[PassResult]) -> list[str]:
-    """`fuse_batch_norm_act: 57 rewrites, 139 nodes left`, a line for each pass."""
+    """`fuse_batch_norm_act: 57 rewrites, 140 nodes after it (1.2 ms)`, a line for each pass."""
     if not passes:
         return ["none: plain torch.nn modules"]
     return [
         f"{item.name}: {plural(item.rewrites, 'rewrite')}, {plural(item.nodes, 'node')} after it"
+        f" ({duration(item.seconds)})"
         for item in passes
     ]
 

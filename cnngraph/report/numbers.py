@@ -4,10 +4,11 @@ from __future__ import annotations
 
 
 def short(count: int) -> str:
-    """`1_498_376_192` -> `1.50 G`; below a thousand the number itself."""
+    """Three digits: `1_498_376_192` -> `1.50 G`; below a thousand the number itself."""
     for limit, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= limit:
-            return f"{count / limit:.3g} {unit}" if count >= 100 * limit else f"{count / limit:.2f} {unit}"
+            value = count / limit
+            return f"{value:.{2 - (value >= 10) - (value >= 100)}f} {unit}"
     return str(count)
 
 

@@ -13,7 +13,7 @@ from cnngraph.spec import COMPOSITES, Composite
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WORDS = {"integer": "int", "number": "float", "string": "text", "boolean": "true or false", "null": "none", "array": "list", "object": "mapping"}  # fmt: skip
+_WORDS = {"integer": "int", "number": "float", "string": "text", "boolean": "true | false", "null": "none", "array": "list", "object": "mapping"}  # fmt: skip
 
 
 def kinds() -> dict[str, type[Op] | type[Composite]]:
@@ -49,14 +49,20 @@ def kind_data(kind: str) -> dict[str, Any]:
     }
 
 
-def list_text() -> str:
-    """All kinds, a line each."""
-    width = max(map(len, kinds()))
-    lines = []
-    for title, wanted in (("ops", False), ("composites: nodes made of other nodes", True)):
-        rows = [(kind, _summary(model)) for kind, model in kinds().items() if (kind in COMPOSITES) == wanted]
-        lines += [title, *(f"  {kind:<{width}}  {summary}".rstrip() for kind, summary in rows), ""]
-    return "\n".join([*lines, "`cnngraph ops NAME` says what one of them takes."])
+def list_table() -> Table:
+    """All kinds with the first paragraph of their docstrings."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for kind, model in sorted(OPS.items()):
+        table.add_row(kind, _summary(model))
+    table.add_row("", "")
+    table.add_row("made of other nodes:", "")
+    for kind, model in COMPOSITES.items():
+        table.add_row(kind, _summary(model))
+    return table
 
 
 def kind_text(kind: str) -> str:
@@ -64,7 +70,7 @@ def kind_text(kind: str) -> str:
     data = kind_data(kind)
     parts = [f"{kind}: {data['description']}" if data["description"] else kind]
     if data["arguments"]:
-        parts.append(to_text(_argument_table(data["arguments"])).strip("\n"))
+        parts.append(to_text(_argument_table(data["arguments"])))
     else:
         parts.append("It takes no arguments.")
     if data["main"]:
@@ -76,7 +82,7 @@ def kind_text(kind: str) -> str:
 def _argument_table(arguments: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    table = Table(box=None, padding=(0, 1, 0, 1))
     for column in ("argument", "type", "default"):
         table.add_column(column, no_wrap=True)
     for item in arguments:
@@ -92,11 +98,11 @@ def _default(value: Any) -> str:
 
 
 def type_words(schema: Schema) -> str:
-    """A JSON Schema in few words: `int >= 1 or [int >= 1, int >= 1]`."""
+    """A JSON Schema in few words: `int >= 1 | pair of int >= 1`."""
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(type_words(item) for item in schema["anyOf"]))
+        return " | ".join(dict.fromkeys(type_words(item) for item in schema["anyOf"]))
     if "enum" in schema:
-        return " or ".join(map(str, schema["enum"]))
+        return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if "$ref" in schema:
@@ -117,7 +123,7 @@ def _list_words(schema: Schema) -> str:
     item = type_words(schema["items"]) if "items" in schema else ""
     length = schema.get("maxItems")
     if item and length is not None and length == schema.get("minItems"):
-        return f"[{', '.join([item] * length)}]"
+        return f"pair of {item}" if length == 2 else f"{length} of {item}"
     return f"list of {item}" if item else "list"
 
 

@@ -31,7 +31,7 @@ def stage_table(graph: Graph) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True, padding=(0, 1), header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True, padding=(0, 1, 0, 0), header_style="bold")
     shown = stages(graph)
     cost = sum((stage.cost for stage in shown), Cost())
     aux = any(stage.aux for stage in shown)

@@ -43,9 +43,18 @@ def to_text(renderable: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
+def print_table(table: RenderableType) -> None:
+    """A table on stdout, in the window's width where there is a window."""
+    if sys.stdout.isatty():
+        console().print(table)
+    else:
+        print(to_text(table))
+
+
 def print_diagnostics(text: str) -> None:
     """Rendered diagnostics on stderr: never wrapped, no markup read into them, the carets lined up as they came."""
     text = printable(text)
+    sys.stdout.flush()
     if not sys.stderr.isatty():
         sys.stderr.write(text + "\n")
         return

@@ -31,7 +31,7 @@ KINKS = {
     "hardsigmoid": (-3.0, 3.0),
     "hardswish": (-3.0, 3.0),
 }
-SHAPES = [(4, 37, 9, 11), (3, 16, 5, 7), (64, 10), (2, 3, 33), (2, 64, 1, 1), (16, 3, 20, 20)]
+SHAPES = [(4, 37, 9, 11), (3, 16, 5, 7), (64, 10), (2, 3, 33), (16, 64, 1, 1), (16, 3, 20, 20)]
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12, torch.bfloat16: 8e-3}
 
 
@@ -88,8 +88,8 @@ def keep_off_kinks(name, x, weight, bias, mean, var):
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 @pytest.mark.parametrize(("name", "arguments"), CASES, ids=[name for name, _ in CASES])
 def test_equals_torch_in_float64(name, arguments, dtype, channels_last, training):
-    for shape in SHAPES:
-        for affine in (True, False):
+    for index, shape in enumerate(SHAPES):
+        for affine in (True, False) if index < 2 else (True,):
             x, grad, weight, bias, mean, var = tensors(shape, dtype, channels_last, affine)
             if training:
                 mean = var = None
@@ -133,8 +133,8 @@ def test_kinks_nan_and_infinity_are_torchs(name, arguments, dtype):
 @pytest.mark.parametrize("shape", [(4, 5, 6, 6), (8, 5), (2, 5, 9)], ids=str)
 def test_infinity_and_nan_reach_the_statistics_of_their_channel_only(shape):
     x, *_ = tensors(shape)
-    x.flatten(2)[0, 1] = float("inf")
-    x.flatten(2)[1, 2] = float("nan")
+    x[0, 1] = float("inf")
+    x[1, 2] = float("nan")
     y, mean, var = batch_norm_act(x, None, None, None, None, 1e-5, "relu")
     running_mean, running_var = torch.zeros(5), torch.ones(5)
     expected = F.relu(F.batch_norm(x, running_mean, running_var, training=True, momentum=1.0))
@@ -390,7 +390,8 @@ CAPABILITY_CODE = """
     from cnngraph import kernels
     from cnngraph.kernels.batch_norm_act import ACTIVATIONS, batch_norm_act
     worst = 0.0
-    for name in ACTIVATIONS:
+    capability = kernels.build_info()["cpu_capability"]
+    for name in ACTIVATIONS if capability == WANTED else ():
         args = {"leaky_relu": (0.1,), "elu": (1.3,), "hardtanh": (-0.5, 0.7)}.get(name, ())
         for shape in ((5, 37, 6, 7), (50, 19)):
             for dtype in (torch.float32, torch.bfloat16):
@@ -408,14 +409,16 @@ CAPABILITY_CODE = """
                         error = (a.double() - b).abs().max() / (1 + b.abs().max())
                         worst = max(worst, error.item() / scale)
                     x = x.detach()
-    print(json.dumps({"capability": kernels.build_info()["cpu_capability"], "worst": worst}))
+    print(json.dumps({"capability": capability, "worst": worst}))
 """
 
 
 @needs_extension
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 def test_every_capability_of_this_processor(capability):
-    result, stderr = in_subprocess(CAPABILITY_CODE, CNNGRAPH_CPU_CAPABILITY=capability)
+    result, stderr = in_subprocess(
+        CAPABILITY_CODE.replace("WANTED", repr(capability)), CNNGRAPH_CPU_CAPABILITY=capability
+    )
     if result["capability"] != capability:
         assert "more than this processor has" in stderr
         pytest.skip(f"no {capability} here: ran {result['capability']}")
