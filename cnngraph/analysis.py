@@ -24,9 +24,7 @@ class Cost:
     macs: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.params + other.params, self.buffers + other.buffers, self.macs + other.macs
-        )
+        return Cost(self.params + other.params, self.buffers + other.buffers, self.macs + other.macs)
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,7 @@ def node_cost(graph: Graph, node: Node) -> Cost:
 
 def cost_of(graph: Graph, path: str) -> Cost:
     """The cost of the node, composite or block at `path`."""
-    return _sum(
-        node_cost(graph, node)
-        for node in graph.nodes
-        if node.path == path or node.path.startswith(f"{path}.")
-    )
+    return _sum(node_cost(graph, node) for node in graph.nodes if node.path == path or node.path.startswith(f"{path}."))
 
 
 def shape_at(graph: Graph, path: str) -> TensorShape | None:

@@ -60,9 +60,7 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     _write(contents, path)
 
 
-def load_compiled(
-    path: str | os.PathLike[str], *, backend: Backend | None = None
-) -> fx.GraphModule:
+def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> fx.GraphModule:
     """The network that `save_compiled` wrote, with its weights, on the CPU and in training mode.
 
     Args:

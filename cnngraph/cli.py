@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -61,11 +61,22 @@ class _Commands(TyperGroup):
             terminal.print_error(str(error))
             raise typer.Exit(FAULT) from None
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit's own flush would complain
+            _discard_stdout()
             raise typer.Exit(BROKEN_PIPE) from None
+        except OSError as error:
+            _discard_stdout()
+            where = f" {error.filename}" if error.filename else " the output"
+            terminal.print_error(f"cannot read or write{where}: {error.strerror or error}")
+            raise typer.Exit(FAULT) from None
         except KeyboardInterrupt:
             terminal.print_error("interrupted")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _discard_stdout() -> None:
+    """What is still to be flushed cannot be written, and the interpreter's exit would complain of it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -355,7 +366,7 @@ def _params(sets: Iterable[str] | None) -> dict[str, Any]:
         if key in params:
             raise _wrong_set(f"`{key}` is given twice")
         if not text.strip():
-            raise _wrong_set(f"`{key}` has no value (`{key}=~` gives none, `{key}=\"\"` an empty text)")
+            raise _wrong_set(f'`{key}` has no value (`{key}=~` gives none, `{key}=""` an empty text)')
         try:
             params[key] = parse_yaml(Source(f"--set {key}", text)).plain()
         except SpecError as error:

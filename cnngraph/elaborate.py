@@ -6,13 +6,13 @@ leaves an unknown value behind, which silences everything that depends on it, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
+from cnngraph.composites import WALKS
 from cnngraph.errors import Diagnostic, Position, did_you_mean, has_errors, listing
 from cnngraph.expressions import (
-    RESERVED,
     UNKNOWN,
     ExpressionError,
     UnknownValueError,
@@ -20,96 +20,45 @@ from cnngraph.expressions import (
     is_expression,
     show,
 )
-from cnngraph.graph import INPUT, Copy, Graph, Node, Scope, ShapeError, TensorShape
-from cnngraph.imports import Block, Library, Spec
+from cnngraph.graph import INPUT, Graph, Node, Scope, ShapeError, TensorShape
+from cnngraph.imports import Block, Spec
 from cnngraph.naming import Level, name_problem
 from cnngraph.ops import OPS, Op, find_op
-from cnngraph.ops.conv import Conv2d
-from cnngraph.ops.merge import MERGES, Add, Concat
-from cnngraph.ops.norm import BatchNorm
-from cnngraph.ops.scale import Scale
+from cnngraph.ops.merge import MERGES
+from cnngraph.place import LOST, MAX_NODES, Call, Place, Value
 from cnngraph.provenance import Provenance
 from cnngraph.spec import (
     COMPOSITES,
     Aux,
     Composite,
-    Dense,
+    JoinWith,
     Parallel,
     Repeat,
-    Residual,
-    Sequential,
-    JoinWith,
 )
 from cnngraph.validation import InvalidError, validate
 from cnngraph.yaml_source import Located
 
-MAX_NODES = 50_000
 MAX_NESTING = 100
 MAX_SIZE = 1 << 24
 
 
-def elaborate(
-    spec: Spec, params: Mapping[str, Any] | None = None
-) -> tuple[Graph | None, list[Diagnostic]]:
+def elaborate(spec: Spec, params: Mapping[str, Any] | None = None) -> tuple[Graph | None, list[Diagnostic]]:
     """The network a spec describes, with `params` in the place of its defaults.
 
     Returns the graph (None where the spec does not hold) and every diagnostic, warnings included.
     """
-    walk = _Walk(spec)
+    walk = Walk(spec)
     graph = walk.run(params or {})
     return (None if has_errors(walk.diagnostics) else graph), walk.diagnostics
 
-
-@dataclass(frozen=True)
-class _Value:
-    """What flows through the walk: the path of a node and its shape, both None after a mistake."""
-
-    path: str | None
-    shape: TensorShape | None
-    aux: str = ""
-
-
-_LOST = _Value(None, None)
 
 _NOWHERE = TensorShape(())
 """The shape to evaluate expressions with where there is no current value."""
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Everything that depends on where in the spec the walk stands."""
+class Walk:
+    """One walk over one spec. `cnngraph.composites` has the part of it that goes into composite nodes."""
 
-    level: Level
-    library: Library
-    variables: dict[str, Any]
-    calls: tuple[tuple[Block, Position], ...] = ()
-    copies: tuple[Copy, ...] = ()
-    loops: tuple[str, ...] = ()
-    aux: str = ""
-    counted: Level | None = None
-    """The level whose indices count the copies of a repeat, and so are names that last."""
-    numbered: bool = False
-    """Whether a name above is a mere index, which inserting a node would shift."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One node as written: `{kind: arguments}`, its name taken out of the arguments."""
-
-    kind: str
-    position: Position
-    arguments: dict[str, Located]
-    keys: dict[str, Position]
-    bare: Located | None
-    name: Located | None
-
-    @property
-    def flat(self) -> bool:
-        """Whether it says `name: ~`: no level of its own."""
-        return self.name is not None and self.name.value is None
-
-
-class _Walk:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.diagnostics: list[Diagnostic] = []
@@ -117,7 +66,7 @@ class _Walk:
         self.nodes: dict[str, Node] = {}
         self.scopes: dict[str, Scope] = {}
         self.taken: dict[str, Position] = {}
-        self.values: dict[str, _Value] = {}
+        self.values: dict[str, Value] = {}
         self.aux: dict[str, str] = {}
         self.input = TensorShape(())
         self.steps = 0
@@ -129,9 +78,9 @@ class _Walk:
     def run(self, params: Mapping[str, Any]) -> Graph | None:
         try:
             self.globals = self.params(params)
-            place = _Place(Level(""), self.spec.library, self.globals)
+            place = Place(Level(""), self.spec.library, self.globals)
             self.input = self.input_shape(place)
-            result = self.body(self.spec.graph, place, _Value(INPUT, self.input))
+            result = self.body(self.spec.graph, place, Value(INPUT, self.input))
         except InvalidError:
             return None
         if result.path is None:
@@ -142,9 +91,7 @@ class _Walk:
 
     # --- reporting -------------------------------------------------------------------------------------------------
 
-    def report(
-        self, diagnostic: Diagnostic, place: _Place | None = None, path: str | None = None
-    ) -> None:
+    def report(self, diagnostic: Diagnostic, place: Place | None = None, path: str | None = None) -> None:
         """Records a diagnostic; the same mistake in every copy of a repeat is recorded once."""
         calls = [position for _, position in place.calls] if place else []
         repeated = diagnostic.severity == "warning" or bool(place and place.loops)
@@ -156,15 +103,12 @@ class _Walk:
         if place is not None:
             inside = (place.level.path if path is None else path) or "the top level"
             loops = f"  (repeat {', '.join(place.loops)})" if place.loops else ""
-            called = [
-                ("called", f"block {block.name}, at {position}")
-                for block, position in reversed(place.calls)
-            ]
+            called = [("called", f"block {block.name}, at {position}") for block, position in reversed(place.calls)]
             notes = (*called, *diagnostic.notes)
             diagnostic = replace(diagnostic, path=f"{inside}{loops}", notes=notes)
         self.diagnostics.append(diagnostic)
 
-    def fail(self, place: _Place, code: str, message: str, position: Position, **details: Any) -> NoReturn:
+    def fail(self, place: Place, code: str, message: str, position: Position, **details: Any) -> NoReturn:
         self.report(Diagnostic(code, message, position, **details), place)
         raise InvalidError
 
@@ -179,7 +123,7 @@ class _Walk:
                 notes = notes or (("note", f"it has: {', '.join(spec.params) or 'none'}"),)
                 self.report(Diagnostic("E113", f"`{spec.name}` has no param `{name}`", notes=notes))
         values: dict[str, Any] = {}
-        place = _Place(Level(""), spec.library, values)
+        place = Place(Level(""), spec.library, values)
         missing = []
         for name, default in spec.params.items():
             try:
@@ -203,7 +147,7 @@ class _Walk:
             raise InvalidError
         return values
 
-    def input_shape(self, place: _Place) -> TensorShape:
+    def input_shape(self, place: Place) -> TensorShape:
         located = self.spec.input
         sizes = self.resolve(located, place, _NOWHERE)
         rule = "`input` must be [channels, height, width], or [features] for flat inputs"
@@ -215,7 +159,7 @@ class _Walk:
                 self.fail(place, "E103", message, located.at((index,)))
         return TensorShape(sizes)
 
-    def resolve(self, located: Located, place: _Place, shape: TensorShape | None) -> Any:
+    def resolve(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
         """The plain value of an argument, its expressions evaluated where `shape` is the current value's."""
         value = located.value
         if isinstance(value, dict):
@@ -237,7 +181,7 @@ class _Walk:
 
     # --- the walk --------------------------------------------------------------------------------------------------
 
-    def body(self, located: Located, place: _Place, value: _Value, own: str | None = None) -> _Value:
+    def body(self, located: Located, place: Place, value: Value, own: str | None = None) -> Value:
         """A list of nodes, one after another, or a single node.
 
         `own` is the path that a single node without a name takes: it is then one level with what holds it.
@@ -248,7 +192,7 @@ class _Walk:
             value = self.node(item, place, value)
         return value
 
-    def node(self, located: Located, place: _Place, value: _Value, own: str | None = None) -> _Value:
+    def node(self, located: Located, place: Place, value: Value, own: str | None = None) -> Value:
         self.step(place, located.position)
         self.depth += 1
         try:
@@ -262,17 +206,17 @@ class _Walk:
             except InvalidError:
                 if self.steps > MAX_NODES:
                     raise
-                return _LOST
+                return LOST
         finally:
             self.depth -= 1
 
-    def step(self, place: _Place, position: Position) -> None:
+    def step(self, place: Place, position: Position) -> None:
         """Counts what the walk visits: a spec from a stranger must not keep it busy for long."""
         self.steps += 1
         if self.steps > MAX_NODES:
             self.fail(place, "E110", f"the network has more than {MAX_NODES:,} nodes and repeats", position)
 
-    def dispatch(self, call: _Call, place: _Place, value: _Value, own: str | None) -> _Value:
+    def dispatch(self, call: Call, place: Place, value: Value, own: str | None) -> Value:
         if call.kind in COMPOSITES:
             return self.composite(call, COMPOSITES[call.kind], place, value, own)
         if block := place.library.blocks.get(call.kind):
@@ -280,14 +224,10 @@ class _Walk:
         if op := find_op(call.kind):
             return self.leaf(call, op, place, value, own)
         known = [*COMPOSITES, *place.library.blocks, *OPS]
-        notes = did_you_mean(call.kind, known) or (
-            ("help", "`python -m cnngraph ops` lists what there is"),
-        )
-        self.fail(
-            place, "E104", f"there is no op or block `{call.kind}`", call.position, notes=notes
-        )
+        notes = did_you_mean(call.kind, known) or (("help", "`python -m cnngraph ops` lists what there is"),)
+        self.fail(place, "E104", f"there is no op or block `{call.kind}`", call.position, notes=notes)
 
-    def call(self, located: Located, place: _Place, value: _Value) -> _Call:
+    def call(self, located: Located, place: Place, value: Value) -> Call:
         """Reads `{kind: arguments}` or the bare `kind`; the kind may be an expression."""
         kind, position, inner = located.value, located.position, None
         if isinstance(kind, dict):
@@ -302,15 +242,15 @@ class _Walk:
         if not isinstance(kind, str):
             self.fail(place, "E107", f"a node's kind must be text, not {show(kind)}", position)
         if inner is None or inner.value is None:
-            return _Call(kind, position, {}, {}, None, None)
+            return Call(kind, position, {}, {}, None, None)
         if kind == Parallel.kind:
             inner = _branches_in_place(inner)
         if not isinstance(inner.value, dict):
-            return _Call(kind, position, {}, {}, inner, None)
+            return Call(kind, position, {}, {}, inner, None)
         arguments = dict(inner.value)
-        return _Call(kind, position, arguments, inner.keys, None, arguments.pop("name", None))
+        return Call(kind, position, arguments, inner.keys, None, arguments.pop("name", None))
 
-    def not_a_node(self, located: Located, place: _Place) -> NoReturn:
+    def not_a_node(self, located: Located, place: Place) -> NoReturn:
         keys = list(located.value)
         if not keys:
             self.fail(place, "E107", "an empty mapping is not a node", located.position)
@@ -319,9 +259,7 @@ class _Walk:
         message = f"a node is one `kind: arguments`, but this mapping has {len(keys)} keys: {', '.join(keys[:5])}"
         self.fail(place, "E107", message, located.keys[first], notes=notes)
 
-    def arguments(
-        self, call: _Call, model: type[Any], main: str | None, place: _Place, value: _Value
-    ) -> Any:
+    def arguments(self, call: Call, model: type[Any], main: str | None, place: Place, value: Value) -> Any:
         """The validated arguments of an op or a composite. Raises `InvalidError` after reporting."""
         arguments, keys = call.arguments, call.keys
         if call.bare is not None:
@@ -339,7 +277,7 @@ class _Walk:
 
     # --- names -----------------------------------------------------------------------------------------------------
 
-    def path(self, call: _Call, place: _Place, value: _Value, own: str | None) -> tuple[str, bool]:
+    def path(self, call: Call, place: Place, value: Value, own: str | None) -> tuple[str, bool]:
         """The path of a node, and whether its name is a mere index. Claims the path."""
         if call.name is None and own is not None:
             return own, False
@@ -354,32 +292,32 @@ class _Walk:
         self.claim(path, place, call.name.position if call.name else call.position)
         return path, call.name is None and place.level is not place.counted
 
-    def claim(self, path: str, place: _Place, position: Position) -> None:
+    def claim(self, path: str, place: Place, position: Position) -> None:
         if path in self.taken:
             self.duplicate(path, place, position)
         self.taken[path] = position
-        self.values[path] = _LOST
+        self.values[path] = LOST
 
-    def check_name(self, name: Any, place: _Place, position: Position) -> None:
+    def check_name(self, name: Any, place: Place, position: Position) -> None:
         if problem := name_problem(name):
             notes = (("help", f"`{name}_` is free"),) if isinstance(name, str) and name.isidentifier() else ()
             self.fail(place, "E116", problem, position, notes=notes)
 
-    def duplicate(self, path: str, place: _Place, position: Position) -> NoReturn:
+    def duplicate(self, path: str, place: Place, position: Position) -> NoReturn:
         first = self.taken[path]
         notes = [("note", f"the other one is at line {first.line}")]
         if place.copies:
             notes.append(("help", "in a repeat a name needs the counter: `name: conv${i}`"))
         self.fail(place, "E108", f"two nodes are called `{path}`", position, notes=tuple(notes))
 
-    def inner(self, call: _Call, place: _Place, value: _Value, own: str | None) -> tuple[_Place, str | None]:
+    def inner(self, call: Call, place: Place, value: Value, own: str | None) -> tuple[Place, str | None]:
         """The place inside a composite or block, and its path: None where it has no level of its own."""
         if call.flat:
             return place, None
         path, numbered = self.path(call, place, value, own)
         return replace(place, level=Level(path), numbered=place.numbered or numbered), path
 
-    def finish(self, call: _Call, path: str | None, value: _Value) -> _Value:
+    def finish(self, call: Call, path: str | None, value: Value) -> Value:
         """Records what a composite with a path of its own results in."""
         if path is not None:
             self.values[path] = value
@@ -389,7 +327,7 @@ class _Walk:
 
     # --- leaves and joins ------------------------------------------------------------------------------------------
 
-    def leaf(self, call: _Call, kind: type[Op], place: _Place, value: _Value, own: str | None) -> _Value:
+    def leaf(self, call: Call, kind: type[Op], place: Place, value: Value, own: str | None) -> Value:
         if call.flat:
             self.fail(place, "E116", f"`{call.kind}` holds no other nodes, so `name: ~` means nothing", call.position)
         path, numbered = self.path(call, place, value, own)
@@ -400,30 +338,28 @@ class _Walk:
         return result
 
     def add(
-        self, path: str, op: Op, values: Sequence[_Value], place: _Place, position: Position,
+        self, path: str, op: Op, values: Sequence[Value], place: Place, position: Position,
         help: str = "",
-    ) -> _Value:  # fmt: skip
+    ) -> Value:  # fmt: skip
         """Appends a node, if its inputs are known and its shape rule holds."""
         shapes = [value.shape for value in values if value.shape is not None]
         paths = [value.path for value in values if value.path is not None]
         if len(shapes) < len(values):
-            return _LOST
+            return LOST
         try:
             shape = op.infer(*shapes)
         except ShapeError as error:
             self.shape_error(error, path, paths, place, position, help)
-            return _LOST
+            return LOST
         if max(shape) > MAX_SIZE:
             message = f"the result of `{op.kind}` is {shape}; no dimension may exceed {MAX_SIZE:,}"
             self.report(Diagnostic("E110", message, position), place, path)
-            return _LOST
-        self.nodes[path] = Node(
-            path, op, tuple(paths), shape, position, aux=place.aux, copies=place.copies
-        )
-        return _Value(path, shape, place.aux)
+            return LOST
+        self.nodes[path] = Node(path, op, tuple(paths), shape, position, aux=place.aux, copies=place.copies)
+        return Value(path, shape, place.aux)
 
     def shape_error(
-        self, error: ShapeError, path: str, inputs: Sequence[str], place: _Place, position: Position,
+        self, error: ShapeError, path: str, inputs: Sequence[str], place: Place, position: Position,
         help: str = "",
     ) -> None:  # fmt: skip
         origin = Provenance(self.nodes, self.input)
@@ -452,22 +388,17 @@ class _Walk:
             path = level.join(f"({kind}{count})")
         return path
 
-    def join_with(
-        self, call: _Call, arguments: JoinWith, place: _Place, value: _Value, own: str | None
-    ) -> _Value:
+    def join_with(self, call: Call, arguments: JoinWith, place: Place, value: Value, own: str | None) -> Value:
         if call.flat:
             self.fail(place, "E116", f"`{call.kind}` holds no other nodes, so `name: ~` means nothing", call.position)
         path, _ = self.path(call, place, value, own)
         located = call.bare or call.arguments["with"]
-        others = [
-            self.lookup(name, place, located.at((index,)))
-            for index, name in enumerate(arguments.values)
-        ]
+        others = [self.lookup(name, place, located.at((index,))) for index, name in enumerate(arguments.values)]
         result = self.add(path, MERGES[call.kind](), [value, *others], place, call.position)
         self.values[path] = result
         return result
 
-    def lookup(self, name: str, place: _Place, position: Position) -> _Value:
+    def lookup(self, name: str, place: Place, position: Position) -> Value:
         """An earlier value by its name: looked for beside this node, then outwards."""
         prefix = place.level.path
         while True:
@@ -482,16 +413,14 @@ class _Walk:
                 break
             prefix = prefix.rpartition(".")[0]
         earlier = [path for path in self.values if not path.rpartition(".")[2].isdigit()]
-        notes = did_you_mean(name, earlier) or did_you_mean(
-            name, [path.rpartition(".")[2] for path in earlier]
-        )
+        notes = did_you_mean(name, earlier) or did_you_mean(name, [path.rpartition(".")[2] for path in earlier])
         if not notes:
             notes = (("help", "give the node you mean a `name`; only values before this node can be used"),)
         self.fail(place, "E109", f"no earlier node is called `{name}`", position, notes=notes)
 
     # --- blocks ----------------------------------------------------------------------------------------------------
 
-    def block(self, call: _Call, block: Block, place: _Place, value: _Value, own: str | None) -> _Value:
+    def block(self, call: Call, block: Block, place: Place, value: Value, own: str | None) -> Value:
         callers = [caller for caller, _ in place.calls]
         if block in callers:
             chain = " -> ".join(item.name for item in (*callers, block))
@@ -506,7 +435,7 @@ class _Walk:
             return self.finish(call, path, self.node(whole, inside, value, path))
         return self.finish(call, path, self.body(block.body, inside, value))
 
-    def whole(self, body: Located, place: _Place, value: _Value) -> Located | None:
+    def whole(self, body: Located, place: Place, value: Value) -> Located | None:
         """The single node that shares one level with the block whose whole body it is."""
         if not isinstance(body.value, list):
             return body
@@ -518,9 +447,7 @@ class _Walk:
             kind = self.resolve(Located(kind, item.position), place, value.shape)
         return item if kind in COMPOSITES or kind in place.library.blocks else None
 
-    def block_arguments(
-        self, call: _Call, block: Block, place: _Place, value: _Value
-    ) -> dict[str, Any]:
+    def block_arguments(self, call: Call, block: Block, place: Place, value: Value) -> dict[str, Any]:
         """The variables a block's body sees: the network's params if it is in the same file, and its own."""
         arguments, keys = call.arguments, call.keys
         if call.bare is not None:
@@ -538,9 +465,7 @@ class _Walk:
                 self.report(Diagnostic("E101", message, keys[name], notes=notes), place)
                 valid = False
         missing = [
-            f"`{name}`"
-            for name, default in block.params.items()
-            if default.value is None and name not in arguments
+            f"`{name}`" for name, default in block.params.items() if default.value is None and name not in arguments
         ]
         if missing:
             notes = (("note", f"the block is defined at {block.position}"),)
@@ -557,7 +482,7 @@ class _Walk:
 
     def block_argument(
         self, name: str, default: Located, arguments: dict[str, Located],
-        outside: _Place, inside: _Place, value: _Value,
+        outside: Place, inside: Place, value: Value,
     ) -> Any:  # fmt: skip
         try:
             if name not in arguments:
@@ -571,11 +496,7 @@ class _Walk:
             return UNKNOWN
         return result
 
-    # --- composites ------------------------------------------------------------------------------------------------
-
-    def composite(
-        self, call: _Call, model: type[Composite], place: _Place, value: _Value, own: str | None
-    ) -> _Value:
+    def composite(self, call: Call, model: type[Composite], place: Place, value: Value, own: str | None) -> Value:
         arguments = self.arguments(call, model, model.main, place, value)
         if isinstance(arguments, JoinWith):
             return self.join_with(call, arguments, place, value, own)
@@ -586,223 +507,8 @@ class _Walk:
             inside, path = place, None
         else:
             inside, path = self.inner(call, place, value, own)
-        result = _METHODS[type(arguments)](self, call, arguments, inside, path, value)
+        result = WALKS[type(arguments)](self, call, arguments, inside, path, value)
         return self.finish(call, path, result)
-
-    def sequential(
-        self, call: _Call, arguments: Sequential, place: _Place, path: str | None, value: _Value
-    ) -> _Value:
-        return self.body(arguments.body, place, value)
-
-    def parallel(
-        self, call: _Call, arguments: Parallel, place: _Place, path: str | None, value: _Value
-    ) -> _Value:
-        branches: Located = arguments.branches
-        results, names = [], []
-        if isinstance(branches.value, dict):
-            for key, item in branches.value.items():
-                results.append(self.branch(key, item, branches.keys[key], place, value))
-                names.append(key)
-        elif isinstance(branches.value, list):
-            for index, item in enumerate(branches.value):
-                results.append(self.body(item, place, value))
-                names.append(f"branch {index}")
-        if not results:
-            self.fail(place, "E103", "`parallel` needs at least one branch", call.position)
-        if any(result.shape is None for result in results):
-            return _LOST
-        op = MERGES[arguments.merge]()
-        target = path or self.anonymous(place.level, op.kind)
-        return self.merge(target, op, results, names, place, call)
-
-    def merge(
-        self, path: str, op: Op, results: Sequence[_Value], names: Sequence[str], place: _Place, call: _Call
-    ) -> _Value:
-        shapes = [result.shape for result in results if result.shape is not None]
-        try:
-            op.infer(*shapes)
-        except ShapeError as error:
-            origin = Provenance(self.nodes, self.input)
-            label = ", ".join(f"{name} gives {shape}" for name, shape in zip(names, shapes, strict=True))
-            notes = [
-                ("from", f"{name}: {origin.of(result.path)}")
-                for name, result in zip(names, results, strict=True)
-                if result.path is not None
-            ]
-            notes.append(("help", error.help))
-            what = f"the branches of this {call.kind} do not fit together"
-            diagnostic = Diagnostic(error.code, what, call.position, label, notes=tuple(notes))
-            self.report(diagnostic, place, path)
-            return _LOST
-        return self.add(path, op, results, place, call.position)
-
-    def branch(self, key: str, item: Located, position: Position, place: _Place, value: _Value) -> _Value:
-        """A branch in mapping form: its key is a level; a single node is called by the key itself."""
-        self.check_name(key, place, position)
-        place.level.take()
-        path = place.level.join(key)
-        self.claim(path, place, position)
-        inside = replace(place, level=Level(path))
-        result = self.body(item, inside, value, None if isinstance(item.value, list) else path)
-        self.values[path] = result
-        if result.path not in (None, path) and result.shape is not None:
-            self.scopes.setdefault(path, Scope(path, "branch", str(result.path), result.shape, position))
-        return result
-
-    def residual(
-        self, call: _Call, arguments: Residual, place: _Place, path: str | None, value: _Value
-    ) -> _Value:
-        body = self.body(arguments.body, place, value)
-        shortcut = self.shortcut(call, arguments.shortcut, place, value, body)
-        if body.shape is None or shortcut.shape is None:
-            return _LOST
-        if body.shape != shortcut.shape:
-            self.residual_mismatch(call, arguments, place, path, value, body, shortcut)
-            return _LOST
-        if arguments.scale != 1.0:
-            scale = Scale(factor=arguments.scale)
-            body = self.add(self.anonymous(place.level, "scale"), scale, [body], place, call.position)
-        target = path or self.anonymous(place.level, "add")
-        return self.add(target, Add(), [body, shortcut], place, call.position)
-
-    def residual_mismatch(
-        self, call: _Call, arguments: Residual, place: _Place, path: str | None,
-        value: _Value, body: _Value, shortcut: _Value,
-    ) -> None:  # fmt: skip
-        origin = Provenance(self.nodes, self.input)
-        notes = [
-            ("from", f"body: {origin.of(str(body.path))}"),
-            ("from", f"shortcut: {origin.of(str(shortcut.path))}"),
-        ]
-        if shortcut == value and value.shape and len(value.shape) == len(body.shape or ()) == 3:
-            keep = f"its body stride 1 and {value.shape.channels} channels"
-            notes.append(("help", f"give the residual `shortcut: project`, or {keep}"))
-        else:
-            notes.append(("help", "make both sides end with the same channels and stride"))
-        label = f"body gives {body.shape}, shortcut gives {shortcut.shape}"
-        message = "the two sides of this residual do not add up"
-        self.report(Diagnostic("E201", message, call.position, label, notes=tuple(notes)), place, path)
-
-    def shortcut(
-        self, call: _Call, located: Located | None, place: _Place, value: _Value, body: _Value
-    ) -> _Value:
-        if located is None or located.value in (None, "identity"):
-            return value
-        if located.value == "project":
-            return self.project(located.position, place, value, body)
-        return self.body(located, place, value)
-
-    def project(self, position: Position, place: _Place, value: _Value, body: _Value) -> _Value:
-        """The usual projection, where the sides differ: a strided 1x1 convolution and a batch norm."""
-        if value.shape is None or body.shape is None or value.shape == body.shape:
-            return value if body.shape is not None else _LOST
-        if len(value.shape) != 3 or len(body.shape) != 3:
-            self.fail(place, "E203", "`shortcut: project` works on channels x height x width", position)
-        stride = tuple(
-            -(-before // after) for before, after in zip(value.shape.spatial, body.shape.spatial, strict=True)
-        )
-        conv = Conv2d(out_channels=body.shape.channels, kernel_size=1, stride=stride, bias=False)  # pyright: ignore[reportArgumentType]
-        if conv.infer(value.shape) != body.shape:
-            message = f"no 1x1 convolution leads from {value.shape} to {body.shape}"
-            origin = Provenance(self.nodes, self.input).of(str(body.path))
-            notes = (("from", f"body: {origin}"), ("help", "write the shortcut's nodes out: `shortcut: [...]`"))
-            self.fail(place, "E201", message, position, notes=notes)
-        place.level.take()
-        level = Level(place.level.join("downsample"))
-        self.claim(level.path, place, position)
-        result = self.add(level.join("0"), conv, [value], place, position)
-        result = self.add(level.join("1"), BatchNorm(), [result], place, position)
-        self.named_holders = True
-        self.scopes[level.path] = Scope(level.path, "project", str(result.path), body.shape, position)
-        return result
-
-    def dense(
-        self, call: _Call, arguments: Dense, place: _Place, path: str | None, value: _Value
-    ) -> _Value:
-        for index, inside in self.copies(call, arguments, arguments.layers, place, path):
-            result = self.body(arguments.body, inside, value)
-            if result.shape is None:
-                return _LOST
-            last = index == arguments.layers - 1
-            target = path if path and last else self.anonymous(place.level, "concat")
-            value = self.merge(target, Concat(), [value, result], ["so far", "body"], inside, call)
-        return value
-
-    def repeat(
-        self, call: _Call, arguments: Repeat, place: _Place, path: str | None, value: _Value
-    ) -> _Value:
-        items = self.items(call, arguments, place, value)
-        for index, inside in self.copies(call, arguments, len(items), place, path):
-            if arguments.item is not None:
-                self.bind(arguments.item, items[index], inside, call)
-            value = self.body(arguments.body, inside, value)
-        return value
-
-    def copies(
-        self, call: _Call, arguments: Repeat | Dense, times: int, place: _Place, path: str | None
-    ) -> Iterator[tuple[int, _Place]]:
-        """The place of each copy of a repeated body, its counter bound."""
-        if times > MAX_NODES:
-            message = f"{times:,} copies are too many: a network has at most {MAX_NODES:,} nodes"
-            self.fail(place, "E110", message, call.position)
-        for name in (arguments.index, *(getattr(arguments, "item", None) or ())):
-            if name in RESERVED:
-                message = f"a loop variable cannot be called `{name}`: it has a meaning of its own"
-                self.fail(place, "E116", message, call.position)
-        where = path or f"{place.level.path}@{call.position.line}"
-        body = arguments.body.value
-        single = not isinstance(body, list) or len(body) == 1
-        for index in range(times):
-            self.step(place, call.position)
-            yield index, replace(
-                place,
-                variables={**place.variables, arguments.index: index},
-                copies=(*place.copies, Copy(where, index, times)),
-                loops=(*place.loops, f"{arguments.index}={index}"),
-                counted=place.level if single else None,
-            )
-
-    def items(self, call: _Call, arguments: Repeat, place: _Place, value: _Value) -> Sequence[Any]:
-        given = [name for name in ("times", "over") if name in call.arguments]
-        if len(given) != 1:
-            self.fail(place, "E102", "`repeat` needs either `times` or `over`", call.position)
-        if arguments.times is not None:
-            if arguments.item is not None:
-                message = "`as` goes with `over`; with `times`, `index` names the counter"
-                self.fail(place, "E103", message, call.keys["as"])
-            return range(arguments.times)
-        if arguments.over is None:
-            self.fail(place, "E103", "`times` must be a whole number", call.position)
-        items = self.resolve(arguments.over, place, value.shape)
-        if not isinstance(items, tuple):
-            message = f"`over` must be a list, not {show(items)}"
-            self.fail(place, "E103", message, arguments.over.position)
-        if arguments.item is None:
-            message = "`repeat` over a list needs `as`, the name of the item"
-            self.fail(place, "E102", message, call.position)
-        return items
-
-    def bind(self, names: tuple[str, ...], item: Any, place: _Place, call: _Call) -> None:
-        if len(names) == 1:
-            place.variables[names[0]] = item
-            return
-        if not isinstance(item, tuple) or len(item) != len(names):
-            message = f"`as` names {len(names)} parts, but the item is {show(item)}"
-            self.fail(place, "E103", message, call.keys["as"])
-        place.variables.update(zip(names, item, strict=True))
-
-    def side_head(
-        self, call: _Call, arguments: Aux, place: _Place, path: str | None, value: _Value
-    ) -> _Value:
-        if place.aux:
-            self.fail(place, "E107", f"a side head cannot hold another (`{place.aux}`)", call.position)
-        assert path is not None
-        result = self.body(arguments.body, replace(place, aux=path), value)
-        if result.path is not None:
-            if result == value:
-                self.fail(place, "E107", f"the side head `{path}` computes nothing", call.position)
-            self.aux[path] = result.path
-        return value
 
     def warn_of_numbers(self) -> None:
         """Numbered names shift when a node is inserted; harmless only where all names are numbers."""
@@ -812,16 +518,6 @@ class _Walk:
             message = f"the weights of `{node.path}` are kept under a number, which inserting a node would shift"
             notes = (("help", f"give the {node.op.kind} a `name`"),)
             self.report(Diagnostic("W401", message, node.origin, notes=notes))
-
-
-_METHODS = {
-    Sequential: _Walk.sequential,
-    Parallel: _Walk.parallel,
-    Residual: _Walk.residual,
-    Dense: _Walk.dense,
-    Repeat: _Walk.repeat,
-    Aux: _Walk.side_head,
-}
 
 
 def _branches_in_place(located: Located) -> Located:
@@ -854,7 +550,7 @@ def _type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
     """
     if pairs and type(default) is int and isinstance(value, tuple):
         return next(filter(None, (_type_problem(default, item) for item in value)), None)
-    if default is None or isinstance(value, type(default)) and not isinstance(value, bool):
+    if default is None or (isinstance(value, type(default)) and not isinstance(value, bool)):
         return None
     if isinstance(default, bool) and isinstance(value, bool):
         return None

@@ -265,9 +265,7 @@ class _Evaluation:
                 raise self.error(node, "`is` is not part of the expression language; use `==`")
             right = self.value(item)
             compare = _COMPARE[type(op)]
-            if not self._apply(
-                node, lambda a=left, b=right, f=compare: f(a, b), f"{show(left)} and {show(right)}"
-            ):
+            if not self._apply(node, lambda a=left, b=right, f=compare: f(a, b), f"{show(left)} and {show(right)}"):
                 return False
             left = right
         return True

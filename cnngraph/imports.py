@@ -128,9 +128,7 @@ class _Loader:
             files=self.files,
         )
 
-    def _variant(
-        self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
-    ) -> Spec:
+    def _variant(self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]) -> Spec:
         where = root.value["extends"].position
         for key in ("imports", "blocks", "graph"):
             if key in root.value:
@@ -169,9 +167,7 @@ class _Loader:
             reference=document.source or base.reference,
         )
 
-    def _library(
-        self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
-    ) -> Library:
+    def _library(self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]) -> Library:
         library = Library()
         imports = root.value["imports"].value if "imports" in root.value else []
         for name, item in zip(document.imports, imports, strict=True):
@@ -185,9 +181,7 @@ class _Loader:
                 self._define(library, block, position)
         return library
 
-    def _import(
-        self, path: Path, name: str, where: Position, chain: tuple[Path, ...]
-    ) -> Library:
+    def _import(self, path: Path, name: str, where: Position, chain: tuple[Path, ...]) -> Library:
         target = self._target(path, name, where, code="E111")
         if target in chain:
             raise fail("E111", f"`{name}` imports this file in turn", where)
@@ -236,9 +230,7 @@ class _Loader:
         if located is None or located.value is None:
             return {}
         if not isinstance(located.value, dict):
-            self.diagnostics.append(
-                Diagnostic("E103", f"`{what}` must be a mapping of names", located.position)
-            )
+            self.diagnostics.append(Diagnostic("E103", f"`{what}` must be a mapping of names", located.position))
             return {}
         return located.value
 
@@ -251,16 +243,12 @@ class _Loader:
             why = "has a meaning of its own in expressions" if name in RESERVED else "is not a name"
             self.diagnostics.append(Diagnostic("E116", f"a param cannot be called `{name}`: it {why}", position))
 
-    def _block(
-        self, name: str, located: Located, position: Position, library: Library
-    ) -> Block | None:
+    def _block(self, name: str, located: Located, position: Position, library: Library) -> Block | None:
         if not name.isidentifier():
             self.diagnostics.append(Diagnostic("E116", f"a block cannot be called `{name}`", position))
             return None
         if not isinstance(located.value, dict):
-            self.diagnostics.append(
-                Diagnostic("E103", f"the block `{name}` must be a mapping with `body`", position)
-            )
+            self.diagnostics.append(Diagnostic("E103", f"the block `{name}` must be a mapping with `body`", position))
             return None
         try:
             definition = validate(

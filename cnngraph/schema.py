@@ -51,7 +51,9 @@ def json_schema() -> Schema:
     arguments = {kind: _composite_arguments(model) for kind, model in COMPOSITES.items()}
     arguments |= {kind: _op_arguments(op) for kind, op in OPS.items()}
     document = _model(Document)
-    document["properties"]["input"] = _or_expression({**document["properties"]["input"], "items": {"type": "integer", "minimum": 1}})
+    document["properties"]["input"] = _or_expression(
+        {**document["properties"]["input"], "items": {"type": "integer", "minimum": 1}}
+    )
     definitions = {
         **_DEFINITIONS,
         "node": {
@@ -84,9 +86,7 @@ def json_schema() -> Schema:
         "description": "One network, or a library of blocks, in the language of cnngraph.",
         **{key: value for key, value in document.items() if key not in ("title", "description")},
         "dependentRequired": {"graph": ["name", "input"]},
-        "dependentSchemas": {
-            "extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)}
-        },
+        "dependentSchemas": {"extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)}},
         "$defs": definitions,
     }
 

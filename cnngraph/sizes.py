@@ -102,10 +102,7 @@ def _combine(
     index: dict[tuple[int, ...], int] = {}
     keys = zip(*(table.groups for table in tables), strict=True)
     groups = tuple(index.setdefault(key, len(index)) for key in keys)
-    return groups, [
-        tuple(table.shapes[group] for table, group in zip(tables, key, strict=True))
-        for key in index
-    ]
+    return groups, [tuple(table.shapes[group] for table, group in zip(tables, key, strict=True)) for key in index]
 
 
 def _regroup(groups: tuple[int, ...], outcomes: list[TensorShape | ShapeError | None]) -> _Table:

@@ -64,12 +64,8 @@ def _one_or_more(item: dict[str, Any]) -> dict[str, Any]:
 
 
 Identifier = Annotated[str, PlainValidator(_identifier), WithJsonSchema(_NAME_SCHEMA)]
-Identifiers = Annotated[
-    tuple[str, ...], PlainValidator(_identifiers), WithJsonSchema(_one_or_more(_NAME_SCHEMA))
-]
-ValueNames = Annotated[
-    tuple[str, ...], PlainValidator(_names), WithJsonSchema(_one_or_more({"type": "string"}))
-]
+Identifiers = Annotated[tuple[str, ...], PlainValidator(_identifiers), WithJsonSchema(_one_or_more(_NAME_SCHEMA))]
+ValueNames = Annotated[tuple[str, ...], PlainValidator(_names), WithJsonSchema(_one_or_more({"type": "string"}))]
 
 
 class _Model(BaseModel):
@@ -210,8 +206,6 @@ class Document(_Model):
     imports: tuple[str, ...] = ()
     input: _raw({"type": "array", "minItems": 1, "maxItems": 3}) = None
     params: _raw({"type": "object"}) = None
-    blocks: _raw(
-        {"type": "object", "additionalProperties": {"$ref": "#/$defs/BlockDefinition"}}
-    ) = None
+    blocks: _raw({"type": "object", "additionalProperties": {"$ref": "#/$defs/BlockDefinition"}}) = None
     graph: Body = None
     expect: Expect | None = None

@@ -70,8 +70,7 @@ def validate(
 def _fields(model: type[BaseModel]) -> dict[str, bool]:
     """The model's keys as users write them -> whether the field is raw."""
     return {
-        field.alias or name: any(item is RAW for item in field.metadata)
-        for name, field in model.model_fields.items()
+        field.alias or name: any(item is RAW for item in field.metadata) for name, field in model.model_fields.items()
     }
 
 

@@ -22,7 +22,7 @@ MAX_VALUES = 100_000
 
 _INT = re.compile(r"[-+]?(0x[0-9a-fA-F]+|0o[0-7]+|[0-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_CONSTANTS: dict[str, None | bool | float] = {
+_CONSTANTS: dict[str, bool | float | None] = {
     **dict.fromkeys(["", "~", "null", "Null", "NULL"], None),
     **dict.fromkeys(["true", "True", "TRUE"], True),
     **dict.fromkeys(["false", "False", "FALSE"], False),
@@ -54,9 +54,7 @@ class Located:
         """The position of the value that `location` leads to, as far as it can be followed."""
         here = self
         for step in location:
-            if isinstance(here.value, dict) and step in here.value:
-                here = here.value[step]
-            elif (
+            if (isinstance(here.value, dict) and step in here.value) or (
                 isinstance(here.value, list) and isinstance(step, int) and step < len(here.value)
             ):
                 here = here.value[step]
@@ -156,7 +154,7 @@ class _Builder:
             )
         return self.anchors[event.anchor]
 
-    def _scalar(self, event: Any) -> None | bool | int | float | str:
+    def _scalar(self, event: Any) -> bool | int | float | str | None:
         self._refuse_tag(event)
         text = event.value
         if not event.implicit[0] or (self.open and self.open[-1].awaits_key):

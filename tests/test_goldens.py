@@ -52,9 +52,7 @@ def test_all_of_them_are_told_in_time_and_within_memory() -> None:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             assert peak < {MEGABYTES}, (path, peak)
     """)
-    run = subprocess.run(
-        [sys.executable, "-c", script, *map(str, BROKEN)], capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-c", script, *map(str, BROKEN)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 

@@ -1,4 +1,4 @@
-"""The graph: what it knows of its values, how it reads as text, and that it notices its own contradictions."""
+"""The graph: what it knows of its values, how it reads as text, that it notices contradictions."""
 
 from __future__ import annotations
 

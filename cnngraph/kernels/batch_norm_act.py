@@ -95,9 +95,7 @@ def reference(
         z = F.batch_norm(x, None, None, _to(weight, x), _to(bias, x), True, 0.0, eps)
     else:
         batch_mean, batch_var = x.new_empty(0), x.new_empty(0)
-        z = F.batch_norm(
-            x, _to(mean, x), _to(var, x), _to(weight, x), _to(bias, x), False, 0.0, eps
-        )
+        z = F.batch_norm(x, _to(mean, x), _to(var, x), _to(weight, x), _to(bias, x), False, 0.0, eps)
     return ACTIVATIONS[activation](z, *activation_args).to(input.dtype), batch_mean, batch_var
 
 
@@ -115,8 +113,7 @@ def _check_batch_size(input: Tensor) -> None:
         values *= size
     if values == 1:
         raise ValueError(
-            "Expected more than 1 value per channel when training, "
-            f"got input size {torch.Size(input.shape)}"
+            f"Expected more than 1 value per channel when training, got input size {torch.Size(input.shape)}"
         )
 
 

@@ -68,9 +68,7 @@ def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) 
         arguments,
     )
     if training and batch_norm.track_running_stats:
-        _update_running_statistics(
-            batch_norm, batch_mean, batch_var, input.numel() // input.shape[1]
-        )
+        _update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
     return output
 
 

@@ -55,7 +55,10 @@ def _sides(value: Any) -> tuple[int, int, int, int]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and isfinite(value)
+    try:
+        return type(value) in (int, float) and isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _scale_pair(value: Any) -> tuple[float, float]:
@@ -79,9 +82,7 @@ Count = Annotated[int, Ge(1)]
 Pair = Annotated[tuple[int, int], PlainValidator(positive_pair), WithJsonSchema(_schema(_whole(1)))]
 """`3` or `[3, 5]`: height and width, at least 1 each."""
 
-PaddingPair = Annotated[
-    tuple[int, int], PlainValidator(padding_pair), WithJsonSchema(_schema(_whole(0)))
-]
+PaddingPair = Annotated[tuple[int, int], PlainValidator(padding_pair), WithJsonSchema(_schema(_whole(0)))]
 """`1` or `[0, 1]`: padding of height and width, at least 0 each."""
 
 OutputSize = Annotated[

@@ -60,9 +60,11 @@ class Multiply(Op):
         sizes = [set(sizes) - {1} for sizes in zip(*inputs, strict=False)]
         if len({len(shape) for shape in inputs}) > 1 or any(len(size) > 1 for size in sizes):
             raise ShapeError(
-                f"the factors of a product must have one shape, or size 1 where they differ, but they are {_listed(inputs)}",
-                help="a gate needs as many channels as what it scales; end it with `global_avg_pool2d` and 1x1 convolutions",
-            )  # fmt: skip
+                f"the factors of a product must have one shape, or size 1 where they differ, "
+                f"but they are {_listed(inputs)}",
+                help="a gate needs as many channels as what it scales; "
+                "end it with `global_avg_pool2d` and 1x1 convolutions",
+            )
         return TensorShape(map(max, *inputs) if len(inputs) > 1 else inputs[0])
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:

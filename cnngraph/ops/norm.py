@@ -91,10 +91,11 @@ class GroupNorm(Op):
         (shape,) = inputs
         if shape.channels % self.num_groups:
             raise ShapeError(
-                f"group_norm has {self.num_groups} groups, but {shape.channels} channels cannot be split into them evenly",
+                f"group_norm has {self.num_groups} groups, "
+                f"but {shape.channels} channels cannot be split into them evenly",
                 code="E204",
                 help=f"give it a divisor of {shape.channels}, or make the channels a multiple of {self.num_groups}",
-            )  # fmt: skip
+            )
         return shape
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:

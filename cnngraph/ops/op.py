@@ -55,9 +55,7 @@ class Op(BaseModel):
         """The torch module that computes the op."""
         raise NotImplementedError
 
-    def emit(
-        self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]
-    ) -> fx.Node:
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         """Adds the op to a `torch.fx` graph. `modules` are the targets of the modules it owns: one, its own."""
         return graph.call_module(modules[0], tuple(inputs))
 

@@ -22,10 +22,11 @@ def _pooled(op: MaxPool2d | AvgPool2d, shape: TensorShape, dilation: tuple[int, 
         kernel, padding = op.kernel_size[axis], op.padding[axis]
         if padding > kernel // 2:
             raise ShapeError(
-                f"a padding of {padding} is more than half of the kernel size {kernel}: {op.kind} would pool nothing but padding",
+                f"the padding {padding} of {op.kind} is more than half of its kernel size {kernel}, "
+                "so that some windows would hold nothing but padding",
                 code="E204",
                 help=f"at most {kernel // 2} here; to add more, put a `pad` before it",
-            )  # fmt: skip
+            )
         size.append(
             window_size(shape[1 + axis], kernel, stride[axis], (padding, padding), dilation[axis], op.ceil_mode)
         )  # fmt: skip

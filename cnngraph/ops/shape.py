@@ -8,7 +8,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
 from cnngraph.ops.op import Op, ShapePreserving, require_map, too_small
 from cnngraph.ops.registry import register
-from cnngraph.ops.scale import Scale as Scale
+from cnngraph.ops.scale import Scale as Scale  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,18 +103,20 @@ class Pad(Op):
                 help="only the mode `constant` has it",
             )
         left, right, top, bottom = self.padding
+        size = []
         for own, sides in zip(shape.spatial, ((top, bottom), (left, right)), strict=True):
             if self.mode == "reflect" and max(sides) >= own:
                 raise too_small(self, shape, f"reflecting {max(sides)} rows or columns")
             if self.mode == "circular" and max(sides) > own:
                 raise too_small(self, shape, f"wrapping {max(sides)} rows or columns")
-        size = (shape[1] + top + bottom, shape[2] + left + right)
-        if min(size) < 1:
-            raise ShapeError(
-                f"the input of pad is too small: cropping by {-min(self.padding)} leaves nothing of {shape}",
-                code="E202",
-                help="use a larger `input`, fewer strides before it, or crop less",
-            )
+            size.append(own + sum(sides))
+            cropped = -sum(min(side, 0) for side in sides)
+            if cropped > own or size[-1] < 1:
+                raise ShapeError(
+                    f"the input of pad is too small: {cropped} rows or columns cannot be cropped from {shape}",
+                    code="E202",
+                    help="use a larger `input`, fewer strides before it, or crop less",
+                )
         return TensorShape((shape.channels, *size))
 
     def module(self, *inputs: TensorShape) -> nn.Module:

@@ -31,7 +31,14 @@ def stage_table(graph: Graph) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True, padding=(0, 1, 0, 0), header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        show_footer=True,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
     shown = stages(graph)
     cost = sum((stage.cost for stage in shown), Cost())
     aux = any(stage.aux for stage in shown)
@@ -41,7 +48,9 @@ def stage_table(graph: Graph) -> Table:
     table.add_column("params", f"{cost.params:,}", justify="right", no_wrap=True, overflow="fold")
     table.add_column("MACs", f"{cost.macs:,}", justify="right", no_wrap=True, overflow="fold")
     for stage in shown:
-        table.add_row(stage.path, kind_of(stage), str(stage.shape), _number(stage.cost.params), _number(stage.cost.macs))
+        table.add_row(
+            stage.path, kind_of(stage), str(stage.shape), _number(stage.cost.params), _number(stage.cost.macs)
+        )
     return table
 
 

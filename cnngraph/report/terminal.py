@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Timer
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,9 @@ def to_text(renderable: RenderableType) -> str:
     """A table as plain text, as wide as it needs to be."""
     from rich.console import Console
 
-    plain = Console(width=WIDE, color_system=None, highlight=False, emoji=False, markup=False)
-    with plain.capture() as captured:
-        plain.print(renderable)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    text = io.StringIO()
+    Console(file=text, width=WIDE, color_system=None, highlight=False, emoji=False, markup=False).print(renderable)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def print_table(table: RenderableType) -> None:
@@ -54,7 +54,8 @@ def print_table(table: RenderableType) -> None:
 def print_diagnostics(text: str) -> None:
     """Rendered diagnostics on stderr: never wrapped, no markup read into them, the carets lined up as they came."""
     text = printable(text)
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
     if not sys.stderr.isatty():
         sys.stderr.write(text + "\n")
         return

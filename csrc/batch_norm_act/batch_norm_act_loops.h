@@ -99,8 +99,9 @@ inline void finish_statistics(int64_t channels, double count, double* mean, doub
 template <class Scalar>
 class SumsOfRows {
  public:
-  // `scratch` has room for two numbers per channel.
-  SumsOfRows(int64_t channels, double* first, double* second, Scalar* scratch)
+  // `scratch` has room for two numbers per channel. All is inlined: an object whose address is
+  // known elsewhere would be read again after every store.
+  CNNGRAPH_INLINE SumsOfRows(int64_t channels, double* first, double* second, Scalar* scratch)
       : channels_(channels), first_(first), second_(second), scratch_(scratch) {
     for (int64_t c = 0; c < channels; ++c) first[c] = second[c] = 0;
     for (int64_t c = 0; c < 2 * channels; ++c) scratch[c] = 0;
@@ -110,7 +111,7 @@ class SumsOfRows {
     add_channels(scratch_ + channel, extent, first);
     add_channels(scratch_ + channels_ + channel, extent, second);
   }
-  void flush() const {
+  CNNGRAPH_INLINE void flush() const {
     for (int64_t c = 0; c < channels_; ++c) {
       first_[c] += scratch_[c];
       second_[c] += scratch_[channels_ + c];
@@ -311,7 +312,7 @@ CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_chan
 
 // Calls body(coefficients, extent, element) for every vector of a block.
 template <class Element, bool with_gradient, class Body>
-CNNGRAPH_INLINE void for_each_vector(const Coefficients& coefficients, Block block, Body body) {
+CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Body body) {
   constexpr int64_t lanes = Memory<Element>::lanes;
   if (block.inner == 1) {
     for (int64_t row = 0; row < block.outer; ++row) {
@@ -339,7 +340,7 @@ CNNGRAPH_INLINE void for_each_vector(const Coefficients& coefficients, Block blo
 }
 
 template <class Element, class Act>
-void forward(Act act, const Element* x, const Coefficients& coefficients, Element* y, Block block) {
+void forward(Act act, const Element* x, Coefficients coefficients, Element* y, Block block) {
   for_each_vector<Element, false>(
       coefficients, block, [&](const auto& c, auto extent, int64_t at) CNNGRAPH_LAMBDA_INLINE {
         extent.store(y + at, act.forward(c.normalise(extent.load(x + at) - c.mean)));
@@ -347,7 +348,7 @@ void forward(Act act, const Element* x, const Coefficients& coefficients, Elemen
 }
 
 template <class Element, class Act>
-void backward(Act act, const Element* x, const Element* dy, const Coefficients& coefficients,
+void backward(Act act, const Element* x, const Element* dy, Coefficients coefficients,
               Element* dx, Block block) {
   for_each_vector<Element, true>(
       coefficients, block, [&](const auto& c, auto extent, int64_t at) CNNGRAPH_LAMBDA_INLINE {
@@ -361,7 +362,7 @@ void backward(Act act, const Element* x, const Element* dy, const Coefficients& 
 
 template <class Element, class Act>
 void backward_sums_rows(Act act, const Element* x, const Element* dy,
-                        const Coefficients& coefficients, Block block, double* sum_dz,
+                        Coefficients coefficients, Block block, double* sum_dz,
                         double* sum_dz_x, double* scratch) {
   using Vector = typename Memory<Element>::Vector;
   using Scalar = typename Memory<Element>::Scalar;
@@ -380,7 +381,7 @@ void backward_sums_rows(Act act, const Element* x, const Element* dy,
 
 template <class Element, class Act>
 void backward_sums_planes(Act act, const Element* x, const Element* dy,
-                          const Coefficients& coefficients, Block block, double* sum_dz,
+                          Coefficients coefficients, Block block, double* sum_dz,
                           double* sum_dz_x) {
   using M = Memory<Element>;
   using Vector = typename M::Vector;

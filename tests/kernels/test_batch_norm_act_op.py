@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from cnngraph import kernels
 from cnngraph.kernels.batch_norm_act import ACTIVATIONS, batch_norm_act, reference
 
-needs_extension = pytest.mark.skipif(
-    not kernels.available(), reason="the compiled kernels are not built"
-)
+needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
 
 ARGUMENTS = {"leaky_relu": (0.1,), "elu": (1.3,), "hardtanh": (-0.5, 0.7)}
 CASES = [(name, ARGUMENTS.get(name, ())) for name in ACTIVATIONS]
@@ -221,9 +219,7 @@ def test_each_requires_grad_is_honoured(wanted, training):
     x, grad, weight, bias, mean, var = tensors((4, 6, 5, 5))
     if training:
         mean = var = None
-    leaves = [
-        t.requires_grad_(bool(want)) for t, want in zip((x, weight, bias), wanted, strict=True)
-    ]
+    leaves = [t.requires_grad_(bool(want)) for t, want in zip((x, weight, bias), wanted, strict=True)]
     batch_norm_act(*leaves, mean, var, 1e-5, "silu")[0].backward(grad)
     _, full = grads_of(eager("silu", (), mean, var), x, weight, bias, grad)
     for leaf, want, expected in zip(leaves, wanted, full, strict=True):
@@ -238,9 +234,7 @@ def test_empty_input(shape, training):
     x, grad, weight, bias, mean, var = tensors(shape)
     if training:
         mean = var = None
-    y, grads = grads_of(
-        lambda x, w, b: batch_norm_act(x, w, b, mean, var, 1e-5, "relu")[0], x, weight, bias, grad
-    )
+    y, grads = grads_of(lambda x, w, b: batch_norm_act(x, w, b, mean, var, 1e-5, "relu")[0], x, weight, bias, grad)
     assert y.shape == shape
     assert grads[0].shape == shape
     assert torch.equal(grads[1], torch.zeros(4))
@@ -276,12 +270,8 @@ def test_other_strides(what, x):
     channels = x.shape[1]
     weight, bias = torch.rand(channels) + 0.5, torch.randn(channels)
     grad = torch.randn(x.shape).transpose(0, 1).contiguous().transpose(0, 1)
-    y, grads = grads_of(
-        lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-5, "silu")[0], x, weight, bias, grad
-    )
-    y64, grads64 = grads_of(
-        eager("silu", (), None, None), x.double(), weight.double(), bias.double(), grad
-    )
+    y, grads = grads_of(lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-5, "silu")[0], x, weight, bias, grad)
+    y64, grads64 = grads_of(eager("silu", (), None, None), x.double(), weight.double(), bias.double(), grad)
     for actual, wanted in zip([y, *grads], [y64, *grads64], strict=True):
         assert error_of(actual, wanted) < 3e-6
 
@@ -300,12 +290,8 @@ def test_any_shape(batch, channels, pixels, channels_last, dtype, name):
     if torch.Size(shape).numel() == channels:
         return
     x, grad, weight, bias, *_ = tensors(shape, dtype, channels_last)
-    y, grads = grads_of(
-        lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-2, name)[0], x, weight, bias, grad
-    )
-    y64, grads64 = grads_of(
-        eager(name, (), None, None, 1e-2), x.double(), weight.double(), bias.double(), grad
-    )
+    y, grads = grads_of(lambda x, w, b: batch_norm_act(x, w, b, None, None, 1e-2, name)[0], x, weight, bias, grad)
+    y64, grads64 = grads_of(eager(name, (), None, None, 1e-2), x.double(), weight.double(), bias.double(), grad)
     for actual, wanted in zip([y, *grads], [y64, *grads64], strict=True):
         scale = max(wanted.abs().max().item(), 1.0)
         bound = 2 * TOLERANCE[dtype] * scale
@@ -321,9 +307,7 @@ def test_opcheck(dtype, affine, training, channels_last):
     x, grad, weight, bias, mean, var = tensors((3, 5, 4, 6), dtype, channels_last, affine)
     statistics = (None, None) if training else (mean, var)
     leaves = [t if t is None else t.clone().requires_grad_() for t in (x, weight, bias)]
-    torch.library.opcheck(
-        torch.ops.cnngraph.batch_norm_act, (*leaves, *statistics, 1e-5, "silu", [])
-    )
+    torch.library.opcheck(torch.ops.cnngraph.batch_norm_act, (*leaves, *statistics, 1e-5, "silu", []))
     torch.library.opcheck(
         torch.ops.cnngraph.batch_norm_act_backward,
         (grad, x, weight, bias, mean, var, training, 1e-5, "leaky_relu", [0.1],

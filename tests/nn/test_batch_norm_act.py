@@ -9,9 +9,7 @@ from torch import nn
 from cnngraph import kernels
 from cnngraph.nn.batch_norm_act import batch_norm_act
 
-needs_extension = pytest.mark.skipif(
-    not kernels.available(), reason="the compiled kernels are not built"
-)
+needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
 
 ACTIVATIONS = [
     nn.Identity(), nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.2), nn.ELU(0.7),
@@ -35,9 +33,7 @@ def fused_calls(function):
     """How many batch_norm_act operators a call runs."""
     with torch.profiler.profile() as profile:
         function()
-    return sum(
-        event.count for event in profile.key_averages() if event.key == "cnngraph::batch_norm_act"
-    )
+    return sum(event.count for event in profile.key_averages() if event.key == "cnngraph::batch_norm_act")
 
 
 def assert_same_step(batch_norm, activation, x, rtol=1e-4, atol=1e-5):

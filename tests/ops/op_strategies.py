@@ -148,7 +148,9 @@ def _(draw: DrawFn) -> Case:
             st.fixed_dictionaries({"size": pair(whole(1, 20))}),
         )
     )
-    corners = {} if mode.startswith("nearest") else draw(st.fixed_dictionaries({}, optional={"align_corners": booleans}))
+    corners = (
+        {} if mode.startswith("nearest") else draw(st.fixed_dictionaries({}, optional={"align_corners": booleans}))
+    )
     return {"mode": mode, **target, **corners}, draw(maps())
 
 

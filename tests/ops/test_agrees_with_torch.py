@@ -178,10 +178,7 @@ def _defaults(module: type[nn.Module], *ours: str) -> dict[str, Any]:
     pairs = {"stride", "padding", "dilation", "output_padding"}
     signature = inspect.signature(module).parameters
     defaults = {name: signature[name].default for name in ours}
-    return {
-        name: (value, value) if name in pairs and type(value) is int else value
-        for name, value in defaults.items()
-    }
+    return {name: (value, value) if name in pairs and type(value) is int else value for name, value in defaults.items()}
 
 
 _conv = ("stride", "padding", "dilation", "groups", "bias")

@@ -1,0 +1,251 @@
+"""What passes do to a graph, where they must not, and how the pipeline watches over them."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import replace
+
+import pytest
+
+import cnngraph
+from cnngraph.analysis import shape_at
+from cnngraph.graph import Graph, TensorShape
+from cnngraph.ops import OPS
+from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
+from cnngraph.ops.fused import BatchNormAct
+from cnngraph.passes import PASSES, run_passes
+from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+
+ACTIVATIONS = sorted(op.kind for op in FUSED_WITH_BATCH_NORM)
+OTHERS = ["prelu", "selu", "softmax", "identity", "dropout", "batch_norm", "global_avg_pool2d"]
+
+
+def graph_of(body: str, input: str = "[4, 8, 8]") -> Graph:
+    nodes = textwrap.indent(textwrap.dedent(body).strip(), "  ")
+    report = cnngraph.check(f"cnngraph: 1\nname: net\ninput: {input}\ngraph:\n{nodes}\n")
+    assert report.ok, "\n".join(map(str, report.diagnostics))
+    assert report.graph is not None
+    return report.graph
+
+
+def fuse(body: str, input: str = "[4, 8, 8]") -> Graph:
+    graph = fuse_batch_norm_act(graph_of(body, input))
+    graph.verify()
+    return graph
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [node.op.kind for node in graph.nodes]
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize("input", ["[4, 8, 8]", "[16]"])
+def test_batch_norm_and_its_activation_become_one(kind: str, input: str) -> None:
+    graph = fuse(f"- batch_norm: {{name: bn, eps: 0.5}}\n- {kind}: {{name: act}}\n- dropout", input)
+    first, second = graph.nodes
+    assert isinstance(first.op, BatchNormAct)
+    assert first.op.batch_norm == OPS["batch_norm"](eps=0.5)
+    assert first.op.activation == OPS[kind]()
+    assert (first.path, first.inputs) == ("act", ("input",))
+    assert [part.path for part in first.parts] == ["bn", "act"]
+    assert second.inputs == ("act",)
+
+
+def test_the_list_of_activations_holds_the_usual_ones() -> None:
+    assert {"relu", "relu6", "silu", "gelu", "leaky_relu", "hardswish"} <= set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_no_other_reader_is_fused(kind: str) -> None:
+    body = f"- batch_norm\n- {kind}\n- relu"
+    expected = ["batch_norm", kind, "relu"]
+    if kind == "batch_norm":
+        expected[1:] = ["batch_norm_act"]
+    assert kinds(fuse(body)) == expected
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "group_norm: 2", "conv2d: [4, 1]", "relu"])
+def test_only_batch_norm_is_fused(norm: str) -> None:
+    if norm.startswith("conv2d"):
+        norm = "conv2d: {out_channels: 4, kernel_size: 1}"
+    assert "batch_norm_act" not in kinds(fuse(f"- {norm}\n- relu"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("- batch_norm\n- residual: {body: relu}", id="the shortcut of a residual reads it too"),
+        pytest.param("- batch_norm: {name: bn}\n- relu\n- concat: {with: bn}", id="a concat reads it later"),
+        pytest.param("- batch_norm: {name: bn}\n- relu\n- tanh\n- add: bn", id="an add reads it later"),
+        pytest.param("- batch_norm\n- parallel: {left: relu, right: tanh}", id="two branches read it"),
+        pytest.param(
+            "- batch_norm\n- parallel: {left: relu, right: relu}",
+            id="two branches of one kind read it",
+        ),
+        pytest.param("- batch_norm\n- dense: {layers: 1, body: relu}", id="the concat of a dense reads it"),
+        pytest.param("- batch_norm\n- aux: {name: side, body: relu}\n- tanh", id="a side head reads it too"),
+        pytest.param("- relu\n- batch_norm", id="it is the result"),
+        pytest.param(
+            "- batch_norm\n- aux: {name: side, body: relu}",
+            id="it is the result, and a side head reads it",
+        ),
+        pytest.param("- aux: {name: side, body: [relu, batch_norm]}\n- relu", id="a side head results in it"),
+    ],
+)
+def test_a_batch_norm_that_others_read_stays(body: str) -> None:
+    before = graph_of(body)
+    after = fuse_batch_norm_act(before)
+    assert after.nodes == before.nodes
+
+
+def test_a_side_heads_result_that_is_read_inside_of_it_stays() -> None:
+    """No spec can say this, but a pass may leave such a graph behind."""
+    before = graph_of("- aux: {name: side, body: [batch_norm, relu]}\n- relu")
+    before = replace(before, aux={"side": "side.0"})
+    assert fuse_batch_norm_act(before).nodes == before.nodes
+
+
+def test_inside_side_heads_residuals_and_repeats_too() -> None:
+    graph = fuse("""
+        - aux: {name: side, body: [batch_norm, relu]}
+        - repeat:
+            name: layer
+            times: 3
+            body:
+              residual: {body: [batch_norm, relu, batch_norm]}
+        - batch_norm
+        - silu
+    """)
+    fused = [node for node in graph.nodes if isinstance(node.op, BatchNormAct)]
+    assert [node.path for node in fused] == [
+        "side.1", "layer.0.1", "layer.1.1", "layer.2.1", "3",
+    ]  # fmt: skip
+    assert [node.aux for node in fused] == ["side", "", "", "", ""]
+    assert [[copy.index for copy in node.copies] for node in fused] == [[], [0], [1], [2], []]
+
+
+def test_names_can_still_be_referred_to() -> None:
+    """Readers go by the activation's name, and what a block results in is where it was."""
+    body = """
+        - sequential: {name: stem, body: [batch_norm, relu: {name: act}]}
+        - tanh
+        - concat: {with: [stem, stem.act]}
+    """
+    before, after = graph_of(body), fuse(body)
+    assert after.by_path["2"].inputs == ("1", "stem.act", "stem.act")
+    assert after.scopes["stem"].output in after.by_path
+    for node in after.nodes:
+        assert node.shape == before.by_path[node.path].shape
+        assert node.origin == before.by_path[node.path].origin
+    assert shape_at(after, "stem") == shape_at(after, "stem.act") == (4, 8, 8)
+    assert (after.output, after.aux) == (before.output, before.aux)
+
+
+def test_costs_are_those_of_the_parts() -> None:
+    before, after = (f("- batch_norm\n- relu") for f in (graph_of, fuse))
+    norm, (fused,) = before.nodes[0], after.nodes
+    assert fused.op.parameters(after.input) == norm.op.parameters(before.input)
+    assert fused.op.buffers(after.input) == norm.op.buffers(before.input)
+
+
+def test_fusing_twice_changes_nothing_more() -> None:
+    once = fuse("- batch_norm\n- relu\n- batch_norm\n- tanh\n- relu")
+    assert kinds(once) == ["batch_norm_act", "batch_norm_act", "relu"]
+    assert fuse_batch_norm_act(once).nodes == once.nodes
+
+
+# --- the pipeline -------------------------------------------------------------------------------
+
+
+def keep(graph: Graph) -> Graph:
+    return graph
+
+
+def drop_the_last(graph: Graph) -> Graph:
+    return graph.with_nodes(list(graph.nodes[:-1]))
+
+
+def stretch(graph: Graph) -> Graph:
+    first, *rest = graph.nodes
+    return graph.with_nodes([replace(first, shape=TensorShape((1,))), *rest])
+
+
+def flatten_nothing(graph: Graph) -> Graph:
+    """Leaves a linear layer that reads a map: its rule refuses to answer at all."""
+    *rest, last = graph.nodes
+    return graph.with_nodes([*rest, replace(last, inputs=("input",))])
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        (
+            [drop_the_last],
+            "the pass drop_the_last left a graph that contradicts itself: "
+            "the output 3 is never defined (passes before it: none)",
+        ),
+        (
+            [keep, fuse_batch_norm_act, stretch, drop_the_last],
+            "the pass stretch left a graph that contradicts itself: 1 is 1, its rule says 4x8x8 "
+            "(passes before it: keep, fuse_batch_norm_act)",
+        ),
+        (
+            [keep, flatten_nothing],
+            "the pass flatten_nothing left a graph that contradicts itself: 3 cannot be computed: "
+            "linear needs a flat vector, but its input is a map of 4x8x8 (passes before it: keep)",
+        ),
+    ],
+)
+def test_a_faulty_pass_is_named_with_those_before_it(passes: list, message: str) -> None:
+    graph = graph_of("- batch_norm\n- relu\n- flatten\n- linear: 2")
+    with pytest.raises(cnngraph.CnngraphError) as caught:
+        run_passes(graph, passes)
+    assert str(caught.value) == message
+
+
+def test_a_graph_that_is_wrong_from_the_start_is_no_passes_fault() -> None:
+    with pytest.raises(AssertionError, match="the output 1 is never defined"):
+        run_passes(drop_the_last(graph_of("- batch_norm\n- relu")), [keep])
+
+
+def test_the_observer_sees_the_graph_after_every_stage() -> None:
+    graph = graph_of("- batch_norm\n- relu")
+    seen: list[tuple[str, Graph]] = []
+    result, _ = run_passes(graph, [keep, fuse_batch_norm_act, keep], lambda name, after: seen.append((name, after)))
+    assert [name for name, _ in seen] == ["elaborate", "keep", "fuse_batch_norm_act", "keep"]
+    assert [len(after.nodes) for _, after in seen] == [2, 2, 1, 1]
+    assert seen[0][1] is graph
+    assert seen[-1][1] is result
+
+
+def test_the_observer_does_not_see_what_a_faulty_pass_left() -> None:
+    seen: list[str] = []
+    with pytest.raises(cnngraph.CnngraphError):
+        run_passes(
+            graph_of("- batch_norm\n- relu"),
+            [keep, drop_the_last, keep],
+            lambda name, _: seen.append(name),
+        )
+    assert seen == ["elaborate", "keep"]
+
+
+def test_results_count_the_nodes_a_pass_made() -> None:
+    graph = graph_of("- batch_norm\n- relu\n- tanh\n- batch_norm\n- relu")
+    _, results = run_passes(graph, [keep, fuse_batch_norm_act, fuse_batch_norm_act])
+    assert [(r.name, r.rewrites, r.nodes) for r in results] == [
+        ("keep", 0, 5), ("fuse_batch_norm_act", 2, 3), ("fuse_batch_norm_act", 0, 3),
+    ]  # fmt: skip
+    assert all(result.seconds >= 0 for result in results)
+
+
+def test_compile_shows_the_same_stages() -> None:
+    text = "cnngraph: 1\nname: n\ninput: [4, 8, 8]\ngraph:\n  - batch_norm\n  - relu\n"
+    for backend, stages in {
+        "eager": ["elaborate"],
+        "fused": ["elaborate", *(function.__name__ for function in PASSES)],
+    }.items():
+        seen: list[str] = []
+        network = cnngraph.compile(text, backend=backend, observe=lambda name, _, seen=seen: seen.append(name))
+        assert seen == stages
+        assert [result.name for result in network.meta["cnngraph"].passes] == stages[1:]
+        assert len(network.meta["cnngraph"].graph.nodes) == 2
