@@ -20,20 +20,22 @@ class _RawMarker:
 RAW = _RawMarker()
 
 
-def _raw(schema: dict[str, Any]) -> Any:
-    return Annotated[Any, RAW, WithJsonSchema(schema)]
-
-
 BODY_SCHEMA = {"$ref": "#/$defs/body"}
-Body = _raw(BODY_SCHEMA)
-Branches = _raw(
-    {
-        "anyOf": [
-            {"type": "array", "items": BODY_SCHEMA, "minItems": 1},
-            {"type": "object", "additionalProperties": BODY_SCHEMA, "minProperties": 1},
-        ]
-    }
-)
+_BRANCHES_SCHEMA = {
+    "anyOf": [
+        {"type": "array", "items": BODY_SCHEMA, "minItems": 1},
+        {"type": "object", "additionalProperties": BODY_SCHEMA, "minProperties": 1},
+    ]
+}
+_BLOCKS_SCHEMA = {"type": "object", "additionalProperties": {"$ref": "#/$defs/BlockDefinition"}}
+
+Body = Annotated[Any, RAW, WithJsonSchema(BODY_SCHEMA)]
+Branches = Annotated[Any, RAW, WithJsonSchema(_BRANCHES_SCHEMA)]
+Shortcut = Annotated[Any, RAW, WithJsonSchema({"anyOf": [{"enum": ["identity", "project"]}, BODY_SCHEMA]})]
+Items = Annotated[Any, RAW, WithJsonSchema({"type": "array"})]
+Parameters = Annotated[Any, RAW, WithJsonSchema({"type": "object"})]
+Blocks = Annotated[Any, RAW, WithJsonSchema(_BLOCKS_SCHEMA)]
+Shape = Annotated[Any, RAW, WithJsonSchema({"type": "array", "minItems": 1, "maxItems": 3})]
 
 
 def _identifier(value: Any) -> str:
@@ -103,7 +105,7 @@ class Residual(Composite):
     kind = "residual"
 
     body: Body
-    shortcut: _raw({"anyOf": [{"enum": ["identity", "project"]}, BODY_SCHEMA]}) = None
+    shortcut: Shortcut = None
     scale: float = 1.0
 
 
@@ -125,7 +127,7 @@ class Repeat(Composite):
     main = None
 
     times: Annotated[int, Field(ge=0)] | None = None
-    over: _raw({"type": "array"}) = None
+    over: Items = None
     item: Identifiers | None = Field(default=None, alias="as")
     index: Identifier = "i"
     body: Body
@@ -174,7 +176,7 @@ COMPOSITES: dict[str, type[Composite]] = {
 class BlockDefinition(_Model):
     """A block: a function from parameters to nodes."""
 
-    params: _raw({"type": "object"}) = None
+    params: Parameters = None
     body: Body
 
 
@@ -204,8 +206,8 @@ class Document(_Model):
     description: str | None = None
     extends: str | None = None
     imports: tuple[str, ...] = ()
-    input: _raw({"type": "array", "minItems": 1, "maxItems": 3}) = None
-    params: _raw({"type": "object"}) = None
-    blocks: _raw({"type": "object", "additionalProperties": {"$ref": "#/$defs/BlockDefinition"}}) = None
+    input: Shape = None
+    params: Parameters = None
+    blocks: Blocks = None
     graph: Body = None
     expect: Expect | None = None

@@ -54,12 +54,12 @@ class Located:
         """The position of the value that `location` leads to, as far as it can be followed."""
         here = self
         for step in location:
-            if (isinstance(here.value, dict) and step in here.value) or (
-                isinstance(here.value, list) and isinstance(step, int) and step < len(here.value)
-            ):
-                here = here.value[step]
-            else:
+            items = here.value
+            found = isinstance(items, dict) and step in items
+            found = found or (isinstance(items, list) and isinstance(step, int) and step < len(items))
+            if not found:
                 break
+            here = items[step]
         return here.position
 
 

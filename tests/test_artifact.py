@@ -184,7 +184,9 @@ def test_files_of_another_kind_or_format(tmp_path: Path, saved: bytes) -> None:
     assert refusal(whole["state_dict"]) == "other.pt is a PyTorch file, but not a network compiled by cnngraph"
     assert refusal({key: whole[key] for key in whole if key != "params"}) == "other.pt is damaged: it has no `params`"
     assert refusal({**whole, "main": "elsewhere.yaml"}) == "other.pt is damaged: it does not hold its spec"
-    assert "the weights" in refusal({**whole, "state_dict": {}}) or "weights do not fit" in refusal({**whole, "state_dict": {}})
+    assert "the weights" in refusal({**whole, "state_dict": {}}) or "weights do not fit" in refusal(
+        {**whole, "state_dict": {}}
+    )
     assert "there is no backend `tpu`" in refusal({**whole, "backend": "tpu"})
     text = whole["files"]["spec.yaml"].replace("flatten", "flatten_of_a_plugin")
     assert "other.pt/spec.yaml:11:5" in refusal({**whole, "files": {"spec.yaml": text}})

@@ -192,5 +192,5 @@ def test_a_warning_only_where_names_and_numbers_are_mixed() -> None:
 
 
 def test_one_mistake_silences_what_follows_from_it() -> None:
-    text = "cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n  - conv2d: {out_channels: 4, kernel_size: 9}\n  - linear: ${in_channels}\n  - relu: {slope: 1}\n"  # noqa: E501
+    text = "cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n  - conv2d: {out_channels: 4, kernel_size: 9}\n  - linear: ${in_channels}\n  - relu: {slope: 1}\n"
     assert [d.code for d in cnngraph.check(text).diagnostics] == ["E202", "E101"]

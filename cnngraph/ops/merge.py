@@ -65,7 +65,7 @@ class Multiply(Op):
                 help="a gate needs as many channels as what it scales; "
                 "end it with `global_avg_pool2d` and 1x1 convolutions",
             )
-        return TensorShape(map(max, *inputs) if len(inputs) > 1 else inputs[0])
+        return TensorShape(map(max, zip(*inputs, strict=True)))
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         return reduce(lambda a, b: graph.call_function(operator.mul, (a, b)), inputs)
