@@ -47,6 +47,7 @@ def extension():
 
     cuda = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
     cuda = cuda or os.environ.get("FORCE_CUDA") == "1"
+    cuda = cuda and any(SOURCES.rglob("*.cu"))
     sources = sorted(
         str(path)
         for path in SOURCES.rglob("*.c*")

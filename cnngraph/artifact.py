@@ -146,7 +146,7 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(name, item) for key, item in value.items()}
     raise CnngraphError(
-        f"cannot save this network: its param `{name}` holds a {type(value).__name__}, which no spec can spell"
+        f"cannot save this network: its param `{name}` holds a value of type {type(value).__name__}, which no spec can spell"
     )
 
 

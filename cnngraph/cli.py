@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,12 +34,12 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
 
 
-class BackendName(str, Enum):
+class BackendName(StrEnum):
     """The names of `compiler.BACKENDS`, which cannot be imported here: it needs torch."""
 
     FUSED = "fused"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from types import FunctionType
 
 from torch import fx, nn
 
@@ -31,6 +32,7 @@ def lower(graph: Graph) -> fx.GraphModule:
     if heads:
         result = network.call_function(with_aux, (result, heads))
     network.output(result)
+    _keep_calls(network)
     return fx.GraphModule(root, network, class_name=_class_name(graph.name))
 
 
@@ -73,11 +75,19 @@ def _side_head(
     inner = {path: head.placeholder(f"x{index or ''}") for index, path in enumerate(outside)}
     _emit(nodes, head, inner, prefix=f"{aux}.")
     head.output(inner[graph.aux[aux]])
+    _keep_calls(head)
     module = fx.GraphModule(root.get_submodule(aux), head, class_name=_class_name(aux))
     parent, _, name = aux.rpartition(".")
     root.get_submodule(parent).add_module(name, module)
     inputs = [values[path] for path in outside]
     return network.call_function(in_training, (network.get_attr(aux), *inputs))
+
+
+def _keep_calls(graph: fx.Graph) -> None:
+    """Unpickling traces the generated code anew: Python functions must stay calls then, not be traced into."""
+    for node in graph.nodes:
+        if isinstance(node.target, FunctionType) and node.target.__module__.partition(".")[0] != "torch":
+            node.meta["is_wrapped"] = True
 
 
 def _variable(path: str) -> str:

@@ -210,7 +210,7 @@ def _or_expression(schema: Schema) -> Schema:
     if "$ref" in schema and len(schema) == 1:
         return schema
     notes = {key: schema[key] for key in ("description", "default") if key in schema}
-    kinds = schema["anyOf"] if "anyOf" in schema else [schema]
+    kinds = schema.get("anyOf", [schema])
     forms = []
     for kind in kinds:
         form = {key: item for key, item in kind.items() if key not in notes}

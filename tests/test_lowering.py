@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -21,6 +21,15 @@ from torch.utils.checkpoint import checkpoint
 import cnngraph
 from cnngraph.compiler import BACKENDS
 from cnngraph.nn import batch_norm_act
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The networks are tiny: threads would only wait for each other, more so with several workers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 BODIES = {
     "repeat": """
@@ -66,16 +75,17 @@ BODIES = {
             name: layer
             times: 2
             body:
-              - residual:
-                  name: ~
-                  body:
-                    - conv2d: {name: conv1, out_channels: 6, kernel_size: 3, stride: "${2 - i}", padding: 1}
-                    - batch_norm: {name: bn1}
-                    - gelu
-                    - conv2d: {name: conv2, out_channels: 6, kernel_size: 3, padding: 1}
-                    - batch_norm: {name: bn2}
-                  shortcut: project
-              - relu
+              sequential:
+                - residual:
+                    name: ~
+                    body:
+                      - conv2d: {name: conv1, out_channels: 6, kernel_size: 3, stride: "${2 - i}", padding: 1}
+                      - batch_norm: {name: bn1}
+                      - gelu
+                      - conv2d: {name: conv2, out_channels: 6, kernel_size: 3, padding: 1}
+                      - batch_norm: {name: bn2}
+                    shortcut: project
+                - relu
     """,
     "aux": """
         - conv2d: {name: stem, out_channels: 4, kernel_size: 3}
@@ -84,7 +94,7 @@ BODIES = {
         - aux:
             name: side
             body:
-              - conv2d: {name: conv, out_channels: 3, kernel_size: 1}
+              - conv2d: {name: conv, out_channels: 3, kernel_size: 1, bias: false}
               - batch_norm: {name: bn}
               - leaky_relu
               - concat: {with: stem}
@@ -154,7 +164,7 @@ def step(network: nn.Module, x: Tensor, run: Callable[..., object] | None = None
     """Forward and backward: results, gradients of everything that has one, and buffers."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     network.zero_grad(set_to_none=True)
-    result = (run or network)(x)
+    result = (network if run is None else run)(x)
     total(result).backward()
     assert x.grad is not None
     named = {"logits": result} if isinstance(result, Tensor) else result
@@ -204,15 +214,14 @@ def test_modules_sit_at_the_specs_paths(backend: str) -> None:
         "layer.0.downsample": "Module",
         "layer.0.downsample.0": "Conv2d",
         "layer.0.downsample.1": "BatchNorm2d",
-        "layer.0.1": "ReLU",
-    } | {
+        "layer.0.6": "ReLU",
         "layer.1": "Module",
         "layer.1.conv1": "Conv2d",
         "layer.1.bn1": "BatchNorm2d",
         "layer.1.2": "GELU",
         "layer.1.conv2": "Conv2d",
         "layer.1.bn2": "BatchNorm2d",
-        "layer.1.1": "ReLU",
+        "layer.1.5": "ReLU",
     }
 
 
@@ -308,9 +317,9 @@ def test_the_gradient_of_a_side_head_reaches_it_and_what_it_reads(backend: str) 
     reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {
         "stem.weight", "stem.bias", "bn.weight", "bn.bias",
-        "side.conv.weight", "side.conv.bias", "side.bn.weight", "side.bn.bias",
+        "side.conv.weight", "side.bn.weight", "side.bn.bias",
         "side.fc.weight", "side.fc.bias",
-    } - ({"side.conv.bias"} if network.side.conv.bias.grad.abs().max() < 1e-12 else set())  # fmt: skip
+    }  # fmt: skip
 
 
 @every_backend
@@ -348,6 +357,7 @@ def test_several_steps_of_training_equal_eagers(name: str) -> None:
     assert_same(step(fused.eval(), batch()), step(eager.eval(), batch()))
 
 
+# No bias before a batch norm: its gradient is zero, so that only rounding would be compared.
 VARIED = """
     - conv2d: {name: stem, out_channels: 8, kernel_size: 3, padding: 1, bias: false}
     - batch_norm: {name: bn0}
@@ -355,24 +365,31 @@ VARIED = """
     - residual:
         name: block
         body:
-          - conv2d: {name: conv, out_channels: 8, kernel_size: 3, padding: 1}
+          - conv2d: {name: conv, out_channels: 8, kernel_size: 3, padding: 1, bias: false}
           - batch_norm: {name: bn}
           - silu
     - parallel:
         name: mixed
         branches:
-          a: [conv2d: {name: conv, out_channels: 4, kernel_size: 1}, batch_norm: {name: bn}, hardswish]
+          a:
+            - conv2d: {name: conv, out_channels: 4, kernel_size: 1, bias: false}
+            - batch_norm: {name: bn}
+            - hardswish
           b: [max_pool2d: {kernel_size: 3, stride: 1, padding: 1}, batch_norm: {name: bn}, {leaky_relu: 0.1}]
     - dense:
         name: dense
         layers: 2
-        body: [batch_norm: {name: "bn${i}"}, gelu, conv2d: {name: "conv${i}", out_channels: 4, kernel_size: 1}]
+        body:
+          - batch_norm: {name: "bn${i}"}
+          - gelu
+          - conv2d: {name: "conv${i}", out_channels: 4, kernel_size: 1, bias: false}
     - global_avg_pool2d
     - flatten
-    - linear: {name: fc, out_features: 6}
+    - linear: {name: fc, out_features: 6, bias: false}
     - batch_norm: {name: bn1d}
     - sigmoid
-"""  # fmt: skip
+    - linear: {name: out, out_features: 3}
+"""
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 every_format = pytest.mark.parametrize("memory_format", FORMATS)
@@ -476,6 +493,8 @@ def test_copies_are_independent_and_equal(name: str, how: str) -> None:
     assert_same(step(twin, batch()), expected)
     assert_same(dict(network.state_dict()), untouched)
     assert_same(step(network, batch()), expected)
+    assert_same(step(twin.eval(), batch()), step(network.eval(), batch()))
+    assert_same(step(COPIES[how](twin).train(), batch()), step(network.train(), batch()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -608,8 +627,6 @@ def test_sync_batch_norm_keeps_the_meaning(name: str) -> None:
 def test_checkpointing_a_submodule_and_the_whole(backend: str) -> None:
     network = compiled(BODIES["aux"], backend)
     expected = step(copy.deepcopy(network), batch())
-    whole = step(copy.deepcopy(network), batch(), None)
-    assert_same(whole, expected)
     head = network.side
     plain = head.forward
     head.forward = lambda *inputs: checkpoint(plain, *inputs, use_reentrant=False)

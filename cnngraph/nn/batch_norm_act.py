@@ -6,6 +6,7 @@ Whatever the operator cannot stand for exactly runs as activation(batch_norm(inp
 """
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,27 +48,28 @@ def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) 
         or _is_watched(batch_norm)
         or _is_watched(activation)
         or _has_any_global_hook()
-        or not kernel_runs(input, batch_norm.weight, batch_norm.running_mean)
+        or not kernel_runs(input, batch_norm.weight, batch_norm.running_mean)  # pyright: ignore
         or input.numel() == 0
     ):
         kernels.warn_if_unavailable()
         return activation(batch_norm(input))
 
-    batch_norm._check_input_dim(input)
-    training, mean, var = batch_norm.training, batch_norm.running_mean, batch_norm.running_var
+    norm = cast(Any, batch_norm)  # one of _BATCH_NORMS
+    norm._check_input_dim(input)
+    training, mean, var = norm.training, norm.running_mean, norm.running_var
     fixed = not training and mean is not None
     name, arguments = lower(activation)
     output, batch_mean, batch_var = torch.ops.cnngraph.batch_norm_act(
         input,
-        batch_norm.weight,
-        batch_norm.bias,
+        norm.weight,
+        norm.bias,
         mean if fixed else None,
         var if fixed else None,
-        batch_norm.eps,
+        norm.eps,
         name,
         arguments,
     )
-    if training and batch_norm.track_running_stats:
+    if training and norm.track_running_stats:
         _update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
     return output
 
@@ -83,9 +85,7 @@ def _is_watched(module: nn.Module) -> bool:
     )
 
 
-def _update_running_statistics(
-    batch_norm: nn.Module, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int
-) -> None:
+def _update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:
     batches = batch_norm.num_batches_tracked
     if batches is not None:
         batches.add_(1)

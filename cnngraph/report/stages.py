@@ -79,10 +79,13 @@ def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
     scope = graph.scopes.get(path)
     copies = [copy.times for node in nodes for copy in node.copies if copy.repeat == path]
     kind = scope.kind if scope else nodes[-1].op.kind
+    shape = scope.shape if scope else nodes[-1].shape
+    if path in graph.aux:
+        shape = graph.shape_of(graph.aux[path])  # the head's own result, not the value that passes by
     return Stage(
         path=path,
         kind=_repeated_kind(graph, path, nodes) if kind == "repeat" else kind,
-        shape=scope.shape if scope else nodes[-1].shape,
+        shape=shape,
         cost=sum((node_cost(graph, node) for node in nodes), Cost()),
         copies=copies[0] if copies else 1,
         aux=path in graph.aux,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +30,8 @@ def console(stderr: bool = False) -> Console:
     """A console on stdout or stderr as it is now."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    colours = None if os.environ.get("NO_COLOR") else "auto"
+    made = Console(stderr=stderr, color_system=colours, highlight=False, emoji=False, markup=False)
     made.width = max(made.width, NARROWEST) if made.is_terminal else WIDE
     return made
 

@@ -148,10 +148,9 @@ def _(draw: DrawFn) -> Case:
             st.fixed_dictionaries({"size": pair(whole(1, 20))}),
         )
     )
-    corners = (
-        {} if mode.startswith("nearest") else draw(st.fixed_dictionaries({}, optional={"align_corners": booleans}))
-    )
-    return {"mode": mode, **target, **corners}, draw(maps())
+    if mode in ("bilinear", "bicubic"):
+        target |= draw(st.fixed_dictionaries({}, optional={"align_corners": booleans}))
+    return {"mode": mode, **target}, draw(maps())
 
 
 @composite("pixel_shuffle")
@@ -174,7 +173,9 @@ def _(draw: DrawFn) -> Case:
 
 SETTINGS |= {
     "max_pool2d": cases(maps(), **window, dilation=pair(whole(1, 3))),
-    "avg_pool2d": cases(maps(), **window, count_include_pad=booleans, divisor_override=st.one_of(st.none(), whole(1, 5))),
+    "avg_pool2d": cases(
+        maps(), **window, count_include_pad=booleans, divisor_override=st.one_of(st.none(), whole(1, 5))
+    ),
     "adaptive_avg_pool2d": cases(maps(), output_size_=output_size),
     "adaptive_max_pool2d": cases(maps(), output_size_=output_size),
     "global_avg_pool2d": cases(maps()),
@@ -200,7 +201,10 @@ SETTINGS |= {
     "gelu": cases(any_shape, approximate=st.sampled_from(["none", "tanh"])),
     "softplus": cases(any_shape, beta=positive, threshold=numbers),
     **dict.fromkeys(
-        ["relu", "relu6", "selu", "silu", "mish", "sigmoid", "tanh", "hardswish", "hardsigmoid", "softmax", "log_softmax"],
+        [
+            "relu", "relu6", "selu", "silu", "mish", "sigmoid", "tanh", "hardswish", "hardsigmoid",
+            "softmax", "log_softmax",
+        ],
         cases(any_shape),
     ),
 }  # fmt: skip

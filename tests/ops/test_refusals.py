@@ -15,6 +15,18 @@ from cnngraph.ops.merge import Add, Concat, Multiply
 
 FLAT, MAP = TensorShape((4,)), TensorShape((4, 8, 8))
 
+PAIR = "must be a whole number of at least 1 or a list of two, [height, width]"
+PADDING = "must be a whole number of at least 0 or a list of two, [height, width]"
+OUTPUT_SIZE = f"{PAIR}, in which null keeps the input's"
+
+REQUIRED = {
+    "avg_pool2d": {"kernel_size": 1},
+    "conv2d": {"out_channels": 1, "kernel_size": 1},
+    "linear": {"out_features": 1},
+    "max_pool2d": {"kernel_size": 1},
+    "normalize": {"mean": (0.0, 0.0)},
+}
+
 ON_MAPS_ONLY = [
     ("instance_norm", {}),
     ("local_response_norm", {"size": 5}),
@@ -103,14 +115,14 @@ def test_merges() -> None:
         ("linear", "out_features", 3.0, None),
         ("linear", "out_features", 0, None),
         ("linear", "bias", 1, None),
-        ("conv2d", "kernel_size", "3", "must be a whole number of at least 1 or a list of two, [height, width]"),
-        ("conv2d", "kernel_size", True, "must be a whole number of at least 1 or a list of two, [height, width]"),
-        ("conv2d", "kernel_size", (3, 3, 3), "must be a whole number of at least 1 or a list of two, [height, width]"),
-        ("max_pool2d", "kernel_size", 0, "must be a whole number of at least 1 or a list of two, [height, width]"),
-        ("max_pool2d", "padding", -1, "must be a whole number of at least 0 or a list of two, [height, width]"),
+        ("conv2d", "kernel_size", "3", PAIR),
+        ("conv2d", "kernel_size", True, PAIR),
+        ("conv2d", "kernel_size", (3, 3, 3), PAIR),
+        ("max_pool2d", "kernel_size", 0, PAIR),
+        ("max_pool2d", "padding", -1, PADDING),
         ("avg_pool2d", "divisor_override", 0, None),
-        ("adaptive_avg_pool2d", "output_size", None, "must be a whole number of at least 1 or a list of two, [height, width], in which null keeps the input's"),
-        ("adaptive_max_pool2d", "output_size", (True, 1), "must be a whole number of at least 1 or a list of two, [height, width], in which null keeps the input's"),
+        ("adaptive_avg_pool2d", "output_size", None, OUTPUT_SIZE),
+        ("adaptive_max_pool2d", "output_size", (True, 1), OUTPUT_SIZE),
         ("pad", "padding", (1, 1), "must be a whole number or a list of four, [left, right, top, bottom]"),
         ("upsample", "scale_factor", 0, "must be a number greater than 0 or a list of two, [height, width]"),
         ("upsample", "mode", "cubic", None),
@@ -124,12 +136,11 @@ def test_merges() -> None:
         ("scale", "factor", 10**400, "must be a finite number"),
         ("normalize", "std", (1.0, 0.0), "must be a number greater than 0"),
     ],
-)  # fmt: skip
+    ids=lambda value: str(value)[:20],
+)
 def test_wrong_settings_are_refused_in_one_sentence(kind: str, field: str, value, sentence: str | None) -> None:
-    given = {"conv2d": {"out_channels": 1, "kernel_size": 1}, "max_pool2d": {"kernel_size": 1},
-             "avg_pool2d": {"kernel_size": 1}, "normalize": {"mean": (0.0, 0.0)}}.get(kind, {})  # fmt: skip
     with pytest.raises(ValidationError) as raised:
-        OPS[kind].model_validate({**given, field: value})
+        OPS[kind].model_validate({**REQUIRED.get(kind, {}), field: value})
     (error,) = raised.value.errors()
     assert error["loc"][0] == field
     if sentence is not None:
