@@ -74,7 +74,9 @@ def cost_of(graph: Graph, path: str) -> Cost:
 
 
 def shape_at(graph: Graph, path: str) -> TensorShape | None:
-    """The shape of the value a node, composite or block results in; None where there is no such path."""
+    """The shape of what a node, composite, block or side head results in; None where there is no such path."""
+    if path in graph.aux:
+        return graph.shape_of(graph.aux[path])  # the head's own result, not the value that passes by
     if path in graph.scopes:
         return graph.scopes[path].shape
     if path == INPUT or path in graph.by_path:
@@ -89,7 +91,7 @@ def summarize(graph: Graph) -> Summary:
         groups.setdefault(node.path.partition(".")[0], []).append(node)
     stages = tuple(_stage(graph, path, nodes) for path, nodes in groups.items())
     total = _sum(stage.cost for stage in stages)
-    aux = sum(stage.cost.macs for stage in stages if stage.aux)
+    aux = sum(node_cost(graph, node).macs for node in graph.nodes if node.aux)
     return Summary(Cost(total.params, total.buffers, total.macs - aux), total.macs, stages)
 
 
@@ -99,7 +101,7 @@ def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
     return Stage(
         path=path,
         kind=scope.kind if scope else nodes[-1].op.kind,
-        shape=scope.shape if scope else nodes[-1].shape,
+        shape=shape_at(graph, path) or nodes[-1].shape,
         cost=_sum(node_cost(graph, node) for node in nodes),
         copies=copies[0] if copies else 1,
         aux=path in graph.aux,

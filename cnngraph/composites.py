@@ -1,4 +1,8 @@
-"""How each composite is walked: what its parts see, how they are named, and how their results are joined."""
+"""How each composite is walked: what its parts see, how they are named, and how their results are joined.
+
+Each function takes the place inside the composite and its path (None where it has no level of its own), and returns the
+value it is known by.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +196,7 @@ def _copies(
                 variables={**place.variables, arguments.index: index},
                 copies=(*place.copies, Copy(where, index, times)),
                 loops=(*place.loops, f"{arguments.index}={index}"),
-                counted=place.level if single else None,
+                counted=place.level if single and path else None,
             ),
         )
 
@@ -232,12 +236,14 @@ def side_head(walk: Walk, call: Call, arguments: Aux, place: Place, path: str | 
     if place.aux:
         walk.fail(place, "E107", f"a side head cannot hold another (`{place.aux}`)", call.position)
     assert path is not None
+    if path == "logits":
+        walk.fail(place, "E116", "`logits` is what training calls the network's main result", call.position)
     result = walk.body(arguments.body, replace(place, aux=path), value)
     if result.path is not None:
         if result == value:
             walk.fail(place, "E107", f"the side head `{path}` computes nothing", call.position)
         walk.aux[path] = result.path
-    return value
+    return result
 
 
 WALKS = {

@@ -508,7 +508,8 @@ class Walk:
         else:
             inside, path = self.inner(call, place, value, own)
         result = WALKS[type(arguments)](self, call, arguments, inside, path, value)
-        return self.finish(call, path, result)
+        self.finish(call, path, result)
+        return value if isinstance(arguments, Aux) else result
 
     def warn_of_numbers(self) -> None:
         """Numbered names shift when a node is inserted; harmless only where all names are numbers."""
@@ -548,6 +549,8 @@ def _type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
 
     With `pairs`, a number's place also takes a list of numbers, as a kernel size does.
     """
+    if isinstance(value, dict):
+        return "must be a number, text or a list, not a mapping"
     if pairs and type(default) is int and isinstance(value, tuple):
         return next(filter(None, (_type_problem(default, item) for item in value)), None)
     if default is None or (isinstance(value, type(default)) and not isinstance(value, bool)):

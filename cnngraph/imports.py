@@ -70,7 +70,7 @@ def load_spec(path: Path, source: Source | None = None, read: Reader = read_sour
 class _Loader:
     def __init__(self, main: Path, read: Reader) -> None:
         self.main = main
-        self.reach = main.parent.parent
+        self.reach = (main.parent.parent, Path(os.path.realpath(main.parent)).parent)
         self.read = read
         self.files: dict[Path, Source] = {}
         self.libraries: dict[Path, Library] = {}
@@ -205,7 +205,8 @@ class _Loader:
 
     def _target(self, path: Path, name: str, where: Position, code: str) -> Path:
         target = Path(os.path.normpath(path.parent / name))
-        inside = all(os.path.commonpath([self.reach, p]) == str(self.reach) for p in (target, os.path.realpath(target)))
+        places = (target, Path(os.path.realpath(target)))
+        inside = all(place.is_relative_to(reach) for place, reach in zip(places, self.reach, strict=True))
         if Path(name).is_absolute() or not inside:
             raise fail(
                 code,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from cnngraph.graph import INPUT, Graph, Node, ShapeError, TensorShape
 
+if TYPE_CHECKING:
+    from cnngraph.ops.op import Op
+
 LARGEST = 1024
 """No larger input is tried."""
+MOST_EVALUATIONS = 1_000_000
+"""Shape rules evaluated at most; a network of very many nodes is tried at fewer sizes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class InputSizes:
     Attributes:
         range: the square sizes that were tried, first and last.
         valid: those that work, ascending.
-        stride: input pixels by which the last feature map that grows with the input grows by one; None if none grows.
+        stride: input pixels from one growth to the next of the last feature map that grows with the input; None if
+            none grows.
         failures: the sizes that do not work, and why.
     """
 
@@ -72,14 +79,22 @@ def input_sizes(graph: Graph) -> InputSizes | None:
     """Tries square inputs from 1x1 to twice the declared size; None for flat inputs."""
     if len(graph.input) != 3:
         return None
-    last = min(max(64, 2 * max(graph.input.spatial)), LARGEST)
+    affordable = max(64, MOST_EVALUATIONS // (len(graph.nodes) + 1))
+    last = min(max(64, 2 * max(graph.input.spatial)), LARGEST, affordable)
     sizes = range(1, last + 1)
     squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
     tables = {INPUT: _Table(tuple(range(last)), squares)}
+    known: dict[Hashable, _Table] = {}  # results by what they follow from: a repeat's copies are evaluated once
+    shared: dict[_Table, _Table] = {}
     failures = []
     failed: set[int] = set()
     for node in graph.nodes:
-        groups, combinations = _combine([tables[path] for path in node.inputs])
+        inputs = [tables[path] for path in node.inputs]
+        key = (_identity(node.op), graph.input_shapes(node), *map(id, inputs))
+        if key in known:  # it fails where the other did, which is told
+            tables[node.path] = known[key]
+            continue
+        groups, combinations = _combine(inputs)
         weights = node.op.parameters(*graph.input_shapes(node))
         outcomes = [_infer(node, inputs, weights) for inputs in combinations]
         wrong = {index: item for index, item in enumerate(outcomes) if isinstance(item, ShapeError)}
@@ -87,9 +102,19 @@ def input_sizes(graph: Graph) -> InputSizes | None:
         if fresh := [size for size in found if size not in failed]:
             failures.append(Failure(tuple(fresh), node.path, str(wrong[groups[fresh[0] - 1]])))
             failed.update(fresh)
-        tables[node.path] = _regroup(groups, outcomes)
+        table = _regroup(groups, outcomes)
+        known[key] = tables[node.path] = shared.setdefault(table, table)
     valid = tuple(size for size in sizes if size not in failed)
     return InputSizes((1, last), valid, _stride(graph, tables), tuple(failures))
+
+
+def _identity(op: Op) -> Hashable:
+    """What equal ops have in common. One that cannot be hashed (a plugin's fields may forbid it) equals no other."""
+    try:
+        hash(op)
+    except TypeError:
+        return id(op)
+    return op
 
 
 def _combine(
@@ -133,12 +158,9 @@ def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
     """Measured where the last map that grows with the input makes its last two steps."""
     path = graph.output
     while path != INPUT:
-        heights = [shape[1] if shape and len(shape) == 3 else None for shape in tables[path]]
-        steps = [
-            size
-            for size, (before, after) in enumerate(pairwise(heights), start=2)
-            if before and after and before < after
-        ]
+        shapes = enumerate(tables[path], start=1)
+        heights = [(size, shape[1]) for size, shape in shapes if shape and len(shape) == 3]
+        steps = [size for (_, before), (size, after) in pairwise(heights) if before < after]
         if len(steps) > 1:
             return steps[-1] - steps[-2]
         path = graph.by_path[path].inputs[0]

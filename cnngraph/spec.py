@@ -203,7 +203,6 @@ class Document(_Model):
     cnngraph: Literal[1]
     name: str | None = None
     source: str | None = None
-    description: str | None = None
     extends: str | None = None
     imports: tuple[str, ...] = ()
     input: Shape = None

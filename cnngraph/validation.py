@@ -92,9 +92,12 @@ def _explain(
         elif first in arguments and location not in seen:
             seen.add(location)
             message = f"`{'.'.join(map(str, location))}` {_expectation(item)}"
+            given = item["input"]
+            whole = item["type"] == "int_type" and isinstance(given, float) and given.is_integer()
+            notes = (("help", "`//` divides whole numbers into a whole number"),) if whole else ()
             if item["type"] != "extra_forbidden":
-                message += f", not {_given(item['input'])}"
-            report(Diagnostic("E103", message, arguments[str(first)].at(location[1:])))
+                message += f", not {_given(given)}"
+            report(Diagnostic("E103", message, arguments[str(first)].at(location[1:]), notes=notes))
         elif first is None:
             report(Diagnostic("E103", f"{what} {_expectation(item)}", position))
     if missing:

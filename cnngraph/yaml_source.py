@@ -69,13 +69,7 @@ def read_source(path: Path, name: str) -> Source:
         if not path.is_file():
             problem = "is a folder, not a file" if path.is_dir() else "does not exist"
             raise fail("E001", f"cannot read {name}: it {problem}")
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise fail(
-                "E004",
-                f"{name} has {size:,} bytes; a spec has at most {MAX_BYTES:,}",
-                notes=(("help", "say repeated parts with `repeat`, `dense` or a block"),),
-            )
+        _check_size(name, path.stat().st_size)
         return Source(name, path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise fail("E001", f"cannot read {name}: not UTF-8 text ({error.reason})") from None
@@ -83,8 +77,15 @@ def read_source(path: Path, name: str) -> Source:
         raise fail("E001", f"cannot read {name}: {error.strerror or error}") from None
 
 
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        notes = (("help", "say repeated parts with `repeat`, `dense` or a block"),)
+        raise fail("E004", f"{name} has {size:,} bytes; a spec has at most {MAX_BYTES:,}", notes=notes)
+
+
 def parse_yaml(source: Source) -> Located:
     """Parses one YAML document; raises `SpecError` with every duplicate key, or the first syntax error."""
+    _check_size(source.name, len(source.text))
     return _Builder(source).build()
 
 

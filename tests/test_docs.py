@@ -14,7 +14,7 @@ from conftest import ROOT
 import cnngraph
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_BLOCK = re.compile(r"(?:<!-- (?P<note>.*?) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"(?:<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 class Snippet(NamedTuple):
@@ -83,8 +83,8 @@ def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
 @pytest.mark.parametrize("snippet", snippets("python"), ids=ids)
 def test_python_runs(snippet: Snippet, monkeypatch, capsys) -> None:
     monkeypatch.chdir(ROOT)
-    names: dict[str, object] = {}
-    exec(compile(snippet.text, snippet.name, "exec"), names)
+    names: dict[str, object] = {"__name__": "snippet"}
+    exec(compile(snippet.text, snippet.name, "exec", dont_inherit=True), names)
     if "accuracy" in names:
         assert isinstance(names["accuracy"], float)
         assert names["accuracy"] >= 0.97
