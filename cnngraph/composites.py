@@ -238,9 +238,12 @@ def side_head(walk: Walk, call: Call, arguments: Aux, place: Place, path: str | 
     assert path is not None
     if path == "logits":
         walk.fail(place, "E116", "`logits` is what training calls the network's main result", call.position)
-    result = walk.body(arguments.body, replace(place, aux=path), value)
+    start = value
+    if arguments.origin is not None:
+        start = walk.lookup(arguments.origin, place, call.arguments["from"].position)
+    result = walk.body(arguments.body, replace(place, aux=path), start)
     if result.path is not None:
-        if result == value:
+        if result == start:
             walk.fail(place, "E107", f"the side head `{path}` computes nothing", call.position)
         walk.aux[path] = result.path
     return result

@@ -134,10 +134,14 @@ class Repeat(Composite):
 
 
 class Aux(Composite):
-    """A side head: the main value passes through; in training the network also returns the head's result, by its name."""
+    """A side head: the main value passes through; in training the network also returns the head's result, by its name.
+
+    It reads the value at its place, or an earlier one that `from` names.
+    """
 
     kind = "aux"
 
+    origin: str | None = Field(default=None, alias="from")
     body: Body
 
 

@@ -164,6 +164,19 @@ def test_side_heads_leave_the_main_value_alone() -> None:
     assert graph.by_path["2"].inputs == ("stem",)
 
 
+def test_side_heads_may_read_an_earlier_value() -> None:
+    body = """
+    - relu: {name: stem}
+    - max_pool2d: 4
+    - aux: {name: side, from: stem, body: [flatten, linear: {name: fc, out_features: 3}]}
+    - flatten
+    """
+    graph = graph_of(body)
+    assert graph.by_path["side.0"].inputs == ("stem",)
+    assert graph.by_path["side.0"].shape == (4 * 16 * 16,)
+    assert graph.by_path["3"].inputs == ("1",)
+
+
 def test_scopes_tell_what_composites_result_in() -> None:
     graph = graph_of("- gated: {name: g}\n- sequential: {name: s, body: [relu, flatten]}", BLOCKS)
     assert {path: str(scope.shape) for path, scope in graph.scopes.items()} == {

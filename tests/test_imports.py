@@ -80,7 +80,7 @@ def test_a_librarys_blocks_call_each_other_and_what_it_imports(write) -> None:
         ),
         "blocks/deep/inner.yaml": library("inner: {body: [relu, silu]}"),
     })  # fmt: skip
-    assert paths(report) == ["o.m.0=relu", "o.m.1=silu", "o.own.0=tanh"]
+    assert paths(report) == ["o.m.i.0=relu", "o.m.i.1=silu", "o.own.0=tanh"]
 
 
 def test_a_library_sees_its_own_blocks_and_not_those_of_its_importer(write) -> None:
@@ -158,7 +158,7 @@ def test_a_mistake_in_a_library_is_shown_there_with_the_call(write) -> None:
     })  # fmt: skip
     (diagnostic,) = report.diagnostics
     assert diagnostic.code == "E101"
-    assert str(diagnostic.position).endswith(os.path.join("blocks", "lib.yaml") + ":4:23")
+    assert str(diagnostic.position).endswith(os.path.join("blocks", "lib.yaml") + ":4:24")
     assert any(kind == "called" and "net.yaml:6:5" in text for kind, text in diagnostic.notes)
 
 
@@ -270,7 +270,7 @@ def test_files_above_the_folder_above_are_out_of_reach(
 ) -> None:
     code, text = KINDS[kind]
     (tmp_path / "secret.yaml").write_text("password: 123\n")
-    report = write({"deep/net.yaml": text.format(name).replace("../../", "../../", 1)})
+    report = write({"deep/net.yaml": text.format(name)})
     inside = (tmp_path / "specs" / "deep" / name).resolve().is_relative_to(tmp_path / "specs")
     assert not inside
     assert codes(report) == [code]
