@@ -445,7 +445,8 @@ class Walk:
         kind = next(iter(item.value), None) if isinstance(item.value, dict) else item.value
         if isinstance(kind, str):
             kind = self.resolve(Located(kind, item.position), place, value.shape)
-        return item if kind in COMPOSITES or kind in place.library.blocks else None
+        named = isinstance(kind, str) and (kind in COMPOSITES or kind in place.library.blocks)
+        return item if named else None
 
     def block_arguments(self, call: Call, block: Block, place: Place, value: Value) -> dict[str, Any]:
         """The variables a block's body sees: the network's params if it is in the same file, and its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -84,7 +84,7 @@ def input_sizes(graph: Graph) -> InputSizes | None:
     sizes = range(1, last + 1)
     squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
     tables = {INPUT: _Table(tuple(range(last)), squares)}
-    known: dict[Hashable, _Table] = {}  # results by what they follow from: a repeat's copies are evaluated once
+    known: dict[object, _Table] = {}  # results by what they follow from: a repeat's copies are evaluated once
     shared: dict[_Table, _Table] = {}
     failures = []
     failed: set[int] = set()
@@ -108,7 +108,7 @@ def input_sizes(graph: Graph) -> InputSizes | None:
     return InputSizes((1, last), valid, _stride(graph, tables), tuple(failures))
 
 
-def _identity(op: Op) -> Hashable:
+def _identity(op: Op) -> object:
     """What equal ops have in common. One that cannot be hashed (a plugin's fields may forbid it) equals no other."""
     try:
         hash(op)

@@ -52,12 +52,11 @@ class Located:
 
     def at(self, location: tuple[int | str, ...]) -> Position:
         """The position of the value that `location` leads to, as far as it can be followed."""
-        here = self
+        here: Any = self
         for step in location:
-            items = here.value
-            found = isinstance(items, dict) and step in items
-            found = found or (isinstance(items, list) and isinstance(step, int) and step < len(items))
-            if not found:
+            items: Any = here.value
+            within = range(len(items)) if isinstance(items, list) else items
+            if not isinstance(items, list | dict) or step not in within:
                 break
             here = items[step]
         return here.position

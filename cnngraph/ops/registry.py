@@ -42,14 +42,17 @@ def find_op(kind: str) -> type[Op] | None:
 
 
 def load_plugins() -> None:
-    """Imports the modules that installed packages name in the entry point group `cnngraph.ops`, once."""
+    """Imports the modules that installed packages name in the entry point group `cnngraph.ops`, once.
+
+    Raises `SpecError` where one cannot be loaded, each time it is asked for.
+    """
     global _loaded_plugins
     if _loaded_plugins:
         return
-    _loaded_plugins = True
     for plugin in entry_points(group=ENTRY_POINT_GROUP):
         try:
             plugin.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             origin = plugin.dist.name if plugin.dist else plugin.value
             raise fail("E115", f"the plugin `{plugin.name}` of {origin} cannot be loaded: {error}") from error
+    _loaded_plugins = True
