@@ -52,13 +52,14 @@ class Located:
 
     def at(self, location: tuple[int | str, ...]) -> Position:
         """The position of the value that `location` leads to, as far as it can be followed."""
-        here: Any = self
+        here = self
         for step in location:
-            items: Any = here.value
-            within = range(len(items)) if isinstance(items, list) else items
-            if not isinstance(items, list | dict) or step not in within:
+            if isinstance(here.value, dict) and step in here.value:
+                here = here.value[step]
+            elif isinstance(here.value, list) and isinstance(step, int) and step < len(here.value):
+                here = here.value[step]
+            else:
                 break
-            here = items[step]
         return here.position
 
 

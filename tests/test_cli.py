@@ -276,7 +276,10 @@ def test_an_unknown_op_is_wrong_usage() -> None:
 # --- usage, help, and the world outside ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("args", [["check"], ["compile"], ["nonsense"], ["check", LENET, "--nonsense"], ["compile", LENET, "--backend", "gpu"]])
+@pytest.mark.parametrize(
+    "args",
+    [["check"], ["compile"], ["nonsense"], ["check", LENET, "--nonsense"], ["compile", LENET, "--backend", "gpu"]],
+)
 def test_wrong_usage(args: list[str]) -> None:
     result = run(*args)
     assert result.exit_code == 2
@@ -335,9 +338,7 @@ def test_a_reader_that_goes_away_gets_no_complaint() -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_an_output_that_is_full_is_one_line() -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "cnngraph", "ops"], stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", "cnngraph", "ops"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: cannot read or write the output: No space left on device\n"
 
@@ -359,7 +360,9 @@ def on_terminal(*args: str, columns: int = 80, **environment: str) -> str:
     mother, child = pty.openpty()
     env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     env |= {"TERM": "xterm-256color", "COLUMNS": str(columns), **environment}
-    process = subprocess.Popen([sys.executable, "-m", "cnngraph", *args], stdin=child, stdout=child, stderr=child, env=env)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnngraph", *args], stdin=child, stdout=child, stderr=child, env=env
+    )
     os.close(child)
     collected = io.BytesIO()
     try:

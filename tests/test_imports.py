@@ -121,7 +121,7 @@ def test_blocks_of_the_file_see_the_networks_params_and_those_of_a_library_do_no
 
 def test_a_library_block_does_not_see_loop_variables_or_the_callers_parameters(write) -> None:
     unit = UNIT.format(params="", out='"${w + i}"')
-    outer = 'outer: {params: {w: 3}, body: [repeat: {times: 1, body: [unit]}]}'
+    outer = "outer: {params: {w: 3}, body: [repeat: {times: 1, body: [unit]}]}"
     report = write({
         "net.yaml": HEAD + "imports: [lib.yaml]\ngraph: [outer]\n", "lib.yaml": library(unit, outer),
     })  # fmt: skip
@@ -140,9 +140,7 @@ def test_arguments_are_evaluated_where_the_block_is_called(write) -> None:
 
 
 def test_defaults_of_a_block_see_its_earlier_parameters_and_the_shape(write) -> None:
-    unit = UNIT.format(
-        params='half: "${in_channels // 2}", width: "${half * 3}"', out='"${width + 1}"'
-    )
+    unit = UNIT.format(params='half: "${in_channels // 2}", width: "${half * 3}"', out='"${width + 1}"')
     report = write({
         "net.yaml": HEAD + "imports: [lib.yaml]\ngraph: [unit, unit: {half: 5}, unit: {width: 2}]\n",
         "lib.yaml": library(unit),
@@ -262,12 +260,8 @@ both_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @both_kinds
-@pytest.mark.parametrize(
-    "name", ["../../secret.yaml", "sub/../../../secret.yaml", "../../../../../../etc/secret.yaml"]
-)
-def test_files_above_the_folder_above_are_out_of_reach(
-    kind: str, name: str, write, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", ["../../secret.yaml", "sub/../../../secret.yaml", "../../../../../../etc/secret.yaml"])
+def test_files_above_the_folder_above_are_out_of_reach(kind: str, name: str, write, tmp_path: Path) -> None:
     code, text = KINDS[kind]
     (tmp_path / "secret.yaml").write_text("password: 123\n")
     report = write({"deep/net.yaml": text.format(name)})
@@ -288,9 +282,7 @@ def test_absolute_paths_are_out_of_reach(kind: str, write, tmp_path: Path) -> No
 
 @both_kinds
 @pytest.mark.parametrize("of", ["file", "folder"])
-def test_a_symlink_that_leads_out_of_reach_is_refused(
-    kind: str, of: str, write, tmp_path: Path
-) -> None:
+def test_a_symlink_that_leads_out_of_reach_is_refused(kind: str, of: str, write, tmp_path: Path) -> None:
     code, text = KINDS[kind]
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -336,7 +328,12 @@ def test_what_is_no_file_is_refused_at_once(kind: str, what: str, tmp_path: Path
         capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    expected = {"pipe": "does not exist", "folder": "is a folder", "missing": "does not exist", "device": "out of reach"}
+    expected = {
+        "pipe": "does not exist",
+        "folder": "is a folder",
+        "missing": "does not exist",
+        "device": "out of reach",
+    }
     assert run.stdout.startswith(code)
     assert expected[what] in run.stdout
     assert len(run.stdout.splitlines()) == 1

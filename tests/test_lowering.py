@@ -22,6 +22,7 @@ import cnngraph
 from cnngraph.compiler import BACKENDS
 from cnngraph.nn import batch_norm_act
 
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """The networks are tiny: threads would only wait for each other, more so with several workers."""
@@ -180,9 +181,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Equal up to the rounding of float64 over a few layers."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def fused_calls(network: nn.Module) -> list[fx.Node]:
@@ -417,9 +416,7 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 @in_both_modes
 @every_format
 @pytest.mark.parametrize("setting", ["float32", "bfloat16", "autocast"])
-def test_lower_precision_costs_no_more_than_eagers(
-    setting: str, memory_format: str, training: bool
-) -> None:
+def test_lower_precision_costs_no_more_than_eagers(setting: str, memory_format: str, training: bool) -> None:
     """Neither network is exact here, so both are held against float64.
 
     The fused one rounds once where eager rounds twice, so it should be no worse; by chance single
@@ -433,8 +430,7 @@ def test_lower_precision_costs_no_more_than_eagers(
     reference = copy.deepcopy(networks[1]).double()
     exact = step(reference, x.double())
     fused, eager = (
-        errors(autocast_step(n.to(memory_format=layout), x, setting == "autocast"), exact)
-        for n in networks
+        errors(autocast_step(n.to(memory_format=layout), x, setting == "autocast"), exact) for n in networks
     )
     assert fused.keys() == eager.keys()
     worse = {k: (fused[k], eager[k]) for k in fused if fused[k] > 1.5 * eager[k] + 2 * rounding}

@@ -245,9 +245,7 @@ def test_plugins_are_imported_only_for_an_op_that_is_not_built_in(tmp_path: Path
     ],
     ids=["raises", "imports what is missing", "is no Python", "takes a taken name", "exits"],
 )
-def test_a_plugin_that_cannot_be_loaded_is_one_diagnostic(
-    code: str, reason: str, tmp_path: Path
-) -> None:
+def test_a_plugin_that_cannot_be_loaded_is_one_diagnostic(code: str, reason: str, tmp_path: Path) -> None:
     install(tmp_path, "cnngraph-broken", "broken_ops", code)
     (tmp_path / "net.yaml").write_text(USES_DOUBLE)
     found = run(tmp_path, "-m", "cnngraph", "check", "net.yaml")

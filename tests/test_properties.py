@@ -172,7 +172,7 @@ def test_a_valid_spec_is_checked_and_its_graph_holds_before_and_after_the_passes
     graph = checked(text)
     graph.verify()
     fused, _ = run_passes(graph, PASSES)
-    assert list(fused.leaves()) and [n.path for n in fused.leaves()] == [n.path for n in graph.nodes]
+    assert sorted(n.path for n in fused.leaves()) == sorted(n.path for n in graph.nodes)
     assert fused.output == graph.output
     assert fused.shape_of(fused.output) == graph.shape_of(graph.output)
 
@@ -193,9 +193,9 @@ class Shapes(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if isinstance(result, torch.Tensor) and n.op not in ("placeholder", "output", "get_attr"):
-            if n.target is not with_aux:
-                self.shapes.append(tuple(result.shape[1:]))
+        computes = n.op not in ("placeholder", "output", "get_attr") and n.target is not with_aux
+        if computes and isinstance(result, torch.Tensor):
+            self.shapes.append(tuple(result.shape[1:]))
         return result
 
 
@@ -212,9 +212,11 @@ def test_shapes_are_those_of_torch_on_the_meta_device(text: str) -> None:
             steps = len(node.inputs) - 1 if node.op.kind in ("add", "multiply") else 1
             expected += [tuple(node.shape)] * steps
     assert interpreter.shapes == expected
-    network.train()
-    results = network(torch.empty(2, *graph.input, device="meta"))
     if graph.aux:
+        for module in network.train().modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1  # torch reads a counter's value for None, which meta tensors lack
+        results = network(torch.empty(2, *graph.input, device="meta"))
         for name, path in graph.aux.items():
             assert tuple(results[name].shape) == (2, *graph.shape_of(path))
 
@@ -250,10 +252,7 @@ def test_fused_is_eager(text: str, training: bool, seed: int) -> None:
     fused = cnngraph.compile(text, backend="fused").double()
     assert list(fused.state_dict()) == list(eager.state_dict())
     fused.load_state_dict(eager.state_dict(), strict=True)
-    x = torch.randn(3, *graph.input, dtype=torch.float64)
-    if training:
-        # Values per channel: with one alone, as after `global_avg_pool2d`, three images are few.
-        x = torch.randn(6, *graph.input, dtype=torch.float64)
+    x = torch.randn(6, *graph.input, dtype=torch.float64)
     found, expected = (one_step(network.train(training), x) for network in (fused, eager))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -391,9 +390,7 @@ VALUES = st.one_of(
 )
 ANY_NODES = st.recursive(
     VALUES,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)),
     max_leaves=25,
 )
 

@@ -26,7 +26,9 @@ def register(op: OpType) -> OpType:
     if op.main is not None and op.main not in op.model_fields:
         raise CnngraphError(f"the op `{op.kind}` has `main = {op.main!r}`, which is none of its fields")
     if not op.__pydantic_complete__:
-        raise CnngraphError(f"the types of `{op.__name__}`'s fields cannot be resolved; import them at the top of its module")
+        raise CnngraphError(
+            f"the types of `{op.__name__}`'s fields cannot be resolved; import them at the top of its module"
+        )
     known = OPS.get(op.kind)
     if known is not None and (known.__module__, known.__qualname__) != (op.__module__, op.__qualname__):
         raise CnngraphError(f"the op `{op.kind}` is already registered, by {known.__module__}")

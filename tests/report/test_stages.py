@@ -34,7 +34,10 @@ def test_rows_add_up(path: Path) -> None:
 
 
 def test_a_sequential_is_opened_and_a_block_is_not() -> None:
-    found = shown(HEAD + f"  - sequential: {{name: features, body: [{{{CONV}}}, relu]}}\n  - residual: {{name: res, body: {{{CONV}}}}}\n")
+    found = shown(
+        HEAD
+        + f"  - sequential: {{name: features, body: [{{{CONV}}}, relu]}}\n  - residual: {{name: res, body: {{{CONV}}}}}\n"
+    )
     assert list(found) == ["features.conv", "features.1", "res"]
 
 

@@ -54,7 +54,10 @@ def test_a_report_reads_as_html() -> None:
 
 
 def test_html_is_escaped() -> None:
-    for spec in ("cnngraph: 1\nname: <script>\ninput: [3]\ngraph: [relu]\n", "cnngraph: 1\nname: n\ninput: [3]\ngraph: ['<script>']\n"):
+    for spec in (
+        "cnngraph: 1\nname: <script>\ninput: [3]\ngraph: [relu]\n",
+        "cnngraph: 1\nname: n\ninput: [3]\ngraph: ['<script>']\n",
+    ):
         html = cnngraph.check(spec)._repr_html_()
         assert "<script>" not in html
         assert "&lt;script&gt;" in html
