@@ -6,6 +6,7 @@ leaves an unknown value behind, which silences everything that depends on it, so
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -72,6 +73,8 @@ class Walk:
         self.steps = 0
         self.depth = 0
         self.globals: dict[str, Any] = {}
+        self.order: dict[str, tuple[str, ...]] = {}
+        self.ordered: dict[int, tuple[Block, list[str]]] = {}
         self.numbered_holders: list[Node] = []
         self.named_holders = False
 
@@ -85,9 +88,10 @@ class Walk:
             return None
         if result.path is None:
             return None
+        self.check_order()
         self.warn_of_numbers()
         nodes = tuple(self.nodes.values())
-        return Graph(self.spec.name, self.input, nodes, result.path, self.aux, self.scopes)
+        return Graph(self.spec.name, self.input, nodes, result.path, self.aux, self.scopes, self.order)
 
     # --- reporting -------------------------------------------------------------------------------------------------
 
@@ -430,6 +434,7 @@ class Walk:
         inside, path = self.inner(call, place, value, own)
         calls = (*place.calls, (block, call.position))
         inside = replace(inside, library=block.library, variables=variables, calls=calls)
+        self.note_order(block, inside.level.path)
         whole = self.whole(block.body, inside, value) if path else None
         if whole is not None:
             return self.finish(call, path, self.node(whole, inside, value, path))
@@ -447,6 +452,28 @@ class Walk:
             kind = self.resolve(Located(kind, item.position), place, value.shape)
         named = isinstance(kind, str) and (kind in COMPOSITES or kind in place.library.blocks)
         return item if named else None
+
+    def note_order(self, block: Block, path: str) -> None:
+        if block.order is not None:
+            self.order[path] = (*self.order.get(path, ()), *block.order.plain())
+            self.ordered.setdefault(id(block), (block, []))[1].append(path)
+
+    def check_order(self) -> None:
+        """A name in a block's `order` may be missing in some of its calls, but not in all."""
+        if not self.ordered or has_errors(self.diagnostics):
+            return
+        children: dict[str, list[str]] = defaultdict(list)
+        for path in self.taken:
+            parent, _, name = path.rpartition(".")
+            children[parent].append(name)
+        for block, paths in self.ordered.values():
+            assert block.order is not None
+            known = {name for path in paths for name in children[path]}
+            for index, name in enumerate(block.order.plain()):
+                if name not in known:
+                    message = f"the block `{block.name}` has no node called `{name}` to put in order"
+                    notes = did_you_mean(name, known) or (("note", f"it has: {', '.join(sorted(known))}"),)
+                    self.report(Diagnostic("E109", message, block.order.at((index,)), notes=notes))
 
     def block_arguments(self, call: Call, block: Block, place: Place, value: Value) -> dict[str, Any]:
         """The variables a block's body sees: the network's params if it is in the same file, and its own."""

@@ -102,6 +102,7 @@ class Graph:
         output: the path of the main result.
         aux: for each side head, its name -> the path of its result; computed in training only.
         scopes: composites and blocks by path, in the order they were finished.
+        order: for a path whose modules are not kept in the order they run in, the names that come first.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Graph:
     output: str
     aux: dict[str, str] = field(default_factory=dict)
     scopes: dict[str, Scope] = field(default_factory=dict)
+    order: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def by_path(self) -> dict[str, Node]:

@@ -20,13 +20,18 @@ Reader = Callable[[Path, str], Source]
 
 @dataclass(frozen=True)
 class Block:
-    """A block and the library in whose sight its body is read."""
+    """A block and the library in whose sight its body is read.
+
+    Attributes:
+        order: the names of the children whose weights come first, whatever order they run in.
+    """
 
     name: str
     params: dict[str, Located]
     body: Located
     position: Position
     library: Library
+    order: Located | None = None
 
 
 @dataclass
@@ -266,7 +271,7 @@ class _Loader:
                 self.diagnostics.append(
                     Diagnostic("E116", "a param cannot be called `name`: every node has one", definition.params.keys[param])
                 )  # fmt: skip
-        return Block(name, params, definition.body, position, library)
+        return Block(name, params, definition.body, position, library, located.value.get("order"))
 
     def _define(self, library: Library, block: Block, position: Position) -> None:
         known = library.blocks.get(block.name)

@@ -33,7 +33,10 @@ def lower(graph: Graph) -> fx.GraphModule:
         result = network.call_function(with_aux, (result, heads))
     network.output(result)
     _keep_calls(network)
-    return fx.GraphModule(root, network, class_name=_class_name(graph.name))
+    module = fx.GraphModule(root, network, class_name=_class_name(graph.name))
+    for path, names in graph.order.items():
+        _put_first(module.get_submodule(path), names)
+    return module
 
 
 def _modules(graph: Graph) -> nn.Module:
@@ -88,6 +91,14 @@ def _keep_calls(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if isinstance(node.target, FunctionType) and node.target.__module__.partition(".")[0] != "torch":
             node.meta["is_wrapped"] = True
+
+
+def _put_first(module: nn.Module, names: Sequence[str]) -> None:
+    """Orders a module's children, which decides the order of the `state_dict`."""
+    children = dict(module._modules)
+    module._modules.clear()
+    module._modules.update({name: children[name] for name in names if name in children})
+    module._modules.update(children)
 
 
 def _variable(path: str) -> str:

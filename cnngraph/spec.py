@@ -178,9 +178,10 @@ COMPOSITES: dict[str, type[Composite]] = {
 
 
 class BlockDefinition(_Model):
-    """A block: a function from parameters to nodes."""
+    """A block: a function from parameters to nodes. Children in `order` come first in the `state_dict`, in that order."""
 
     params: Parameters = None
+    order: tuple[str, ...] = ()
     body: Body
 
 

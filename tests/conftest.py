@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,3 +28,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def update_goldens(request: pytest.FixtureRequest) -> bool:
     return request.config.getoption("--update-goldens")
+
+
+@pytest.fixture(autouse=True)
+def clean_registry() -> Iterator[None]:
+    """Leaves the ops as they were found, whatever a test registers."""
+    from cnngraph.ops import OPS, registry
+
+    before, loaded = dict(OPS), registry._loaded_plugins
+    yield
+    OPS.clear()
+    OPS.update(before)
+    registry._loaded_plugins = loaded
+
+
+def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The shape of each value that a network computes for a meta tensor of `shape`, without the batch."""
+    import torch
+    from torch import fx
+
+    from cnngraph.nn import with_aux
+
+    shapes: list[tuple[int, ...]] = []
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            computes = n.op not in ("placeholder", "output", "get_attr") and n.target is not with_aux
+            if computes and isinstance(result, torch.Tensor):
+                shapes.append(tuple(result.shape[1:]))
+            return result
+
+    Recorder(network.to("meta").eval()).run(torch.empty(2, *shape, device="meta"))
+    return shapes

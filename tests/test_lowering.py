@@ -670,3 +670,36 @@ def test_mistakes_are_raised_together() -> None:
     assert [d.code for d in caught.value.diagnostics] == ["E103", "E104"]
     with pytest.raises(cnngraph.CnngraphError, match="there is no backend `jit`"):
         cnngraph.compile(spec("- relu"), backend="jit")
+
+
+ORDERED = """
+cnngraph: 1
+name: net
+input: [3, 8, 8]
+blocks:
+  unit:
+    params: {width: ~}
+    order: [downsample, conv2]
+    body:
+      - residual:
+          name: ~
+          body:
+            - conv2d: {name: conv1, out_channels: "${width}", kernel_size: 1, bias: false}
+            - batch_norm: {name: bn}
+            - relu
+            - conv2d: {name: conv2, out_channels: "${width}", kernel_size: 1, bias: false}
+          shortcut: project
+graph:
+  - unit: {name: a, width: 4}
+  - unit: {name: b, width: 4}
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_block_says_in_which_order_its_weights_are_kept(backend: str) -> None:
+    network = cnngraph.compile(ORDERED, backend=backend)
+    assert [name for name, _ in network.a.named_children()] == ["downsample", "conv2", "conv1", "bn"]
+    assert [name for name, _ in network.b.named_children()] == ["conv2", "conv1", "bn"]
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert list(other.state_dict()) == list(network.state_dict())
+    assert list(network.state_dict())[0] == "a.downsample.0.weight"

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,7 @@ from conftest import ROOT
 from torch import nn
 
 import cnngraph
-from cnngraph.ops import OPS, registry
-
-
-@pytest.fixture(autouse=True)
-def clean_registry() -> Iterator[None]:
-    """Leaves the registry as it was found."""
-    before, loaded = dict(OPS), registry._loaded_plugins
-    yield
-    OPS.clear()
-    OPS.update(before)
-    registry._loaded_plugins = loaded
-
+from cnngraph.ops import OPS
 
 SPEC = """
 cnngraph: 1

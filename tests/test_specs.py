@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SPECS
+from conftest import ROOT, SPECS, value_shapes
 from torch import nn
 
 import cnngraph
 from cnngraph.analysis import shape_at
 from cnngraph.compiler import BACKENDS
-from cnngraph.graph import INPUT
 
 NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
 FACTS = [json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "facts").glob("*.json"))]
@@ -35,11 +34,12 @@ def small(path: Path, backend: str, seed: int = 0) -> tuple[nn.Module, torch.Ten
     """A compiled network and a batch of the smallest input that exercises it."""
     report = cnngraph.check(path)
     assert report.graph is not None
-    channels, *declared = report.graph.input
-    size = max(64, report.sizes.least) if report.sizes and declared[0] > 64 else declared[0]
+    channels, *size = report.graph.input
+    if report.sizes and size[0] > 64:
+        size = [max(64, report.sizes.least)] * 2
     torch.manual_seed(seed)
     network = cnngraph.compile(path, params={"num_classes": 10}, backend=backend)
-    return network.double(), torch.randn(3, channels, size, size, dtype=torch.float64)
+    return network.double(), torch.randn(3, channels, *size, dtype=torch.float64)
 
 
 @every_network
@@ -94,18 +94,18 @@ def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
     """Runs the eager network on the meta device and compares the value of every node."""
     graph = cnngraph.check(path).graph
     assert graph is not None
-    network = cnngraph.compile(path, backend="eager").to("meta")
-    shapes: list[tuple[int, ...]] = []
+    network = cnngraph.compile(path, backend="eager")
+    assert value_shapes(network, graph.input) == [tuple(node.shape) for node in graph.nodes if not node.aux]
+    for name, shape in head_shapes(network.train(), graph.input).items():
+        assert shape == tuple(graph.shape_of(graph.aux[name]))
 
-    class Recorder(torch.fx.Interpreter):
-        def run_node(self, n):
-            result = super().run_node(n)
-            shapes.append(tuple(result.shape))
-            return result
 
-    Recorder(network).run(torch.empty(2, *graph.input, device="meta"))
-    assert shapes[0] == (2, *graph.shape_of(INPUT))
-    assert shapes[1:-1] == [(2, *node.shape) for node in graph.nodes]
+def head_shapes(network: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of each side head's result, without the batch."""
+    results = network(torch.empty(2, *shape, device="meta"))
+    if isinstance(results, torch.Tensor):
+        return {}
+    return {name: tuple(result.shape[1:]) for name, result in results.items() if name != "logits"}
 
 
 @every_network
@@ -126,17 +126,21 @@ def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        output = network(batch)
-        loss = nn.functional.cross_entropy(output, torch.tensor([1, 2, 3]))
+        outputs = network(batch)
+        if isinstance(outputs, torch.Tensor):
+            outputs = {"logits": outputs}
+        losses = [nn.functional.cross_entropy(output, torch.tensor([1, 2, 3])) for output in outputs.values()]
+        loss = torch.stack(losses).sum()
         loss.backward()
-        results[backend] = {"loss": loss.detach(), "output": output.detach()}
+        results[backend] = {"loss": loss.detach(), **{f"output {k}": v.detach() for k, v in outputs.items()}}
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None
             assert parameter.grad.isfinite().all(), name
             results[backend][name] = parameter.grad
         results[backend] |= dict(network.named_buffers())
+        torch.optim.SGD(network.parameters(), lr=1e-3).step()
         network.eval()
-        results[backend]["evaluation"] = network(batch).detach()
+        results[backend]["evaluation after the step"] = network(batch).detach()
     assert results["fused"].keys() == results["eager"].keys()
     assert results["eager"]["loss"].isfinite()
     for name, expected in results["eager"].items():
