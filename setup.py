@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import setup
 
 SOURCES = Path("csrc")
-LATER = "later: pip install --no-build-isolation --force-reinstall --no-deps <cnngraph>"
+LATER = "later, in this folder: pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
 def without_extension(reason):

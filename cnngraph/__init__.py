@@ -17,39 +17,62 @@ if TYPE_CHECKING:
     from cnngraph.ops.op import Op
     from cnngraph.ops.registry import register as register_op
     from cnngraph.schema import json_schema
+    from cnngraph.weights import (
+        LoadReport,
+        WeightsError,
+        freeze,
+        load_weights,
+        parameter_groups,
+        save_weights,
+        unfreeze,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CnngraphError": "errors",
     "Diagnostic": "errors",
+    "LoadReport": "weights",
     "Op": "ops.op",
     "Report": "checking",
     "ShapeError": "graph",
     "SpecError": "errors",
     "TensorShape": "graph",
+    "WeightsError": "weights",
     "check": "checking",
     "compile": "compiler",
+    "freeze": "weights",
     "json_schema": "schema",
     "load_compiled": "artifact",
+    "load_weights": "weights",
+    "parameter_groups": "weights",
     "register_op": "ops.registry:register",
     "save_compiled": "artifact",
+    "save_weights": "weights",
+    "unfreeze": "weights",
 }
 
 __all__ = [
     "CnngraphError",
     "Diagnostic",
+    "LoadReport",
     "Op",
     "Report",
     "ShapeError",
     "SpecError",
     "TensorShape",
+    "WeightsError",
     "check",
     "compile",
+    "freeze",
     "json_schema",
     "load_compiled",
+    "load_weights",
+    "parameter_groups",
     "register_op",
     "save_compiled",
+    "save_weights",
+    "unfreeze",
 ]
 
 

@@ -15,20 +15,21 @@ from typing import Any
 from uuid import uuid4
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from cnngraph import __version__
-from cnngraph.compiler import Backend, Compilation, compile_spec
+from cnngraph.compiler import Backend, compile_spec
 from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import INPUT, Graph
 from cnngraph.imports import Spec, load_spec
+from cnngraph.network import Compilation, Network
 
 MARK = "cnngraph compiled network"
 FORMAT = 1
 """Raised whenever a file written by this version cannot be read by the one before."""
 
 _CONTENTS = {
-    "cnngraph": str, "files": dict, "main": str, "params": dict, "backend": str, "state_dict": dict,
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "state_dict": dict,
 }  # fmt: skip
 _ZIP_START = b"PK\x03\x04"
 
@@ -36,7 +37,7 @@ _ZIP_START = b"PK\x03\x04"
 def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     """Writes a compiled network to a file that `load_compiled` reads.
 
-    The file holds the spec's text, the params and backend it was compiled with, and the network's weights and buffers
+    The file holds the spec's text, the params, outputs and backend it was compiled with, and the network's weights and buffers
     with their dtypes. Changes made to `net.graph` by hand are not part of it, nor is `requires_grad`. The file appears
     whole or not at all: one that was there before is replaced only when the new one is complete.
 
@@ -54,13 +55,14 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "files": files,
         "main": main,
         "params": {name: _plain(name, value) for name, value in compilation.params.items()},
+        "outputs": list(compilation.outputs),
         "backend": compilation.backend,
         "state_dict": net.state_dict(),
     }
     _write(contents, path)
 
 
-def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> fx.GraphModule:
+def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> Network:
     """The network that `save_compiled` wrote, with its weights, on the CPU and in training mode.
 
     Args:
@@ -75,7 +77,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: the caller's seed is not used up
-        net = compile_spec(spec, params, backend or contents["backend"])
+        net = compile_spec(spec, params, backend or contents["backend"], contents["outputs"])
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
     except RuntimeError as error:
@@ -87,13 +89,12 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
 
 
 def _compilation(net: nn.Module) -> Compilation:
-    meta = net.meta.get("cnngraph") if isinstance(net, fx.GraphModule) else None
-    if not isinstance(meta, Compilation):
+    if not isinstance(net, Network):
         raise CnngraphError(
             f"cannot save this {type(net).__name__}: it is not a network made by `cnngraph.compile`"
             " (save what a wrapper holds: `net.module` of DistributedDataParallel, `net._orig_mod` of torch.compile)"
         )
-    return meta
+    return net.compilation
 
 
 def _require_fit(net: nn.Module, graph: Graph) -> None:

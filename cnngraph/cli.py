@@ -24,10 +24,9 @@ from cnngraph.report.terminal import printable
 from cnngraph.yaml_source import parse_yaml
 
 if TYPE_CHECKING:
-    from torch import fx
-
     from cnngraph.checking import Report
     from cnngraph.graph import Graph
+    from cnngraph.network import Network
 
 FAULT = 1
 INTERRUPTED = 130
@@ -40,7 +39,7 @@ class Format(StrEnum):
 
 
 class BackendName(StrEnum):
-    """The names of `compiler.BACKENDS`, which cannot be imported here: it needs torch."""
+    """The names of `passes.BACKENDS`, which cannot be imported here: it needs torch."""
 
     FUSED = "fused"
     EAGER = "eager"
@@ -383,7 +382,7 @@ def _wrong_set(message: str) -> typer.BadParameter:
 
 @dataclass(frozen=True)
 class _Compiled:
-    network: fx.GraphModule
+    network: Network
     seconds: dict[str, float]
     graphs: list[tuple[str, Graph]]
     artifact: Path | None
@@ -407,7 +406,7 @@ def _compile(
         graphs.append((stage, graph))
         times.append(perf_counter())
 
-    network = compile_spec(loaded, params, backend, observe)
+    network = compile_spec(loaded, params, backend, observe=observe)
     seconds |= {"elaborate": times[1] - times[0], "passes": times[-1] - times[1], "lower": perf_counter() - times[-1]}
     if output is not None:
         with _timed(seconds, "save"):

@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-
-from torch import fx
 
 from cnngraph.checking import SpecLike, read_spec
 from cnngraph.elaborate import elaborate
 from cnngraph.errors import CnngraphError, SpecError
 from cnngraph.expectations import check_expectations
-from cnngraph.graph import Graph
+from cnngraph.features import select
 from cnngraph.imports import Spec
-from cnngraph.lowering import lower
-from cnngraph.passes import PASSES, Observer, Pass, PassResult, run_passes
+from cnngraph.lowering import modules_of
+from cnngraph.network import Compilation, Network
+from cnngraph.passes import BACKENDS, Observer, run_passes
 
 Backend = Literal["fused", "eager"]
-
-BACKENDS: dict[str, tuple[Pass, ...]] = {"fused": PASSES, "eager": ()}
-"""Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
-
-
-@dataclass(frozen=True)
-class Compilation:
-    """What a network was compiled from and how; at `net.meta["cnngraph"]` of every compiled network."""
-
-    spec: Spec
-    params: Mapping[str, Any]
-    backend: str
-    graph: Graph
-    passes: tuple[PassResult, ...]
 
 
 def compile(
     spec: SpecLike,
     params: Mapping[str, Any] | None = None,
     *,
+    outputs: Sequence[str] = (),
     backend: Backend = "fused",
     observe: Observer = lambda stage, graph: None,
-) -> fx.GraphModule:
+) -> Network:
     """Compiles a spec into an ordinary `nn.Module` with newly initialised weights.
 
     Args:
         spec: path of a YAML file, or the YAML text itself (anything with a line break).
         params: values for the spec's `params`, such as `{"num_classes": 10}`.
+        outputs: names of the values to return, as a dict by name, in the place of the result: `["layer2", "layer4"]`.
+            What they do not need is left out.
         backend: `fused` uses the fused operators, `eager` plain torch.nn; the weights fit both.
         observe: is called with a stage's name and the graph after it.
 
@@ -55,13 +42,18 @@ def compile(
 
     Raises:
         SpecError: the spec does not hold; every mistake is in its `diagnostics`.
+        CnngraphError: no value has a name in `outputs`.
     """
-    return compile_spec(read_spec(spec), params or {}, backend, observe)
+    return compile_spec(read_spec(spec), params or {}, backend, outputs, observe)
 
 
 def compile_spec(
-    spec: Spec, params: Mapping[str, Any], backend: str, observe: Observer = lambda stage, graph: None
-) -> fx.GraphModule:
+    spec: Spec,
+    params: Mapping[str, Any],
+    backend: str,
+    outputs: Sequence[str] = (),
+    observe: Observer = lambda stage, graph: None,
+) -> Network:
     """`compile` for a spec that was read already."""
     if backend not in BACKENDS:
         raise CnngraphError(f"there is no backend `{backend}`; choose one of: {', '.join(BACKENDS)}")
@@ -71,7 +63,8 @@ def compile_spec(
     errors = [item for item in diagnostics if item.severity == "error"]
     if graph is None or errors:
         raise SpecError(errors)
+    if outputs:
+        graph = select(graph, outputs)
     optimized, passes = run_passes(graph, BACKENDS[backend], observe)
-    network = lower(optimized)
-    network.meta["cnngraph"] = Compilation(spec, dict(params), backend, graph, tuple(passes))
-    return network
+    compilation = Compilation(spec, dict(params), backend, tuple(outputs), graph, tuple(passes))
+    return Network.build(compilation, optimized, modules_of(optimized))

@@ -91,7 +91,7 @@ class Walk:
         self.check_order()
         self.warn_of_numbers()
         nodes = tuple(self.nodes.values())
-        return Graph(self.spec.name, self.input, nodes, result.path, self.aux, self.scopes, self.order)
+        return Graph(self.spec.name, self.input, nodes, result.path, self.aux, self.scopes, order=self.order)
 
     # --- reporting -------------------------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ class Graph:
         output: the path of the main result.
         aux: for each side head, its name -> the path of its result; computed in training only.
         scopes: composites and blocks by path, in the order they were finished.
+        features: the values returned, by name, where those were asked for instead of the result.
         order: for a path whose modules are not kept in the order they run in, the names that come first.
     """
 
@@ -111,6 +112,7 @@ class Graph:
     output: str
     aux: dict[str, str] = field(default_factory=dict)
     scopes: dict[str, Scope] = field(default_factory=dict)
+    features: dict[str, str] = field(default_factory=dict)
     order: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
@@ -129,7 +131,7 @@ class Graph:
     @property
     def outputs(self) -> frozenset[str]:
         """Paths of all values the network returns."""
-        return frozenset((self.output, *self.aux.values()))
+        return frozenset(self.features.values() or (self.output, *self.aux.values()))
 
     def shape_of(self, path: str) -> TensorShape:
         return self.input if path == INPUT else self.by_path[path].shape
@@ -170,5 +172,6 @@ class Graph:
         for node in self.nodes:
             call = f"{node.op}({', '.join(node.inputs)})"
             lines.append(f"  {node.path}: {node.shape} = {call}")
-        results = [self.output, *(f"{name}={path}" for name, path in self.aux.items())]
+        named = [f"{name}={path}" for name, path in (self.features or self.aux).items()]
+        results = named if self.features else [self.output, *named]
         return "\n".join([*lines, f"  return {', '.join(results)}"])

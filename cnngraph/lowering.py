@@ -1,4 +1,4 @@
-"""Graph -> `torch.fx.GraphModule`: modules at the spec's paths, and a straight-line `forward` that calls them.
+"""Graph -> modules at the spec's paths, and the straight-line `fx.Graph` that calls them.
 
 Side heads become GraphModules of their own, which the network calls in training only.
 """
@@ -16,31 +16,8 @@ from cnngraph.graph import INPUT, Graph, Node, TensorShape
 from cnngraph.nn import in_training, with_aux
 
 
-def lower(graph: Graph) -> fx.GraphModule:
-    """The network as a module, with newly initialised weights. Every leaf op's module sits at its node's path."""
-    root = _modules(graph)
-    network = fx.Graph()
-    values = {INPUT: network.placeholder("x")}
-    heads: dict[str, fx.Node] = {}
-    for aux, run in groupby(graph.nodes, key=lambda node: node.aux):
-        nodes = list(run)
-        if aux:
-            heads[aux] = _side_head(graph, aux, nodes, root, network, values)
-        else:
-            _emit(nodes, network, values)
-    result = values[graph.output]
-    if heads:
-        result = network.call_function(with_aux, (result, heads))
-    network.output(result)
-    _keep_calls(network)
-    module = fx.GraphModule(root, network, class_name=_class_name(graph.name))
-    for path, names in graph.order.items():
-        _put_first(module.get_submodule(path), names)
-    return module
-
-
-def _modules(graph: Graph) -> nn.Module:
-    """A tree of modules, in the order of the graph's leaves."""
+def modules_of(graph: Graph) -> nn.Module:
+    """A tree of newly initialised modules: every leaf op's module at its node's path."""
     shapes: dict[str, TensorShape] = {INPUT: graph.input}
     root = nn.Module()
     for leaf in graph.leaves():
@@ -58,6 +35,46 @@ def _place(root: nn.Module, path: str, module: nn.Module) -> None:
             root.add_module(parent, nn.Module())
         root = root.get_submodule(parent)
     root.add_module(name, module)
+
+
+def put_in_order(network: nn.Module, graph: Graph) -> None:
+    """Orders the children of modules whose weights are not kept in the order they run in."""
+    for path, names in graph.order.items():
+        children = network.get_submodule(path)._modules
+        behind = {name: child for name, child in children.items() if name not in names}
+        first = {name: children[name] for name in names if name in children}
+        children.clear()
+        children.update(first | behind)
+
+
+def code_graph(graph: Graph, root: nn.Module) -> fx.Graph:
+    """The calls of a network's `forward`. Side heads in `root` are replaced by GraphModules of their own."""
+    network = fx.Graph()
+    values = {INPUT: network.placeholder("x")}
+    heads: dict[str, fx.Node] = {}
+    for aux, run in groupby(graph.nodes, key=lambda node: node.aux):
+        nodes = list(run)
+        if aux:
+            heads[aux] = _side_head(graph, aux, nodes, root, network, values)
+        else:
+            _emit(nodes, network, values)
+    if graph.features:
+        network.output({name: values[path] for name, path in graph.features.items()})
+    elif heads:
+        network.output(network.call_function(with_aux, (values[graph.output], heads)))
+    else:
+        network.output(values[graph.output])
+    _keep_calls(network)
+    return network
+
+
+def straight_line(graph: Graph, output: str) -> fx.Graph:
+    """The calls that lead to one value."""
+    code = fx.Graph()
+    values = {INPUT: code.placeholder("x")}
+    _emit(graph.nodes, code, values)
+    code.output(values[output])
+    return code
 
 
 def _emit(nodes: Sequence[Node], graph: fx.Graph, values: dict[str, fx.Node], prefix: str = "") -> None:
@@ -79,7 +96,7 @@ def _side_head(
     _emit(nodes, head, inner, prefix=f"{aux}.")
     head.output(inner[graph.aux[aux]])
     _keep_calls(head)
-    module = fx.GraphModule(root.get_submodule(aux), head, class_name=_class_name(aux))
+    module = fx.GraphModule(root.get_submodule(aux), head, class_name=class_name(aux))
     parent, _, name = aux.rpartition(".")
     root.get_submodule(parent).add_module(name, module)
     inputs = [values[path] for path in outside]
@@ -93,19 +110,11 @@ def _keep_calls(graph: fx.Graph) -> None:
             node.meta["is_wrapped"] = True
 
 
-def _put_first(module: nn.Module, names: Sequence[str]) -> None:
-    """Orders a module's children, which decides the order of the `state_dict`."""
-    children = dict(module._modules)
-    module._modules.clear()
-    module._modules.update({name: children[name] for name in names if name in children})
-    module._modules.update(children)
-
-
 def _variable(path: str) -> str:
     """The name of a node's value in `net.code`."""
     name = re.sub(r"\W+", "_", path).strip("_")
     return f"_{name}" if name[0].isdigit() else name
 
 
-def _class_name(name: str) -> str:
+def class_name(name: str) -> str:
     return re.sub(r"\W", "_", name) or "network"

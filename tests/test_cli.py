@@ -171,7 +171,7 @@ def test_compile_for_eager_fuses_nothing() -> None:
 
 
 def test_backends_are_those_of_the_compiler() -> None:
-    from cnngraph.compiler import BACKENDS
+    from cnngraph.passes import BACKENDS
 
     assert [item.value for item in BackendName] == list(BACKENDS)
 

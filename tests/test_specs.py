@@ -12,7 +12,7 @@ from torch import nn
 
 import cnngraph
 from cnngraph.analysis import shape_at
-from cnngraph.compiler import BACKENDS
+from cnngraph.passes import BACKENDS
 
 NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
 FACTS = [json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "facts").glob("*.json"))]

@@ -23,10 +23,11 @@ LAYERS = [
     ["place", "expectations"],
     ["composites"],
     ["elaborate"],
-    ["checking", "passes"],
+    ["checking", "features", "passes"],
     ["lowering"],
+    ["network"],
     ["compiler"],
-    ["artifact", "report"],
+    ["artifact", "report", "weights"],
     ["cli"],
     ["__main__"],
 ]

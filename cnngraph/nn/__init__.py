@@ -1,16 +1,20 @@
 """Modules and functions of compiled networks that `torch.nn` lacks."""
 
 from cnngraph.nn.batch_norm_act import batch_norm_act
+from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.drop_path import DropPath
 from cnngraph.nn.layer_norm2d import LayerNorm2d
 from cnngraph.nn.layer_scale import LayerScale
+from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.normalize import Normalize
 from cnngraph.nn.side_heads import in_training, with_aux
 
 __all__ = [
+    "Chunk",
     "DropPath",
     "LayerNorm2d",
     "LayerScale",
+    "Linear2d",
     "Normalize",
     "batch_norm_act",
     "in_training",

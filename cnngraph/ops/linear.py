@@ -1,4 +1,4 @@
-"""Linear layers over flat values."""
+"""Linear layers over flat values, and over the channels of a map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count
-from cnngraph.ops.op import Op
+from cnngraph.ops.op import Op, require_map
 from cnngraph.ops.registry import register
 
 if TYPE_CHECKING:
@@ -46,3 +46,32 @@ class Linear(Op):
         from torch import nn
 
         return nn.Linear(inputs[0].channels, **self.model_dump())
+
+
+@register
+class Linear2d(Op):
+    """`linear` over the channels at each position of a map: a 1x1 convolution whose weight is a matrix."""
+
+    kind = "linear2d"
+    main = "out_features"
+    sets_channels = True
+
+    out_features: Count
+    bias: bool = True
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        require_map(self, shape)
+        return TensorShape((self.out_features, *shape.spatial))
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        weight = {"weight": (self.out_features, inputs[0].channels)}
+        return weight | ({"bias": (self.out_features,)} if self.bias else {})
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return inputs[0].channels * output.elements
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from cnngraph.nn import Linear2d
+
+        return Linear2d(inputs[0].channels, **self.model_dump())

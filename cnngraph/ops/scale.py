@@ -44,12 +44,12 @@ class LayerScale(Op):
         return inputs[0]
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return {"gamma": (inputs[0].channels,)}
+        return {"gamma": (inputs[0].channels, *(1 for _ in inputs[0].spatial))}
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from cnngraph.nn import LayerScale
 
-        return LayerScale(inputs[0].channels, self.init_value)
+        return LayerScale(inputs[0].channels, self.init_value, len(inputs[0].spatial))
 
 
 @register

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
 
 from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
@@ -161,6 +163,34 @@ class ChannelShuffle(Op):
         from torch import nn
 
         return nn.ChannelShuffle(self.groups)
+
+
+@register
+class Chunk(Op):
+    """One of `chunks` equal parts of the channels, the one of that `index`, `torch.chunk`."""
+
+    kind = "chunk"
+    sets_channels = True
+
+    chunks: Count
+    index: Annotated[int, Ge(0)]
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        if shape.channels % self.chunks:
+            raise _indivisible(self, shape, "a number of channels", self.chunks)
+        if self.index >= self.chunks:
+            raise ShapeError(
+                f"chunk has the `index` {self.index}, but {self.chunks} chunks are numbered 0 to {self.chunks - 1}",
+                code="E204",
+                help="the first chunk has the `index` 0",
+            )
+        return TensorShape((shape.channels // self.chunks, *shape.spatial))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        from cnngraph.nn import Chunk
+
+        return Chunk(**self.model_dump())
 
 
 @register

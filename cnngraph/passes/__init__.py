@@ -17,6 +17,9 @@ Observer = Callable[[str, Graph], None]
 PASSES: tuple[Pass, ...] = (fuse_batch_norm_act,)
 """The passes of the fused backend, in the order they run."""
 
+BACKENDS: dict[str, tuple[Pass, ...]] = {"fused": PASSES, "eager": ()}
+"""Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
+
 
 @dataclass(frozen=True)
 class PassResult:

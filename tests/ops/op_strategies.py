@@ -165,6 +165,14 @@ def _(draw: DrawFn) -> Case:
     return {"groups": groups}, draw(maps(st.just(multiple(draw, groups))))
 
 
+@composite("chunk")
+def _(draw: DrawFn) -> Case:
+    chunks = draw(whole(1, 4))
+    channels = multiple(draw, chunks)
+    shape = draw(st.one_of(maps(st.just(channels)), st.just(TensorShape((channels,)))))
+    return {"chunks": chunks, "index": draw(whole(0, chunks - 1))}, shape
+
+
 @composite("hardtanh")
 def _(draw: DrawFn) -> Case:
     low, high = draw(st.tuples(numbers, numbers))
@@ -184,6 +192,7 @@ SETTINGS |= {
     "instance_norm": cases(maps(size=3), **running),
     "layer_norm": cases(any_shape, eps=positive, elementwise_affine=booleans, bias=booleans),
     "local_response_norm": cases(maps(), size_=whole(1, 7), alpha=positive, beta=positive, k=positive),
+    "linear2d": cases(maps(), out_features_=whole(1, 20), bias=booleans),
     "linear": cases(flat, out_features_=whole(1, 20), bias=booleans),
     "flatten": cases(any_shape),
     "identity": cases(any_shape),

@@ -19,7 +19,7 @@ from cnngraph.ops import OPS, Op
 
 BATCH = 2
 BUILT_IN = sorted(kind for kind, op in OPS.items() if op.__module__.startswith("cnngraph."))
-CONVOLUTIONS_AND_PRODUCTS = ["conv2d", "conv_transpose2d", "linear"]
+CONVOLUTIONS_AND_PRODUCTS = ["conv2d", "conv_transpose2d", "linear", "linear2d"]
 INTRICATE = [
     "conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "pad", "upsample",
 ]  # fmt: skip
@@ -198,6 +198,7 @@ TORCH_DEFAULTS: dict[str, dict[str, Any]] = {
     "avg_pool2d": {"stride": None}
     | _defaults(nn.AvgPool2d, "padding", "ceil_mode", "count_include_pad", "divisor_override"),
     "linear": _defaults(nn.Linear, "bias"),
+    "linear2d": _defaults(nn.Linear, "bias"),
     "upsample": _defaults(nn.Upsample, "size", "scale_factor", "mode", "align_corners"),
     "pad": {"mode": "constant", "value": 0.0},
     "dropout": _defaults(nn.Dropout, "p"),

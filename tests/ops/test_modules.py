@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnngraph.nn import DropPath, LayerNorm2d, LayerScale, Normalize, in_training, with_aux
+from cnngraph.nn import Chunk, DropPath, LayerNorm2d, LayerScale, Linear2d, Normalize, in_training, with_aux
 
 
 def test_layer_norm2d_normalizes_the_channels_of_each_position() -> None:
@@ -21,13 +21,27 @@ def test_layer_norm2d_normalizes_the_channels_of_each_position() -> None:
     torch.testing.assert_close(module(x.to(memory_format=torch.channels_last)), expected)
 
 
+def test_linear2d_is_a_1x1_convolution() -> None:
+    module, x = Linear2d(3, 5).double(), torch.randn(2, 3, 4, 6, dtype=torch.float64)
+    expected = nn.functional.conv2d(x, module.weight[:, :, None, None], module.bias)
+    torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(module(x.to(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 6, 4, 5)])
+def test_chunk_is_torchs(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    for index, expected in enumerate(x.chunk(3, 1)):
+        assert torch.equal(Chunk(3, index)(x), expected)
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5)])
 def test_layer_scale_scales_each_channel(shape: tuple[int, ...]) -> None:
-    module = LayerScale(3, init_value=0.5)
+    module = LayerScale(3, init_value=0.5, spatial=len(shape) - 2)
     x = torch.randn(shape)
     torch.testing.assert_close(module(x), x / 2)
     with torch.no_grad():
-        module.gamma.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        module.gamma.copy_(torch.tensor([1.0, 2.0, 3.0]).view_as(module.gamma))
     for channel in range(3):
         torch.testing.assert_close(module(x)[:, channel], x[:, channel] * (channel + 1))
 

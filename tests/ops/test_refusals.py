@@ -44,6 +44,7 @@ ON_MAPS_ONLY = [
     ("dropout2d", {}),
     ("normalize", {"mean": (0.0,) * 4, "std": (1.0,) * 4}),
     ("conv2d", {"out_channels": 4, "kernel_size": 1}),
+    ("linear2d", {"out_features": 4}),
     ("conv_transpose2d", {"out_channels": 4, "kernel_size": 1}),
 ]
 
@@ -86,6 +87,8 @@ def test_linear_on_a_map_names_the_ways_to_flatten_it() -> None:
         ("pad", {"padding": -1, "mode": "replicate"}, MAP, "E204"),
         ("pad", {"padding": 1, "mode": "reflect", "value": 1}, MAP, "E204"),
         ("channel_shuffle", {"groups": 3}, MAP, "E204"),
+        ("chunk", {"chunks": 3, "index": 0}, MAP, "E204"),
+        ("chunk", {"chunks": 2, "index": 2}, FLAT, "E204"),
         ("pixel_shuffle", {"upscale_factor": 3}, MAP, "E204"),
         ("pixel_unshuffle", {"downscale_factor": 3}, MAP, "E204"),
         ("normalize", {"mean": (0.5,), "std": (1.0,) * 4}, MAP, "E204"),
