@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -64,50 +65,41 @@ def _value_called(graph: Graph, name: str) -> str:
 
 
 def feature_info(graph: Graph) -> FeatureInfo:
-    """What can be told of a network's features: of those it was compiled to return, else the last map of each size.
+    """A network's features: those it was compiled to return, else the last map of each reduction.
 
     "Last" is on the trunk: a value that everything after it depends on.
     """
-    shapes = _shapes(graph, graph.input)
-    larger = _shapes(graph, TensorShape((graph.input.channels, *(s + _ENLARGEMENT for s in graph.input.spatial))))
-    if graph.features:
-        chosen = graph.features
-    else:
+    reductions = _reductions(graph)
+    chosen = graph.features
+    if not chosen:
         names = {scope.output: path for path, scope in graph.scopes.items()}  # the outermost
-        last = {}
-        for path in _trunk(graph, until=last_map(graph)):
-            if len(shapes[path]) == 3:
-                last[shapes[path].spatial] = path
+        trunk = _trunk(graph, until=last_map(graph))
+        last = {reductions[path]: path for path in trunk if len(graph.shape_of(path)) == 3}
         chosen = {names.get(path, path): path for path in last.values()}
     return FeatureInfo(
         {
             "module": name,
-            "num_chs": shapes[path].channels,
-            "reduction": _reduction(shapes[INPUT], shapes[path], larger.get(path)),
-            "shape": shapes[path],
+            "num_chs": graph.shape_of(path).channels,
+            "reduction": reductions[path],
+            "shape": graph.shape_of(path),
         }
         for name, path in chosen.items()
     )
 
 
-def _shapes(graph: Graph, input: TensorShape) -> dict[str, TensorShape]:
-    """The shape of each value for another input, as far as the rules hold."""
-    shapes = {INPUT: input}
+def _reductions(graph: Graph) -> dict[str, int]:
+    """Input pixels from one step of each map to the next, measured by enlarging the input; 1 for flat values."""
+    input = graph.input
+    larger = {INPUT: TensorShape((input.channels, *(size + _ENLARGEMENT for size in input.spatial)))}
+    reductions = {}
     for node in graph.nodes:
-        if all(path in shapes for path in node.inputs):
-            try:
-                shapes[node.path] = node.op.infer(*(shapes[path] for path in node.inputs))
-            except ShapeError:
-                continue
-    return shapes
-
-
-def _reduction(input: TensorShape, shape: TensorShape, larger: TensorShape | None) -> int:
-    """Input pixels from one step of the map to the next; of a value without height, the whole input's."""
-    if len(shape) != 3:
-        return input[-1]
-    grown = larger[1] - shape[1] if larger else 0
-    return round(_ENLARGEMENT / grown) if grown else -(-input[1] // shape[1])
+        with suppress(ShapeError, KeyError):
+            larger[node.path] = node.op.infer(*(larger[path] for path in node.inputs))
+        height = node.shape[-1]
+        grown = larger[node.path][-1] - height if node.path in larger else 0
+        whole = -(-input[-1] // height)
+        reductions[node.path] = 1 if len(node.shape) != 3 else round(_ENLARGEMENT / grown) if grown > 0 else whole
+    return reductions
 
 
 def _trunk(graph: Graph, until: str) -> list[str]:

@@ -184,7 +184,7 @@ def _order(metadata: Mapping[str, str]) -> dict[str, str]:
         kinds = json.loads(metadata.get(_ORDER, "{}"))
     except ValueError:
         return {}
-    return {str(path): str(kind) for path, kind in kinds.items() if kind} if isinstance(kinds, dict) else {}
+    return {str(path): str(kind) for path, kind in kinds.items()} if isinstance(kinds, dict) else {}
 
 
 def _naturally(key: str) -> list[tuple[int, str]]:

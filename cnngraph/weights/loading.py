@@ -242,7 +242,7 @@ def _misfit(report: LoadReport, network: str, here: Mapping[str, Tensor], source
     for index, key in enumerate(report.missing):
         shape = tuple(here[key].shape)
         same = [other for other in report.unexpected if tuple(source.tensors[other].shape) == shape]
-        near = closest(key, same) if index < SHOWN else None
+        near = closest(key, same, cutoff=0.3) if index < SHOWN else None
         missing.append(f"{key} {shape}" + (f" (the file has {near} of this shape)" if near else ""))
     unexpected = [f"{key} {tuple(source.tensors[key].shape)}" for key in report.unexpected]
     mismatched = [f"{key}: {shapes}" for key, shapes in report.mismatched.items()]

@@ -66,7 +66,7 @@ def align(here: Sequence[Unit], file: Sequence[Unit], ordered: bool) -> Alignmen
             old = sorted((u for u in file if _skeleton(u.path) == skeleton), key=lambda u: _numbers(u.path))
             _align_in_order(ours, old, reach, result)
         _match_unique(here, file, reach, result)
-    result.doubts += _doubts(here, file, result)
+    result.doubts += _doubts(here, file, reach, result)
     return result
 
 
@@ -171,20 +171,24 @@ def _match_unique(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, resu
             result.ambiguous[path] = origins
 
 
-def _doubts(here: Sequence[Unit], file: Sequence[Unit], result: Alignment) -> list[str]:
-    """Modules that kept their number, beside new or removed ones they could be exchanged with."""
+def _doubts(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment) -> list[str]:
+    """What kept its number beside something new or removed that it could be exchanged with."""
     used = set(result.origins.values())
     kept = [unit for unit in here if result.origins.get(unit.path) == unit.path]
-    new = [unit for unit in here if unit.path not in result.origins]
-    gone = [unit for unit in file if unit.path not in used]
-    found = []
-    for others, what in ((new, "is new"), (gone, "is only in the file")):
-        for other in others:
-            twins = [u.path for u in kept if _skeleton(u.path) == _skeleton(other.path) and u.fits(other)]
-            if twins:
-                shown = ", ".join(twins[:3]) + (", ..." if len(twins) > 3 else "")
-                found.append(f"by number only: {shown} kept; {other.path}, of the same shapes, {what}")
-    return found
+    new = [(unit, "is new") for unit in here if unit.path not in result.origins]
+    gone = [(unit, "is in the file only") for unit in file if unit.path not in used]
+    twins: dict[tuple[str, str], dict[str, None]] = {}
+    for other, what in (*new, *gone):
+        for unit in kept:
+            if _skeleton(unit.path) == _skeleton(other.path) and reach(unit, other):
+                theirs, ours = other.path.split("."), unit.path.split(".")
+                end = _common(theirs, ours) + 1
+                twins.setdefault((".".join(theirs[:end]), what), {})[".".join(ours[:end])] = None
+    return [
+        f"by number alone: {', '.join(list(paths)[:3])}{', ...' if len(paths) > 3 else ''} kept;"
+        f" {other}, of the same shapes, {what}"
+        for (other, what), paths in twins.items()
+    ]
 
 
 def _likeness(a: str, b: str) -> int:
