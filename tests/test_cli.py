@@ -18,7 +18,8 @@ from conftest import ROOT, SPECS
 from typer.testing import CliRunner, Result
 
 import cnngraph
-from cnngraph.cli import BackendName, app
+from cnngraph.cli import app
+from cnngraph.cli.compile import BackendName
 
 GOLDENS = Path(__file__).parent / "goldens"
 LENET = str(SPECS / "lenet.yaml")

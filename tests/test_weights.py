@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SPECS
+from conftest import ROOT, SPECS
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
@@ -395,6 +395,8 @@ def test_a_new_head(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r'load_weights\(..., skip=\["fc"\]\) loads the rest, and leaves it new'):
         load_weights(network, tmp_path / "net.safetensors")
     assert_same(network, before)
+    with pytest.raises(WeightsError, match=r"compiled with the file's `num_classes` .* net.reset_classifier"):
+        load_weights(network, tmp_path / "net.safetensors")
     for skip in ("fc", ["fc.*"], ["*.bias", "fc.weight"]):
         network.load_state_dict(before)
         report = load_weights(network, tmp_path / "net.safetensors", skip=skip)
@@ -414,6 +416,17 @@ def test_what_only_the_file_has_may_be_skipped() -> None:
     report = load_weights(network, file.state_dict(), skip=["aux?"])
     assert report.unexpected == ()
     assert len(report.kept) == len(network.state_dict())
+
+
+def test_networks_that_return_features_take_their_part() -> None:
+    file = shuffled(cnngraph.compile(SPECS / "resnet18.yaml"))
+    network = cnngraph.compile(SPECS / "resnet18.yaml", outputs=["layer2", "layer3"])
+    with pytest.raises(WeightsError) as caught:
+        load_weights(network, file.state_dict())
+    assert 'skip=["fc", "layer4"]) loads the rest\n' in str(caught.value)
+    load_weights(network, file.state_dict(), skip=["fc", "layer4"])
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, file.state_dict()[key]), key
 
 
 def test_patterns_that_match_nothing() -> None:
@@ -476,6 +489,19 @@ def test_frozen_norms_stay_so_in_copies_and_until_unfrozen() -> None:
     unfreeze(frozen, "*")
     assert not frozen.bn.training
     assert all(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_frozen_networks_are_traced_as_they_are() -> None:
+    network = cnngraph.compile(SMALL, backend="eager")
+    freeze(network, "bn")
+    network.train()
+    x = torch.randn(2, 3, 8, 8)
+    expected = network(x)
+    exported = torch.export.export(network, (x,), strict=False).module()
+    torch.testing.assert_close(exported(x), expected)
+    compiled = torch.compile(network, backend="eager")
+    torch.testing.assert_close(compiled(x), expected)
+    assert network.bn.num_batches_tracked == 0
 
 
 def test_a_norm_of_which_something_trains_follows_train() -> None:
@@ -712,6 +738,8 @@ def test_a_widened_stem(carry) -> None:
     assert report.mismatched["layer1.0.conv1.weight"] == ((64, 64, 3, 3), (64, 96, 3, 3))
     assert "layer1.0.bn1.weight" in report.kept
     assert {key for key in report.new if not key.startswith(("conv1", "bn1", "layer1.0"))} == set()
+    assert report.unexpected == ()
+    assert report.notes == ()
 
 
 def test_a_network_widened_throughout_takes_nothing_from_other_stages(carry) -> None:
@@ -790,7 +818,8 @@ def test_without_an_order_numbers_and_single_candidates_are_moved(tmp_path: Path
     report = load_weights(target, tmp_path / "net.safetensors", transfer=True)
     assert_moved(target, before, state(source), report)
     assert not report.new
-    assert report.moved["features.11.weight" if "features.11.weight" in report.moved else "features.8.weight"]
+    assert report.moved["features.9.running_var"] == "features.8.running_var"
+    assert report.moved["features.8.weight"] == "features.7.weight"
     assert report.moved["head.weight"] == "fc.weight"
     assert "the file does not say the order of its modules: fewer moves can be found" in report.notes
 
@@ -846,3 +875,20 @@ def test_the_renamings_are_tried_only_where_the_keys_need_them() -> None:
     network.denselayer1.norm[1].weight = nn.Parameter(torch.ones(2))
     assert load_weights(network, weights).notes == ()
     assert list(loading.RENAMINGS) == ["DenseNet's older keys"]
+
+
+_PRINTS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", (ROOT / "docs" / "weights.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("code", "output"), _PRINTS)
+def test_the_page_shows_what_is_printed(
+    code: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "specs").symlink_to(SPECS)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"__name__": "snippet"})
+    assert capsys.readouterr().out == output
+
+
+def test_the_page_has_its_examples() -> None:
+    assert len(_PRINTS) == 3

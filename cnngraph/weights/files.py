@@ -16,10 +16,10 @@ from uuid import uuid4
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from cnngraph import __version__
-from cnngraph.compiler import Compilation
+from cnngraph.network import Network
 from cnngraph.weights.patterns import unwrapped
 from cnngraph.weights.report import WeightsError
 
@@ -83,8 +83,8 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def network_name(net: nn.Module) -> str:
-    compilation = net.meta.get("cnngraph") if isinstance(net, fx.GraphModule) else None
-    return compilation.graph.name if isinstance(compilation, Compilation) else type(net).__name__
+    """What messages and files call a network."""
+    return net.compilation.graph.name if isinstance(net, Network) else type(net).__name__
 
 
 def module_kinds(net: nn.Module, keys: Mapping[str, Any]) -> dict[str, str]:

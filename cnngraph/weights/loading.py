@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from cnngraph.network import Network
 from cnngraph.weights.files import Weights, from_mapping, module_kinds, network_name, read_weights
 from cnngraph.weights.patterns import as_patterns, matches, require_match, unwrapped
 from cnngraph.weights.report import SHOWN, LoadReport, Mismatch, WeightsError, closest, listed
@@ -24,6 +25,7 @@ RENAMINGS: Mapping[str, tuple[str, str]] = {
 """Keys of published files that are called otherwise today: pattern and replacement, tried where they give known keys."""
 
 _COUNTER = "num_batches_tracked"
+_RESHAPED = "its module has another shape"
 
 
 def load_weights(
@@ -73,7 +75,7 @@ def load_weights(
         plan = _by_name(wanted, source, whole_modules=not strict)
     report = _report(plan, source, skipped)
     if strict and not transfer and (report.missing or report.mismatched or report.unexpected):
-        raise WeightsError(_misfit(report, network_name(net), here, source), report)
+        raise WeightsError(_misfit(report, net, here, source), report)
     if wanted and not plan.origins:
         raise WeightsError(f"nothing in {source.name} fits {network_name(net)}: nothing was loaded\n{report}", report)
     _copy(plan.origins, wanted, source)
@@ -160,7 +162,7 @@ def _by_name(wanted: Mapping[str, Tensor], source: Weights, *, whole_modules: bo
         changed = {_module(key) for key in plan.mismatched}
         for key in [key for key in plan.origins if _module(key) in changed]:
             del plan.origins[key]
-            plan.missing[key] = "its module has another shape"
+            plan.missing[key] = _RESHAPED
     return plan
 
 
@@ -199,7 +201,7 @@ def _leave(unit: Unit, there: Unit | None, used: Mapping[str, str], alignment: A
             elif leaf in common and not differing:
                 plan.origins[key] = key
             else:
-                plan.missing[key] = "its module has another shape" if leaf in common else ""
+                plan.missing[key] = _RESHAPED if leaf in common else ""
         return
     plan.missing |= dict.fromkeys(keys, why)
 
@@ -224,7 +226,8 @@ def _key(module: str, leaf: str) -> str:
 
 
 def _report(plan: _Plan, source: Weights, skipped: set[str]) -> LoadReport:
-    used = {*plan.origins.values(), *plan.mismatched}
+    reshaped = {key for key, why in plan.missing.items() if why == _RESHAPED}
+    used = {*plan.origins.values(), *plan.mismatched, *reshaped}
     return LoadReport(
         file=source.name,
         kept=tuple(key for key, origin in plan.origins.items() if key == origin),
@@ -237,7 +240,7 @@ def _report(plan: _Plan, source: Weights, skipped: set[str]) -> LoadReport:
     )
 
 
-def _misfit(report: LoadReport, network: str, here: Mapping[str, Tensor], source: Weights) -> str:
+def _misfit(report: LoadReport, net: nn.Module, here: Mapping[str, Tensor], source: Weights) -> str:
     missing = []
     for index, key in enumerate(report.missing):
         shape = tuple(here[key].shape)
@@ -249,7 +252,7 @@ def _misfit(report: LoadReport, network: str, here: Mapping[str, Tensor], source
     bad = {*report.missing, *report.mismatched, *report.unexpected}
     odd = _roots(bad, {*here, *source.tensors} - bad)
     lines = [
-        f"{report.file} does not fit {network}: nothing was loaded",
+        f"{report.file} does not fit {network_name(net)}: nothing was loaded",
         *(f"  {note}" for note in report.notes),
         *listed("missing in the file", missing, len(missing)),
         *listed("unexpected in the file", unexpected, len(unexpected)),
@@ -259,6 +262,11 @@ def _misfit(report: LoadReport, network: str, here: Mapping[str, Tensor], source
         new = f", and leaves {'it' if len(odd) == 1 else 'them'} new" if bad & here.keys() else ""
         skip = ", ".join(f'"{root}"' for root in odd)
         lines.append(f"  help: load_weights(..., skip=[{skip}]) loads the rest{new}")
+    reshaped_only = not report.missing and not report.unexpected
+    if reshaped_only and isinstance(net, Network) and "num_classes" in net.compilation.spec.params:
+        lines.append(
+            "  help: compiled with the file's `num_classes` it may fit; then net.reset_classifier(num_classes)"
+        )
     lines.append("  help: load_weights(..., transfer=True) carries over what an edit of the spec left as it was")
     return "\n".join(lines)
 

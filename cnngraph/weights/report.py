@@ -74,7 +74,7 @@ class LoadReport:
         total = len(self.loaded) + len(self.new)
         lines = [f"{self.file}: {len(self.loaded)} of {total} tensors loaded", *(f"  {note}" for note in self.notes)]
         lines += listed("moved", moves(self.moved), len(self.moved))
-        lines += listed("new, not in the file", modules(self.missing), len(self.missing))
+        lines += listed("new, not found in the file", modules(self.missing), len(self.missing))
         lines += listed(
             "new, of another shape", [f"{key}: {m}" for key, m in self.mismatched.items()], len(self.mismatched)
         )

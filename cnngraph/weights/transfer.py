@@ -175,11 +175,12 @@ def _doubts(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Al
     """What kept its number beside something new or removed that it could be exchanged with."""
     used = set(result.origins.values())
     kept = [unit for unit in here if result.origins.get(unit.path) == unit.path]
-    new = [(unit, "is new") for unit in here if unit.path not in result.origins]
-    gone = [(unit, "is in the file only") for unit in file if unit.path not in used]
+    new = {unit.path: (unit, "is new") for unit in here if unit.path not in result.origins}
+    gone = {unit.path: (unit, "is in the file only") for unit in file if unit.path not in used}
+    changed = new.keys() & gone.keys()  # it has its name still, and another shape
     twins: dict[tuple[str, str], dict[str, None]] = {}
-    for other, what in (*new, *gone):
-        for unit in kept:
+    for other, what in (*new.values(), *gone.values()):
+        for unit in kept if other.path not in changed else ():
             if _skeleton(unit.path) == _skeleton(other.path) and reach(unit, other):
                 theirs, ours = other.path.split("."), unit.path.split(".")
                 end = _common(theirs, ours) + 1
