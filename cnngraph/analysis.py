@@ -1,9 +1,9 @@
-"""What a network costs: parameters, buffers and multiply-accumulates, in all and by stage. Nothing is run."""
+"""What a network costs: parameters, buffers and multiply-accumulates, or a part of it. Nothing is run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
@@ -28,24 +28,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One child of the network's top level.
-
-    Attributes:
-        kind: the op, composite or block it is.
-        copies: how many copies it holds, where it is a repeat; else 1.
-        aux: whether it is a side head, which evaluation leaves out.
-    """
-
-    path: str
-    kind: str
-    shape: TensorShape
-    cost: Cost
-    copies: int = 1
-    aux: bool = False
-
-
-@dataclass(frozen=True)
 class Summary:
     """The network's costs.
 
@@ -56,7 +38,6 @@ class Summary:
 
     total: Cost
     training_macs: int
-    stages: tuple[Stage, ...]
 
 
 def node_cost(graph: Graph, node: Node) -> Cost:
@@ -86,26 +67,9 @@ def shape_at(graph: Graph, path: str) -> TensorShape | None:
 
 def summarize(graph: Graph) -> Summary:
     """The costs of an elaborated graph."""
-    groups: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        groups.setdefault(node.path.partition(".")[0], []).append(node)
-    stages = tuple(_stage(graph, path, nodes) for path, nodes in groups.items())
-    total = _sum(stage.cost for stage in stages)
+    total = _sum(node_cost(graph, node) for node in graph.nodes)
     aux = sum(node_cost(graph, node).macs for node in graph.nodes if node.aux)
-    return Summary(Cost(total.params, total.buffers, total.macs - aux), total.macs, stages)
-
-
-def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
-    scope = graph.scopes.get(path)
-    copies = [copy.times for node in nodes for copy in node.copies if copy.repeat == path]
-    return Stage(
-        path=path,
-        kind=scope.kind if scope else nodes[-1].op.kind,
-        shape=shape_at(graph, path) or nodes[-1].shape,
-        cost=_sum(node_cost(graph, node) for node in nodes),
-        copies=copies[0] if copies else 1,
-        aux=path in graph.aux,
-    )
+    return Summary(replace(total, macs=total.macs - aux), total.macs)
 
 
 def _sum(costs: Iterable[Cost]) -> Cost:

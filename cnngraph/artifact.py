@@ -106,11 +106,7 @@ def _require_fit(net: nn.Module, graph: Graph) -> None:
         inputs = [shapes[path] for path in leaf.inputs]
         held = {**leaf.op.parameters(*inputs), **leaf.op.buffers(*inputs)}
         expected |= {f"{leaf.path}.{name}": tuple(shape) for name, shape in held.items()}
-    tensors = {
-        **dict(net.named_parameters(remove_duplicate=False)),
-        **dict(net.named_buffers(remove_duplicate=False)),
-    }
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     problems = [
         f"`{name}` is missing" if name not in found
         else f"`{name}` is not in the spec" if name not in expected
@@ -196,6 +192,8 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     for key, kind in _CONTENTS.items():
         if not isinstance(contents.get(key), kind):
             raise _damaged(path, f"it has no `{key}`")
+        if kind is dict and not all(isinstance(name, str) for name in contents[key]):
+            raise _damaged(path, f"its `{key}` holds names that are no text")
     texts = contents["files"]
     if contents["main"] not in texts or not all(isinstance(item, str) for pair in texts.items() for item in pair):
         raise _damaged(path, "it does not hold its spec")

@@ -10,11 +10,12 @@ from typing import Any
 
 from cnngraph.analysis import Summary, summarize
 from cnngraph.elaborate import elaborate
-from cnngraph.errors import Diagnostic, Source, SpecError, has_errors
+from cnngraph.errors import CnngraphError, Diagnostic, Source, SpecError, has_errors
 from cnngraph.expectations import check_expectations
 from cnngraph.graph import Graph
 from cnngraph.imports import Spec, load_spec
 from cnngraph.sizes import InputSizes, input_sizes
+from cnngraph.stages import Stage, stages
 
 SpecLike = str | os.PathLike[str]
 """The path of a spec, or, if it has more than one line, its text."""
@@ -26,18 +27,28 @@ class Report:
 
     Attributes:
         name: the file, as it was given.
-        graph, summary, sizes: None where the spec does not hold (`sizes` also for flat inputs).
+        spec, graph, summary, sizes: None where the spec does not hold (`sizes` also for flat inputs).
     """
 
     name: str
     diagnostics: tuple[Diagnostic, ...]
+    spec: Spec | None = None
     graph: Graph | None = None
     summary: Summary | None = None
     sizes: InputSizes | None = None
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The network's parts with their shapes and costs; none where the spec does not hold."""
+        return stages(self.graph) if self.graph else ()
+
+    @property
     def ok(self) -> bool:
         return not has_errors(self.diagnostics)
+
+    def __repr__(self) -> str:
+        found = f"{len(self.diagnostics)} diagnostics" if self.diagnostics else "no mistakes"
+        return f"<Report of {self.name}: {'ok' if self.ok else 'does not hold'}, {found}>"
 
     def __str__(self) -> str:
         from cnngraph.report.check import text
@@ -60,6 +71,7 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
     Mistakes are returned in the report, never raised.
     """
     name = spec_name(spec)
+    params = given_params(params)
     try:
         loaded = read_spec(spec)
         graph, diagnostics = elaborate(loaded, params)
@@ -69,11 +81,24 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
         return Report(name, tuple(diagnostics))
     if not params:
         diagnostics = [*diagnostics, *check_expectations(loaded, graph)]
-    return Report(name, tuple(diagnostics), graph, summarize(graph), input_sizes(graph))
+    return Report(name, tuple(diagnostics), loaded, graph, summarize(graph), input_sizes(graph))
+
+
+def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What a caller gave as `params`; raises `CnngraphError` where it is no mapping from names."""
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+        raise CnngraphError(f'`params` is a mapping such as {{"num_classes": 10}}, not {params!r:.60}')
+    return params
 
 
 def read_spec(spec: SpecLike) -> Spec:
     """Loads a spec from a path or from its text. Raises `SpecError`."""
+    if not isinstance(spec, str | os.PathLike) or not os.fspath(spec):
+        raise CnngraphError(f"a spec is given by its path, or by its text, not {spec!r:.60}")
+    if isinstance(spec, str) and "{" in spec and "\n" not in spec and not os.path.exists(spec):
+        raise CnngraphError(f"there is no file {spec!r:.60}; the text of a spec needs a line break in it")
     if isinstance(spec, str) and "\n" in spec:
         return load_spec(Path("spec.yaml"), Source(spec_name(spec), spec))
     return load_spec(Path(spec))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cnngraph.checking import SpecLike, read_spec
+from cnngraph.checking import SpecLike, given_params, read_spec
 from cnngraph.elaborate import elaborate
 from cnngraph.errors import CnngraphError, SpecError
 from cnngraph.expectations import check_expectations
 from cnngraph.features import select
+from cnngraph.graph import Graph
 from cnngraph.imports import Spec
 from cnngraph.lowering import modules_of
 from cnngraph.network import Compilation, Network
@@ -44,7 +45,7 @@ def compile(
         SpecError: the spec does not hold; every mistake is in its `diagnostics`.
         CnngraphError: no value has a name in `outputs`.
     """
-    return compile_spec(read_spec(spec), params or {}, backend, outputs, observe)
+    return compile_spec(read_spec(spec), given_params(params), backend, outputs, observe)
 
 
 def compile_spec(
@@ -63,8 +64,20 @@ def compile_spec(
     errors = [item for item in diagnostics if item.severity == "error"]
     if graph is None or errors:
         raise SpecError(errors)
+    return compile_graph(spec, params, graph, backend, outputs, observe)
+
+
+def compile_graph(
+    spec: Spec,
+    params: Mapping[str, Any],
+    graph: Graph,
+    backend: str,
+    outputs: Sequence[str] = (),
+    observe: Observer = lambda stage, graph: None,
+) -> Network:
+    """`compile` for a spec that was elaborated with these params already."""
     if outputs:
         graph = select(graph, outputs)
     optimized, passes = run_passes(graph, BACKENDS[backend], observe)
     compilation = Compilation(spec, dict(params), backend, tuple(outputs), graph, tuple(passes))
-    return Network.build(compilation, optimized, modules_of(optimized))
+    return Network.build(compilation, optimized, modules_of(graph))

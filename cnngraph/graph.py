@@ -121,10 +121,10 @@ class Graph:
 
     @cached_property
     def users(self) -> dict[str, tuple[Node, ...]]:
-        """Which nodes read a value, by the value's path."""
+        """Which nodes read a value, by the value's path; one that reads it twice is there twice."""
         users: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
-            for path in dict.fromkeys(node.inputs):
+            for path in node.inputs:
                 users[path].append(node)
         return {path: tuple(nodes) for path, nodes in users.items()}
 
@@ -166,6 +166,9 @@ class Graph:
             seen[node.path] = node.shape
         for path in self.outputs:
             assert path in seen, f"the output {path} is never defined"
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {self.input} to {', '.join(self.outputs)}, {len(self.nodes)} nodes>"
 
     def __str__(self) -> str:
         lines = [f"graph {self.name}({INPUT}: {self.input})"]

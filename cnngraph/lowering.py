@@ -6,58 +6,73 @@ Side heads become GraphModules of their own, which the network calls in training
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from types import FunctionType
+from typing import TypeVar
 
 from torch import fx, nn
 
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
 from cnngraph.nn import in_training, with_aux
 
+Kind = TypeVar("Kind", bound=fx.GraphModule)
+
 
 def modules_of(graph: Graph) -> nn.Module:
-    """A tree of newly initialised modules: every leaf op's module at its node's path."""
+    """A tree of newly initialised modules: every leaf op's module at its node's path, in the order of the graph."""
     shapes: dict[str, TensorShape] = {INPUT: graph.input}
     root = nn.Module()
+    containers = {"": root}
+    for head in graph.aux:
+        _container(containers, head)  # it becomes a module even where it holds none
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape
         if leaf.op.has_module:
-            module = leaf.op.module(*(shapes[path] for path in leaf.inputs))
-            _place(root, leaf.path, module)
+            parent, _, name = leaf.path.rpartition(".")
+            _container(containers, parent).add_module(name, leaf.op.module(*(shapes[path] for path in leaf.inputs)))
+    for path, names in graph.order.items():
+        if path in containers:
+            _put_first(containers[path], names)
     return root
 
 
-def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    *parents, name = path.split(".")
-    for parent in parents:
-        if parent not in root._modules:
-            root.add_module(parent, nn.Module())
-        root = root.get_submodule(parent)
-    root.add_module(name, module)
+def _container(containers: dict[str, nn.Module], path: str) -> nn.Module:
+    if path not in containers:
+        parent, _, name = path.rpartition(".")
+        containers[path] = nn.Module()
+        _container(containers, parent).add_module(name, containers[path])
+    return containers[path]
 
 
-def put_in_order(network: nn.Module, graph: Graph) -> None:
-    """Orders the children of modules whose weights are not kept in the order they run in."""
-    for path, names in graph.order.items():
-        children = network.get_submodule(path)._modules
-        behind = {name: child for name, child in children.items() if name not in names}
-        first = {name: children[name] for name in names if name in children}
-        children.clear()
-        children.update(first | behind)
+def network_of(graph: Graph, root: nn.Module, kind: type[Kind]) -> Kind:
+    """The network that calls the modules of `root` as the graph says; its children stand in the order of `root`'s."""
+    order = {path: list(module._modules) for path, module in root.named_modules() if type(module) is nn.Module}
+    network = kind(root, _calls(graph, root), class_name=_class_name(graph.name))
+    for path, names in order.items():
+        _put_first(network.get_submodule(path), names)
+    return network
 
 
-def code_graph(graph: Graph, root: nn.Module) -> fx.Graph:
-    """The calls of a network's `forward`. Side heads in `root` are replaced by GraphModules of their own."""
+def _put_first(module: nn.Module, names: Sequence[str]) -> None:
+    children = dict(module._modules)
+    module._modules.clear()
+    module._modules.update({name: children[name] for name in names if name in children} | children)
+
+
+def _calls(graph: Graph, root: nn.Module) -> fx.Graph:
+    """The code of a network's `forward`. Side heads in `root` are replaced by GraphModules of their own."""
     network = fx.Graph()
     values = {INPUT: network.placeholder("x")}
+    members: dict[str, list[Node]] = defaultdict(list)
+    for node in graph.nodes:
+        members[node.aux].append(node)
     heads: dict[str, fx.Node] = {}
-    for aux, run in groupby(graph.nodes, key=lambda node: node.aux):
-        nodes = list(run)
-        if aux:
-            heads[aux] = _side_head(graph, aux, nodes, root, network, values)
-        else:
-            _emit(nodes, network, values)
+    for node in graph.nodes:
+        if not node.aux:
+            _emit([node], network, values)
+        elif node is members[node.aux][-1]:
+            heads[node.aux] = _side_head(graph, node.aux, members[node.aux], root, network, values)
     if graph.features:
         network.output({name: values[path] for name, path in graph.features.items()})
     elif heads:
@@ -96,7 +111,7 @@ def _side_head(
     _emit(nodes, head, inner, prefix=f"{aux}.")
     head.output(inner[graph.aux[aux]])
     _keep_calls(head)
-    module = fx.GraphModule(root.get_submodule(aux), head, class_name=class_name(aux))
+    module = fx.GraphModule(root.get_submodule(aux), head, class_name=_class_name(aux))
     parent, _, name = aux.rpartition(".")
     root.get_submodule(parent).add_module(name, module)
     inputs = [values[path] for path in outside]
@@ -113,8 +128,8 @@ def _keep_calls(graph: fx.Graph) -> None:
 def _variable(path: str) -> str:
     """The name of a node's value in `net.code`."""
     name = re.sub(r"\W+", "_", path).strip("_")
-    return f"_{name}" if name[0].isdigit() else name
+    return f"_{name}" if name[0].isdigit() or name == "self" else name
 
 
-def class_name(name: str) -> str:
+def _class_name(name: str) -> str:
     return re.sub(r"\W", "_", name) or "network"

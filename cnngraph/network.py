@@ -14,7 +14,7 @@ from cnngraph.errors import CnngraphError, SpecError
 from cnngraph.features import FeatureInfo, feature_info, last_map, select
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.imports import Spec
-from cnngraph.lowering import class_name, code_graph, put_in_order, straight_line
+from cnngraph.lowering import network_of, straight_line
 from cnngraph.ops.op import Op
 from cnngraph.passes import BACKENDS, PassResult, run_passes
 
@@ -42,8 +42,7 @@ class Network(fx.GraphModule):
     @classmethod
     def build(cls, compilation: Compilation, graph: Graph, root: nn.Module) -> Network:
         """Calls the modules of `root` as the optimized `graph` says."""
-        network = cls(root, code_graph(graph, root), class_name=class_name(graph.name))
-        put_in_order(network, graph)
+        network = network_of(graph, root, cls)
         network.meta["cnngraph"] = compilation
         return network
 

@@ -181,6 +181,8 @@ def test_files_of_another_kind_or_format(tmp_path: Path, saved: bytes) -> None:
     )
     assert refusal(whole["state_dict"]) == "other.pt is a PyTorch file, but not a network compiled by cnngraph"
     assert refusal({key: whole[key] for key in whole if key != "params"}) == "other.pt is damaged: it has no `params`"
+    assert refusal({**whole, "state_dict": {1: torch.ones(1)}}).startswith("other.pt is damaged: its `state_dict`")
+    assert refusal({**whole, "params": {1: 2}}).startswith("other.pt is damaged: its `params`")
     assert refusal({**whole, "main": "elsewhere.yaml"}) == "other.pt is damaged: it does not hold its spec"
     assert "the weights" in refusal({**whole, "state_dict": {}}) or "weights do not fit" in refusal(
         {**whole, "state_dict": {}}
@@ -264,3 +266,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert len(run.stdout.splitlines()) == 1
     assert target.read_text() == "the old file"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_network_with_constants_outside_its_state_dict_is_saved(tmp_path: Path) -> None:
+    text = "cnngraph: 1\nname: net\ninput: [3, 4, 4]\ngraph:\n- normalize: {mean: [0, 1, 2], std: [1, 2, 3]}\n- relu\n"
+    network = cnngraph.compile(text)
+    save_compiled(network, tmp_path / "net.pt")
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(load_compiled(tmp_path / "net.pt")(x), network(x))

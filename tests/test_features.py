@@ -163,3 +163,8 @@ def test_a_classifier_that_cannot_be_reset_says_why() -> None:
     for wrong in (0, True, 2.0):
         with pytest.raises(cnngraph.CnngraphError, match="at least one class"):
             cnngraph.compile(SMALL).reset_classifier(wrong)
+
+
+def test_outputs_of_a_spec_whose_weights_have_an_order() -> None:
+    network = cnngraph.compile(SPECS / "resnetv2_18.yaml", outputs=["stem.conv"])
+    assert network(torch.randn(1, 3, 64, 64))["stem.conv"].shape == (1, 64, 32, 32)

@@ -100,10 +100,10 @@ def test_users_are_the_nodes_that_read_a_value_in_order(tiny: Graph) -> None:
     assert users.keys() == {path for node in tiny.nodes for path in node.inputs}
 
 
-def test_a_node_that_reads_a_value_twice_is_one_user() -> None:
+def test_a_node_that_reads_a_value_twice_is_there_twice() -> None:
     graph = graph_of("cnngraph: 1\nname: n\ninput: [4]\ngraph:\n  - relu: {name: a}\n  - add: a\n")
     assert graph.nodes[-1].inputs == ("a", "a")
-    assert [node.path for node in graph.users["a"]] == ["1"]
+    assert [node.path for node in graph.users["a"]] == ["1", "1"]
 
 
 def test_outputs_are_the_result_and_those_of_side_heads(tiny: Graph) -> None:

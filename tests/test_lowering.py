@@ -702,3 +702,48 @@ def test_a_block_says_in_which_order_its_weights_are_kept(backend: str) -> None:
     assert children == [["downsample", "conv2", "conv1", "bn"], ["conv2", "conv1", "bn"]]
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert list(other.state_dict()) == list(network.state_dict())
+
+
+def spec_of(body: str) -> str:
+    return f"cnngraph: 1\nname: net\ninput: [3, 8, 8]\ngraph:\n{textwrap.dedent(body)}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("body", ["[scale: 2]", "[relu, add: a]"])
+def test_a_side_head_may_hold_no_module(body: str, backend: str) -> None:
+    network = cnngraph.compile(spec_of(f"- relu: {{name: a}}\n- aux: {{name: side, body: {body}}}"), backend=backend)
+    assert set(network(torch.randn(2, 3, 8, 8))) == {"logits", "side"}
+
+
+def test_weights_stand_in_the_order_of_the_spec_whatever_the_passes_did() -> None:
+    text = spec_of("""
+        - conv2d: {name: stem, out_channels: 4, kernel_size: 1}
+        - batch_norm: {name: bn}
+        - aux: {name: side, from: stem, body: [flatten, linear: {name: fc, out_features: 2}]}
+        - sequential: {name: blk, body: [relu, conv2d: {name: conv, out_channels: 4, kernel_size: 1}]}
+    """)
+    keys = [list(cnngraph.compile(text, backend=backend).state_dict()) for backend in BACKENDS]
+    assert keys[0] == keys[1]
+    assert keys[0].index("side.fc.weight") < keys[0].index("blk.conv.weight")
+
+
+@pytest.mark.parametrize(
+    "name", ["self_", "x", "torch_", "getattr", "dict", "result", "batch_norm_act", "fx", "device"]
+)
+def test_a_node_may_be_called_like_anything_in_the_code(name: str) -> None:
+    text = spec_of(f"""
+        - conv2d: {{name: {name}, out_channels: 4, kernel_size: 1}}
+        - batch_norm: {{name: {name}_1}}
+        - relu
+    """)
+    assert cnngraph.compile(text)(torch.randn(2, 3, 8, 8)).shape == (2, 4, 8, 8)
+
+
+def test_a_node_may_be_called_self() -> None:
+    text = spec_of("""
+        - conv2d: {name: self, out_channels: 4, kernel_size: 1}
+        - relu
+    """)
+    network = cnngraph.compile(text)
+    assert network(torch.randn(2, 3, 8, 8)).shape == (2, 4, 8, 8)
+    assert pickle.loads(pickle.dumps(network))(torch.randn(2, 3, 8, 8)).shape == (2, 4, 8, 8)

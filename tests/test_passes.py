@@ -170,6 +170,12 @@ def stretch(graph: Graph) -> Graph:
     return graph.with_nodes([replace(first, shape=TensorShape((1,))), *rest])
 
 
+def forget_the_first(graph: Graph) -> Graph:
+    """Leaves out a layer that keeps the shape."""
+    first, second, *rest = graph.nodes
+    return graph.with_nodes([replace(second, inputs=first.inputs), *rest])
+
+
 def flatten_nothing(graph: Graph) -> Graph:
     """Leaves a linear layer that reads a map: its rule refuses to answer at all."""
     *rest, last = graph.nodes
@@ -188,6 +194,11 @@ def flatten_nothing(graph: Graph) -> Graph:
             [keep, fuse_batch_norm_act, stretch, drop_the_last],
             "the pass stretch left a graph that contradicts itself: 1 is 1, its rule says 4x8x8 "
             "(passes before it: keep, fuse_batch_norm_act)",
+        ),
+        (
+            [forget_the_first],
+            "the pass forget_the_first left a graph that contradicts itself: "
+            "the layers with modules are not those there were (passes before it: none)",
         ),
         (
             [keep, flatten_nothing],

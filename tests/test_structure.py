@@ -17,7 +17,7 @@ LAYERS = [
     ["expressions", "yaml_source", "naming", "nn"],
     ["graph"],
     ["ops"],
-    ["spec", "provenance", "analysis", "sizes"],
+    ["spec", "provenance", "analysis", "sizes", "stages"],
     ["validation", "schema"],
     ["imports"],
     ["place", "expectations"],

@@ -93,6 +93,8 @@ def options(
 
 def main() -> None:
     """The console script."""
+    if sys.stdout is None:  # closed: `>&-`
+        sys.stdout = open(os.devnull, "w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

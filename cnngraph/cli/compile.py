@@ -100,7 +100,7 @@ def compile(
     if report.ok:
         try:
             with terminal.progress(f"compiling {spec}"):
-                compiled = _compile(spec, params, backend.value, output, seconds)
+                compiled = _compile(report, params, backend.value, output, seconds)
         except CnngraphError as caught:
             error = str(caught)
     if format is Format.JSON:
@@ -122,16 +122,14 @@ class _Compiled:
 
 
 def _compile(
-    spec: Path, params: dict[str, Any], backend: str, output: Path | None, seconds: dict[str, float]
+    report: Report, params: dict[str, Any], backend: str, output: Path | None, seconds: dict[str, float]
 ) -> _Compiled:
     """Compiles a spec that holds, and saves the network; `seconds` is told how long each phase took."""
     with _timed(seconds, "load torch"):
         from cnngraph.artifact import save_compiled
-        from cnngraph.compiler import compile_spec
-    with _timed(seconds, "read"):
-        from cnngraph.checking import read_spec
-
-        loaded = read_spec(spec)
+        from cnngraph.compiler import compile_graph
+    assert report.spec is not None
+    assert report.graph is not None
     graphs: list[tuple[str, Graph]] = []
     times = [perf_counter()]
 
@@ -139,8 +137,8 @@ def _compile(
         graphs.append((stage, graph))
         times.append(perf_counter())
 
-    network = compile_spec(loaded, params, backend, observe=observe)
-    seconds |= {"elaborate": times[1] - times[0], "passes": times[-1] - times[1], "lower": perf_counter() - times[-1]}
+    network = compile_graph(report.spec, params, report.graph, backend, observe=observe)
+    seconds |= {"passes": times[-1] - times[0], "lower": perf_counter() - times[-1]}
     if output is not None:
         with _timed(seconds, "save"):
             save_compiled(network, output)

@@ -10,7 +10,6 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
 from cnngraph.ops.op import Op, ShapePreserving, require_map, too_small
 from cnngraph.ops.registry import register
-from cnngraph.ops.scale import Scale as Scale
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
+from cnngraph.ops import Op
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 
 Pass = Callable[[Graph], Graph]
@@ -31,6 +32,10 @@ class PassResult:
     seconds: float
 
 
+def _modules(graph: Graph) -> dict[str, Op]:
+    return {leaf.path: leaf.op for leaf in graph.leaves() if leaf.op.has_module}
+
+
 def run_passes(
     graph: Graph, passes: Sequence[Pass], observe: Observer = lambda name, graph: None
 ) -> tuple[Graph, list[PassResult]]:
@@ -44,6 +49,7 @@ def run_passes(
         seconds = perf_counter() - start
         try:
             after.verify()
+            assert _modules(after) == _modules(graph), "the layers with modules are not those there were"
         except AssertionError as error:
             done = ", ".join(p.__name__ for p in passes[:index]) or "none"
             raise CnngraphError(

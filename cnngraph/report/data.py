@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnngraph.analysis import Stage
 from cnngraph.checking import Report
 from cnngraph.graph import INPUT
-from cnngraph.report.stages import stages
 from cnngraph.sizes import InputSizes, runs
+from cnngraph.stages import Stage, stages
 
 
 def report_data(report: Report) -> dict[str, Any]:

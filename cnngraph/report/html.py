@@ -8,7 +8,8 @@ from cnngraph.analysis import Cost
 from cnngraph.checking import Report
 from cnngraph.errors import render
 from cnngraph.report.check import summary
-from cnngraph.report.stages import kind_of, stages
+from cnngraph.report.stages import kind_of
+from cnngraph.stages import stages
 
 _LEFT = "text-align: left"
 _RIGHT = "text-align: right; font-variant-numeric: tabular-nums"

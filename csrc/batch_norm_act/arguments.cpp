@@ -9,26 +9,42 @@
 namespace cnngraph {
 
 ActivationSpec parse_activation(std::string_view name, c10::ArrayRef<double> arguments) {
+  using at::Tensor;
   struct Entry {
     Activation activation;
     size_t arguments;
+    Tensor (*torch)(const Tensor& z, ActivationArguments);
   };
+  using Given = ActivationArguments;
   static const std::unordered_map<std::string_view, Entry> known = {
-      {"identity", {Activation::identity, 0}},       {"relu", {Activation::relu, 0}},
-      {"relu6", {Activation::hardtanh, 0}},          {"hardtanh", {Activation::hardtanh, 2}},
-      {"leaky_relu", {Activation::leaky_relu, 1}},   {"elu", {Activation::elu, 1}},
-      {"silu", {Activation::silu, 0}},               {"gelu", {Activation::gelu, 0}},
-      {"gelu_tanh", {Activation::gelu_tanh, 0}},     {"sigmoid", {Activation::sigmoid, 0}},
-      {"tanh", {Activation::tanh, 0}},               {"hardsigmoid", {Activation::hardsigmoid, 0}},
-      {"hardswish", {Activation::hardswish, 0}},     {"mish", {Activation::mish, 0}},
+      {"identity", {Activation::identity, 0, [](const Tensor& z, Given) { return z; }}},
+      {"relu", {Activation::relu, 0, [](const Tensor& z, Given) { return at::relu(z); }}},
+      {"hardtanh",
+       {Activation::hardtanh, 2,
+        [](const Tensor& z, Given given) { return at::hardtanh(z, given.first, given.second); }}},
+      {"leaky_relu",
+       {Activation::leaky_relu, 1,
+        [](const Tensor& z, Given given) { return at::leaky_relu(z, given.first); }}},
+      {"elu",
+       {Activation::elu, 1, [](const Tensor& z, Given given) { return at::elu(z, given.first); }}},
+      {"silu", {Activation::silu, 0, [](const Tensor& z, Given) { return at::silu(z); }}},
+      {"gelu", {Activation::gelu, 0, [](const Tensor& z, Given) { return at::gelu(z); }}},
+      {"gelu_tanh",
+       {Activation::gelu_tanh, 0, [](const Tensor& z, Given) { return at::gelu(z, "tanh"); }}},
+      {"sigmoid", {Activation::sigmoid, 0, [](const Tensor& z, Given) { return at::sigmoid(z); }}},
+      {"tanh", {Activation::tanh, 0, [](const Tensor& z, Given) { return at::tanh(z); }}},
+      {"hardsigmoid",
+       {Activation::hardsigmoid, 0, [](const Tensor& z, Given) { return at::hardsigmoid(z); }}},
+      {"hardswish",
+       {Activation::hardswish, 0, [](const Tensor& z, Given) { return at::hardswish(z); }}},
+      {"mish", {Activation::mish, 0, [](const Tensor& z, Given) { return at::mish(z); }}},
   };
   const auto found = known.find(name);
   TORCH_CHECK_VALUE(found != known.end(), "batch_norm_act: unknown activation '", name, "'");
-  TORCH_CHECK_VALUE(arguments.size() == found->second.arguments, "batch_norm_act: activation '",
-                    name, "' takes ", found->second.arguments, " arguments, got ",
-                    arguments.size());
-  ActivationSpec spec{found->second.activation, {}};
-  if (name == "relu6") spec.arguments = {0, 6};
+  const Entry& entry = found->second;
+  TORCH_CHECK_VALUE(arguments.size() == entry.arguments, "batch_norm_act: activation '", name,
+                    "' takes ", entry.arguments, " arguments, got ", arguments.size());
+  ActivationSpec spec{entry.activation, {}, entry.torch};
   if (arguments.size() > 0) spec.arguments.first = arguments[0];
   if (arguments.size() > 1) spec.arguments.second = arguments[1];
   return spec;

@@ -5,8 +5,11 @@
 //
 // With `mean` and `var` given (evaluation) they are constants; without, they are the batch's and
 // are returned (var biased, in the type of computation), for the caller to update running
-// statistics with. A residual would be one more optional tensor added before the activation.
+// statistics with. Gradients of gradients are torch's: then the backward is made of its operators.
+// Forward-mode derivatives are refused; cnngraph.nn runs torch's modules there. A residual would be one more optional tensor added before the activation.
+#include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -39,43 +42,58 @@ Tensors call_backward(const Tensor& grad_output, const Tensor& input, const Opti
                  activation_args, output_mask);
 }
 
+bool is_defined(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
+
 bool needs_grad(const OptionalTensor& tensor) {
-  return tensor.has_value() && tensor->defined() && tensor->requires_grad();
+  return is_defined(tensor) && tensor->requires_grad();
+}
+
+void refuse_tangents(std::initializer_list<OptionalTensor> tensors) {
+  for (const OptionalTensor& tensor : tensors) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !is_defined(tensor) || !tensor->_fw_grad(/*level=*/0).defined(),
+        "cnngraph::batch_norm_act has no forward-mode derivative: it needs the network compiled "
+        "with backend=\"eager\"");
+  }
 }
 
 class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
  public:
   static constexpr bool is_traceable = true;
 
-  static variable_list forward(AutogradContext* context, const Tensor& input,
-                               const OptionalTensor& weight, const OptionalTensor& bias,
-                               const OptionalTensor& mean, const OptionalTensor& var, double eps,
-                               c10::string_view activation,
-                               at::ArrayRef<double> activation_args) {
+  // The statistics leave by pointers: they have no gradient, and compiled autograd takes no
+  // function of which some outputs are marked so.
+  static Tensor forward(AutogradContext* context, const Tensor& input,
+                        const OptionalTensor& weight, const OptionalTensor& bias,
+                        const OptionalTensor& mean, const OptionalTensor& var, double eps,
+                        c10::string_view activation, at::ArrayRef<double> activation_args,
+                        Tensor* batch_mean, Tensor* batch_var) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    auto [output, batch_mean, batch_var] =
+    Tensor output;
+    std::tie(output, *batch_mean, *batch_var) =
         call_forward(input, weight, bias, mean, var, eps, activation, activation_args);
-    const bool batch_statistics = !mean.has_value() || !mean->defined();
+    const bool batch_statistics = !is_defined(mean);
     context->save_for_backward({input, weight.value_or(Tensor()), bias.value_or(Tensor()),
-                                batch_statistics ? batch_mean : *mean,
-                                batch_statistics ? batch_var : *var});
+                                batch_statistics ? *batch_mean : *mean,
+                                batch_statistics ? *batch_var : *var});
     context->saved_data["batch_statistics"] = batch_statistics;
     context->saved_data["eps"] = eps;
     context->saved_data["activation"] = std::string(activation);
     context->saved_data["activation_args"] = activation_args.vec();
-    context->mark_non_differentiable({batch_mean, batch_var});
     context->set_materialize_grads(false);
-    return {output, batch_mean, batch_var};
+    return output;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    variable_list result(8);
+    variable_list result(10);
     if (!grads[0].defined()) return result;
     const auto saved = context->get_saved_variables();
+    // Only tensors that are there have an edge, so the bias's is the weight's without a weight.
+    const bool has_weight = saved[1].defined(), has_bias = saved[2].defined();
     const std::array<bool, 3> mask = {
         context->needs_input_grad(0),
-        saved[1].defined() && context->needs_input_grad(1),
-        saved[2].defined() && context->needs_input_grad(2),
+        has_weight && context->needs_input_grad(1),
+        has_bias && context->needs_input_grad(has_weight ? 2 : 1),
     };
     auto [dinput, dweight, dbias] = call_backward(
         grads[0], saved[0], saved[1], saved[2], saved[3], saved[4],
@@ -93,55 +111,70 @@ Tensors batch_norm_act_autograd(const Tensor& input, const OptionalTensor& weigh
                                 const OptionalTensor& bias, const OptionalTensor& mean,
                                 const OptionalTensor& var, double eps, c10::string_view activation,
                                 at::ArrayRef<double> activation_args) {
+  refuse_tangents({input, weight, bias, mean, var});
   if (!at::GradMode::is_enabled() ||
       !(input.requires_grad() || needs_grad(weight) || needs_grad(bias))) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(input, weight, bias, mean, var, eps, activation, activation_args);
   }
-  const auto results = BatchNormAct::apply(input, weight, bias, mean, var, eps, activation,
-                                           activation_args);
-  return {results[0], results[1], results[2]};
+  Tensor batch_mean, batch_var;
+  const Tensor output = BatchNormAct::apply(input, weight, bias, mean, var, eps, activation,
+                                            activation_args, &batch_mean, &batch_var);
+  return {output, batch_mean, batch_var};
 }
 
-// Only there to say so when somebody differentiates a gradient.
-class BatchNormActBackward : public torch::autograd::Function<BatchNormActBackward> {
- public:
-  static variable_list forward(AutogradContext*, const Tensor& grad_output, const Tensor& input,
-                               const OptionalTensor& weight, const OptionalTensor& bias,
-                               const Tensor& mean, const Tensor& var, bool batch_statistics,
-                               double eps, c10::string_view activation,
-                               at::ArrayRef<double> activation_args,
-                               std::array<bool, 3> output_mask) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    auto [dinput, dweight, dbias] =
-        call_backward(grad_output, input, weight, bias, mean, var, batch_statistics, eps,
-                      activation, activation_args, output_mask);
-    return {dinput, dweight, dbias};
+// The backward as a function that can itself be differentiated: torch computes the forward anew and
+// differentiates that. The statistics of a batch are functions of the input again.
+Tensors differentiable_backward(const Tensor& grad_output, const Tensor& input,
+                                const OptionalTensor& weight, const OptionalTensor& bias,
+                                const Tensor& mean, const Tensor& var, bool batch_statistics,
+                                double eps, c10::string_view activation,
+                                at::ArrayRef<double> activation_args,
+                                std::array<bool, 3> output_mask) {
+  const ActivationSpec act = parse_activation(activation, activation_args);
+  const auto compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const std::array<OptionalTensor, 3> given = {input, weight, bias};
+  std::array<Tensor, 3> results, arguments;
+  variable_list wanted;
+  for (int i = 0; i < 3; ++i) {
+    results[i] = at::empty({0}, input.options().dtype(compute_type));
+    if (!is_defined(given[i])) continue;
+    // An alias, so that each has a gradient of its own whatever was computed from what.
+    Tensor argument = given[i]->requires_grad() ? at::alias(*given[i]) : given[i]->detach();
+    if (output_mask[i]) wanted.push_back(argument.requires_grad_());
+    arguments[i] = argument.to(compute_type);
   }
-
-  static variable_list backward(AutogradContext*, variable_list) {
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        false,
-        "cnngraph::batch_norm_act has no second derivative: gradients of gradients need the "
-        "network compiled with backend=\"eager\"");
+  if (wanted.empty()) return {results[0], results[1], results[2]};
+  const auto fixed = [&](const Tensor& statistic) {
+    return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type);
+  };
+  const Tensor z = at::batch_norm(arguments[0], arguments[1], arguments[2], fixed(mean), fixed(var),
+                                  batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
+  const Tensor output = act.torch(z, act.arguments).to(input.scalar_type());
+  const variable_list grads =
+      torch::autograd::grad({output}, wanted, {grad_output}, /*retain_graph=*/true,
+                            /*create_graph=*/true);
+  size_t next = 0;
+  for (int i = 0; i < 3; ++i) {
+    if (output_mask[i] && is_defined(given[i])) results[i] = grads[next++];
   }
-};
+  return {results[0], results[1], results[2]};
+}
 
 Tensors batch_norm_act_backward_autograd(
     const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
     const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool batch_statistics,
     double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
     std::array<bool, 3> output_mask) {
-  if (!at::GradMode::is_enabled() || !(grad_output.requires_grad() || input.requires_grad() ||
-                                       needs_grad(weight) || needs_grad(bias))) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return call_backward(grad_output, input, weight, bias, mean, var, batch_statistics, eps,
-                         activation, activation_args, output_mask);
+  refuse_tangents({grad_output, input, weight, bias, mean, var});
+  if (at::GradMode::is_enabled() && (grad_output.requires_grad() || input.requires_grad() ||
+                                     needs_grad(weight) || needs_grad(bias))) {
+    return differentiable_backward(grad_output, input, weight, bias, mean, var, batch_statistics,
+                                   eps, activation, activation_args, output_mask);
   }
-  const auto results = BatchNormActBackward::apply(grad_output, input, weight, bias, mean, var,
-                                                   batch_statistics, eps, activation,
-                                                   activation_args, output_mask);
-  return {results[0], results[1], results[2]};
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return call_backward(grad_output, input, weight, bias, mean, var, batch_statistics, eps,
+                       activation, activation_args, output_mask);
 }
 
 TORCH_LIBRARY(cnngraph, library) {

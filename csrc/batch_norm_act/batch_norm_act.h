@@ -17,9 +17,11 @@ using Tensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 struct ActivationSpec {
   Activation activation;
   ActivationArguments arguments;
+  at::Tensor (*torch)(const at::Tensor& z, ActivationArguments);  // the same, by torch's operator
 };
 
-// `name` is the function's in torch.nn.functional; gelu's tanh form is "gelu_tanh".
+// `name` is the function's in torch.nn.functional; gelu's tanh form is "gelu_tanh". What it knows
+// are the operator's activations: the switch in with_activation follows the enumeration.
 ActivationSpec parse_activation(std::string_view name, c10::ArrayRef<double> arguments);
 
 DataType data_type_of(const at::Tensor& input);

@@ -37,6 +37,7 @@ constexpr int64_t bytes_of_run = 16 * 1024;  // contiguous memory a task walks a
 constexpr int64_t most_parts = 128;
 constexpr int64_t least_rows_of_part = 32;
 constexpr int64_t merge_grain = 32 * 1024;
+constexpr int64_t most_folded_columns = 1024;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -44,7 +45,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 //
 // channels_last with few channels, or an odd number of them: `fold` pixels are taken as one row of
 // fold * channels columns, so that rows fill whole vectors; the pixels left over are one more,
-// shorter row, the tail.
+// shorter row, the tail. Rows of many channels fill enough vectors as they are.
 struct Cut {
   int64_t outer, columns, inner, fold = 1, tail = 0;
   int64_t outer_of_part, parts, channels_of_run, runs;
@@ -57,7 +58,7 @@ struct Cut {
         element_size(call.input.element_size()) {
     if (inner == 1) {
       while (columns * fold % 16 != 0 || columns * fold < 64) fold *= 2;
-      if (outer < 16 * fold) fold = 1;
+      if (outer < 16 * fold || columns * fold > most_folded_columns) fold = 1;
       tail = outer % fold * columns;
       outer /= fold;
       columns *= fold;

@@ -4,7 +4,9 @@
 // statistics, which read one tensor and do little else, gain from eight rows at a time.
 //
 // Accuracy: float sums run over few values and are then added in double. Statistics are of x - k,
-// k about the mean of the block's first rows, so a mean far from zero costs no digits.
+// k the mean of the values before, so a mean far from zero costs no digits. The first tile of
+// values takes its own mean, and no tile is larger than what came before it: one that lies far
+// from k then adds at least half its square to the variance, whatever the first values were.
 #pragma once
 
 #include "../cpu/vector.h"
@@ -16,8 +18,8 @@ namespace {
 
 constexpr int64_t rows_together = 8;
 constexpr int64_t rows_summed_in_float = 64;
+constexpr int64_t rows_for_shift = 16;
 constexpr int vectors_in_plane_tile = 256;
-constexpr int vectors_for_shift = 16;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -86,12 +88,23 @@ CNNGRAPH_INLINE Scalar finite_or_zero(Scalar value) {
   return value - value == 0 ? value : 0;  // else an infinity would make the mean NaN
 }
 
-inline void finish_statistics(int64_t channels, double count, double* mean, double* m2,
-                              const double* sums) {
-  for (int64_t channel = 0; channel < channels; ++channel) {
-    const double deviation = m2[channel] - sums[channel] * (sums[channel] / count);
-    m2[channel] = deviation < 0 ? 0 : deviation;
-    mean[channel] += sums[channel] / count;
+// Turns the sums of x - k and (x - k)^2 over `count` values into those about their mean.
+template <class Scalar>
+CNNGRAPH_INLINE void move_shift(double count, Scalar& k, double& sum, double& square) {
+  const Scalar mean = static_cast<Scalar>(k + sum / count);
+  const double step = mean - mean == 0 ? static_cast<double>(mean) - k : 0;
+  square += step * (step * count - 2 * sum);
+  sum -= step * count;
+  k = mean - mean == 0 ? mean : k;
+}
+
+template <class Scalar>
+inline void finish_statistics(int64_t channels, double count, const Scalar* k, const double* sums,
+                              double* mean, double* m2) {
+  for (int64_t c = 0; c < channels; ++c) {
+    const double deviation = m2[c] - sums[c] * (sums[c] / count);
+    m2[c] = deviation < 0 ? 0 : deviation;
+    mean[c] = k[c] + sums[c] / count;
   }
 }
 
@@ -142,7 +155,7 @@ void statistics_rows(const Element* x, Block block, double* mean, double* m2, do
   double* sums = scratch;
   Scalar* k = reinterpret_cast<Scalar*>(scratch + block.channels);
   Scalar* sums_scratch = k + block.channels;
-  const int64_t first_rows = smaller(rows_together, block.outer);
+  const int64_t first_rows = smaller(rows_for_shift, block.outer);
   for (int64_t c = 0; c < block.channels; ++c) k[c] = 0;
   for_each_group_of_rows<rows_together>(0, first_rows, [&](auto rows, int64_t row) {
     for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
@@ -155,22 +168,29 @@ void statistics_rows(const Element* x, Block block, double* mean, double* m2, do
   });
   for (int64_t c = 0; c < block.channels; ++c) {
     k[c] = finite_or_zero(k[c] / static_cast<Scalar>(first_rows));
-    mean[c] = k[c];
   }
   const SumsOfRows<Scalar> totals(block.channels, sums, m2, sums_scratch);
-  sum_rows<rows_together>(block.outer, totals, [&](auto rows, int64_t row) {
-    for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
-      const Vector shift = load_channels<Scalar>(k + channel, extent);
-      Vector sum[2] = {}, square[2] = {};
-      for (int64_t r = 0; r < rows.count; ++r) {
-        const Vector d = extent.load(x + (row + r) * block.outer_stride + channel) - shift;
-        sum[r % 2] += d;
-        square[r % 2] += d * d;
-      }
-      totals.add(extent, channel, sum[0] + sum[1], square[0] + square[1]);
+  for (int64_t begin = 0, end = first_rows; begin < block.outer;) {
+    for_each_group_of_rows<rows_together>(begin, end, [&](auto rows, int64_t row) {
+      for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
+        const Vector shift = load_channels<Scalar>(k + channel, extent);
+        Vector sum[2] = {}, square[2] = {};
+        for (int64_t r = 0; r < rows.count; ++r) {
+          const Vector d = extent.load(x + (row + r) * block.outer_stride + channel) - shift;
+          sum[r % 2] += d;
+          square[r % 2] += d * d;
+        }
+        totals.add(extent, channel, sum[0] + sum[1], square[0] + square[1]);
+      });
     });
-  });
-  finish_statistics(block.channels, static_cast<double>(block.outer), mean, m2, sums);
+    totals.flush();
+    for (int64_t c = 0; c < block.channels; ++c) {
+      move_shift(static_cast<double>(end), k[c], sums[c], m2[c]);
+    }
+    begin = end;
+    end = smaller(begin + smaller(begin, rows_summed_in_float), block.outer);
+  }
+  finish_statistics(block.channels, static_cast<double>(block.outer), k, sums, mean, m2);
 }
 
 // A vector that ends at `end`, of which only the last `count` lanes are new.

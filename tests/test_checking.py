@@ -1,0 +1,40 @@
+"""`check` and its report, from Python."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import SPECS
+
+import cnngraph
+
+LENET = SPECS / "lenet.yaml"
+
+
+def test_a_report_is_short_to_look_at() -> None:
+    report = cnngraph.check(LENET)
+    assert repr(report) == f"<Report of {LENET}: ok, no mistakes>"
+    assert repr(report.graph) == "<Graph lenet: 1x28x28 to fc3, 12 nodes>"
+    assert len(repr(report.spec)) < 100_000
+    assert [stage.path for stage in report.stages][:2] == ["conv1", "1"]
+
+
+@pytest.mark.parametrize("params", ["hidden=3", [1], {1: 2}])
+@pytest.mark.parametrize("function", [cnngraph.check, cnngraph.compile])
+def test_params_that_are_no_mapping_of_names(function, params) -> None:
+    with pytest.raises(cnngraph.CnngraphError, match="`params` is a mapping such as"):
+        function(LENET, params)
+
+
+@pytest.mark.parametrize("function", [cnngraph.check, cnngraph.compile])
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "a spec is given by its path, or by its text, not ''"),
+        (b"x.yaml", "a spec is given by its path"),
+        ({"cnngraph": 1}, "a spec is given by its path"),
+        ("{cnngraph: 1, name: net}", "the text of a spec needs a line break in it"),
+    ],
+)
+def test_what_is_no_spec_at_all(function, spec, message: str) -> None:
+    with pytest.raises(cnngraph.CnngraphError, match=message):
+        function(spec)
