@@ -105,7 +105,7 @@ def _require_fit(net: nn.Module, graph: Graph) -> None:
         shapes[leaf.path] = leaf.shape
         inputs = [shapes[path] for path in leaf.inputs]
         held = {**leaf.op.parameters(*inputs), **leaf.op.buffers(*inputs)}
-        expected |= {f"{leaf.path}.{name}": tuple(shape) for name, shape in held.items()}
+        expected |= {f"{leaf.path}.{name}" if name else leaf.path: tuple(shape) for name, shape in held.items()}
     found = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     problems = [
         f"`{name}` is missing" if name not in found

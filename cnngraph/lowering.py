@@ -30,7 +30,8 @@ def modules_of(graph: Graph) -> nn.Module:
         shapes[leaf.path] = leaf.shape
         if leaf.op.has_module:
             parent, _, name = leaf.path.rpartition(".")
-            _container(containers, parent).add_module(name, leaf.op.module(*(shapes[path] for path in leaf.inputs)))
+            # A module, or the one parameter of an op that holds it at its own path.
+            setattr(_container(containers, parent), name, leaf.op.module(*(shapes[path] for path in leaf.inputs)))
     for path, names in graph.order.items():
         if path in containers:
             _put_first(containers[path], names)

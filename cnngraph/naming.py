@@ -6,7 +6,7 @@ import keyword
 import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"[A-Za-z0-9_]+")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 TAKEN_BY_TORCH = frozenset(
     [
@@ -103,7 +103,7 @@ class Level:
 def name_problem(name: object) -> str | None:
     """Why `name` cannot be a node's name, or None."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        return f"a name is made of letters, digits and `_`, not `{name}`"
+        return f"a name is made of letters, digits, `_` and `-`, not `{name}`"
     if name in TAKEN_BY_TORCH or keyword.iskeyword(name) or name.startswith("_"):
         return f"`{name}` has a meaning of its own in a torch module"
     return None

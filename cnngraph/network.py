@@ -111,6 +111,11 @@ class Network(fx.GraphModule):
         for node in graph.nodes:
             if _identity(graph, node) != _identity(old.graph, old.graph.by_path[node.path]) and node.op.has_module:
                 fresh = node.op.module(*graph.input_shapes(node))
+                if isinstance(fresh, nn.Parameter):
+                    parent, _, name = node.path.rpartition(".")
+                    held = self.get_parameter(node.path)
+                    self.get_submodule(parent).register_parameter(name, nn.Parameter(fresh.to(held)))
+                    continue
                 current = next(iter(self.get_submodule(node.path).parameters()), None)
                 if current is not None:
                     fresh.to(device=current.device, dtype=current.dtype)

@@ -12,6 +12,7 @@ from torch import nn
 
 import cnngraph
 from cnngraph.analysis import shape_at
+from cnngraph.nn import DropPath
 from cnngraph.passes import BACKENDS
 
 NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
@@ -124,7 +125,7 @@ def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
     for backend, network in networks.items():
         network.train()
         for module in network.modules():
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, nn.Dropout | DropPath):
                 module.p = 0.0
         outputs = network(batch)
         if isinstance(outputs, torch.Tensor):

@@ -277,6 +277,14 @@ def test_a_prefix_is_only_taken_off_where_all_keys_have_it() -> None:
         load_weights(small(), mixed)
 
 
+def test_a_prefix_that_the_network_has_itself_stays() -> None:
+    text = "cnngraph: 1\nname: held\ninput: [3]\ngraph:\n  - sequential: {name: module, body: [linear: {name: fc, out_features: 2}]}\n"
+    network = shuffled(cnngraph.compile(text))
+    other = cnngraph.compile(text)
+    assert load_weights(other, network.state_dict()).notes == ()
+    assert_same(other, state(network))
+
+
 def test_state_dicts_and_what_is_no_tensor() -> None:
     network = shuffled(small())
     other = small()

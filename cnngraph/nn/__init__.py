@@ -4,7 +4,6 @@ from cnngraph.nn.batch_norm_act import batch_norm_act
 from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.drop_path import DropPath
 from cnngraph.nn.layer_norm2d import LayerNorm2d
-from cnngraph.nn.layer_scale import LayerScale
 from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.normalize import Normalize
 from cnngraph.nn.side_heads import in_training, with_aux
@@ -13,7 +12,6 @@ __all__ = [
     "Chunk",
     "DropPath",
     "LayerNorm2d",
-    "LayerScale",
     "Linear2d",
     "Normalize",
     "batch_norm_act",

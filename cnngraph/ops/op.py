@@ -40,7 +40,7 @@ class Op(BaseModel):
         raise NotImplementedError
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of each trainable parameter, in torch's order."""
+        """Name -> shape of each trainable parameter, in torch's order. The empty name is the op's own path."""
         return {}
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
@@ -51,8 +51,8 @@ class Op(BaseModel):
         """Multiply-accumulates for one image; only convolutions and products count, bias additions do not."""
         return 0
 
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        """The torch module that computes the op."""
+    def module(self, *inputs: TensorShape) -> nn.Module | nn.Parameter:
+        """The torch module that computes the op; or the one parameter it holds, which then sits at the op's own path."""
         raise NotImplementedError
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:

@@ -33,7 +33,7 @@ class Scale(Op):
 
 @register
 class LayerScale(Op):
-    """Multiplication of each channel by a learned factor `gamma`, as at the end of a ConvNeXt block."""
+    """Multiplication of each channel by a learned factor, as at the end of a ConvNeXt block: a bare parameter."""
 
     kind = "layer_scale"
     main = "init_value"
@@ -44,12 +44,16 @@ class LayerScale(Op):
         return inputs[0]
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return {"gamma": (inputs[0].channels, *(1 for _ in inputs[0].spatial))}
+        return {"": (inputs[0].channels, *(1 for _ in inputs[0].spatial))}
 
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from cnngraph.nn import LayerScale
+    def module(self, *inputs: TensorShape) -> nn.Parameter:
+        import torch
+        from torch import nn
 
-        return LayerScale(inputs[0].channels, self.init_value, len(inputs[0].spatial))
+        return nn.Parameter(torch.full(self.parameters(*inputs)[""], self.init_value))
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        return graph.call_function(operator.mul, (inputs[0], graph.get_attr(modules[0])))
 
 
 @register

@@ -136,7 +136,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             raise WeightsError(f"{name} holds no weights: it is neither a safetensors file nor one by torch.save")
         if start.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
-                broken = None
+                broken = archive.testzip()
             if broken is not None:
                 raise _damaged(name, f"the checksum of {broken} does not hold")
         contents = torch.load(path, map_location="cpu", weights_only=True)

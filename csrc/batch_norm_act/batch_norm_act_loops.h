@@ -20,6 +20,7 @@ constexpr int64_t rows_together = 8;
 constexpr int64_t rows_summed_in_float = 64;
 constexpr int64_t rows_for_shift = 16;
 constexpr int vectors_in_plane_tile = 256;
+constexpr int vectors_for_shift = 16;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -90,8 +91,9 @@ CNNGRAPH_INLINE Scalar finite_or_zero(Scalar value) {
 
 // Turns the sums of x - k and (x - k)^2 over `count` values into those about their mean.
 template <class Scalar>
-CNNGRAPH_INLINE void move_shift(double count, Scalar& k, double& sum, double& square) {
-  const Scalar mean = static_cast<Scalar>(k + sum / count);
+CNNGRAPH_INLINE void move_shift(double count, double inverse_count, Scalar& k, double& sum,
+                                double& square) {
+  const Scalar mean = static_cast<Scalar>(k + sum * inverse_count);
   const double step = mean - mean == 0 ? static_cast<double>(mean) - k : 0;
   square += step * (step * count - 2 * sum);
   sum -= step * count;
@@ -184,8 +186,9 @@ void statistics_rows(const Element* x, Block block, double* mean, double* m2, do
       });
     });
     totals.flush();
+    const double count = static_cast<double>(end), inverse_count = 1 / count;
     for (int64_t c = 0; c < block.channels; ++c) {
-      move_shift(static_cast<double>(end), k[c], sums[c], m2[c]);
+      move_shift(count, inverse_count, k[c], sums[c], m2[c]);
     }
     begin = end;
     end = smaller(begin + smaller(begin, rows_summed_in_float), block.outer);
@@ -221,28 +224,34 @@ struct Tail {
 };
 
 template <class Element>
-void statistics_planes(const Element* x, Block block, double* mean, double* m2, double* sums) {
+void statistics_planes(const Element* x, Block block, double* mean, double* m2, double* scratch) {
   using M = Memory<Element>;
   using Vector = typename M::Vector;
   using Scalar = typename M::Scalar;
-  constexpr int64_t tile = vectors_in_plane_tile * M::lanes;
+  constexpr int64_t first_tile = vectors_for_shift * M::lanes;
+  constexpr int64_t largest_tile = vectors_in_plane_tile * M::lanes;
+  double* sums = scratch;
+  Scalar* shifts = reinterpret_cast<Scalar*>(scratch + block.channels);
   for (int64_t channel = 0; channel < block.channels; ++channel) {
     const Element* plane = x + channel * block.inner;
-    const int64_t count = smaller(vectors_for_shift * M::lanes, block.inner);
+    const int64_t count = smaller(first_tile, block.inner);
     Vector sum = {};
     int64_t i = 0;
     for (; i + M::lanes <= count; i += M::lanes) sum += M::load(plane + i);
     if (i < count) sum += M::load(plane + i, count - i, 0);
-    mean[channel] = finite_or_zero<Scalar>(
+    shifts[channel] = finite_or_zero<Scalar>(
         static_cast<Scalar>(sum_of_lanes(sum) / static_cast<double>(count)));
     m2[channel] = sums[channel] = 0;
   }
   for (int64_t sample = 0; sample < block.outer; ++sample) {
     for (int64_t channel = 0; channel < block.channels; ++channel) {
       const Element* plane = x + sample * block.outer_stride + channel * block.inner;
-      const Scalar k = static_cast<Scalar>(mean[channel]);
-      for (int64_t begin = 0; begin < block.inner; begin += tile) {
-        const int64_t end = smaller(begin + tile, block.inner);
+      Scalar k = shifts[channel];
+      double total = sums[channel], total_square = m2[channel];
+      for (int64_t begin = 0, end; begin < block.inner; begin = end) {
+        const int64_t before = sample * block.inner + begin;
+        const int64_t tile = before < first_tile ? first_tile : smaller(before, largest_tile);
+        end = smaller(begin + tile, block.inner);
         Vector sum[4] = {}, square[4] = {};
         int64_t i = begin;
         for (; i + 4 * M::lanes <= end; i += 4 * M::lanes) {
@@ -263,13 +272,21 @@ void statistics_planes(const Element* x, Block block, double* mean, double* m2, 
           sum[1] += d;
           square[1] += d * d;
         }
-        sums[channel] += sum_of_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
-        m2[channel] += sum_of_lanes((square[0] + square[1]) + (square[2] + square[3]));
+        total += sum_of_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        total_square += sum_of_lanes((square[0] + square[1]) + (square[2] + square[3]));
+        // Only where it matters: the next tile would wait for it.
+        const double count = static_cast<double>(sample * block.inner + end);
+        if (total * total > 0.5 * count * total_square) {
+          move_shift(count, 1 / count, k, total, total_square);
+        }
       }
+      shifts[channel] = k;
+      sums[channel] = total;
+      m2[channel] = total_square;
     }
   }
   const double count = static_cast<double>(block.outer) * static_cast<double>(block.inner);
-  finish_statistics(block.channels, count, mean, m2, sums);
+  finish_statistics(block.channels, count, shifts, sums, mean, m2);
 }
 
 inline void merge_statistics(int64_t parts, int64_t channels, int64_t stride, const double* counts,

@@ -41,7 +41,7 @@ class Emitted(nn.Module):
     def __init__(self, op: Op, shape: TensorShape) -> None:
         super().__init__()
         if op.has_module:
-            self.add_module("op", op.module(shape))
+            self.op = op.module(shape)
         self.graph = fx.Graph(self)
         value = self.graph.placeholder("x")
         self.graph.output(op.emit(self.graph, ["op"] if op.has_module else [], [value]))
@@ -120,9 +120,9 @@ def test_parameters_and_buffers_are_those_of_the_module(kind: str, data: st.Data
     op = OPS[kind].model_validate(arguments)
     assume(inferred(op, shape) is not None)
     with torch.device("meta"):
-        module = op.module(shape) if op.has_module else nn.Identity()
-    parameters = {name: tuple(value.shape) for name, value in module.named_parameters()}
-    state = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        module = Emitted(op, shape)
+    parameters = {name[3:]: tuple(value.shape) for name, value in module.named_parameters()}
+    state = {name[3:]: tuple(value.shape) for name, value in module.state_dict().items()}
     assert list(op.parameters(shape).items()) == list(parameters.items())
     assert list((op.parameters(shape) | op.buffers(shape)).items()) == list(state.items())
 

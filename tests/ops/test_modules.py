@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnngraph.nn import Chunk, DropPath, LayerNorm2d, LayerScale, Linear2d, Normalize, in_training, with_aux
+import cnngraph
+from cnngraph.nn import Chunk, DropPath, LayerNorm2d, Linear2d, Normalize, in_training, with_aux
 
 
 def test_layer_norm2d_normalizes_the_channels_of_each_position() -> None:
@@ -35,15 +36,17 @@ def test_chunk_is_torchs(shape: tuple[int, ...]) -> None:
         assert torch.equal(Chunk(3, index)(x), expected)
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5)])
-def test_layer_scale_scales_each_channel(shape: tuple[int, ...]) -> None:
-    module = LayerScale(3, init_value=0.5, spatial=len(shape) - 2)
-    x = torch.randn(shape)
-    torch.testing.assert_close(module(x), x / 2)
+@pytest.mark.parametrize("shape", [(3,), (3, 4, 5)])
+def test_layer_scale_is_a_bare_parameter_that_scales_each_channel(shape: tuple[int, ...]) -> None:
+    graph = "[layer_scale: {name: factors, init_value: 0.5}]"
+    net = cnngraph.compile(f"cnngraph: 1\nname: net\ninput: {list(shape)}\ngraph: {graph}\n")
+    assert list(net.state_dict()) == ["factors"]
+    x = torch.randn(2, *shape)
+    torch.testing.assert_close(net(x), x / 2)
     with torch.no_grad():
-        module.gamma.copy_(torch.tensor([1.0, 2.0, 3.0]).view_as(module.gamma))
+        net.factors.copy_(torch.tensor([1.0, 2.0, 3.0]).view_as(net.factors))
     for channel in range(3):
-        torch.testing.assert_close(module(x)[:, channel], x[:, channel] * (channel + 1))
+        torch.testing.assert_close(net(x)[:, channel], x[:, channel] * (channel + 1))
 
 
 def test_normalize_uses_its_constants_and_keeps_them_out_of_the_state_dict() -> None:
