@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import INPUT, Graph
 from cnngraph.imports import Spec, load_spec
 from cnngraph.network import Compilation, Network
+from cnngraph.whole_file import one_line, write_whole
 
 MARK = "cnngraph compiled network"
 FORMAT = 1
@@ -59,7 +59,8 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "backend": compilation.backend,
         "state_dict": net.state_dict(),
     }
-    _write(contents, path)
+    # RuntimeError: torch's zip writer, where the file system refuses.
+    write_whole(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
 
 
 def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> Network:
@@ -81,7 +82,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
     except RuntimeError as error:
-        raise _damaged(path, f"its weights do not fit its spec: {_lines(error)}") from None
+        raise _damaged(path, f"its weights do not fit its spec: {one_line(error)}") from None
     return net
 
 
@@ -151,29 +152,6 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _write(contents: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    name = os.fspath(path)
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        what = "a folder" if target.is_dir() else "not an ordinary file"
-        raise CnngraphError(f"cannot write {name}: it is {what}")
-    if not target.parent.is_dir():
-        raise CnngraphError(f"cannot write {name}: the folder {os.path.dirname(name) or '.'} does not exist")
-    unfinished = target.with_name(f".{target.name[:100]}.{uuid4().hex}.tmp")
-    try:
-        with unfinished.open("xb") as file:
-            torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise CnngraphError(f"cannot write {name}: {error.strerror or error}") from None
-    except RuntimeError as error:  # torch's zip writer, where the file system refuses
-        raise CnngraphError(f"cannot write {name}: {_lines(error)}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 # --- what is loaded --------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +208,7 @@ def _unpack(path: str | os.PathLike[str]) -> Any:
             f"{name} is refused: it holds things other than data, which could run code when read"
         ) from None
     except Exception as error:  # whatever a damaged file makes the readers of zip and pickle stumble over
-        raise _damaged(path, _lines(error)) from None
+        raise _damaged(path, one_line(error)) from None
 
 
 def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:
@@ -251,8 +229,3 @@ def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:
 
 def _damaged(path: str | os.PathLike[str], problem: str) -> CnngraphError:
     return CnngraphError(f"{os.fspath(path)} is damaged: {problem}")
-
-
-def _lines(error: Exception) -> str:
-    """An exception's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cnngraph"
 
 LAYERS = [
     ["errors", "kernels"],
-    ["expressions", "yaml_source", "naming", "nn"],
+    ["expressions", "yaml_source", "naming", "nn", "whole_file"],
     ["graph"],
     ["ops"],
     ["spec", "provenance", "analysis", "sizes", "stages"],

@@ -94,7 +94,7 @@ def options(
 def main() -> None:
     """The console script."""
     if sys.stdout is None:  # closed: `>&-`
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

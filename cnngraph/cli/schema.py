@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cnngraph.cli.app import app
-from cnngraph.errors import CnngraphError
+from cnngraph.whole_file import write_whole
 
 
 @app.command(
@@ -39,7 +39,4 @@ def schema(
     if output is None:
         print(text, end="")
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CnngraphError(f"cannot write {output}: {error.strerror or error}") from None
+    write_whole(output, lambda file: file.write_text(text, encoding="utf-8"))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,9 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cnngraph import __version__
+from cnngraph.errors import CnngraphError
 from cnngraph.network import Network
 from cnngraph.weights.patterns import unwrapped
 from cnngraph.weights.report import WeightsError
+from cnngraph.whole_file import one_line, write_whole
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys of a training checkpoint that hold the weights, in the order they are looked for."""
@@ -70,7 +71,7 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
     if meta := next((key for key, value in state.items() if value.is_meta), None):
         raise WeightsError(f"cannot write {os.fspath(path)}: `{meta}` has no values yet, it is on the meta device")
     if suffix != ".safetensors":
-        _write_whole(path, lambda file: torch.save(state, file))
+        _write(path, lambda file: torch.save(state, file))
         return
     tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
     metadata = {
@@ -79,7 +80,7 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "cnngraph": __version__,
         _ORDER: json.dumps(module_kinds(net, tensors)),
     }
-    _write_whole(path, lambda file: save_file(tensors, file, metadata))
+    _write(path, lambda file: save_file(tensors, file, metadata))
 
 
 def network_name(net: nn.Module) -> str:
@@ -94,27 +95,11 @@ def module_kinds(net: nn.Module, keys: Mapping[str, Any]) -> dict[str, str]:
     return {path: type(held[path]).__name__ if path in held else "" for path in paths}
 
 
-def _write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
-    name = os.fspath(path)
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        what = "a folder" if target.is_dir() else "not an ordinary file"
-        raise WeightsError(f"cannot write {name}: it is {what}")
-    if not target.parent.is_dir():
-        raise WeightsError(f"cannot write {name}: the folder {os.path.dirname(name) or '.'} does not exist")
-    unfinished = target.with_name(f".{target.name[:100]}.{uuid4().hex}.tmp")
+def _write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     try:
-        unfinished.open("xb").close()
-        write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise WeightsError(f"cannot write {name}: {error.strerror or error}") from None
-    except (RuntimeError, SafetensorError, KeyError) as error:  # torch's writer; safetensors' disk, dtypes
-        raise WeightsError(f"cannot write {name}: {_line(error)}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+        write_whole(path, write, faults=(RuntimeError, SafetensorError, KeyError))  # torch's writer; the disk, dtypes
+    except CnngraphError as error:
+        raise WeightsError(str(error)) from None
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -156,7 +141,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             "it, read it with torch.load(..., weights_only=False) and give load_weights the state_dict"
         ) from None
     except Exception as error:  # whatever a damaged file makes the readers of zip and pickle stumble over
-        raise _damaged(name, _line(error)) from None
+        raise _damaged(name, one_line(error)) from None
     return from_mapping(contents, name)
 
 
@@ -167,7 +152,7 @@ def _read_safetensors(path: str | os.PathLike[str]) -> Weights:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise _damaged(name, _line(error)) from None
+        raise _damaged(name, one_line(error)) from None
     if not tensors:
         raise WeightsError(f"{name} holds no weights: it is empty")
     kinds = _order(metadata)
@@ -217,7 +202,3 @@ def from_mapping(contents: Any, name: str) -> Weights:
 
 def _damaged(name: str, problem: str) -> WeightsError:
     return WeightsError(f"{name} is damaged: {problem}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
