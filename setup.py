@@ -40,7 +40,8 @@ def extension():
                 if isinstance(error, KeyboardInterrupt):
                     raise
                 self.extensions = []  # nothing to copy or install
-                without_extension(f"the build failed ({str(error).strip().splitlines()[0]})")
+                said = str(error).strip() or type(error).__name__
+                without_extension(f"the build failed ({said.splitlines()[0]})")
 
         def get_outputs(self):
             return [path for path in super().get_outputs() if Path(path).exists()]

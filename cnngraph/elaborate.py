@@ -6,20 +6,28 @@ leaves an unknown value behind, which silences everything that depends on it, so
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from math import prod
+from numbers import Integral, Real
 from typing import Any, NoReturn
 
 from cnngraph.composites import WALKS
-from cnngraph.errors import Diagnostic, Position, did_you_mean, has_errors, listing
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position, did_you_mean, has_errors, listing
 from cnngraph.expressions import (
+    MAX_ITEMS,
+    MAX_STEPS,
     UNKNOWN,
+    Budget,
     ExpressionError,
+    OverBudgetError,
     UnknownValueError,
     evaluate,
     is_expression,
     show,
+    size,
 )
 from cnngraph.graph import INPUT, Graph, Node, Scope, ShapeError, TensorShape
 from cnngraph.imports import Block, Spec
@@ -35,12 +43,18 @@ from cnngraph.spec import (
     JoinWith,
     Parallel,
     Repeat,
+    When,
 )
 from cnngraph.validation import InvalidError, validate
 from cnngraph.yaml_source import Located
 
 MAX_NESTING = 100
 MAX_SIZE = 1 << 24
+MAX_ELEMENTS = 1 << 31
+MAX_PARAMS = 1000
+MAX_PATH = 500
+MAX_SOURCES = 20
+"""Of how many inputs at most a diagnostic says where they come from."""
 
 
 def elaborate(spec: Spec, params: Mapping[str, Any] | None = None) -> tuple[Graph | None, list[Diagnostic]]:
@@ -70,8 +84,15 @@ class Walk:
         self.values: dict[str, Value] = {}
         self.aux: dict[str, str] = {}
         self.input = TensorShape(())
+        self.origin = Provenance(self.nodes, self.input)
+        self.budget = Budget()
         self.steps = 0
         self.depth = 0
+        self.mistakes = 0
+        self.stopped = False
+        self.unnamed: Counter[tuple[str, str]] = Counter()
+        self.calls: dict[int, tuple[Located, Call]] = {}
+        self.ops: dict[int, tuple[Call, Op]] = {}
         self.globals: dict[str, Any] = {}
         self.order: dict[str, tuple[str, ...]] = {}
         self.ordered: dict[int, tuple[Block, list[str]]] = {}
@@ -83,6 +104,7 @@ class Walk:
             self.globals = self.params(params)
             place = Place(Level(""), self.spec.library, self.globals)
             self.input = self.input_shape(place)
+            self.origin = Provenance(self.nodes, self.input)
             result = self.body(self.spec.graph, place, Value(INPUT, self.input))
         except InvalidError:
             return None
@@ -95,32 +117,64 @@ class Walk:
 
     # --- reporting -------------------------------------------------------------------------------------------------
 
-    def report(self, diagnostic: Diagnostic, place: Place | None = None, path: str | None = None) -> None:
-        """Records a diagnostic; the same mistake in every copy of a repeat is recorded once."""
+    def report(
+        self, diagnostic: Diagnostic, place: Place | None = None, path: str | None = None,
+        notes: Callable[[], Notes] = tuple,
+    ) -> None:  # fmt: skip
+        """Records a diagnostic; the same mistake in every copy of a repeat is recorded once.
+
+        `notes` are further ones, which may take long to find and are asked for once.
+        """
         calls = [position for _, position in place.calls] if place else []
         repeated = diagnostic.severity == "warning" or bool(place and place.loops)
         message = "" if repeated else diagnostic.message
         key = (diagnostic.code, str(diagnostic.position), message, *map(str, calls))
-        if key in self.reported:
+        if key in self.reported or self.stopped:
             return
         self.reported.add(key)
+        diagnostic = replace(diagnostic, notes=(*diagnostic.notes, *notes()))
         if place is not None:
             inside = (place.level.path if path is None else path) or "the top level"
             loops = f"  (repeat {', '.join(place.loops)})" if place.loops else ""
             called = [("called", f"block {block.name}, at {position}") for block, position in reversed(place.calls)]
-            notes = (*called, *diagnostic.notes)
-            diagnostic = replace(diagnostic, path=f"{inside}{loops}", notes=notes)
+            diagnostic = replace(diagnostic, path=f"{inside}{loops}", notes=(*called, *diagnostic.notes))
         self.diagnostics.append(diagnostic)
+        if diagnostic.severity == "error":
+            self.mistakes += 1
+            if self.mistakes == MAX_MISTAKES:
+                message = f"these are {MAX_MISTAKES} mistakes; what comes after them is not looked at"
+                self.diagnostics.append(Diagnostic("E110", message, diagnostic.position))
+                self.stopped = True
 
-    def fail(self, place: Place, code: str, message: str, position: Position, **details: Any) -> NoReturn:
-        self.report(Diagnostic(code, message, position, **details), place)
+    def fail(
+        self, place: Place, code: str, message: str, position: Position,
+        notes: Callable[[], Notes] | Notes = (), **details: Any,
+    ) -> NoReturn:  # fmt: skip
+        self.report(
+            Diagnostic(code, message, position, **details), place, notes=notes if callable(notes) else lambda: notes
+        )
         raise InvalidError
+
+    def stop(self, place: Place, message: str, position: Position, **details: Any) -> NoReturn:
+        """Ends the walk: a limit on all of it is exceeded."""
+        self.report(Diagnostic("E110", message, position, **details), place)
+        self.stopped = True
+        raise InvalidError
+
+    def spend(self, steps: int, place: Place, position: Position) -> None:
+        """Counts work that a spec can ask for much of, in steps of expressions."""
+        try:
+            self.budget.spend(steps)
+        except OverBudgetError:
+            message = f"the expressions, lists and arguments of this spec take more than {MAX_STEPS:,} steps in all"
+            self.stop(place, message, position)
 
     # --- parameters and expressions --------------------------------------------------------------------------------
 
     def params(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The network's parameters: defaults, those of a variant, those given by the caller."""
         spec = self.spec
+        self.count_params(spec.params, Place(Level(""), spec.library, {}), spec.position)
         for name in given:
             if name not in spec.params:
                 notes = did_you_mean(name, spec.params)
@@ -151,6 +205,10 @@ class Walk:
             raise InvalidError
         return values
 
+    def count_params(self, params: Mapping[str, Located], place: Place, position: Position) -> None:
+        if len(params) > MAX_PARAMS:
+            self.stop(place, f"{len(params):,} params are too many: there may be {MAX_PARAMS:,}", position)
+
     def input_shape(self, place: Place) -> TensorShape:
         located = self.spec.input
         sizes = self.resolve(located, place, _NOWHERE)
@@ -166,22 +224,33 @@ class Walk:
     def resolve(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
         """The plain value of an argument, its expressions evaluated where `shape` is the current value's."""
         value = located.value
-        if isinstance(value, dict):
-            return {key: self.resolve(item, place, shape) for key, item in value.items()}
-        if isinstance(value, list):
-            return tuple(self.resolve(item, place, shape) for item in value)
-        if not is_expression(value):
+        if isinstance(value, dict | list):
+            return self.resolve_all(located, place, shape)
+        if not isinstance(value, str) or not is_expression(value):
             return value
-        scope = {**place.variables, **_shape_variables(shape)}
+        scope = ChainMap(_shape_variables(shape), place.variables)
         try:
-            return evaluate(value, scope)
+            return evaluate(value, scope, self.budget)
         except UnknownValueError:
+            raise InvalidError from None
+        except OverBudgetError:
+            self.spend(1, place, located.position)
             raise InvalidError from None
         except ExpressionError as error:
             position = located.position
             if position.width >= len(value):
                 position = position.shifted(error.offset + (position.width > len(value)))
             self.fail(place, "E105", str(error), position, notes=error.notes)
+
+    def resolve_all(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
+        self.spend(located.size // 4, place, located.position)
+        if isinstance(located.value, dict):
+            return {key: self.resolve(item, place, shape) for key, item in located.value.items()}
+        result = tuple(self.resolve(item, place, shape) for item in located.value)
+        if size(result) > MAX_ITEMS:
+            message = f"a list has at most {MAX_ITEMS:,} items, those of the lists in it included"
+            self.fail(place, "E110", message, located.position)
+        return result
 
     # --- the walk --------------------------------------------------------------------------------------------------
 
@@ -208,7 +277,7 @@ class Walk:
                 call = self.call(located, place, value)
                 return self.dispatch(call, place, value, own)
             except InvalidError:
-                if self.steps > MAX_NODES:
+                if self.stopped:
                     raise
                 return LOST
         finally:
@@ -217,8 +286,10 @@ class Walk:
     def step(self, place: Place, position: Position) -> None:
         """Counts what the walk visits: a spec from a stranger must not keep it busy for long."""
         self.steps += 1
+        if self.stopped:
+            raise InvalidError
         if self.steps > MAX_NODES:
-            self.fail(place, "E110", f"the network has more than {MAX_NODES:,} nodes and repeats", position)
+            self.stop(place, f"the network has more than {MAX_NODES:,} nodes and repeats", position)
 
     def dispatch(self, call: Call, place: Place, value: Value, own: str | None) -> Value:
         if call.kind in COMPOSITES:
@@ -227,12 +298,24 @@ class Walk:
             return self.block(call, block, place, value, own)
         if op := find_op(call.kind):
             return self.leaf(call, op, place, value, own)
-        known = [*COMPOSITES, *place.library.blocks, *OPS]
-        notes = did_you_mean(call.kind, known) or (("help", "`python -m cnngraph ops` lists what there is"),)
+
+        def notes() -> Notes:
+            known = [*COMPOSITES, *OPS, *place.library.blocks]
+            return did_you_mean(call.kind, known) or (("help", "`python -m cnngraph ops` lists what there is"),)
+
         self.fail(place, "E104", f"there is no op or block `{call.kind}`", call.position, notes=notes)
 
     def call(self, located: Located, place: Place, value: Value) -> Call:
         """Reads `{kind: arguments}` or the bare `kind`; the kind may be an expression."""
+        if (known := self.calls.get(id(located))) is not None:
+            return known[1]
+        call = self.read_call(located, place, value)
+        written = next(iter(located.value)) if isinstance(located.value, dict) else located.value
+        if not is_expression(written):
+            self.calls[id(located)] = located, call
+        return call
+
+    def read_call(self, located: Located, place: Place, value: Value) -> Call:
         kind, position, inner = located.value, located.position, None
         if isinstance(kind, dict):
             if len(kind) != 1:
@@ -297,6 +380,8 @@ class Walk:
         return path, call.name is None and place.level is not place.counted
 
     def claim(self, path: str, place: Place, position: Position) -> None:
+        if len(path) > MAX_PATH:
+            self.fail(place, "E110", f"a path has at most {MAX_PATH} characters, not {len(path):,}", position)
         if path in self.taken:
             self.duplicate(path, place, position)
         self.taken[path] = position
@@ -335,17 +420,29 @@ class Walk:
         if call.flat:
             self.fail(place, "E116", f"`{call.kind}` holds no other nodes, so `name: ~` means nothing", call.position)
         path, numbered = self.path(call, place, value, own)
-        op = self.arguments(call, kind, kind.main, place, value)
+        op = self.op(call, kind, place, value)
         result = self.add(path, op, (value,), place, call.position)
         self.values[path] = result
         self.note_holder(path, place.numbered or numbered)
         return result
+
+    def op(self, call: Call, kind: type[Op], place: Place, value: Value) -> Op:
+        """The op with its arguments; one without expressions is the same in every copy."""
+        if (known := self.ops.get(id(call))) is not None:
+            return known[1]
+        op = self.arguments(call, kind, kind.main, place, value)
+        written = [call.bare] if call.bare is not None else call.arguments.values()
+        if not any(map(_has_expressions, written)):
+            self.ops[id(call)] = call, op
+        return op
 
     def add(
         self, path: str, op: Op, values: Sequence[Value], place: Place, position: Position,
         help: str = "",
     ) -> Value:  # fmt: skip
         """Appends a node, if its inputs are known and its shape rule holds."""
+        if len(values) > 2:
+            self.spend(len(values), place, position)
         shapes = [value.shape for value in values if value.shape is not None]
         paths = [value.path for value in values if value.path is not None]
         if len(shapes) < len(values):
@@ -359,6 +456,13 @@ class Walk:
             message = f"the result of `{op.kind}` is {shape}; no dimension may exceed {MAX_SIZE:,}"
             self.report(Diagnostic("E110", message, position), place, path)
             return LOST
+        held = op.parameters(*shapes) | op.buffers(*shapes)
+        for what, item in (("the result", shape), *((f"`{name}`", item) for name, item in held.items())):
+            if prod(item) > MAX_ELEMENTS:
+                dimensions = "x".join(map(str, item))
+                message = f"{what} of `{op.kind}` is {dimensions}; nothing may have more than {MAX_ELEMENTS:,} elements"
+                self.report(Diagnostic("E110", message, position), place, path)
+                return LOST
         self.nodes[path] = Node(path, op, tuple(paths), shape, position, aux=place.aux, copies=place.copies)
         return Value(path, shape, place.aux)
 
@@ -366,11 +470,12 @@ class Walk:
         self, error: ShapeError, path: str, inputs: Sequence[str], place: Place, position: Position,
         help: str = "",
     ) -> None:  # fmt: skip
-        origin = Provenance(self.nodes, self.input)
-        notes = [("from", text) for text in dict.fromkeys(map(origin.of, inputs))]
-        if help or error.help:
-            notes.append(("help", help or error.help))
-        self.report(Diagnostic(error.code, str(error), position, notes=tuple(notes)), place, path)
+
+        def notes() -> Notes:
+            sources = [("from", text) for text in dict.fromkeys(map(self.origin.of, inputs[:MAX_SOURCES]))]
+            return (*sources, *([("help", help or error.help)] if help or error.help else []))
+
+        self.report(Diagnostic(error.code, str(error), position), place, path, notes)
 
     def note_holder(self, path: str, numbered: bool) -> None:
         node = self.nodes.get(path)
@@ -386,17 +491,16 @@ class Walk:
 
     def anonymous(self, level: Level, kind: str) -> str:
         """A path for a node that has no place among the names: no spec can spell it."""
-        path, count = level.join(f"({kind})"), 1
-        while path in self.nodes:
-            count += 1
-            path = level.join(f"({kind}{count})")
-        return path
+        self.unnamed[level.path, kind] += 1
+        count = self.unnamed[level.path, kind]
+        return level.join(f"({kind}{count if count > 1 else ''})")
 
     def join_with(self, call: Call, arguments: JoinWith, place: Place, value: Value, own: str | None) -> Value:
         if call.flat:
             self.fail(place, "E116", f"`{call.kind}` holds no other nodes, so `name: ~` means nothing", call.position)
         path, _ = self.path(call, place, value, own)
         located = call.bare or call.arguments["with"]
+        self.spend(len(arguments.values), place, located.position)
         others = [self.lookup(name, place, located.at((index,))) for index, name in enumerate(arguments.values)]
         result = self.add(path, MERGES[call.kind](), [value, *others], place, call.position)
         self.values[path] = result
@@ -416,11 +520,14 @@ class Walk:
             if not prefix:
                 break
             prefix = prefix.rpartition(".")[0]
-        earlier = [path for path in self.values if not path.rpartition(".")[2].isdigit()]
-        notes = did_you_mean(name, earlier) or did_you_mean(name, [path.rpartition(".")[2] for path in earlier])
-        if not notes:
-            notes = (("help", "give the node you mean a `name`; only values before this node can be used"),)
-        self.fail(place, "E109", f"no earlier node is called `{name}`", position, notes=notes)
+        message = f"no earlier node is called `{name}`"
+        self.fail(place, "E109", message, position, notes=partial(self.similar, name))
+
+    def similar(self, name: str) -> Notes:
+        """Which of the values so far a name that is not known may mean; the last ones are the likeliest."""
+        earlier = [path for path in reversed(self.values) if not path.rpartition(".")[2].isdigit()]
+        notes = did_you_mean(name, earlier) or did_you_mean(name, (path.rpartition(".")[2] for path in earlier))
+        return notes or (("help", "give the node you mean a `name`; only values before this node can be used"),)
 
     # --- blocks ----------------------------------------------------------------------------------------------------
 
@@ -430,11 +537,13 @@ class Walk:
             chain = " -> ".join(item.name for item in (*callers, block))
             message = f"the block `{block.name}` contains itself: {chain}"
             self.fail(place, "E106", message, call.position)
+        self.count_params(block.params, place, block.position)
+        self.spend(len(block.params) // 4, place, call.position)
         variables = self.block_arguments(call, block, place, value)
         inside, path = self.inner(call, place, value, own)
         calls = (*place.calls, (block, call.position))
         inside = replace(inside, library=block.library, variables=variables, calls=calls)
-        self.note_order(block, inside.level.path)
+        self.note_order(block, inside, call.position)
         whole = self.whole(block.body, inside, value) if path else None
         if whole is not None:
             return self.finish(call, path, self.node(whole, inside, value, path))
@@ -453,9 +562,12 @@ class Walk:
         named = isinstance(kind, str) and (kind in COMPOSITES or kind in place.library.blocks)
         return item if named else None
 
-    def note_order(self, block: Block, path: str) -> None:
+    def note_order(self, block: Block, place: Place, position: Position) -> None:
         if block.order is not None:
-            self.order[path] = (*self.order.get(path, ()), *block.order.plain())
+            path = place.level.path
+            names = (*self.order.get(path, ()), *block.order.plain())
+            self.spend(len(names) // 4, place, position)
+            self.order[path] = tuple(dict.fromkeys(names))
             self.ordered.setdefault(id(block), (block, []))[1].append(path)
 
     def check_order(self) -> None:
@@ -531,7 +643,7 @@ class Walk:
         if isinstance(arguments, Aux) and (call.name is None or call.flat):
             notes = (("help", "the network returns its result under that name in training"),)
             self.fail(place, "E102", "`aux` needs a `name`", call.position, notes=notes)
-        if isinstance(arguments, Repeat) and call.name is None and own is None:
+        if isinstance(arguments, Repeat | When) and call.name is None and own is None:
             inside, path = place, None
         else:
             inside, path = self.inner(call, place, value, own)
@@ -561,6 +673,13 @@ def _branches_in_place(located: Located) -> Located:
     return Located({**options, "branches": inner}, located.position, located.keys)
 
 
+def _has_expressions(located: Located) -> bool:
+    value = located.value
+    if isinstance(value, dict | list):
+        return any(map(_has_expressions, value.values() if isinstance(value, dict) else value))
+    return is_expression(value)
+
+
 def _shape_variables(shape: TensorShape | None) -> dict[str, Any]:
     names = ("in_channels", "in_height", "in_width")
     if shape is None:
@@ -569,7 +688,14 @@ def _shape_variables(shape: TensorShape | None) -> dict[str, Any]:
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+    """A param given from Python as a value of the language: numpy's numbers and arrays become plain."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(map(_frozen, value))
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
@@ -577,8 +703,9 @@ def _type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
 
     With `pairs`, a number's place also takes a list of numbers, as a kernel size does.
     """
-    if isinstance(value, dict):
-        return "must be a number, text or a list, not a mapping"
+    if value is not None and not isinstance(value, bool | int | float | str | tuple):
+        what = "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
+        return f"must be a number, text or a list, not {what}"
     if pairs and type(default) is int and isinstance(value, tuple):
         return next(filter(None, (_type_problem(default, item) for item in value)), None)
     if default is None or (isinstance(value, type(default)) and not isinstance(value, bool)):

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
 CODES = {
@@ -37,6 +39,12 @@ CODES = {
     "W401": "fragile-name",
 }
 """Every diagnostic there is: stable code -> stable name. `E` stops the compilation, `W` does not."""
+
+MAX_MISTAKES = 100
+"""How many mistakes are told at most: what comes after them is seldom read, and never worth a long wait."""
+
+Notes = tuple[tuple[str, str], ...]
+"""What stands under a diagnostic: pairs of a kind (`from`, `note`, `help`) and a text."""
 
 
 class CnngraphError(Exception):
@@ -80,7 +88,7 @@ class Diagnostic:
     position: Position | None = None
     label: str = ""
     path: str = ""
-    notes: tuple[tuple[str, str], ...] = ()
+    notes: Notes = ()
 
     @property
     def severity(self) -> str:
@@ -163,7 +171,26 @@ def listing(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """A `help` note naming the closest of `candidates`, or none where nothing is close."""
-    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.7)
+_MOST_CANDIDATES = 5000
+_MOST_COMPARED = 50
+_LONGEST_WORD = 64
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> Notes:
+    """A `help` note naming the closest of `candidates`, or none where nothing is close.
+
+    Of very many candidates the first are looked at, and those compared which have most letters in common.
+    """
+    if len(word) > _LONGEST_WORD:
+        return ()
+    letters = set(word)
+    looked_at = (item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word))
+    near = nsmallest(
+        _MOST_COMPARED,
+        looked_at,
+        key=lambda item: (len(letters.symmetric_difference(item)), abs(len(item) - len(word))),
+    )
+    close = difflib.get_close_matches(word, near, n=1, cutoff=0.7)
+    if not close and len(word) > 2:  # short names differ in one character, which 0.7 is too much for
+        close = difflib.get_close_matches(word, [item for item in near if len(item) == len(word)], 1, 1 - 1 / len(word))
     return (("help", f"did you mean `{close[0]}`?"),) if close else ()

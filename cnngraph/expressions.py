@@ -1,7 +1,8 @@
 """`${...}`: a small, bounded interpreter over Python's expression syntax.
 
 It knows numbers, strings, booleans, `none` and lists, and calls nothing but the functions below: a spec is data, and
-reading one from a stranger must be safe. Length, depth, steps, magnitudes and list sizes are limited.
+reading one from a stranger must be safe. Length, depth, magnitudes and list sizes are limited, and so are the steps of
+all expressions of a spec together.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import ast
 import json
 import operator
 import warnings
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
-from cnngraph.errors import did_you_mean
+from cnngraph.errors import Notes, did_you_mean
 
 MAX_LENGTH = 500
-MAX_STEPS = 10_000
+MAX_STEPS = 500_000
 MAX_DEPTH = 40
 MAX_MAGNITUDE = 10**15
 MAX_ITEMS = 10_000
+MAX_DIGITS = 15
 
 CONSTANTS = {"true": True, "false": False, "none": None}
 
@@ -29,10 +31,14 @@ CONSTANTS = {"true": True, "false": False, "none": None}
 class ExpressionError(Exception):
     """An expression that cannot be evaluated; `offset` counts characters from the start of the string it stands in."""
 
-    def __init__(self, message: str, offset: int = 0, notes: tuple[tuple[str, str], ...] = ()):
+    def __init__(self, message: str, offset: int = 0, notes: Callable[[], Notes] = tuple):
         super().__init__(message)
         self.offset = offset
         self.notes = notes
+
+
+class OverBudgetError(Exception):
+    """The expressions of a spec have taken all the steps they may take together."""
 
 
 class UnknownValueError(Exception):
@@ -48,41 +54,112 @@ UNKNOWN = _Unknown()
 """Stands in a scope for a value that cannot be known; using it raises `UnknownValueError`."""
 
 
+class Budget:
+    """What the expressions of one spec may cost together, and those that were read already."""
+
+    def __init__(self, steps: int = MAX_STEPS) -> None:
+        self.left = steps
+        self.read: dict[str, list[_Piece]] = {}
+
+    def spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise OverBudgetError
+
+
 def is_expression(text: Any) -> bool:
     return isinstance(text, str) and "${" in text
 
 
-def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
+def evaluate(text: str, scope: Mapping[str, Any], budget: Budget | None = None) -> Any:
     """The value of a string that holds `${...}`.
 
     A string that is one expression has that expression's value and type; otherwise the values are put into the text.
+    Raises `OverBudgetError` where the budget ends.
     """
-    pieces = _split(text)
+    budget = budget or Budget()
+    pieces = budget.read.get(text)
+    if pieces is None:
+        budget.spend(len(text))
+        pieces = budget.read[text] = _split(text)
     values = [
-        literal if source is None else _Evaluation(scope, offset).value(_parse(source, offset))
-        for offset, source, literal in pieces
+        literal if tree is None else _Evaluation(scope, offset, budget).value(tree) for offset, tree, literal in pieces
     ]
     if len(values) == 1:
         return values[0]
-    for value, (offset, _, _) in zip(values, pieces, strict=True):
+    length = 0
+    for index, (value, (offset, _, _)) in enumerate(zip(values, pieces, strict=True)):
         if not isinstance(value, int | float | str) or isinstance(value, bool):
             raise ExpressionError(f"{show(value)} cannot be put into text", offset)
-    return "".join(map(str, values))
+        values[index] = str(value)
+        length += len(values[index])
+        if length > MAX_ITEMS:
+            raise ExpressionError(f"the text has more than {MAX_ITEMS:,} characters", offset)
+    budget.spend(len(values) + length // _ITEMS_A_STEP)
+    return "".join(values)
 
 
 def show(value: Any) -> str:
-    """A value as the language writes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "true", False: "false"}[value]
+    """A value as the language writes it, cut after 60 characters."""
+    text = ""
+    for part in _written(value):
+        text += part
+        if len(text) > _LONGEST_SHOWN:
+            return f"{text[: _LONGEST_SHOWN - 3]}..."
+    return text
+
+
+_LONGEST_SHOWN = 60
+
+
+def _written(value: Any) -> Iterator[str]:
     if isinstance(value, tuple):
-        return f"[{', '.join(map(show, value))}]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+        yield "["
+        for index, item in enumerate(value):
+            yield ", " if index else ""
+            yield from _written(item)
+        yield "]"
+    elif value is None or isinstance(value, bool):
+        yield {None: "none", True: "true", False: "false"}[value]
+    elif isinstance(value, str):
+        yield json.dumps(value[: _LONGEST_SHOWN + 1], ensure_ascii=False)
+    else:
+        yield repr(value)
+
+
+def size(value: Any, limit: int = MAX_ITEMS) -> int:
+    """How many items a list has, those of the lists in it included, and how many characters a text.
+
+    Counting ends where it finds more than `limit`, or lists too deep in lists to be handled: it is then `limit + 1`.
+    """
+    return _size(value, limit, 0)
+
+
+def _size(value: Any, limit: int, depth: int) -> int:
+    if isinstance(value, str):
+        return min(len(value), limit + 1)
+    if not isinstance(value, tuple):
+        return 0
+    count = len(value)
+    for item in value:
+        if count > limit or depth > MAX_DEPTH:
+            return limit + 1
+        if isinstance(item, tuple | str):
+            count += _size(item, limit - count, depth + 1)
+    return count
 
 
 def divisible(value: float, divisor: int) -> int:
     """`value` rounded to a multiple of `divisor`, never down by more than 10% (MobileNet's channel rule)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def rounded(value: float, digits: int | None = None) -> float:
+    """`round`, but a number of digits that takes long to round to is refused."""
+    if digits is not None and (type(digits) is not int or abs(digits) > MAX_DIGITS):
+        raise ValueError(f"it rounds to at most {MAX_DIGITS} digits")
+    return round(value, digits)
 
 
 def _range(*bounds: int) -> tuple[int, ...]:
@@ -95,7 +172,7 @@ def _range(*bounds: int) -> tuple[int, ...]:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
-    "round": round,
+    "round": rounded,
     "len": len,
     "range": _range,
     "divisible": divisible,
@@ -105,15 +182,18 @@ RESERVED = frozenset([*FUNCTIONS, *CONSTANTS, "in_channels", "in_height", "in_wi
 """Names that a parameter or loop variable cannot take."""
 
 
-def _split(text: str) -> list[tuple[int, str | None, str]]:
-    """Cuts text into `(offset, expression or None, literal)` pieces."""
-    pieces: list[tuple[int, str | None, str]] = []
+_Piece = tuple[int, ast.expr | None, str]
+"""Where a part of a string begins, and its expression, or else its text."""
+
+
+def _split(text: str) -> list[_Piece]:
+    pieces: list[_Piece] = []
     at = 0
     while (start := text.find("${", at)) >= 0:
         if start > at:
             pieces.append((at, None, text[at:start]))
         end = _closing_brace(text, start + 2)
-        pieces.append((start + 2, text[start + 2 : end], ""))
+        pieces.append((start + 2, _parse(text[start + 2 : end], start + 2), ""))
         at = end + 1
     if at < len(text):
         pieces.append((at, None, text[at:]))
@@ -133,7 +213,6 @@ def _closing_brace(text: str, start: int) -> int:
     raise ExpressionError("`${` is never closed by `}`", start - 2)
 
 
-@lru_cache(maxsize=4096)
 def _parse(source: str, offset: int) -> ast.expr:
     if len(source) > MAX_LENGTH:
         raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters", offset)
@@ -172,34 +251,47 @@ _COMPARE: dict[type[ast.AST], Callable[[Any, Any], bool]] = {
 }
 
 
+_ITEMS_A_STEP = 8
+"""How many items of a list, or characters of a text, are handled in the time of a step."""
+
+
 class _Evaluation:
-    def __init__(self, scope: Mapping[str, Any], offset: int) -> None:
+    def __init__(self, scope: Mapping[str, Any], offset: int, budget: Budget) -> None:
         self.scope = scope
         self.offset = offset
-        self.steps = 0
+        self.budget = budget
         self.depth = 0
 
     def error(self, node: ast.AST, message: str, **details: Any) -> ExpressionError:
         return ExpressionError(message, self.offset + getattr(node, "col_offset", 0), **details)
 
     def value(self, node: ast.expr) -> Any:
-        self.steps += 1
+        self.budget.spend(1)
         self.depth += 1
-        if self.steps > MAX_STEPS or self.depth > MAX_DEPTH:
+        if self.depth > MAX_DEPTH:
             raise self.error(node, "the expression is too large")
-        method = getattr(self, f"_{type(node).__name__.lower()}", None)
+        method = _METHODS.get(type(node))
         if method is None:
             raise self.error(node, f"{_describe(node)} is not part of the expression language")
-        result = method(node)
-        self._bound(node, result)
+        result = method(self, node)
+        if isinstance(result, int | float) and not abs(result) <= MAX_MAGNITUDE:
+            raise self.error(node, "the number is too large")
         self.depth -= 1
         return result
 
-    def _bound(self, node: ast.expr, result: Any) -> None:
-        if isinstance(result, int | float) and not abs(result) <= MAX_MAGNITUDE:
-            raise self.error(node, "the number is too large")
-        if isinstance(result, str | tuple) and len(result) > MAX_ITEMS:
-            raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
+    def made(self, node: ast.expr, result: Any) -> Any:
+        """A list or text that an expression makes: it is bounded, all that is in it included."""
+        if isinstance(result, str | tuple):
+            self.handle(result)
+            if size(result) > MAX_ITEMS:
+                raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
+        return result
+
+    def handle(self, *values: Any) -> None:
+        """Spends what it takes to go through lists and texts."""
+        for value in values:
+            if isinstance(value, str | tuple):
+                self.budget.spend(1 + size(value) // _ITEMS_A_STEP)
 
     def _constant(self, node: ast.Constant) -> Any:
         if node.value is None or isinstance(node.value, bool | int | float | str):
@@ -207,8 +299,11 @@ class _Evaluation:
         raise self.error(node, f"{_describe(node)} is not part of the expression language")
 
     def _name(self, node: ast.Name) -> Any:
-        if node.id in self.scope:
+        try:
             value = self.scope[node.id]
+        except KeyError:
+            pass
+        else:
             if value is UNKNOWN:
                 raise UnknownValueError
             return value
@@ -216,15 +311,14 @@ class _Evaluation:
             return CONSTANTS[node.id]
         if node.id in FUNCTIONS:
             raise self.error(node, f"`{node.id}` is a function; call it: `{node.id}(...)`")
+        raise self.error(node, f"`{node.id}` is not known here", notes=partial(self.known, node.id))
+
+    def known(self, name: str) -> Notes:
         names = sorted(set(self.scope) | set(CONSTANTS))
-        notes = did_you_mean(node.id, names) or (("note", f"known here: {', '.join(names)}"),)
-        raise self.error(node, f"`{node.id}` is not known here", notes=notes)
+        return did_you_mean(name, names) or (("note", f"known here: {', '.join(names)}"),)
 
-    def _list(self, node: ast.List) -> tuple[Any, ...]:
-        return tuple(map(self.value, node.elts))
-
-    def _tuple(self, node: ast.Tuple) -> tuple[Any, ...]:
-        return tuple(map(self.value, node.elts))
+    def _list(self, node: ast.List | ast.Tuple) -> tuple[Any, ...]:
+        return self.made(node, tuple(map(self.value, node.elts)))
 
     def _binop(self, node: ast.BinOp) -> Any:
         if type(node.op) not in _BINARY:
@@ -239,7 +333,8 @@ class _Evaluation:
             length = prod(len(side) if isinstance(side, str | tuple) else side for side in (left, right))
             if length > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
-        return self._apply(node, lambda: function(left, right), f"{show(left)} {symbol} {show(right)}")
+        self.handle(left, right)
+        return self._apply(node, lambda: function(left, right), lambda: f"{show(left)} {symbol} {show(right)}")
 
     def _unaryop(self, node: ast.UnaryOp) -> Any:
         operand = self.value(node.operand)
@@ -264,8 +359,9 @@ class _Evaluation:
             if type(op) not in _COMPARE:
                 raise self.error(node, "`is` is not part of the expression language; use `==`")
             right = self.value(item)
-            compare = _COMPARE[type(op)]
-            if not self._apply(node, lambda a=left, b=right, f=compare: f(a, b), f"{show(left)} and {show(right)}"):
+            self.handle(left, right)
+            compare = partial(_COMPARE[type(op)], left, right)
+            if not self._apply(node, compare, lambda a=left, b=right: f"{show(a)} and {show(b)}"):
                 return False
             left = right
         return True
@@ -285,30 +381,55 @@ class _Evaluation:
         if isinstance(index, int) and not -len(container) <= index < len(container):
             length = len(container)
             raise self.error(node, f"index {index} is outside a list of {length}: {show(container)}")
-        return self._apply(node, lambda: container[index], f"the index {index}")
+        what = "this slice" if isinstance(index, slice) else f"the index {show(index)}"
+        return self._apply(node, lambda: container[index], lambda: what)
 
     def _call(self, node: ast.Call) -> Any:
         name = node.func.id if isinstance(node.func, ast.Name) else None
         if name is None or name not in FUNCTIONS:
-            known = ", ".join(sorted(FUNCTIONS))
-            notes = did_you_mean(name or "", FUNCTIONS) or (("note", f"the functions are: {known}"),)
             called = f"`{name}`" if name else _describe(node.func)
+            notes = partial(_known_functions, name or "")
             raise self.error(node, f"{called} is not a function of the language", notes=notes)
         if node.keywords:
             raise self.error(node, f"`{name}` takes its arguments in order, without names")
         arguments = tuple(map(self.value, node.args))
-        return self._apply(node, lambda: FUNCTIONS[name](*arguments), f"{name}({', '.join(map(show, arguments))})")
+        self.handle(*arguments)
+        what = partial(_called, name, arguments)
+        return self._apply(node, lambda: FUNCTIONS[name](*arguments), what)
 
-    def _apply(self, node: ast.AST, function: Callable[[], Any], what: str) -> Any:
+    def _apply(self, node: ast.expr, function: Callable[[], Any], what: Callable[[], str]) -> Any:
         try:
             result = function()
         except ZeroDivisionError:
-            raise self.error(node, f"division by zero: {what}") from None
+            raise self.error(node, f"division by zero: {what()}") from None
         except (TypeError, ValueError, OverflowError) as error:
-            raise self.error(node, f"{what} has no value: {error}") from None
+            raise self.error(node, f"{what()} has no value: {error}") from None
         if isinstance(result, complex):
-            raise self.error(node, f"{what} is not a real number")
-        return result
+            raise self.error(node, f"{what()} is not a real number")
+        return self.made(node, result)
+
+
+_METHODS: dict[type[ast.AST], Callable[[_Evaluation, Any], Any]] = {
+    ast.Constant: _Evaluation._constant,
+    ast.Name: _Evaluation._name,
+    ast.List: _Evaluation._list,
+    ast.Tuple: _Evaluation._list,
+    ast.BinOp: _Evaluation._binop,
+    ast.UnaryOp: _Evaluation._unaryop,
+    ast.BoolOp: _Evaluation._boolop,
+    ast.Compare: _Evaluation._compare,
+    ast.IfExp: _Evaluation._ifexp,
+    ast.Subscript: _Evaluation._subscript,
+    ast.Call: _Evaluation._call,
+}
+
+
+def _known_functions(name: str) -> Notes:
+    return did_you_mean(name, FUNCTIONS) or (("note", f"the functions are: {', '.join(sorted(FUNCTIONS))}"),)
+
+
+def _called(name: str, arguments: tuple[Any, ...]) -> str:
+    return f"{name}({', '.join(map(show, arguments))})"
 
 
 def _describe(node: ast.AST) -> str:

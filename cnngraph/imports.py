@@ -42,6 +42,15 @@ class Library:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Where a network was published: the paper's title, the year, and an address."""
+
+    paper: str | None
+    year: int | None
+    source: str | None
+
+
+@dataclass(frozen=True)
 class Spec:
     """One network, with everything it imports and extends.
 
@@ -61,7 +70,7 @@ class Spec:
     library: Library
     expect: Located | None
     expected: Expect | None
-    reference: str | None
+    reference: Reference
     files: dict[Path, Source]
 
 
@@ -129,7 +138,7 @@ class _Loader:
             library=library,
             expect=root.value.get("expect"),
             expected=document.expect,
-            reference=document.source,
+            reference=Reference(document.paper, document.year, document.source),
             files=self.files,
         )
 
@@ -149,6 +158,7 @@ class _Loader:
         if target in (*chain, path):
             raise fail("E112", f"`{document.extends}` extends this spec in turn", where)
         base = self.spec(target, self._source(target, path, where, "E112"), (*chain, path))
+        own = Reference(document.paper, document.year, document.source)
         params = self._mapping(document.params, "params")
         for name, value in params.items():
             if name not in base.params:
@@ -169,7 +179,7 @@ class _Loader:
             params={**base.params, **params},
             expect=root.value.get("expect"),
             expected=document.expect,
-            reference=document.source or base.reference,
+            reference=base.reference if own == Reference(None, None, None) else own,
         )
 
     def _library(self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]) -> Library:

@@ -24,14 +24,14 @@ def modules_of(graph: Graph) -> nn.Module:
     shapes: dict[str, TensorShape] = {INPUT: graph.input}
     root = nn.Module()
     containers = {"": root}
-    for head in graph.aux:
-        _container(containers, head)  # it becomes a module even where it holds none
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape
         if leaf.op.has_module:
             parent, _, name = leaf.path.rpartition(".")
             # A module, or the one parameter of an op that holds it at its own path.
             setattr(_container(containers, parent), name, leaf.op.module(*(shapes[path] for path in leaf.inputs)))
+    for head in graph.aux:
+        _container(containers, head)  # it becomes a module even where it holds none
     for path, names in graph.order.items():
         if path in containers:
             _put_first(containers[path], names)

@@ -207,6 +207,8 @@ class Document(_Model):
 
     cnngraph: Literal[1]
     name: str | None = None
+    paper: str | None = None
+    year: int | None = None
     source: str | None = None
     extends: str | None = None
     imports: tuple[str, ...] = ()

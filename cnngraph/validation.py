@@ -137,5 +137,4 @@ def _given(value: Any) -> str:
         value = value.plain()
     if isinstance(value, dict):
         return "a mapping"
-    text = show(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return show(value)

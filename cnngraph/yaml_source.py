@@ -67,7 +67,8 @@ def read_source(path: Path, name: str) -> Source:
     """Reads a spec file; a `SpecError` says what stands in the way."""
     try:
         if not path.is_file():
-            problem = "is a folder, not a file" if path.is_dir() else "does not exist"
+            exists = "is not an ordinary file" if path.exists() else "does not exist"
+            problem = "is a folder, not a file" if path.is_dir() else exists
             raise fail("E001", f"cannot read {name}: it {problem}")
         _check_size(name, path.stat().st_size)
         return Source(name, path.read_text(encoding="utf-8"))

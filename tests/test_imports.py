@@ -194,7 +194,7 @@ def test_name_and_input_may_be_overridden_and_are_else_the_bases(write, tmp_path
     report = write({"net.yaml": variant, "base.yaml": base})
     assert report.graph is not None
     assert (report.graph.name, report.graph.input) == ("base", (4, 8, 8))
-    assert load_spec(tmp_path / "specs/net.yaml").reference == "https://example.org/base"
+    assert load_spec(tmp_path / "specs/net.yaml").reference.source == "https://example.org/base"
     report = write({"net.yaml": variant + "name: mine\ninput: [2, 5, 6]\n", "base.yaml": base})
     assert report.graph is not None
     assert (report.graph.name, report.graph.input) == ("mine", (2, 5, 6))

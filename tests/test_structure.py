@@ -24,7 +24,7 @@ LAYERS = [
     ["composites"],
     ["elaborate"],
     ["checking", "features", "passes"],
-    ["lowering"],
+    ["lowering", "literature"],
     ["network"],
     ["compiler"],
     ["artifact", "report", "weights"],

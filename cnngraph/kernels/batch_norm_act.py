@@ -1,35 +1,16 @@
-"""activation(batch_norm(input)) in one operator: its meaning in plain torch, and its registrations.
+"""activation(batch_norm(input)) in one operator: where it runs, and what torch.compile must know of it.
 
 The operators and their autograd live in csrc/batch_norm_act. Nothing is registered for autocast:
 like torch's own batch norm they fall through it, so a bfloat16 input keeps float32 parameters.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from cnngraph import kernels
-
-ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
-    "identity": lambda z: z,
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "hardtanh": F.hardtanh,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "hardsigmoid": F.hardsigmoid,
-    "hardswish": F.hardswish,
-    "mish": F.mish,
-}
-"""The activations by the name the operator takes; positional arguments are activation_args."""
 
 _DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -44,22 +25,19 @@ def batch_norm_act(
     activation: str,
     activation_args: Sequence[float] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """activation((input - mean) / sqrt(var + eps) * weight + bias), and the batch's statistics.
+    """activation((input - mean) / sqrt(var + eps) * weight + bias), and the batch's statistics; where `runs` says so.
 
-    `input` is (N, C, ...); the others hold one value per channel. With `mean` and `var` given they
+    `activation` is called as in torch.nn.functional, or gelu_tanh, and `activation_args` are its
+    positional arguments. `input` is (N, C, ...); the others hold one value per channel. With `mean` and `var` given they
     are constants, and the two statistics returned are empty. Without, they are the batch's own:
     returned for the caller to update running statistics with, `var` biased, both in float32
     (float64 for a float64 input) and not differentiable. Refuses one value per channel then, with
     torch's ValueError.
     """
-    arguments = (input, weight, bias, mean, var, eps, activation, activation_args)
-    if kernel_runs(input, weight, mean):
-        return torch.ops.cnngraph.batch_norm_act(*arguments)
-    kernels.warn_if_unavailable()
-    return reference(*arguments)
+    return torch.ops.cnngraph.batch_norm_act(input, weight, bias, mean, var, eps, activation, activation_args)
 
 
-def kernel_runs(input: Tensor, weight: Tensor | None, mean: Tensor | None) -> bool:
+def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None) -> bool:
     """Whether the compiled operator takes these: else torch's own functions must."""
     dtype = input.dtype
     if kernels.extension is None or dtype not in _DTYPES or input.device.type not in _DEVICES:
@@ -70,37 +48,6 @@ def kernel_runs(input: Tensor, weight: Tensor | None, mean: Tensor | None) -> bo
             if not mixed:
                 return False
     return True
-
-
-def reference(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    activation: str,
-    activation_args: Sequence[float] = (),
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as `batch_norm_act` in plain torch, for any device and type: its meaning."""
-    compute_type = _compute_type(input)
-    x = input.to(compute_type)
-    if mean is None or var is None:
-        _check_batch_size(input)
-        channel_last = x.detach().movedim(1, 0).flatten(1)
-        batch_var, batch_mean = torch.var_mean(channel_last, dim=1, correction=0)
-        if input.numel() == 0:
-            batch_mean, batch_var = torch.zeros_like(batch_mean), torch.zeros_like(batch_var)
-        # The running statistics of F.batch_norm are left out: it takes the batch's own.
-        z = F.batch_norm(x, None, None, _to(weight, x), _to(bias, x), True, 0.0, eps)
-    else:
-        batch_mean, batch_var = x.new_empty(0), x.new_empty(0)
-        z = F.batch_norm(x, _to(mean, x), _to(var, x), _to(weight, x), _to(bias, x), False, 0.0, eps)
-    return ACTIVATIONS[activation](z, *activation_args).to(input.dtype), batch_mean, batch_var
-
-
-def _to(parameter: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if parameter is None else parameter.to(like.dtype)
 
 
 def _compute_type(input: Tensor) -> torch.dtype:

@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from cnngraph import kernels
-from cnngraph.kernels.batch_norm_act import kernel_runs
+from cnngraph.kernels import batch_norm_act as kernel
 
 # Exact types only: a subclass may mean something else.
 _BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
@@ -48,8 +49,9 @@ def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) 
         or _is_watched(batch_norm)
         or _is_watched(activation)
         or _has_any_global_hook()
-        or not kernel_runs(input, batch_norm.weight, batch_norm.running_mean)  # pyright: ignore
+        or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean)  # pyright: ignore
         or input.numel() == 0
+        or _is_transformed()
     ):
         kernels.warn_if_unavailable()
         return activation(batch_norm(input))
@@ -59,7 +61,7 @@ def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) 
     training, mean, var = norm.training, norm.running_mean, norm.running_var
     fixed = not training and mean is not None
     name, arguments = lower(activation)
-    output, batch_mean, batch_var = torch.ops.cnngraph.batch_norm_act(
+    output, batch_mean, batch_var = kernel.batch_norm_act(
         input,
         norm.weight,
         norm.bias,
@@ -83,6 +85,11 @@ def _is_watched(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in module.__dict__
     )
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func transforms the call, or forward-mode derivatives are taken: the operator has rules for neither."""
+    return torch._C._functorch.get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0
 
 
 def _update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:

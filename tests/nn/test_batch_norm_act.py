@@ -1,13 +1,21 @@
 """The function over two ordinary modules: it must mean activation(batch_norm(input)) always."""
 
 import copy
+import json
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnngraph import kernels
+from cnngraph.graph import TensorShape
 from cnngraph.nn.batch_norm_act import batch_norm_act
+from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM, GELU
 
 needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
 
@@ -31,9 +39,16 @@ def randomised(batch_norm, seed=0):
 
 def fused_calls(function):
     """How many batch_norm_act operators a call runs."""
-    with torch.profiler.profile() as profile:
+    calls = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Count():
         function()
-    return sum(event.count for event in profile.key_averages() if event.key == "cnngraph::batch_norm_act")
+    return calls.count(torch.ops.cnngraph.batch_norm_act.default)
 
 
 def assert_same_step(batch_norm, activation, x, rtol=1e-4, atol=1e-5):
@@ -181,6 +196,82 @@ def test_the_operator_runs_where_it_may_and_only_there():
     assert batch_norm_act(batch_norm, nn.ReLU(), x).abs().max() == 0
 
 
+@needs_extension
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("op", [*(op() for op in FUSED_WITH_BATCH_NORM), GELU(approximate="tanh")], ids=str)
+def test_every_op_the_compiler_fuses_runs_as_the_operator(op, training):
+    shape = TensorShape((6, 4, 4))
+    batch_norm = nn.BatchNorm2d(6).train(training)
+    x = torch.randn(2, *shape)
+    assert fused_calls(lambda: batch_norm_act(batch_norm, op.module(shape), x)) == 1
+
+
+class Net(nn.Module):
+    """Two batch norms and activations, as the operator or as the modules."""
+
+    def __init__(self, fused=True):
+        super().__init__()
+        self.fused = fused
+        self.norms = nn.ModuleList(randomised(nn.BatchNorm2d(4), seed) for seed in (1, 2))
+        self.act = nn.SiLU()
+
+    def forward(self, x):
+        for norm in self.norms:
+            x = batch_norm_act(norm, self.act, x) if self.fused else self.act(norm(x))
+        return x
+
+
+def sum_of_squares(network):
+    return lambda x: network(x).square().sum()
+
+
+def dual(network, x, tangent):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(network(forward_ad.make_dual(x, tangent))).tangent
+
+
+def vmap_of_grad(network, x, tangent):
+    return torch.vmap(torch.func.grad(lambda one: network(one[None]).square().sum()))(x)
+
+
+def double_backward(network, x, tangent):
+    x = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(sum_of_squares(network)(x), x, create_graph=True)
+    return torch.autograd.grad(first, x, tangent)[0]
+
+
+TRANSFORMS = {
+    "jvp": lambda network, x, tangent: torch.func.jvp(network, (x,), (tangent,))[1],
+    "grad": lambda network, x, tangent: torch.func.grad(sum_of_squares(network))(x),
+    "jacrev": lambda network, x, tangent: torch.func.jacrev(network)(x),
+    "vmap": lambda network, x, tangent: torch.vmap(network)(torch.stack((x, tangent))),
+    "vmap of grad": vmap_of_grad,
+    "hessian": lambda network, x, tangent: torch.func.hessian(sum_of_squares(network))(x[:1, :, :1]),
+    "dual numbers": dual,
+    "functional.jvp": lambda network, x, tangent: torch.autograd.functional.jvp(network, x, tangent)[1],
+    "double backward": double_backward,
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("transform", list(TRANSFORMS))
+def test_transforms_of_functions(transform):
+    torch.manual_seed(0)
+    x, tangent = torch.randn(2, 4, 3, 3).double(), torch.randn(2, 4, 3, 3).double()
+    expected = TRANSFORMS[transform](Net(fused=False).double().eval(), x, tangent)
+    actual = TRANSFORMS[transform](Net().double().eval(), x, tangent)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(actual, expected)
+
+
+@needs_extension
+def test_transforms_of_functions_compiled():
+    network, plain = Net().eval(), Net(fused=False).eval()
+    x = torch.randn(2, 4, 3, 3)
+    compiled = torch.compile(torch.func.grad(sum_of_squares(network)), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), torch.func.grad(sum_of_squares(plain))(x))
+
+
 @pytest.mark.parametrize("where", ["batch_norm", "activation", "global"])
 @pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
 def test_hooks_fire(kind, where):
@@ -285,3 +376,37 @@ def test_no_value_is_fetched_from_the_device(momentum, monkeypatch):
     for name in ("item", "__float__", "__int__", "__bool__", "tolist"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     batch_norm_act(batch_norm, nn.ReLU(), x)
+
+
+def test_without_the_extension_the_results_are_the_same_and_it_is_said_once():
+    code = """
+        import json, sys, warnings
+        sys.modules["cnngraph._C"] = None
+        import torch
+        from torch import nn
+        with warnings.catch_warnings(record=True) as at_import:
+            warnings.simplefilter("always")
+            from cnngraph import kernels
+            from cnngraph.nn import batch_norm_act
+        torch.manual_seed(0)
+        x = torch.randn(4, 3, 5, 5)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            y = [batch_norm_act(nn.BatchNorm2d(3), nn.ReLU(), x) for _ in range(3)][0]
+        said = [str(w.message) for w in said if "cnngraph" in str(w.message)]
+        at_import = [str(w.message) for w in at_import if "cnngraph" in str(w.message)]
+        print(json.dumps({
+            "available": kernels.available(), "said": said, "at_import": at_import, "y": y.flatten().tolist(),
+        }))
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["available"] is False
+    assert result["at_import"] == []
+    assert len(result["said"]) == 1
+    assert "running on plain PyTorch" in result["said"][0]
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5)
+    expected = batch_norm_act(nn.BatchNorm2d(3), nn.ReLU(), x).flatten()
+    torch.testing.assert_close(torch.tensor(result["y"]), expected, rtol=1e-5, atol=1e-5)
