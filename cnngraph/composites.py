@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cnngraph.errors import Diagnostic, Position
-from cnngraph.expressions import RESERVED, show
+from cnngraph.errors import Diagnostic, Notes, Position
+from cnngraph.expressions import RESERVED, is_expression, show
 from cnngraph.graph import Copy, Scope, ShapeError
 from cnngraph.naming import Level
 from cnngraph.ops import Op
@@ -19,9 +19,8 @@ from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
-from cnngraph.place import LOST, MAX_NODES, Call, Place, Value
-from cnngraph.provenance import Provenance
-from cnngraph.spec import Aux, Dense, Parallel, Repeat, Residual, Sequential
+from cnngraph.place import LOST, MAX_NODES, MAX_SOURCES, Call, Place, Value
+from cnngraph.spec import Aux, Dense, Parallel, Repeat, Residual, Sequential, When
 from cnngraph.yaml_source import Located
 
 if TYPE_CHECKING:
@@ -59,17 +58,18 @@ def _merge(
     try:
         op.infer(*shapes)
     except ShapeError as error:
-        origin = Provenance(walk.nodes, walk.input)
-        label = ", ".join(f"{name} gives {shape}" for name, shape in zip(names, shapes, strict=True))
-        notes = [
-            ("from", f"{name}: {origin.of(result.path)}")
-            for name, result in zip(names, results, strict=True)
-            if result.path is not None
-        ]
-        notes.append(("help", error.help))
+        shown = list(zip(names, results, shapes, strict=True))[:MAX_SOURCES]
+        label = ", ".join(f"{name} gives {shape}" for name, _, shape in shown)
+        help = error.help
+
+        def notes() -> Notes:
+            return (
+                *(("from", f"{name}: {walk.origin.of(str(result.path))}") for name, result, _ in shown),
+                ("help", help),
+            )
+
         what = f"the branches of this {call.kind} do not fit together"
-        diagnostic = Diagnostic(error.code, what, call.position, label, notes=tuple(notes))
-        walk.report(diagnostic, place, path)
+        walk.report(Diagnostic(error.code, what, call.position, label), place, path, notes)
         return LOST
     return walk.add(path, op, results, place, call.position)
 
@@ -107,22 +107,23 @@ def _residual_mismatch(
     walk: Walk, call: Call, arguments: Residual, place: Place, path: str | None,
     value: Value, body: Value, shortcut: Value,
 ) -> None:  # fmt: skip
-    origin = Provenance(walk.nodes, walk.input)
-    notes = [
-        ("from", f"body: {origin.of(str(body.path))}"),
-        ("from", f"shortcut: {origin.of(str(shortcut.path))}"),
-    ]
+    keep = f"its body stride 1 and {value.shape.channels if value.shape else 0} channels"
+    help = "make both sides end with the same channels and stride"
     if shortcut == value and value.shape and len(value.shape) == len(body.shape or ()) == 3:
-        keep = f"its body stride 1 and {value.shape.channels} channels"
-        notes.append(("help", f"give the residual `shortcut: project`, or {keep}"))
-    else:
-        notes.append(("help", "make both sides end with the same channels and stride"))
+        help = f"give the residual `shortcut: project`, or {keep}"
+
+    def notes() -> Notes:
+        sides = [("body", body), ("shortcut", shortcut)]
+        return (*(("from", f"{name}: {walk.origin.of(str(side.path))}") for name, side in sides), ("help", help))
+
     label = f"body gives {body.shape}, shortcut gives {shortcut.shape}"
     message = "the two sides of this residual do not add up"
-    walk.report(Diagnostic("E201", message, call.position, label, notes=tuple(notes)), place, path)
+    walk.report(Diagnostic("E201", message, call.position, label), place, path, notes)
 
 
 def _shortcut(walk: Walk, call: Call, located: Located | None, place: Place, value: Value, body: Value) -> Value:
+    if located is not None and is_expression(located.value):
+        located = Located(walk.resolve(located, place, value.shape), located.position)
     if located is None or located.value in (None, "identity"):
         return value
     if located.value == "project":
@@ -140,7 +141,7 @@ def _project(walk: Walk, position: Position, place: Place, value: Value, body: V
     conv = Conv2d(out_channels=body.shape.channels, kernel_size=1, stride=stride, bias=False)  # pyright: ignore[reportArgumentType]
     if conv.infer(value.shape) != body.shape:
         message = f"no 1x1 convolution leads from {value.shape} to {body.shape}"
-        origin = Provenance(walk.nodes, walk.input).of(str(body.path))
+        origin = walk.origin.of(str(body.path))
         notes = (("from", f"body: {origin}"), ("help", "write the shortcut's nodes out: `shortcut: [...]`"))
         walk.fail(place, "E201", message, position, notes=notes)
     place.level.take()
@@ -171,6 +172,10 @@ def repeat(walk: Walk, call: Call, arguments: Repeat, place: Place, path: str | 
             _bind(walk, arguments.item, items[index], inside, call)
         value = walk.body(arguments.body, inside, value)
     return value
+
+
+def when(walk: Walk, call: Call, arguments: When, place: Place, path: str | None, value: Value) -> Value:
+    return walk.body(arguments.body, place, value) if arguments.test else value
 
 
 def _copies(
@@ -255,6 +260,7 @@ WALKS = {
     Residual: residual,
     Dense: dense,
     Repeat: repeat,
+    When: when,
     Aux: side_head,
 }
 """Composite -> the function that walks it. Joins with earlier values are no composites in this sense."""

@@ -25,16 +25,16 @@ from cnngraph.expressions import (
     OverBudgetError,
     UnknownValueError,
     evaluate,
+    extent,
     is_expression,
     show,
-    size,
 )
 from cnngraph.graph import INPUT, Graph, Node, Scope, ShapeError, TensorShape
 from cnngraph.imports import Block, Spec
 from cnngraph.naming import Level, name_problem
 from cnngraph.ops import OPS, Op, find_op
 from cnngraph.ops.merge import MERGES
-from cnngraph.place import LOST, MAX_NODES, Call, Place, Value
+from cnngraph.place import LOST, MAX_NODES, MAX_SOURCES, Call, Place, Value
 from cnngraph.provenance import Provenance
 from cnngraph.spec import (
     COMPOSITES,
@@ -53,8 +53,6 @@ MAX_SIZE = 1 << 24
 MAX_ELEMENTS = 1 << 31
 MAX_PARAMS = 1000
 MAX_PATH = 500
-MAX_SOURCES = 20
-"""Of how many inputs at most a diagnostic says where they come from."""
 
 
 def elaborate(spec: Spec, params: Mapping[str, Any] | None = None) -> tuple[Graph | None, list[Diagnostic]]:
@@ -247,7 +245,7 @@ class Walk:
         if isinstance(located.value, dict):
             return {key: self.resolve(item, place, shape) for key, item in located.value.items()}
         result = tuple(self.resolve(item, place, shape) for item in located.value)
-        if size(result) > MAX_ITEMS:
+        if extent(result) > MAX_ITEMS:
             message = f"a list has at most {MAX_ITEMS:,} items, those of the lists in it included"
             self.fail(place, "E110", message, located.position)
         return result
@@ -456,11 +454,11 @@ class Walk:
             message = f"the result of `{op.kind}` is {shape}; no dimension may exceed {MAX_SIZE:,}"
             self.report(Diagnostic("E110", message, position), place, path)
             return LOST
-        held = op.parameters(*shapes) | op.buffers(*shapes)
-        for what, item in (("the result", shape), *((f"`{name}`", item) for name, item in held.items())):
+        held = {"result": shape, **op.parameters(*shapes), **op.buffers(*shapes)}
+        for name, item in held.items():
             if prod(item) > MAX_ELEMENTS:
                 dimensions = "x".join(map(str, item))
-                message = f"{what} of `{op.kind}` is {dimensions}; nothing may have more than {MAX_ELEMENTS:,} elements"
+                message = f"the {name} of `{op.kind}` is {dimensions}; it may not exceed {MAX_ELEMENTS:,} elements"
                 self.report(Diagnostic("E110", message, position), place, path)
                 return LOST
         self.nodes[path] = Node(path, op, tuple(paths), shape, position, aux=place.aux, copies=place.copies)

@@ -127,15 +127,15 @@ def _written(value: Any) -> Iterator[str]:
         yield repr(value)
 
 
-def size(value: Any, limit: int = MAX_ITEMS) -> int:
+def extent(value: Any, limit: int = MAX_ITEMS) -> int:
     """How many items a list has, those of the lists in it included, and how many characters a text.
 
     Counting ends where it finds more than `limit`, or lists too deep in lists to be handled: it is then `limit + 1`.
     """
-    return _size(value, limit, 0)
+    return _extent(value, limit, 0)
 
 
-def _size(value: Any, limit: int, depth: int) -> int:
+def _extent(value: Any, limit: int, depth: int) -> int:
     if isinstance(value, str):
         return min(len(value), limit + 1)
     if not isinstance(value, tuple):
@@ -145,7 +145,7 @@ def _size(value: Any, limit: int, depth: int) -> int:
         if count > limit or depth > MAX_DEPTH:
             return limit + 1
         if isinstance(item, tuple | str):
-            count += _size(item, limit - count, depth + 1)
+            count += _extent(item, limit - count, depth + 1)
     return count
 
 
@@ -283,7 +283,7 @@ class _Evaluation:
         """A list or text that an expression makes: it is bounded, all that is in it included."""
         if isinstance(result, str | tuple):
             self.handle(result)
-            if size(result) > MAX_ITEMS:
+            if extent(result) > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
         return result
 
@@ -291,7 +291,7 @@ class _Evaluation:
         """Spends what it takes to go through lists and texts."""
         for value in values:
             if isinstance(value, str | tuple):
-                self.budget.spend(1 + size(value) // _ITEMS_A_STEP)
+                self.budget.spend(1 + extent(value) // _ITEMS_A_STEP)
 
     def _constant(self, node: ast.Constant) -> Any:
         if node.value is None or isinstance(node.value, bool | int | float | str):

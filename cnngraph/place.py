@@ -13,6 +13,8 @@ from cnngraph.yaml_source import Located
 
 MAX_NODES = 50_000
 """How many nodes and repeated bodies the walk visits at most."""
+MAX_SOURCES = 20
+"""Of how many values at most a diagnostic says where they come from."""
 
 
 @dataclass(frozen=True)

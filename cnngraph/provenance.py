@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from cnngraph.graph import INPUT, Node, TensorShape
 
 
-@dataclass(frozen=True)
 class Provenance:
-    """Traces shapes back through the nodes elaborated so far."""
+    """Traces shapes back through the nodes elaborated so far, `nodes`. What it has traced once, it remembers."""
 
-    nodes: Mapping[str, Node]
-    input: TensorShape
+    def __init__(self, nodes: Mapping[str, Node], input: TensorShape) -> None:
+        self.nodes = nodes
+        self.input = input
+        self._channels_set: dict[str, str] = {}
+        self._size_set: dict[str, str] = {}
 
     def of(self, path: str) -> str:
         """`"128 channels from conv2d at line 44; 28x28 since max_pool2d at line 22"`."""
@@ -24,11 +25,20 @@ class Provenance:
     def _shape(self, path: str) -> TensorShape:
         return self.input if path == INPUT else self.nodes[path].shape
 
+    def _trace(self, path: str, known: dict[str, str], decides: Callable[[Node], bool]) -> str:
+        """The path of the last node up to `path` that decides, or the input."""
+        passed = []
+        while path != INPUT and path not in known and not decides(self.nodes[path]):
+            passed.append(path)
+            path = self.nodes[path].inputs[0]
+        found = known.get(path, path)
+        known.update(dict.fromkeys(passed, found))
+        return found
+
     def _channels(self, path: str) -> str:
         shape = self._shape(path)
         noun = "channels" if shape.spatial else "features"
-        while path != INPUT and not self.nodes[path].op.sets_channels:
-            path = self.nodes[path].inputs[0]
+        path = self._trace(path, self._channels_set, lambda node: node.op.sets_channels)
         if path == INPUT:
             return f"{shape.channels} {noun} of the input"
         node = self.nodes[path]
@@ -39,10 +49,8 @@ class Provenance:
         return f"{shape.channels} {noun} from {where}"
 
     def _size(self, path: str) -> str:
-        size = self._shape(path).spatial
-        while path != INPUT:
-            node = self.nodes[path]
-            if self._shape(node.inputs[0]).spatial != size:
-                return f"since {node.op.kind} at line {node.origin.line}"
-            path = node.inputs[0]
-        return "from the input"
+        path = self._trace(path, self._size_set, lambda node: self._shape(node.inputs[0]).spatial != node.shape.spatial)
+        if path == INPUT:
+            return "from the input"
+        node = self.nodes[path]
+        return f"since {node.op.kind} at line {node.origin.line}"

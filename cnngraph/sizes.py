@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 LARGEST = 1024
 """No larger input is tried."""
-MOST_EVALUATIONS = 1_000_000
-"""Shape rules evaluated at most; a network of very many nodes is tried at fewer sizes."""
+MOST_EVALUATIONS = 120_000
+"""Shape rules evaluated at most, times their inputs. A network of very many nodes is tried at fewer sizes, or none."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,13 @@ class InputSizes:
         return tuple(runs(self.valid))
 
 
+class _TooCostlyError(Exception):
+    """Trying these sizes takes too many evaluations; `share` of the nodes could be afforded."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+
 @dataclass(frozen=True)
 class _Table:
     """A value's shape for every input size: `shapes[groups[i]]` for the i-th size, None where something failed.
@@ -76,11 +83,25 @@ class _Table:
 
 
 def input_sizes(graph: Graph) -> InputSizes | None:
-    """Tries square inputs from 1x1 to twice the declared size; None for flat inputs."""
+    """Tries square inputs from 1x1 to twice the declared size.
+
+    Returns None for flat inputs, and for a network so large that not even the declared size could be reached.
+    """
     if len(graph.input) != 3:
         return None
-    affordable = max(64, MOST_EVALUATIONS // (len(graph.nodes) + 1))
-    last = min(max(64, 2 * max(graph.input.spatial)), LARGEST, affordable)
+    declared = max(graph.input.spatial)
+    last = min(max(64, 2 * declared), LARGEST)
+    try:
+        return _sizes_to(last, graph)
+    except _TooCostlyError as error:
+        last = int(0.9 * error.share * last)
+    try:
+        return _sizes_to(last, graph) if last >= min(declared, LARGEST) else None
+    except _TooCostlyError:
+        return None
+
+
+def _sizes_to(last: int, graph: Graph) -> InputSizes:
     sizes = range(1, last + 1)
     squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
     tables = {INPUT: _Table(tuple(range(last)), squares)}
@@ -88,13 +109,17 @@ def input_sizes(graph: Graph) -> InputSizes | None:
     shared: dict[_Table, _Table] = {}
     failures = []
     failed: set[int] = set()
-    for node in graph.nodes:
+    evaluations = 0
+    for index, node in enumerate(graph.nodes):
         inputs = [tables[path] for path in node.inputs]
         key = (_identity(node.op), graph.input_shapes(node), *map(id, inputs))
         if key in known:  # it fails where the other did, which is told
             tables[node.path] = known[key]
             continue
         groups, combinations = _combine(inputs)
+        evaluations += (len(combinations) + last // 16) * len(inputs)
+        if evaluations > MOST_EVALUATIONS:
+            raise _TooCostlyError(index / len(graph.nodes))
         weights = node.op.parameters(*graph.input_shapes(node))
         outcomes = [_infer(node, inputs, weights) for inputs in combinations]
         wrong = {index: item for index, item in enumerate(outcomes) if isinstance(item, ShapeError)}
@@ -156,8 +181,12 @@ def _infer(
 
 def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
     """Measured where the last map that grows with the input makes its last two steps."""
-    path = graph.output
+    path, seen = graph.output, None
     while path != INPUT:
+        if tables[path] is seen:
+            path = graph.by_path[path].inputs[0]
+            continue
+        seen = tables[path]
         shapes = enumerate(tables[path], start=1)
         heights = [(size, shape[1]) for size, shape in shapes if shape and len(shape) == 3]
         steps = [size for (_, before), (size, after) in pairwise(heights) if before < after]

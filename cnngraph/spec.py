@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from cnngraph.ops.fields import Count
+from cnngraph.ops.fields import Count, Number
 
 
 class _RawMarker:
@@ -106,7 +106,7 @@ class Residual(Composite):
 
     body: Body
     shortcut: Shortcut = None
-    scale: float = 1.0
+    scale: Number = 1.0
 
 
 class Dense(Composite):
@@ -130,6 +130,16 @@ class Repeat(Composite):
     over: Items = None
     item: Identifiers | None = Field(default=None, alias="as")
     index: Identifier = "i"
+    body: Body
+
+
+class When(Composite):
+    """The body where `test` is true, and nothing where it is false."""
+
+    kind = "when"
+    main = None
+
+    test: bool
     body: Body
 
 
@@ -172,7 +182,7 @@ class MultiplyWith(JoinWith):
 COMPOSITES: dict[str, type[Composite]] = {
     model.kind: model
     for model in (
-        Sequential, Parallel, Residual, Dense, Repeat, Aux, ConcatWith, AddWith, MultiplyWith,
+        Sequential, Parallel, Residual, Dense, Repeat, When, Aux, ConcatWith, AddWith, MultiplyWith,
     )
 }  # fmt: skip
 

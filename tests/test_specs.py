@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,8 @@ def test_state_dict_is_the_published_one_key_by_key(facts: dict, backend: str) -
 def test_stages_have_the_published_shapes(facts: dict) -> None:
     graph = cnngraph.check(SPECS / facts["spec"]).graph
     assert graph is not None
-    published = {path: tuple(shape) for path, _, (_, *shape) in facts["stages"]}
-    found = {path: shape for path in published if (shape := shape_at(graph, path)) is not None}
-    assert found == {path: published[path] for path in found}
-    assert len(found) >= 2, "activations have no names in the specs, but stages have"
+    published = {path: tuple(shape) for path, kind, (_, *shape) in facts["stages"] if kind != "ReLU"}
+    assert {path: shape_at(graph, path) for path in published} == published
 
 
 @every_published
@@ -88,6 +87,69 @@ def test_weights_have_the_published_shapes_in_order(facts: dict) -> None:
     found = [list(value.shape) for value in network.state_dict().values()]
     assert found == [shape for _, shape, _ in facts["state_dict"]]
     assert facts["same_names"] or not any(key[0].isdigit() for key in network.state_dict())
+
+
+@every_published
+def test_settings_that_no_shape_shows_are_the_published_ones(facts: dict) -> None:
+    """How many layers there are of each setting: eps and momentum, dropout, ceil_mode, count_include_pad, biases."""
+    with torch.device("meta"):
+        network = cnngraph.compile(SPECS / facts["spec"], backend="eager")
+    ours = Counter(setting for module in network.modules() if (setting := setting_of(module)))
+    theirs: Counter[str] = Counter()
+    for text, count in facts["module_config"].items():
+        theirs[as_ours(text)] += count
+    for setting in {*ours, *theirs}:
+        kind = setting.partition("(")[0]
+        if kind in ("MaxPool2d", "AvgPool2d"):
+            assert ours[setting] >= theirs[setting], setting  # some of the published pools are functions, not modules
+        elif kind in ("Conv2d", "Linear", "BatchNorm2d", "BatchNorm1d", "LayerNorm"):
+            assert ours[setting] == theirs[setting], setting
+        elif kind == "StochasticDepth":
+            assert ours[setting] <= theirs[setting], setting  # some of the published ones are never called
+        elif kind == "Dropout" and "p=0.0," not in setting:
+            assert ours[setting] == theirs[setting], setting
+
+
+def setting_of(module: nn.Module) -> str:
+    match module:
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
+            return f"{type(module).__name__}(eps={module.eps}, momentum={module.momentum})"
+        case nn.LayerNorm():
+            return f"LayerNorm(eps={module.eps})"
+        case nn.Conv2d():
+            return f"Conv2d(bias={module.bias is not None})"
+        case nn.Linear():
+            return f"Linear(bias={module.bias is not None})"
+        case nn.Dropout():
+            return f"Dropout(p={module.p}, inplace=False)"
+        case DropPath() if module.p:
+            return f"StochasticDepth(p={round(module.p, 6)})"
+        case nn.MaxPool2d():
+            size, stride, padding, dilation = map(
+                number, (module.kernel_size, module.stride, module.padding, module.dilation)
+            )
+            return (
+                f"MaxPool2d(kernel_size={size}, stride={stride}, padding={padding}, dilation={dilation},"
+                f" ceil_mode={module.ceil_mode})"
+            )
+        case nn.AvgPool2d():
+            size, stride, padding = map(number, (module.kernel_size, module.stride, module.padding))
+            return (
+                f"AvgPool2d(k={size}, s={stride}, p={padding}, ceil_mode={module.ceil_mode},"
+                f" count_include_pad={module.count_include_pad})"
+            )
+    return ""
+
+
+def number(pair: object) -> object:
+    return pair[0] if isinstance(pair, tuple) and len(set(pair)) == 1 else pair
+
+
+def as_ours(setting: str) -> str:
+    """The published setting in the words of `setting_of`."""
+    kind, _, rest = setting.partition("(")
+    kind = {"BatchNormAct2d": "BatchNorm2d", "LayerNorm2d": "LayerNorm"}.get(kind, kind)
+    return f"{kind}({rest}".replace("inplace=True", "inplace=False")
 
 
 @every_network

@@ -89,7 +89,8 @@ def _is_watched(module: nn.Module) -> bool:
 
 def _is_transformed() -> bool:
     """Whether torch.func transforms the call, or forward-mode derivatives are taken: the operator has rules for neither."""
-    return torch._C._functorch.get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return functorch.get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0
 
 
 def _update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:

@@ -522,17 +522,16 @@ def test_memory_for_many_channels_of_an_odd_number():
         import json, resource, torch
         from cnngraph.kernels.batch_norm_act import batch_norm_act
         torch.set_num_threads(1)
-        x = torch.empty(256, 60_001).normal_()
-        output = torch.empty_like(x).normal_()
+        x = torch.empty(256, 100_001).normal_()
         batch_norm_act(x[:2, :3], None, None, None, None, 1e-5, "relu")
-        del output
+        torch.empty_like(x).fill_(0.0)  # as much as the output takes
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         batch_norm_act(x, None, None, None, None, 1e-5, "relu")
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         print(json.dumps(used * 1024))
     """
     used, _ = in_subprocess(code)
-    assert used < 32e6  # beside the output
+    assert used < 10e6
 
 
 def test_unknown_capability_is_reported():
