@@ -207,8 +207,10 @@ def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
     assert results["fused"].keys() == results["eager"].keys()
     assert results["eager"]["loss"].isfinite()
     for name, expected in results["eager"].items():
+        # Rounding grows with depth, and is that of the largest values.
+        scale = expected.abs().max().item()
         torch.testing.assert_close(
-            results["fused"][name], expected, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+            results["fused"][name], expected, rtol=1e-6, atol=max(1e-9, 1e-8 * scale), msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

@@ -1,0 +1,51 @@
+"""Networks of a thousand layers: what they cost to check and compile."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from conftest import ROOT, SPECS
+
+import cnngraph
+
+MEASURED = """
+import resource, sys
+import cnngraph
+
+assert cnngraph.check(sys.argv[1]).ok
+network = cnngraph.compile(sys.argv[1])
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime, used.ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.parametrize("name", ["resnet1001_cifar", "resnet1202_cifar"])
+def test_a_thousand_layers_compile_in_seconds_and_little_memory(name: str) -> None:
+    command = [sys.executable, "-c", MEASURED, str(SPECS / f"{name}.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    assert seconds < 20  # of processor time, the import of torch included
+    assert megabytes < 1500
+
+
+def calls(function: Callable[[], object]) -> int:
+    """How many Python calls a function makes: its work, whatever else the machine does."""
+    profile = cProfile.Profile()
+    profile.runcall(function)
+    return pstats.Stats(profile).total_calls  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("function", [cnngraph.check, cnngraph.compile])
+def test_the_work_grows_with_the_depth_and_no_faster(function: Callable[..., object]) -> None:
+    function(SPECS / "resnet20_cifar.yaml")  # first calls import
+    work = {
+        depth: calls(lambda depth=depth: function(SPECS / f"resnet{depth}_cifar.yaml")) / depth
+        for depth in (56, 110, 1202)
+    }
+    assert work[110] < 1.1 * work[56]
+    assert work[1202] < 1.1 * work[110]
