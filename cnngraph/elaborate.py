@@ -10,6 +10,7 @@ from collections import ChainMap, Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from math import prod
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -91,6 +92,9 @@ class Walk:
         self.unnamed: Counter[tuple[str, str]] = Counter()
         self.calls: dict[int, tuple[Located, Call]] = {}
         self.ops: dict[int, tuple[Call, Op]] = {}
+        self.equal: dict[Any, Op] = {}
+        self.inferred: dict[Any, tuple[Op, TensorShape, bool]] = {}
+        self.holders: set[str] = set()
         self.globals: dict[str, Any] = {}
         self.order: dict[str, tuple[str, ...]] = {}
         self.ordered: dict[int, tuple[Block, list[str]]] = {}
@@ -358,6 +362,7 @@ class Walk:
             what=f"`{call.kind}`", position=call.position,
             resolve=lambda located: self.resolve(located, place, value.shape),
             report=lambda diagnostic: self.report(diagnostic, place),
+            known=self.equal if issubclass(model, Op) else None,
         )  # fmt: skip
 
     # --- names -----------------------------------------------------------------------------------------------------
@@ -445,22 +450,21 @@ class Walk:
         paths = [value.path for value in values if value.path is not None]
         if len(shapes) < len(values):
             return LOST
-        try:
-            shape = op.infer(*shapes)
-        except ShapeError as error:
-            self.shape_error(error, path, paths, place, position, help)
-            return LOST
-        if max(shape) > MAX_SIZE:
-            message = f"the result of `{op.kind}` is {shape}; no dimension may exceed {MAX_SIZE:,}"
-            self.report(Diagnostic("E110", message, position), place, path)
-            return LOST
-        held = {"result": shape, **op.parameters(*shapes), **op.buffers(*shapes)}
-        for name, item in held.items():
-            if prod(item) > MAX_ELEMENTS:
-                dimensions = "x".join(map(str, item))
-                message = f"the {name} of `{op.kind}` is {dimensions}; it may not exceed {MAX_ELEMENTS:,} elements"
-                self.report(Diagnostic("E110", message, position), place, path)
+        key = (id(op), *shapes)
+        if key not in self.inferred:
+            try:
+                shape = op.infer(*shapes)
+            except ShapeError as error:
+                self.shape_error(error, path, paths, place, position, help)
                 return LOST
+            held = {**op.parameters(*shapes), **op.buffers(*shapes)}
+            if problem := _size_problem(op, shape, held):
+                self.report(Diagnostic("E110", problem, position), place, path)
+                return LOST
+            self.inferred[key] = op, shape, bool(op.parameters(*shapes))
+        _, shape, holds = self.inferred[key]
+        if holds:
+            self.holders.add(path)
         self.nodes[path] = Node(path, op, tuple(paths), shape, position, aux=place.aux, copies=place.copies)
         return Value(path, shape, place.aux)
 
@@ -476,16 +480,12 @@ class Walk:
         self.report(Diagnostic(error.code, str(error), position), place, path, notes)
 
     def note_holder(self, path: str, numbered: bool) -> None:
-        node = self.nodes.get(path)
-        if node is None or not node.op.parameters(*self.shapes(node)):
+        if path not in self.holders:
             return
         if numbered:
-            self.numbered_holders.append(node)
+            self.numbered_holders.append(self.nodes[path])
         else:
             self.named_holders = True
-
-    def shapes(self, node: Node) -> list[TensorShape]:
-        return [self.input if path == INPUT else self.nodes[path].shape for path in node.inputs]
 
     def anonymous(self, level: Level, kind: str) -> str:
         """A path for a node that has no place among the names: no spec can spell it."""
@@ -653,10 +653,14 @@ class Walk:
         """Numbered names shift when a node is inserted; harmless only where all names are numbers."""
         if not self.named_holders:
             return
-        for node in self.numbered_holders:
+        told = {str(node.origin): node for node in reversed(self.numbered_holders)}
+        for node in islice(reversed(told.values()), MAX_MISTAKES):
             message = f"the weights of `{node.path}` are kept under a number, which inserting a node would shift"
             notes = (("help", f"give the {node.op.kind} a `name`"),)
             self.report(Diagnostic("W401", message, node.origin, notes=notes))
+        if len(told) > MAX_MISTAKES:
+            message = f"so are those of other nodes, at {len(told) - MAX_MISTAKES:,} more places"
+            self.report(Diagnostic("W401", message))
 
 
 def _branches_in_place(located: Located) -> Located:
@@ -669,6 +673,17 @@ def _branches_in_place(located: Located) -> Located:
         return located
     inner = Located(branches, located.position, located.keys)
     return Located({**options, "branches": inner}, located.position, located.keys)
+
+
+def _size_problem(op: Op, shape: TensorShape, held: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why a result, or what an op holds, is too large to be handled, or None."""
+    if max(shape) > MAX_SIZE:
+        return f"the result of `{op.kind}` is {shape}; no dimension may exceed {MAX_SIZE:,}"
+    for name, sizes in {"result": shape, **held}.items():
+        if prod(sizes) > MAX_ELEMENTS:
+            dimensions = "x".join(map(str, sizes))
+            return f"the {name} of `{op.kind}` is {dimensions}; it may not exceed {MAX_ELEMENTS:,} elements"
+    return None
 
 
 def _has_expressions(located: Located) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from cnngraph.analysis import cost_of, shape_at, summarize
-from cnngraph.errors import Diagnostic, did_you_mean
+from itertools import islice
+
+from cnngraph.analysis import Cost, node_cost, shape_at, summarize
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, did_you_mean
 from cnngraph.graph import Graph, TensorShape
 from cnngraph.imports import Spec
 
 
 def check_expectations(spec: Spec, graph: Graph) -> list[Diagnostic]:
     """A diagnostic for every figure that does not hold, saying by how much."""
-    return list(_failures(spec, graph))
+    return list(islice(_failures(spec, graph), MAX_MISTAKES))
 
 
 def _failures(spec: Spec, graph: Graph) -> Iterator[Diagnostic]:
@@ -33,17 +35,29 @@ def _failures(spec: Spec, graph: Graph) -> Iterator[Diagnostic]:
         elif shape != stated:
             message = f"`{path}` was expected to be {TensorShape(stated)}, but it is {shape}"
             yield Diagnostic("E301", message, position)
+    costs = _costs(graph, expect.nodes)
     for path, node in expect.nodes.items():
         position = located.at(("nodes", path))
         if shape_at(graph, path) is None:
             yield _no_such_path(graph, path, position)
             continue
-        cost = cost_of(graph, path)
+        cost = costs[path]
         for figure in ("params", "macs"):
             stated = getattr(node, figure)
             if stated is not None and stated != getattr(cost, figure):
                 message = _difference(path, figure, stated, getattr(cost, figure))
                 yield Diagnostic("E301", message, located.at(("nodes", path, figure)))
+
+
+def _costs(graph: Graph, paths: Iterable[str]) -> dict[str, Cost]:
+    """The cost of each node, composite or block at `paths`."""
+    costs = dict.fromkeys(paths, Cost())
+    for node in graph.nodes if costs else ():
+        parts = node.path.split(".")
+        for path in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            if path in costs:
+                costs[path] += node_cost(graph, node)
+    return costs
 
 
 def _difference(what: str, figure: str, stated: int, found: int) -> str:

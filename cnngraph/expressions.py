@@ -274,14 +274,14 @@ class _Evaluation:
         if method is None:
             raise self.error(node, f"{_describe(node)} is not part of the expression language")
         result = method(self, node)
-        if isinstance(result, int | float) and not abs(result) <= MAX_MAGNITUDE:
+        if type(result) in (int, float) and not abs(result) <= MAX_MAGNITUDE:
             raise self.error(node, "the number is too large")
         self.depth -= 1
         return result
 
     def made(self, node: ast.expr, result: Any) -> Any:
         """A list or text that an expression makes: it is bounded, all that is in it included."""
-        if isinstance(result, str | tuple):
+        if type(result) in (str, tuple):
             self.handle(result)
             if extent(result) > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
@@ -290,7 +290,7 @@ class _Evaluation:
     def handle(self, *values: Any) -> None:
         """Spends what it takes to go through lists and texts."""
         for value in values:
-            if isinstance(value, str | tuple):
+            if type(value) in (str, tuple):
                 self.budget.spend(1 + extent(value) // _ITEMS_A_STEP)
 
     def _constant(self, node: ast.Constant) -> Any:

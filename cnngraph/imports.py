@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cnngraph.errors import Diagnostic, Position, Source, SpecError, did_you_mean, fail, listing
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, Source, SpecError, did_you_mean, fail, listing
 from cnngraph.expressions import RESERVED
 from cnngraph.ops import find_op
 from cnngraph.spec import COMPOSITES, BlockDefinition, Document, Expect
@@ -160,17 +160,16 @@ class _Loader:
         base = self.spec(target, self._source(target, path, where, "E112"), (*chain, path))
         own = Reference(document.paper, document.year, document.source)
         params = self._mapping(document.params, "params")
-        for name, value in params.items():
-            if name not in base.params:
-                self.diagnostics.append(
-                    Diagnostic(
-                        "E113",
-                        f"`{base.name}` has no param `{name}`",
-                        root.value["params"].keys.get(name, value.position),
-                        notes=did_you_mean(name, base.params)
-                        or (("note", f"it has: {', '.join(base.params) or 'none'}"),),
-                    )
+        unknown = [(name, value) for name, value in params.items() if name not in base.params]
+        for name, value in unknown[:MAX_MISTAKES]:
+            self.diagnostics.append(
+                Diagnostic(
+                    "E113",
+                    f"`{base.name}` has no param `{name}`",
+                    root.value["params"].keys.get(name, value.position),
+                    notes=did_you_mean(name, base.params) or (("note", f"it has: {', '.join(base.params) or 'none'}"),),
                 )
+            )
         return replace(
             base,
             name=document.name or base.name,

@@ -40,8 +40,8 @@ class InputSizes:
     Attributes:
         range: the square sizes that were tried, first and last.
         valid: those that work, ascending.
-        stride: input pixels from one growth to the next of the last feature map that grows with the input; None if
-            none grows.
+        stride: input pixels for each pixel of the last feature map that grows with the input, 1 where it is no smaller;
+            None if none grows.
         failures: the sizes that do not work, and why.
     """
 
@@ -189,9 +189,10 @@ def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
         seen = tables[path]
         shapes = enumerate(tables[path], start=1)
         heights = [(size, shape[1]) for size, shape in shapes if shape and len(shape) == 3]
-        steps = [size for (_, before), (size, after) in pairwise(heights) if before < after]
+        steps = [(size, after) for (_, before), (size, after) in pairwise(heights) if before < after]
         if len(steps) > 1:
-            return steps[-1] - steps[-2]
+            (before, low), (after, high) = steps[-2:]
+            return max(1, round((after - before) / (high - low)))
         path = graph.by_path[path].inputs[0]
     return None
 

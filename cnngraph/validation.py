@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cnngraph.errors import Diagnostic, Position, did_you_mean, listing
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, did_you_mean, listing
 from cnngraph.expressions import show
 from cnngraph.spec import RAW
 from cnngraph.yaml_source import Located
@@ -33,29 +33,38 @@ def validate(
     position: Position,
     resolve: Callable[[Located], Any],
     report: Callable[[Diagnostic], None],
+    known: dict[Any, Any] | None = None,
 ) -> Model:
     """An instance of `model` from located `arguments`.
 
     `resolve` evaluates one argument and raises `InvalidError` after reporting what is wrong with it; fields marked
-    `RAW` are not resolved. Raises `InvalidError` after reporting every mistake.
+    `RAW` are not resolved. Equal instances are one where `known` is given, which keeps them; a model with `RAW` fields
+    has none. Raises `InvalidError` after reporting every mistake.
     """
     fields = _fields(model)
     known = [*fields, "name"]
     values: dict[str, Any] = {}
     valid = True
+    unknown = 0
     for key, argument in arguments.items():
         if key not in fields:
+            valid = False
+            unknown += 1
+            if unknown > MAX_MISTAKES:
+                continue
             accepted = ", ".join(fields) or "nothing"
             notes = did_you_mean(key, known) or (("note", f"{what} takes: {accepted}"),)
             if key in _INFERRED:
                 notes = (("help", "leave it out: it is inferred from the input"),)
             report(Diagnostic("E101", f"{what} takes no `{key}`", keys[key], notes=notes))
-            valid = False
             continue
         try:
             values[key] = argument if fields[key] else resolve(argument)
         except InvalidError:
             valid = False
+    same = (model, repr(values)) if known is not None else None
+    if valid and known is not None and same in known:
+        return known[same]
     try:
         instance = model.model_validate(values)
     except ValidationError as error:
@@ -63,6 +72,8 @@ def validate(
         raise InvalidError from None
     if not valid:
         raise InvalidError
+    if known is not None:
+        known[same] = instance
     return instance
 
 
