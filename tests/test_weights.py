@@ -434,17 +434,6 @@ def test_what_only_the_file_has_may_be_skipped() -> None:
     assert len(report.kept) == len(network.state_dict())
 
 
-def test_networks_that_return_features_take_their_part() -> None:
-    file = shuffled(cnngraph.compile(SPECS / "resnet18.yaml"))
-    network = cnngraph.compile(SPECS / "resnet18.yaml", outputs=["layer2", "layer3"])
-    with pytest.raises(WeightsError) as caught:
-        load_weights(network, file.state_dict())
-    assert 'skip=["fc", "layer4"]) loads the rest\n' in str(caught.value)
-    load_weights(network, file.state_dict(), skip=["fc", "layer4"])
-    for key, value in network.state_dict().items():
-        assert torch.equal(value, file.state_dict()[key]), key
-
-
 def test_patterns_that_match_nothing() -> None:
     network = small()
     before = state(network)
@@ -910,3 +899,14 @@ def test_the_page_shows_what_is_printed(
 
 def test_the_page_has_its_examples() -> None:
     assert len(_PRINTS) == 3
+
+
+def test_a_file_of_the_whole_network_fits_one_that_returns_features(tmp_path: Path) -> None:
+    whole = shuffled(cnngraph.compile(SPECS / "googlenet_aux.yaml")).eval()
+    save_weights(whole, tmp_path / "whole.pt")
+    features = cnngraph.compile(SPECS / "googlenet_aux.yaml", outputs=["inception3b"]).eval()
+    report = load_weights(features, tmp_path / "whole.pt")
+    assert set(report.kept) == set(features.state_dict())
+    assert_same(features, {key: whole.state_dict()[key] for key in features.state_dict()})
+    with pytest.raises(WeightsError, match="unexpected in the file"):
+        load_weights(features, {**whole.state_dict(), "inception3c.conv.weight": torch.ones(1)})

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from cnngraph.elaborate import elaborate
 from cnngraph.network import Network
 from cnngraph.weights.files import Weights, from_mapping, module_kinds, network_name, read_weights
 from cnngraph.weights.patterns import as_patterns, matches, require_match, unwrapped
@@ -38,7 +39,8 @@ def load_weights(
 ) -> LoadReport:
     """Loads weights and buffers into a network, in place, into the dtypes and on the devices it has.
 
-    Everything is checked before anything is copied: on an error the network is as it was.
+    Everything is checked before anything is copied: on an error the network is as it was. Into a network compiled with
+    `outputs`, a file of the whole network is loaded as far as it goes.
 
     Args:
         net: the network.
@@ -65,7 +67,7 @@ def load_weights(
         require_match(pattern, [*here, *source.tensors])
     skipped = _matching(here, patterns)
     wanted = {key: value for key, value in here.items() if key not in skipped}
-    aside = _matching(source.tensors, patterns)
+    aside = _matching(source.tensors, patterns) | _of_the_rest(net, source.tensors)
     source = replace(source, tensors={key: value for key, value in source.tensors.items() if key not in aside})
     wanted, source = _without_counters(wanted, source)
 
@@ -143,6 +145,16 @@ def _without_counters(wanted: dict[str, Tensor], source: Weights) -> tuple[dict[
 
 def _matching(keys: Iterable[str], patterns: Sequence[str]) -> set[str]:
     return {key for key in keys if any(matches(key, pattern) for pattern in patterns)}
+
+
+def _of_the_rest(net: nn.Module, keys: Iterable[str]) -> set[str]:
+    """Keys of what a network compiled with `outputs` leaves out of its spec."""
+    if not isinstance(net, Network) or not net.compilation.outputs:
+        return set()
+    whole, _ = elaborate(net.compilation.spec, net.compilation.params)
+    assert whole is not None, "it was compiled"
+    rest = whole.by_path.keys() - net.compilation.graph.by_path.keys()
+    return {key for key in keys if key in rest or _module(key) in rest}
 
 
 # --- what goes where -------------------------------------------------------------------------------------------------
