@@ -362,7 +362,7 @@ class Walk:
             what=f"`{call.kind}`", position=call.position,
             resolve=lambda located: self.resolve(located, place, value.shape),
             report=lambda diagnostic: self.report(diagnostic, place),
-            known=self.equal if issubclass(model, Op) else None,
+            equal=self.equal if issubclass(model, Op) else None,
         )  # fmt: skip
 
     # --- names -----------------------------------------------------------------------------------------------------

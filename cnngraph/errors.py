@@ -192,5 +192,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> Notes:
     )
     close = difflib.get_close_matches(word, near, n=1, cutoff=0.7)
     if not close and len(word) > 2:  # short names differ in one character, which 0.7 is too much for
-        close = difflib.get_close_matches(word, [item for item in near if len(item) == len(word)], 1, 1 - 1 / len(word))
+        close = difflib.get_close_matches(
+            word, [item for item in near if len(item) == len(word)], 1, (len(word) - 1) / len(word)
+        )
     return (("help", f"did you mean `{close[0]}`?"),) if close else ()

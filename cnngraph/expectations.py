@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-
 from itertools import islice
 
 from cnngraph.analysis import Cost, node_cost, shape_at, summarize

@@ -403,7 +403,8 @@ class _Evaluation:
         except ZeroDivisionError:
             raise self.error(node, f"division by zero: {what()}") from None
         except (TypeError, ValueError, OverflowError) as error:
-            raise self.error(node, f"{what()} has no value: {error}") from None
+            why = str(error).replace("tuple", "list")
+            raise self.error(node, f"{what()} has no value: {why}") from None
         if isinstance(result, complex):
             raise self.error(node, f"{what()} is not a real number")
         return self.made(node, result)

@@ -33,12 +33,12 @@ def validate(
     position: Position,
     resolve: Callable[[Located], Any],
     report: Callable[[Diagnostic], None],
-    known: dict[Any, Any] | None = None,
+    equal: dict[Any, Any] | None = None,
 ) -> Model:
     """An instance of `model` from located `arguments`.
 
     `resolve` evaluates one argument and raises `InvalidError` after reporting what is wrong with it; fields marked
-    `RAW` are not resolved. Equal instances are one where `known` is given, which keeps them; a model with `RAW` fields
+    `RAW` are not resolved. Equal instances are one where `equal` is given, which keeps them; a model with `RAW` fields
     has none. Raises `InvalidError` after reporting every mistake.
     """
     fields = _fields(model)
@@ -62,9 +62,9 @@ def validate(
             values[key] = argument if fields[key] else resolve(argument)
         except InvalidError:
             valid = False
-    same = (model, repr(values)) if known is not None else None
-    if valid and known is not None and same in known:
-        return known[same]
+    same = (model, repr(values)) if equal is not None else None
+    if valid and equal is not None and same in equal:
+        return equal[same]
     try:
         instance = model.model_validate(values)
     except ValidationError as error:
@@ -72,8 +72,8 @@ def validate(
         raise InvalidError from None
     if not valid:
         raise InvalidError
-    if known is not None:
-        known[same] = instance
+    if equal is not None:
+        equal[same] = instance
     return instance
 
 

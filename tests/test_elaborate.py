@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+import time
 
+import numpy as np
 import pytest
 
 import cnngraph
@@ -53,6 +55,13 @@ blocks:
         ("- relu\n- repeat: {times: 2, body: [relu, tanh]}\n- relu", ["0", "1", "2", "3", "4", "5"]),
         ("- repeat: {name: layer, times: 2, body: relu}\n- relu", ["layer.0", "layer.1", "1"]),
         ("- repeat: {times: 0, body: relu}\n- relu", ["0"]),
+        ("- when: {test: true, body: [relu, tanh]}\n- relu", ["0", "1", "2"]),
+        ("- when: {test: false, body: [relu, tanh]}\n- relu", ["0"]),
+        ("- when: {test: true, body: relu}\n- relu", ["0", "1"]),
+        ("- when: {name: w, test: '${in_channels == 4}', body: relu}\n- relu", ["w.0", "1"]),
+        ("- when: {name: w, test: '${in_channels == 5}', body: relu}\n- add: {with: w}", ["1"]),
+        ("- when: {test: false, body: {no_such_op: 3}}\n- relu", ["0"]),
+        ("- residual: {body: relu, shortcut: {when: {test: false, body: relu}}}", ["0.0", "0"]),
         ("- repeat: {times: 2, body: {relu: {name: 'act${i + 1}'}}}", ["act1", "act2"]),
         ("- pair: {name: a}\n- pair", ["a.conv", "a.1", "1.conv", "1.1"]),
         ("- pair: {name: ~}\n- relu", ["conv", "1", "2"]),
@@ -71,6 +80,68 @@ blocks:
 )  # fmt: skip
 def test_names(body: str, expected: list[str]) -> None:
     assert paths(body, BLOCKS) == expected
+
+
+def test_a_shortcut_may_be_an_expression() -> None:
+    head = "params: {s: project}\n"
+    body = "- residual: {name: r, body: [conv2d: {name: a, out_channels: 8, kernel_size: 1}], shortcut: '${s}'}"
+    assert paths(body, head) == ["r.a", "r.downsample.0", "r.downsample.1", "r"]
+    same = body.replace("8", "4")
+    assert paths(same, head, s="identity") == paths(same, head.replace("project", "'${none}'")) == ["r.a", "r"]
+    assert paths(same, head, s="tanh") == ["r.a", "r.1", "r"]
+
+
+@pytest.mark.parametrize("ten", [10, np.int64(10), np.uint8(10), np.array(10)])
+def test_params_from_python_may_be_numbers_of_numpy(ten: object) -> None:
+    graph = graph_of("- conv2d: {out_channels: '${n}', kernel_size: 1}", "params: {n: 3}\n", n=ten)
+    assert graph.nodes[0].shape.channels == 10
+    assert type(graph.nodes[0].shape.channels) is int
+    head = "params: {sizes: [1], p: 0.5, on: false}\n"
+    graph = graph_of(
+        "- dropout: '${p}'\n- when: {test: '${on}', body: {max_pool2d: '${sizes}'}}", head,
+        sizes=np.array([2, 4]), p=np.float32(0.25), on=np.bool_(True),
+    )  # fmt: skip
+    assert str(graph.nodes[-1].shape) == "4x8x4"
+
+
+def test_other_things_are_refused_as_params() -> None:
+    text = "cnngraph: 1\nname: net\ninput: [1]\nparams: {n: ~}\ngraph: [relu]\n"
+    (found,) = cnngraph.check(text, {"n": object()}).diagnostics
+    assert found.message == "the param `n` must be a number, text or a list, not a object"
+
+
+HEAVY = {
+    "dense": "- dense: {layers: 4000, body: {conv2d: {out_channels: 1, kernel_size: 1}}}",
+    "flat residuals": "- repeat: {times: 10000, body: {residual: {name: ~, body: [relu]}}}",
+    "expressions": "- repeat: {times: 20000, body: {conv2d: {name: 'c${i}', out_channels: '${i % 3 + 1}', kernel_size: 1}}}",
+}
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_large_networks_take_linear_time(name: str) -> None:
+    start = time.process_time()
+    assert len(graph_of(HEAVY[name]).nodes) >= 8000
+    assert time.process_time() - start < 8, "seconds, where a quadratic walk takes minutes"
+
+
+def test_the_first_hundred_mistakes_are_told() -> None:
+    nodes = "".join(f"  - no_such_op_{i}\n" for i in range(5000))
+    found = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [1]\ngraph:\n{nodes}").diagnostics
+    assert [item.code for item in found] == ["E104"] * 100 + ["E110"]
+    nodes = "  - linear: {name: fc, out_features: 1}\n" + "  - linear: 1\n" * 300
+    found = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [1]\ngraph:\n{nodes}").diagnostics
+    assert [item.code for item in found] == ["W401"] * 101
+    assert found[-1].message == "so are those of other nodes, at 200 more places"
+
+
+def test_too_many_params_are_refused() -> None:
+    params = ", ".join(f"p{i}: 1" for i in range(1001))
+    for text in (
+        f"params: {{{params}}}\ngraph: [relu]\n",
+        f"blocks: {{b: {{params: {{{params}}}, body: relu}}}}\ngraph: [b]\n",
+    ):
+        (found,) = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [1]\n{text}").diagnostics
+        assert (found.code, found.message) == ("E110", "1,001 params are too many: there may be 1,000")
 
 
 def test_projection_only_where_the_sides_differ() -> None:

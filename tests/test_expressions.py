@@ -9,12 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnngraph.expressions import (
+    MAX_ITEMS,
     UNKNOWN,
+    Budget,
     ExpressionError,
+    OverBudgetError,
     UnknownValueError,
     divisible,
     evaluate,
+    extent,
     is_expression,
+    show,
 )
 
 SCOPE = {"i": 2, "width": 64, "widths": (8, 16, 32), "kind": "relu", "pair": (1, 2)}
@@ -40,6 +45,8 @@ SCOPE = {"i": 2, "width": 64, "widths": (8, 16, 32), "kind": "relu", "pair": (1,
         ("${min(widths)}", 8),
         ("${max(1, i)}", 2),
         ("${round(2.6)}", 3),
+        ("${round(2.66, 1)}", 2.7),
+        ("${round(1234, -2)}", 1200),
         ("${len(widths)}", 3),
         ("${range(i)}", (0, 1)),
         ("${divisible(33, 8)}", 32),
@@ -84,6 +91,10 @@ def test_values(text: str, value: object) -> None:
         ("${'a' * 10 ** 6}", "10,000 items", 2),
         ("${'a' % 1}", "works on numbers", 2),
         ("${widths + 1}", "has no value", 2),
+        ("${round(5, -16)}", "at most 15 digits", 2),
+        ("${round(5, 1.5)}", "at most 15 digits", 2),
+        ("${[widths * 2000, widths * 2000]}", "10,000 items", 2),
+        ("${'a' * 6000}${'b' * 6000}", "more than 10,000 characters", 15),
         ("${-kind}", "no meaning", 2),
         ("n${widths}", "cannot be put into text", 3),
         ("${" + "1+" * 300 + "1}", "500 characters", 2),
@@ -104,6 +115,49 @@ def test_refusals(text: str, message: str, offset: int | None) -> None:
 def test_an_unknown_value_is_no_mistake_of_the_expression() -> None:
     with pytest.raises(UnknownValueError):
         evaluate("${in_channels * 2}", {"in_channels": UNKNOWN})
+
+
+def test_all_expressions_of_a_budget_share_its_steps() -> None:
+    budget = Budget(100)
+    for _ in range(20):
+        evaluate("${i + 1}", SCOPE, budget)  # reading it costs its 8 characters, once
+    assert budget.left == 100 - 8 - 20 * 3
+    with pytest.raises(OverBudgetError):
+        evaluate("${i + 2 * i + 3 * i + 4 * i + 5 * i}", SCOPE, budget)
+
+
+@pytest.mark.parametrize(
+    "text", ["${range(4000) + range(4000)}", "${p == q}", "${max(p)}", "${'a' * 8000}", "${1 in p}"]
+)
+def test_long_lists_and_texts_take_many_steps(text: str) -> None:
+    scope = {"p": tuple(range(8000)), "q": tuple(range(8000))}
+    budget = Budget()
+    evaluate(text, scope, budget)
+    assert Budget().left - budget.left > 1000
+
+
+def test_extent_counts_all_that_is_in_a_list_and_gives_up_early() -> None:
+    assert extent((1, 2, (3, "four"))) == 3 + 2 + 4
+    assert extent("x" * 5) == 5
+    assert extent(3) == 0
+    doubled: tuple = (0, 0)
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    assert extent(doubled) == MAX_ITEMS + 1
+    deep: tuple = ()
+    for _ in range(5000):
+        deep = (deep,)
+    assert extent(deep) == MAX_ITEMS + 1
+
+
+def test_values_are_shown_in_60_characters() -> None:
+    assert show((1, (True, None), "a")) == '[1, [true, none], "a"]'
+    doubled: tuple = (0, 0)
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    for value in (doubled, "x" * 10**6, tuple(range(10**6))):
+        assert len(show(value)) == 60
+        assert show(value).endswith("...")
 
 
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv}

@@ -206,12 +206,16 @@ def test_limits_are_those_of_the_code() -> None:
         yaml_source._MAX_DIGITS,
         elaborate.MAX_NODES,
         elaborate.MAX_NESTING,
+        elaborate.MAX_PATH,
+        elaborate.MAX_PARAMS,
         elaborate.MAX_SIZE,
+        elaborate.MAX_ELEMENTS,
         expressions.MAX_LENGTH,
         expressions.MAX_STEPS,
         expressions.MAX_DEPTH,
         expressions.MAX_MAGNITUDE,
         64,
+        expressions.MAX_DIGITS,
         expressions.MAX_ITEMS,
     ]
     expressions.evaluate("${1 ** 64}", {})

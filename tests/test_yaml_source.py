@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnngraph.errors import Source, SpecError
-from cnngraph.yaml_source import MAX_DEPTH, Located, parse_yaml
+from cnngraph.yaml_source import MAX_DEPTH, Located, parse_yaml, read_source
 
 
 def parse(text: str) -> Located:
@@ -64,6 +67,18 @@ def test_every_duplicate_key_is_reported() -> None:
     with pytest.raises(SpecError) as caught:
         parse("a: 1\na: 2\nb: {c: 1, c: 2}")
     assert [d.position.line for d in caught.value.diagnostics if d.position] == [2, 3]
+
+
+def test_what_is_no_ordinary_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path, problem in [
+        (tmp_path / "pipe.yaml", "it is not an ordinary file"),
+        (Path("/dev/null"), "it is not an ordinary file"),
+        (tmp_path / "none.yaml", "it does not exist"),
+        (tmp_path, "it is a folder, not a file"),
+    ]:
+        with pytest.raises(SpecError, match=problem):
+            read_source(path, "spec.yaml")
 
 
 def test_depth_is_limited_without_recursion() -> None:

@@ -1,0 +1,73 @@
+"""The machine that was measured on, and how busy others kept it meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """What a reader of the figures must know; what the system does not tell is null."""
+    return {
+        "cpu": _cpu() or platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "memory_bytes": _memory(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _cpu() -> str | None:
+    found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return found and found[1].strip()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+class OtherWork:
+    """The share of the machine's processor time that neither was idle nor went to given processes.
+
+    Read from Linux' /proc; elsewhere `share` is None.
+    """
+
+    def __init__(self, processes: Iterable[int]) -> None:
+        self._processes = list(processes)
+        self._start = self._now()
+
+    @property
+    def share(self) -> float | None:
+        start, now = self._start, self._now()
+        if start is None or now is None or now[0] <= start[0]:
+            return None
+        total, busy, own = (after - before for before, after in zip(start, now, strict=True))
+        return min(1.0, max(0.0, (busy - own) / total))
+
+    def _now(self) -> tuple[int, int, int] | None:
+        """Clock ticks: all there were, those that were not idle, and those of the processes."""
+        line = _read("/proc/stat").partition("\n")[0].split()
+        if len(line) < 9 or line[0] != "cpu":
+            return None
+        ticks = [int(item) for item in line[1:9]]
+        idle = ticks[3] + ticks[4]
+        return sum(ticks), sum(ticks) - idle, sum(map(_ticks_of, self._processes))
+
+
+def _ticks_of(process: int) -> int:
+    fields = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12]) if len(fields) > 12 else 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
