@@ -28,6 +28,7 @@ LAYERS = [
     ["network"],
     ["compiler"],
     ["artifact", "report", "weights"],
+    ["catalog"],
     ["cli"],
     ["__main__"],
 ]

@@ -12,7 +12,9 @@ from torch._prims_common import suggest_memory_format
 
 from cnngraph import kernels
 
-_DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
+_TYPES = {"cpu": {torch.float32, torch.float64, torch.bfloat16}}
+if kernels.extension is not None and kernels.extension.build_info()["cuda"]:
+    _TYPES["cuda"] = {*_TYPES["cpu"], torch.float16}
 
 
 def batch_norm_act(
@@ -40,13 +42,13 @@ def batch_norm_act(
 def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None) -> bool:
     """Whether the compiled operator takes these: else torch's own functions must."""
     dtype = input.dtype
-    if kernels.extension is None or dtype not in _DTYPES or input.device.type not in _DEVICES:
+    if kernels.extension is None or dtype not in _TYPES.get(input.device.type, ()):
         return False
     for parameter in (weight, mean):
-        if parameter is not None and parameter.dtype is not dtype:
-            mixed = dtype is torch.bfloat16 and parameter.dtype is torch.float32
-            if not mixed:
-                return False
+        if parameter is None or parameter.dtype is dtype:
+            continue
+        if dtype is torch.float64 or parameter.dtype is not torch.float32:
+            return False
     return True
 
 
@@ -109,9 +111,6 @@ def _fake_backward(
     return dinput, of_channels(weight, output_mask[1]), of_channels(bias, output_mask[2])
 
 
-_DEVICES = {"cpu"}
 if kernels.extension is not None:
     torch.library.register_fake("cnngraph::batch_norm_act", _fake)
     torch.library.register_fake("cnngraph::batch_norm_act_backward", _fake_backward)
-    if kernels.extension.build_info()["cuda"]:
-        _DEVICES.add("cuda")

@@ -1,18 +1,15 @@
 // The activations and their derivatives as PyTorch defines them, at the kinks and for NaN too.
 // Written once over T: a vector register on the CPU, a float or a double in a CUDA kernel. T's
-// elementary functions come from Math<T>. `residual` forms need nothing more: they too act on z.
+// elementary functions come from Math<T>: of cpu/vector.h, or of scalar_math.h.
 #pragma once
 
 #include "batch_norm_act_kernels.h"
 
-#if defined(__CUDACC__)
-#define CNNGRAPH_ELEMENTWISE __host__ __device__ __forceinline__
-#else
-#define CNNGRAPH_ELEMENTWISE inline __attribute__((always_inline))
-#endif
-
 namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
+
+template <class T>
+struct Math;
 
 template <class T>
 CNNGRAPH_ELEMENTWISE T sigmoid(T z) {

@@ -124,6 +124,14 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
   return call;
 }
 
+void check_gradient(const at::Tensor& grad_output, const at::Tensor& input) {
+  TORCH_CHECK(grad_output.sizes() == input.sizes() &&
+                  grad_output.scalar_type() == input.scalar_type(),
+              "batch_norm_act_backward: the gradient must have the input's shape and type, got ",
+              grad_output.sizes(), " ", grad_output.scalar_type(), " for ", input.sizes(), " ",
+              input.scalar_type());
+}
+
 void check_batch_size(const at::Tensor& input) {
   const auto sizes = input.sizes();
   int64_t values = sizes[0];

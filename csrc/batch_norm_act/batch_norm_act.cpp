@@ -5,8 +5,10 @@
 //
 // With `mean` and `var` given (evaluation) they are constants; without, they are the batch's and
 // are returned (var biased, in the type of computation), for the caller to update running
-// statistics with. Gradients of gradients are torch's: then the backward is made of its operators.
-// Forward-mode derivatives are refused; cnngraph.nn runs torch's modules there. A residual would be one more optional tensor added before the activation.
+// statistics with. A residual would be one more optional tensor added before the activation.
+//
+// Gradients of gradients are torch's: where they are asked for, the backward is made of its
+// operators. Forward-mode derivatives are refused; cnngraph.nn runs torch's modules instead.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -48,13 +50,20 @@ bool needs_grad(const OptionalTensor& tensor) {
   return is_defined(tensor) && tensor->requires_grad();
 }
 
-void refuse_tangents(std::initializer_list<OptionalTensor> tensors) {
-  for (const OptionalTensor& tensor : tensors) {
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        !is_defined(tensor) || !tensor->_fw_grad(/*level=*/0).defined(),
-        "cnngraph::batch_norm_act has no forward-mode derivative: it needs the network compiled "
-        "with backend=\"eager\"");
-  }
+bool has_tangent(const Tensor& tensor) {
+  return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();
+}
+
+bool has_tangent(const OptionalTensor& tensor) {
+  return tensor.has_value() && has_tangent(*tensor);
+}
+
+template <class... Arguments>
+void refuse_tangents(const Arguments&... tensors) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !(has_tangent(tensors) || ...),
+      "cnngraph::batch_norm_act has no forward-mode derivative: it needs the network compiled with "
+      "backend=\"eager\"");
 }
 
 class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
@@ -111,7 +120,7 @@ Tensors batch_norm_act_autograd(const Tensor& input, const OptionalTensor& weigh
                                 const OptionalTensor& bias, const OptionalTensor& mean,
                                 const OptionalTensor& var, double eps, c10::string_view activation,
                                 at::ArrayRef<double> activation_args) {
-  refuse_tangents({input, weight, bias, mean, var});
+  refuse_tangents(input, weight, bias, mean, var);
   if (!at::GradMode::is_enabled() ||
       !(input.requires_grad() || needs_grad(weight) || needs_grad(bias))) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -145,6 +154,9 @@ Tensors differentiable_backward(const Tensor& grad_output, const Tensor& input,
     arguments[i] = argument.to(compute_type);
   }
   if (wanted.empty()) return {results[0], results[1], results[2]};
+  if (!arguments[1].defined()) {  // torch has no second derivative for a bias without a weight
+    arguments[1] = at::ones({input.size(1)}, input.options().dtype(compute_type));
+  }
   const auto fixed = [&](const Tensor& statistic) {
     return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type);
   };
@@ -166,7 +178,7 @@ Tensors batch_norm_act_backward_autograd(
     const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool batch_statistics,
     double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
     std::array<bool, 3> output_mask) {
-  refuse_tangents({grad_output, input, weight, bias, mean, var});
+  refuse_tangents(grad_output, input, weight, bias, mean, var);
   if (at::GradMode::is_enabled() && (grad_output.requires_grad() || input.requires_grad() ||
                                      needs_grad(weight) || needs_grad(bias))) {
     return differentiable_backward(grad_output, input, weight, bias, mean, var, batch_statistics,

@@ -44,6 +44,9 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
                                    const OptionalTensor& bias, const OptionalTensor& mean,
                                    const OptionalTensor& var);
 
+// The gradient of the output must be like the input.
+void check_gradient(const at::Tensor& grad_output, const at::Tensor& input);
+
 // PyTorch refuses one value per channel when it must take statistics; so do we, in its words.
 void check_batch_size(const at::Tensor& input);
 

@@ -351,11 +351,7 @@ Tensors batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& inp
                                     std::array<bool, 3> output_mask) {
   const auto act = parse_activation(activation, activation_args);
   const auto call = check_arguments(input, weight, bias, mean, var);
-  TORCH_CHECK(grad_output.sizes() == input.sizes() &&
-                  grad_output.scalar_type() == input.scalar_type(),
-              "batch_norm_act_backward: the gradient must have the input's shape and type, got ",
-              grad_output.sizes(), " ", grad_output.scalar_type(), " for ", input.sizes(), " ",
-              input.scalar_type());
+  check_gradient(grad_output, input);
   const auto type_of = [&](const at::Tensor& checked, const OptionalTensor& given) {
     return checked.defined() ? given->scalar_type() : call.compute_type;
   };

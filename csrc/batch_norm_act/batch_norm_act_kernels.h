@@ -4,6 +4,12 @@
 
 #include <stdint.h>
 
+#if defined(__CUDACC__)
+#define CNNGRAPH_ELEMENTWISE __host__ __device__ __forceinline__
+#else
+#define CNNGRAPH_ELEMENTWISE inline __attribute__((always_inline))
+#endif
+
 namespace cnngraph {
 
 enum class Activation {

@@ -11,6 +11,7 @@
 
 #include "../cpu/vector.h"
 #include "activations.h"
+#include "moments.h"
 
 namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
@@ -83,22 +84,6 @@ CNNGRAPH_INLINE void for_each_group_of_rows(int64_t begin, int64_t end, Body bod
 }
 
 // ---- statistics
-
-template <class Scalar>
-CNNGRAPH_INLINE Scalar finite_or_zero(Scalar value) {
-  return value - value == 0 ? value : 0;  // else an infinity would make the mean NaN
-}
-
-// Turns the sums of x - k and (x - k)^2 over `count` values into those about their mean.
-template <class Scalar>
-CNNGRAPH_INLINE void move_shift(double count, double inverse_count, Scalar& k, double& sum,
-                                double& square) {
-  const Scalar mean = static_cast<Scalar>(k + sum * inverse_count);
-  const double step = mean - mean == 0 ? static_cast<double>(mean) - k : 0;
-  square += step * (step * count - 2 * sum);
-  sum -= step * count;
-  k = mean - mean == 0 ? mean : k;
-}
 
 template <class Scalar>
 inline void finish_statistics(int64_t channels, double count, const Scalar* k, const double* sums,

@@ -264,6 +264,22 @@ def test_gradgradcheck(name, arguments, training):
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("given", [(True, False), (False, True), (False, False)], ids=str)
+def test_gradgradcheck_without_a_weight_or_a_bias(given, training):
+    x, _, *parameters, mean, var = tensors((3, 2, 2, 3), torch.float64, seed=3)
+    if training:
+        mean = var = None
+
+    def ours(x, *some):
+        some = iter(some)
+        weight, bias = (next(some) if there else None for there in given)
+        return batch_norm_act(x, weight, bias, mean, var, 1e-5, "silu")[0]
+
+    leaves = [x, *itertools.compress(parameters, given)]
+    torch.autograd.gradgradcheck(ours, tuple(leaf.requires_grad_() for leaf in leaves))
+
+
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_gradient_penalty_is_torchs(dtype, training):
     x, _, weight, bias, mean, var = tensors((4, 6, 5, 5), dtype, channels_last=True)
