@@ -217,3 +217,17 @@ def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
 def test_the_readme_lists_specs_that_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     assert "specs/googlenet.yaml" in readme
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_input_transform_goes_from_imagenets_normalization_to_half(name: str) -> None:
+    """As torchvision's `transform_input`: what ImageNet's mean and std made of a pixel becomes (pixel - 0.5) / 0.5."""
+    path = SPECS / f"{name}.yaml"
+    plain = cnngraph.compile(path, {"num_classes": 5}).eval()
+    transformed = cnngraph.compile(path, {"num_classes": 5, "transform_input": True}).eval()
+    assert list(transformed.state_dict()) == list(plain.state_dict())
+    transformed.load_state_dict(plain.state_dict())
+    pixels = torch.rand(1, 3, 96, 96)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    image = (pixels - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(transformed(image), plain((pixels - 0.5) / 0.5), rtol=1e-4, atol=1e-4)
