@@ -1,0 +1,35 @@
+// The launches of batch_norm_act_cuda.cu. All pointers are to the device's memory; nothing waits
+// for it.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "batch_norm_act_kernels.h"
+
+namespace cnngraph {
+namespace cuda {
+
+struct BatchNormAct {
+  DataType data_type;
+  Activation activation;
+  ActivationArguments arguments;
+  double eps;
+  int64_t outer, channels, inner;  // as in Block: inner == 1 is channels_last
+  const void* input;
+  const void *weight, *bias;  // in the type of computation, or null
+  const void *mean, *var;     // likewise, given or written by `statistics`
+  void* workspace;            // workspace_bytes of it
+  cudaStream_t stream;
+};
+
+int64_t workspace_bytes(int64_t outer, int64_t channels, int64_t inner);
+
+cudaError_t statistics(const BatchNormAct& call, void* mean, void* var);
+cudaError_t forward(const BatchNormAct& call, void* output);
+// Writes those of dinput, dweight and dbias that are not null, the latter two in the type of
+// computation.
+cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool batch_statistics,
+                     void* dinput, void* dweight, void* dbias);
+
+}  // namespace cuda
+}  // namespace cnngraph

@@ -1,0 +1,111 @@
+// The CUDA implementation of the operators: allocates with torch and launches what
+// batch_norm_act_cuda.cu has, on torch's current stream. Not named after it: their object files
+// would be the same. It was checked against torch's headers, but has not yet run on a GPU.
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "batch_norm_act.h"
+#include "batch_norm_act_cuda.h"
+
+namespace cnngraph {
+namespace {
+
+using at::Tensor;
+
+const void* data_of(const Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr() : nullptr;
+}
+
+// The call, and the workspace it points to. Freed memory stays with its stream, so nothing waits.
+struct Launch {
+  cuda::BatchNormAct call;
+  Tensor workspace;
+
+  Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps)
+      : workspace(at::empty({cuda::workspace_bytes(from.outer, from.channels, from.inner)},
+                            from.input.options().dtype(at::kByte))) {
+    call = {data_type_of(from.input),
+            act.activation,
+            act.arguments,
+            eps,
+            from.outer,
+            from.channels,
+            from.inner,
+            data_of(from.input),
+            data_of(from.weight),
+            data_of(from.bias),
+            data_of(from.mean),
+            data_of(from.var),
+            workspace.mutable_data_ptr(),
+            c10::cuda::getCurrentCUDAStream().stream()};
+  }
+};
+
+Tensors batch_norm_act_cuda(const Tensor& input, const OptionalTensor& weight,
+                            const OptionalTensor& bias, const OptionalTensor& mean,
+                            const OptionalTensor& var, double eps, c10::string_view activation,
+                            at::ArrayRef<double> activation_args) {
+  const c10::cuda::CUDAGuard guard(input.device());
+  const auto act = parse_activation(activation, activation_args);
+  const auto arguments = check_arguments(input, weight, bias, mean, var);
+  const bool batch_statistics = !arguments.mean.defined();
+  if (batch_statistics) check_batch_size(input);
+  Tensor output = at::empty_like(arguments.input);
+  const auto options = input.options().dtype(arguments.compute_type);
+  const int64_t channels = batch_statistics ? arguments.channels : 0;
+  if (input.numel() == 0) {
+    return {output, at::zeros({channels}, options), at::zeros({channels}, options)};
+  }
+  Tensor batch_mean = at::empty({channels}, options), batch_var = at::empty({channels}, options);
+  Launch launch(arguments, act, eps);
+  if (batch_statistics) {
+    C10_CUDA_CHECK(cuda::statistics(launch.call, batch_mean.mutable_data_ptr(),
+                                    batch_var.mutable_data_ptr()));
+    launch.call.mean = batch_mean.const_data_ptr();
+    launch.call.var = batch_var.const_data_ptr();
+  }
+  C10_CUDA_CHECK(cuda::forward(launch.call, output.mutable_data_ptr()));
+  return {output, batch_mean, batch_var};
+}
+
+Tensors batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& input,
+                                     const OptionalTensor& weight, const OptionalTensor& bias,
+                                     const Tensor& mean, const Tensor& var, bool batch_statistics,
+                                     double eps, c10::string_view activation,
+                                     at::ArrayRef<double> activation_args,
+                                     std::array<bool, 3> output_mask) {
+  const c10::cuda::CUDAGuard guard(input.device());
+  const auto act = parse_activation(activation, activation_args);
+  const auto arguments = check_arguments(input, weight, bias, mean, var);
+  check_gradient(grad_output, input);
+  const auto column = [&](bool wanted, const Tensor& checked, const OptionalTensor& given) {
+    const int64_t size = wanted ? arguments.channels : 0;
+    const auto type = checked.defined() ? given->scalar_type() : arguments.compute_type;
+    return std::pair(at::zeros({size}, input.options().dtype(arguments.compute_type)), type);
+  };
+  auto [dweight, weight_type] = column(output_mask[1], arguments.weight, weight);
+  auto [dbias, bias_type] = column(output_mask[2], arguments.bias, bias);
+  Tensor dinput =
+      output_mask[0] ? at::empty_like(arguments.input) : at::empty({0}, input.options());
+  if (input.numel() > 0) {
+    const Tensor grad = arguments.in_layout(grad_output);
+    const Launch launch(arguments, act, eps);
+    const auto wanted = [&](int i, Tensor& tensor) {
+      return output_mask[i] ? tensor.mutable_data_ptr() : nullptr;
+    };
+    C10_CUDA_CHECK(cuda::backward(launch.call, grad.const_data_ptr(), batch_statistics,
+                                  wanted(0, dinput), wanted(1, dweight), wanted(2, dbias)));
+  }
+  return {dinput, dweight.to(weight_type), dbias.to(bias_type)};
+}
+
+TORCH_LIBRARY_IMPL(cnngraph, CUDA, library) {
+  library.impl("batch_norm_act", &batch_norm_act_cuda);
+  library.impl("batch_norm_act_backward", &batch_norm_act_backward_cuda);
+}
+
+}  // namespace
+}  // namespace cnngraph
