@@ -66,6 +66,7 @@ TAKEN_BY_TORCH = frozenset(
         "register_state_dict_pre_hook",
         "requires_grad_",
         "reset_classifier",
+        "self",
         "set_extra_state",
         "set_submodule",
         "shape_env",

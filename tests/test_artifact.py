@@ -67,7 +67,7 @@ def test_what_comes_back_computes_the_same_and_trains_on(tmp_path: Path) -> None
 def test_imports_come_along_and_the_original_files_are_not_needed(tmp_path: Path) -> None:
     folder = tmp_path / "specs"
     (folder / "blocks").mkdir(parents=True)
-    for name in ("googlenet.yaml", "blocks/conv.yaml"):
+    for name in ("googlenet.yaml", "blocks/conv.yaml", "blocks/normalization.yaml"):
         (folder / name).write_text((SPECS / name).read_text())
     (folder / "variant.yaml").write_text("cnngraph: 1\nextends: googlenet.yaml\nparams: {num_classes: 5}\n")
     network = cnngraph.compile(folder / "variant.yaml")
@@ -82,7 +82,7 @@ def test_imports_come_along_and_the_original_files_are_not_needed(tmp_path: Path
     assert torch.equal(load_compiled(again).fc.weight, network.fc.weight)
     stored = torch.load(again, weights_only=True)
     assert stored["main"] == "variant.yaml"
-    assert set(stored["files"]) == {"variant.yaml", "googlenet.yaml", "blocks/conv.yaml"}
+    assert set(stored["files"]) == {"variant.yaml", "googlenet.yaml", "blocks/conv.yaml", "blocks/normalization.yaml"}
 
 
 @pytest.mark.parametrize("widths", [[8, 16], (4, 12)])

@@ -9,7 +9,8 @@ import pytest
 
 import cnngraph
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
-from cnngraph.passes import PASSES, run_passes
+from cnngraph.passes import run_passes
+from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 
 TINY = """
 cnngraph: 1
@@ -80,7 +81,7 @@ def tiny() -> Graph:
 
 @pytest.fixture(scope="module")
 def fused(tiny: Graph) -> Graph:
-    return run_passes(tiny, PASSES)[0]
+    return run_passes(tiny, [fuse_batch_norm_act])[0]
 
 
 def test_text_as_elaborated(tiny: Graph) -> None:

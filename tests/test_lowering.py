@@ -281,7 +281,8 @@ def test_the_code_of_a_small_network() -> None:
     )
     body = network.code.split("def forward(self, x):\n")[1].rstrip()
     assert textwrap.dedent(body) == textwrap.dedent("""\
-        conv = self.conv(x);  x = None
+        channels_last = cnngraph_nn_channels_last_channels_last(x);  x = None
+        conv = self.conv(channels_last);  channels_last = None
         _1 = getattr(self, "1")
         _2 = getattr(self, "2")
         _2_1 = cnngraph_nn_batch_norm_act_batch_norm_act(_1, _2, conv);  _1 = _2 = conv = None
@@ -737,13 +738,3 @@ def test_a_node_may_be_called_like_anything_in_the_code(name: str) -> None:
         - relu
     """)
     assert cnngraph.compile(text)(torch.randn(2, 3, 8, 8)).shape == (2, 4, 8, 8)
-
-
-def test_a_node_may_be_called_self() -> None:
-    text = spec_of("""
-        - conv2d: {name: self, out_channels: 4, kernel_size: 1}
-        - relu
-    """)
-    network = cnngraph.compile(text)
-    assert network(torch.randn(2, 3, 8, 8)).shape == (2, 4, 8, 8)
-    assert pickle.loads(pickle.dumps(network))(torch.randn(2, 3, 8, 8)).shape == (2, 4, 8, 8)

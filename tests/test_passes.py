@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import replace
 
 import pytest
+import torch
 
 import cnngraph
 from cnngraph.analysis import shape_at
@@ -14,6 +15,7 @@ from cnngraph.ops import OPS
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
 from cnngraph.ops.fused import BatchNormAct
 from cnngraph.passes import PASSES, run_passes
+from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 
 ACTIVATIONS = sorted(op.kind for op in FUSED_WITH_BATCH_NORM)
@@ -260,3 +262,28 @@ def test_compile_shows_the_same_stages() -> None:
         assert seen == stages
         assert [result.name for result in network.meta["cnngraph"].passes] == stages[1:]
         assert len(network.meta["cnngraph"].graph.nodes) == 2
+
+
+# --- channels last ------------------------------------------------------------------------------
+
+
+def test_maps_are_channels_last_from_the_input_on() -> None:
+    graph = channels_last(graph_of("- conv2d: {name: a, out_channels: 4, kernel_size: 1}\n- add: a\n- concat: a"))
+    graph.verify()
+    assert [node.inputs for node in graph.nodes] == [("input",), ("(channels_last)",), ("a", "a"), ("1", "a")]
+    assert channels_last(graph) is graph
+
+
+@pytest.mark.parametrize(("body", "input"), [("- relu", "[4, 8, 8]"), ("- linear: 3", "[4]")])
+def test_without_convolutions_the_layout_is_left_alone(body: str, input: str) -> None:
+    graph = graph_of(body, input)
+    assert channels_last(graph) is graph
+
+
+def test_the_maps_of_a_fused_network_are_channels_last() -> None:
+    network = cnngraph.compile(
+        "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- conv2d: {out_channels: 8, kernel_size: 3}\n- batch_norm\n- relu\n"
+    )
+    result = network(torch.randn(2, 3, 8, 8))
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert network.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """Modules and functions of compiled networks that `torch.nn` lacks."""
 
 from cnngraph.nn.batch_norm_act import batch_norm_act
+from cnngraph.nn.channels_last import channels_last
 from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.drop_path import DropPath
 from cnngraph.nn.layer_norm2d import LayerNorm2d
@@ -15,6 +16,7 @@ __all__ = [
     "Linear2d",
     "Normalize",
     "batch_norm_act",
+    "channels_last",
     "in_training",
     "with_aux",
 ]

@@ -36,3 +36,17 @@ class BatchNormAct(Op):
 
     def __str__(self) -> str:
         return f"{self.kind}[{self.batch_norm}, {self.activation}]"
+
+
+class ChannelsLast(Op):
+    """The same map, laid out channels last in memory."""
+
+    kind = "channels_last"
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0]
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import channels_last
+
+        return graph.call_function(channels_last, tuple(inputs))

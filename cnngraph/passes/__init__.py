@@ -9,13 +9,14 @@ from time import perf_counter
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.ops import Op
+from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 
 Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
 """Is shown the graph after each stage, by the stage's name."""
 
-PASSES: tuple[Pass, ...] = (fuse_batch_norm_act,)
+PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last)
 """The passes of the fused backend, in the order they run."""
 
 BACKENDS: dict[str, tuple[Pass, ...]] = {"fused": PASSES, "eager": ()}

@@ -1,0 +1,11 @@
+"""The layout that a network's maps have in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def channels_last(input: Tensor) -> Tensor:
+    """The same batch of maps with the channels of a pixel side by side in memory; other tensors as they are."""
+    return input.contiguous(memory_format=torch.channels_last) if input.dim() == 4 else input
