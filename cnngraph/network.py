@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 
@@ -15,6 +16,7 @@ from cnngraph.features import FeatureInfo, feature_info, last_map, select
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.imports import Spec
 from cnngraph.lowering import network_of, straight_line
+from cnngraph.ops.fused import ChannelsLast
 from cnngraph.ops.op import Op
 from cnngraph.passes import BACKENDS, PassResult, run_passes
 
@@ -45,6 +47,8 @@ class Network(fx.GraphModule):
     def build(cls, compilation: Compilation, graph: Graph, root: nn.Module) -> Network:
         """Calls the modules of `root` as the optimized `graph` says."""
         network = network_of(graph, root, cls)
+        if any(isinstance(node.op, ChannelsLast) for node in graph.nodes):
+            network.to(memory_format=torch.channels_last)
         network.meta["cnngraph"] = compilation
         return network
 

@@ -13,7 +13,7 @@ from conftest import ROOT, SPECS
 PACKAGE = ROOT / "cnngraph"
 
 LAYERS = [
-    ["errors", "kernels", "memory_settings"],
+    ["errors", "kernels"],
     ["expressions", "yaml_source", "naming", "nn", "whole_file"],
     ["graph"],
     ["ops"],
@@ -27,8 +27,7 @@ LAYERS = [
     ["lowering", "literature"],
     ["network"],
     ["compiler"],
-    ["artifact", "bench", "weights"],
-    ["report"],
+    ["artifact", "report", "weights"],
     ["catalog"],
     ["cli"],
     ["__main__"],

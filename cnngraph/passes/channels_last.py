@@ -12,11 +12,7 @@ _PATH = "(channels_last)"
 
 
 def channels_last(graph: Graph) -> Graph:
-    """Everything after follows the layout of its input, and so do the gradients of maps.
-
-    The weights stay as they are: convolutions bring them into a layout of their own anyhow, and other tools do not save
-    tensors that are laid out otherwise.
-    """
+    """Everything after follows the layout of its input, and so does every gradient."""
     first = next((node for node in graph.nodes if isinstance(node.op, Conv2d | ConvTranspose2d)), None)
     if first is None or len(graph.input) != 3 or _PATH in graph.by_path:
         return graph
