@@ -13,6 +13,7 @@ from cnngraph.features import select
 from cnngraph.graph import Graph
 from cnngraph.imports import Spec
 from cnngraph.lowering import modules_of
+from cnngraph.memory_settings import tune_memory
 from cnngraph.network import Compilation, Network
 from cnngraph.passes import BACKENDS, Observer, run_passes
 
@@ -26,6 +27,7 @@ def compile(
     outputs: Sequence[str] = (),
     backend: Backend = "fused",
     observe: Observer = lambda stage, graph: None,
+    memory_tuning: bool = False,
 ) -> Network:
     """Compiles a spec into an ordinary `nn.Module` with newly initialised weights.
 
@@ -36,6 +38,8 @@ def compile(
             What they do not need is left out.
         backend: `fused` uses the fused operators, `eager` plain torch.nn; the weights fit both.
         observe: is called with a stage's name and the graph after it.
+        memory_tuning: first makes this process keep freed memory, in huge pages, as `memory_settings.tune_memory` does;
+            what was set is in `net.compilation.memory`.
 
     Returns:
         A `torch.fx.GraphModule` from `(batch, *input)` to the last node's value; a network with side heads returns,
@@ -45,7 +49,7 @@ def compile(
         SpecError: the spec does not hold; every mistake is in its `diagnostics`.
         CnngraphError: no value has a name in `outputs`.
     """
-    return compile_spec(read_spec(spec), given_params(params), backend, outputs, observe)
+    return compile_spec(read_spec(spec), given_params(params), backend, outputs, observe, memory_tuning)
 
 
 def compile_spec(
@@ -54,6 +58,7 @@ def compile_spec(
     backend: str,
     outputs: Sequence[str] = (),
     observe: Observer = lambda stage, graph: None,
+    memory_tuning: bool = False,
 ) -> Network:
     """`compile` for a spec that was read already."""
     if backend not in BACKENDS:
@@ -64,7 +69,7 @@ def compile_spec(
     errors = [item for item in diagnostics if item.severity == "error"]
     if graph is None or errors:
         raise SpecError(errors)
-    return compile_graph(spec, params, graph, backend, outputs, observe)
+    return compile_graph(spec, params, graph, backend, outputs, observe, memory_tuning)
 
 
 def compile_graph(
@@ -74,10 +79,12 @@ def compile_graph(
     backend: str,
     outputs: Sequence[str] = (),
     observe: Observer = lambda stage, graph: None,
+    memory_tuning: bool = False,
 ) -> Network:
     """`compile` for a spec that was elaborated with these params already."""
+    memory = tune_memory() if memory_tuning else None
     if outputs:
         graph = select(graph, outputs)
     optimized, passes = run_passes(graph, BACKENDS[backend], observe)
-    compilation = Compilation(spec, dict(params), backend, tuple(outputs), graph, tuple(passes))
+    compilation = Compilation(spec, dict(params), backend, tuple(outputs), graph, tuple(passes), memory)
     return Network.build(compilation, optimized, modules_of(graph))

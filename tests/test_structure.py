@@ -13,7 +13,7 @@ from conftest import ROOT, SPECS
 PACKAGE = ROOT / "cnngraph"
 
 LAYERS = [
-    ["errors", "kernels"],
+    ["errors", "kernels", "memory_settings"],
     ["expressions", "yaml_source", "naming", "nn", "whole_file"],
     ["graph"],
     ["ops"],
@@ -27,7 +27,8 @@ LAYERS = [
     ["lowering", "literature"],
     ["network"],
     ["compiler"],
-    ["artifact", "report", "weights"],
+    ["artifact", "bench", "weights"],
+    ["report"],
     ["catalog"],
     ["cli"],
     ["__main__"],

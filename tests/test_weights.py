@@ -816,7 +816,7 @@ def test_modules_of_another_class_are_not_exchanged(tmp_path: Path) -> None:
 def test_without_an_order_numbers_and_single_candidates_are_moved(tmp_path: Path) -> None:
     """Safetensors files of other tools have their keys sorted."""
     source = shuffled(cnngraph.compile(CHAIN))
-    save_file(state(source), tmp_path / "net.safetensors")
+    save_file({key: value.contiguous() for key, value in state(source).items()}, tmp_path / "net.safetensors")
     text = edited(CHAIN, "        - conv2d: {out_channels: 8", "        - identity\n        - conv2d: {out_channels: 8")
     target = cnngraph.compile(text.replace("name: fc", "name: head"))
     before = state(target)

@@ -77,6 +77,6 @@ def peers(names: Sequence[str] | None, mode: str) -> list[str]:
         return [name for name in PEERS if mode in CONTENDERS[name].modes]
     for name in names:
         if name not in PEERS:
-            hint = next((f"; {text}" for _, text in did_you_mean(name, PEERS)), "")
-            raise CnngraphError(f"there is no contender `{name}`{hint or f'; there are {", ".join(PEERS)}'}")
+            hint = next((text for _, text in did_you_mean(name, PEERS)), f"there are {', '.join(PEERS)}")
+            raise CnngraphError(f"there is no contender `{name}`; {hint}")
     return list(dict.fromkeys(names))

@@ -1,0 +1,202 @@
+"""One step of a network, as a contender runs it: the subject of most workers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnngraph.bench.contenders import Contender, Work
+from cnngraph.bench.memory import peak_of_process, peak_of_tensors, restart_peak_of_process
+from cnngraph.compiler import compile
+from cnngraph.errors import CnngraphError
+from cnngraph.memory_settings import tune_memory
+
+WARM_UP = 2
+"""Steps before the first that is measured: the first of all makes the optimizer's state, or compiles."""
+
+
+class NetworkStep:
+    """A contender, ready to run its step."""
+
+    def __init__(self, contender: Contender, work: Work) -> None:
+        if work.mode not in contender.modes:
+            raise CnngraphError(f"it runs in {' and '.join(contender.modes)} mode only")
+        if work.threads is not None:
+            torch.set_num_threads(work.threads)
+        start = perf_counter()
+        settings = tune_memory() if contender.tuned else None
+        torch.manual_seed(0)
+        self._step, self._held = BUILDERS[contender.name](work)
+        result = float(self._step())
+        for _ in range(WARM_UP - 1):
+            self._step()
+        self._last = self._timed()
+        restart_peak_of_process()
+        self.prepared = {
+            "seconds": perf_counter() - start,
+            "result": result,
+            "memory_settings": settings,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def measure(self, seconds: float) -> float:
+        """A step's time: the median of as many as fill `seconds`, or of one that takes longer."""
+        if self._last < seconds:
+            self._step()  # wakes threads and fills caches that the others used meanwhile
+        times: list[float] = []
+        while sum(times) < seconds or not times:
+            times.append(self._timed())
+        self._last = sorted(times)[len(times) // 2]
+        return self._last
+
+    def memory(self) -> dict[str, int | None]:
+        """Bytes at the peak of a step: of the process, and of torch's tensors, where those are torch's."""
+        process = peak_of_process()
+        if self._held is None:
+            return {"process_bytes": process, "tensor_bytes": None, "held_bytes": None}
+        held = _bytes_of(self._held())
+        return {"process_bytes": process, "tensor_bytes": held + peak_of_tensors(self._step), "held_bytes": held}
+
+    def _timed(self) -> float:
+        start = perf_counter()
+        self._step()
+        return perf_counter() - start
+
+
+_Held = Callable[[], list[Tensor]]
+_Built = tuple[Callable[[], Any], _Held | None]
+"""The step, whose result is one number, and the tensors that outlive it, where they are torch's."""
+
+
+def _fused(work: Work) -> _Built:
+    return _torch_step(_network(work, "fused"), work)
+
+
+def _eager(work: Work) -> _Built:
+    return _torch_step(_network(work, "eager"), work)
+
+
+def _eager_nchw(work: Work) -> _Built:
+    return _torch_step(_network(work, "eager"), work, torch.contiguous_format)
+
+
+def _compiled(work: Work) -> _Built:
+    network = _network(work, "eager")
+    if work.mode == "eval":
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True  # weights as constants, batch norms folded into convolutions
+    return _torch_step(network, work, run=torch.compile(network))
+
+
+def _onnxruntime(work: Work) -> _Built:
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise CnngraphError(f"{error}: pip install 'cnngraph[bench]'") from None
+    if work.dtype != "float32":
+        raise CnngraphError("it has no autocast: float32 only")
+    network = _network(work, "eager").eval()
+    example = _input(work)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        torch.onnx.export(network, (example,), str(file), dynamo=True, verbose=False)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    values = {session.get_inputs()[0].name: example.numpy()}
+
+    def step() -> float:
+        return float(abs(session.run(None, values)[0]).mean())
+
+    return step, None
+
+
+BUILDERS: dict[str, Callable[[Work], _Built]] = {
+    "cnngraph": _fused,
+    "default-malloc": _fused,
+    "eager": _eager,
+    "eager-nchw": _eager_nchw,
+    "tuned-malloc": _eager,
+    "compile": _compiled,
+    "onnxruntime": _onnxruntime,
+}
+
+
+def _network(work: Work, backend: Any) -> nn.Module:
+    return compile(work.spec, dict(work.params), backend=backend)
+
+
+def _input(work: Work) -> Tensor:
+    return torch.randn(work.batch_size, *work.input, generator=torch.Generator().manual_seed(0))
+
+
+def _torch_step(
+    network: nn.Module,
+    work: Work,
+    memory_format: torch.memory_format = torch.channels_last,
+    run: Callable[[Tensor], Any] | None = None,
+) -> _Built:
+    """The step of a module; `run` is what is called in its place."""
+    run = run or network
+    x = _input(work)
+    if x.dim() == 4:
+        network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+        x = x.contiguous(memory_format=memory_format)
+    network.train(work.mode == "train")
+    cast = work.dtype == "bfloat16"
+
+    def evaluate() -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            return _tensors(run(x))[0].abs().mean()
+
+    if work.mode == "eval":
+        return evaluate, lambda: [*network.parameters(), *network.buffers(), x]
+
+    # A rate this low keeps a network that sees one batch over and over from reaching infinity.
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.9)
+
+    def train() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            loss = sum((_loss(value) for value in _tensors(run(x))), torch.zeros(()))
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def held() -> list[Tensor]:
+        grads = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        states = chain.from_iterable(state.values() for state in optimizer.state.values())
+        own = [value for value in states if isinstance(value, Tensor)]
+        return [*network.parameters(), *network.buffers(), x, *grads, *own]
+
+    return train, held
+
+
+def _loss(output: Tensor) -> Tensor:
+    """Of classes, against labels that go through them; of anything else, its mean square."""
+    output = output.float()
+    if output.dim() != 2:
+        return output.square().mean()
+    labels = torch.arange(output.shape[0]) % output.shape[1]
+    return F.cross_entropy(output, labels)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    """What a network returned, or its result and its side heads' in training."""
+    return list(result.values()) if isinstance(result, dict) else [result]
+
+
+def _bytes_of(tensors: list[Tensor]) -> int:
+    """What tensors occupy, those that share memory counted once."""
+    return sum({(s := tensor.untyped_storage()).data_ptr(): s.nbytes() for tensor in tensors}.values())

@@ -1,0 +1,109 @@
+"""The rooms, the places where a kernel of ours stands for several of torch's; each is one entry of `ROOMS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isqrt
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnngraph import kernels
+from cnngraph.bench.kernel_cases import Case
+from cnngraph.errors import CnngraphError
+from cnngraph.memory_settings import tune_memory
+from cnngraph.nn import batch_norm_act
+
+BATCH, CHANNELS = 16, 64
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a room does, twice.
+
+    Attributes:
+        passes: how often a tensor must be read or written at least, forward and backward, where it is larger than the cache.
+        make: gives, for an input's channels, our way and torch's from input to output.
+    """
+
+    passes: int
+    make: Callable[[int], tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
+
+
+def _batch_norm_relu(channels: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    norms = [nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)]
+    relu = nn.ReLU()
+    return (
+        lambda x: batch_norm_act(norms[0], relu, x),
+        lambda x: F.relu(norms[1](x), inplace=True),  # in place as hand-written networks have it: the faster way
+    )
+
+
+ROOMS = {
+    # Forward reads the input twice and writes the output; backward reads the input and the gradient twice each, recomputing
+    # the activation, and writes the input's gradient.
+    "batch_norm_act": Room(8, _batch_norm_relu),
+}
+
+
+class Rooms:
+    """The subject of the worker for kernels: each room forward and backward, beside torch and a copy of the tensor."""
+
+    def __init__(self, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if not kernels.available():
+            raise CnngraphError("the compiled extension is missing: there are no kernels to measure")
+        self.prepared = {
+            "rooms": {name: room.passes for name, room in ROOMS.items()},
+            "memory_settings": tune_memory(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "kernels": kernels.build_info(),
+        }
+
+    def case(self, case: dict[str, Any], rounds: int, seconds: float) -> dict[str, Any]:
+        """The seconds of a copy, of ours and of torch's way, once a round each, in turns."""
+        told = Case(**case)
+        torch.manual_seed(0)
+        x = _tensor(told)
+        grad, target = torch.randn_like(x), torch.empty_like(x)
+        ours, eager = ROOMS[told.room].make(x.shape[1])
+
+        def both_ways(forward: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+            leaf = x.clone().requires_grad_()  # keeps the memory format
+
+            def run() -> None:
+                leaf.grad = None
+                forward(leaf).backward(grad)
+
+            return run
+
+        runs = {"copy": lambda: target.copy_(x), "ours": both_ways(ours), "eager": both_ways(eager)}
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(rounds):
+            for name, run in runs.items():
+                times[name].append(_time_of(run, seconds))
+        return {"shape": list(x.shape), "bytes": x.numel() * x.element_size(), **times}
+
+
+def _tensor(case: Case) -> Tensor:
+    """A map of about so many megabytes."""
+    dtype = getattr(torch, case.dtype)
+    size = max(1, isqrt(round(case.megabytes * 1e6 / (BATCH * CHANNELS * dtype.itemsize))))
+    return torch.randn(BATCH, CHANNELS, size, size).to(dtype, memory_format=getattr(torch, case.memory_format))
+
+
+def _time_of(run: Callable[[], object], seconds: float) -> float:
+    """The median time of as many runs as fill `seconds`, after one that does not count."""
+    run()
+    times: list[float] = []
+    while sum(times) < seconds or not times:
+        start = perf_counter()
+        run()
+        times.append(perf_counter() - start)
+    return sorted(times)[len(times) // 2]

@@ -1,0 +1,180 @@
+"""`cnngraph bench`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cnngraph import __version__
+from cnngraph.cli.app import FAULT, app
+from cnngraph.cli.options import Format, FormatOption, SetOption, SpecArgument, parse_params, print_json
+from cnngraph.errors import CnngraphError
+from cnngraph.report import terminal
+from cnngraph.report.terminal import printable
+
+if TYPE_CHECKING:
+    from cnngraph.bench.networks import NetworkBench
+
+
+class Dtype(StrEnum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Mode(StrEnum):
+    TRAIN = "train"
+    EVAL = "eval"
+
+
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Threads of each process; torch's own choice if not given.")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write the result as JSON there.", show_default=False),
+]
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  cnngraph bench specs/resnet50.yaml
+  cnngraph bench specs/googlenet.yaml --dtype bfloat16 --against tuned-malloc,compile
+  cnngraph bench specs/resnet50.yaml --mode eval --batch-size 1 --plot bench.svg -o bench.json
+
+\b
+Contenders:
+  cnngraph        the fused backend, with memory settings; always there
+  default-malloc  the same without memory settings; always there
+  eager           plain torch.nn, channels_last
+  eager-nchw      plain torch.nn, contiguous
+  tuned-malloc    eager with memory settings
+  compile         torch.compile of eager, with memory settings
+  onnxruntime     ONNX Runtime, with --mode eval only
+
+\b
+With --format json, stdout holds one object:
+  {"cnngraph", "file", "name", "params", "mode", "batch_size", "input",
+   "dtype", "threads", "rounds",
+   "machine": {"cpu", "cpus", "memory_bytes", "system", "python", "torch",
+               "other_work": share of the machine that others took},
+   "contenders": [
+     {"name", "about", "error", "memory_settings",
+      "seconds": {"median", "min", "iqr", "rounds"},
+      "ratio": times ours, "of_floor", "of_layers",
+      "tensor_bytes", "held_bytes", "process_bytes",
+      "prepare_seconds", "result": the first step's}],
+   "floor": {"flops", "flops_per_second", "seconds", "layers_seconds",
+             "layers": [{"path", "kind", "count", "seconds",
+                         "flops_per_second"}], "error"}}
+What could not be measured is null, and "error" says why.
+
+\b
+Exit codes: 0 measured, 1 the spec is at fault or cnngraph itself could not run, 2 wrong usage, 130 interrupted.
+"""
+)
+def bench(
+    spec: SpecArgument,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images in a step.")] = 16,
+    size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Height and width of the images; the spec's if not given.")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="`bfloat16` runs under autocast.")] = Dtype.FLOAT32,
+    mode: Annotated[Mode, typer.Option(help="A training step, or a forward pass in evaluation.")] = Mode.TRAIN,
+    threads: ThreadsOption = None,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often each contender is measured.")] = 7,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="The peers; all that run in this mode if not given.", show_default=False),
+    ] = None,
+    sets: SetOption = None,
+    format: FormatOption = Format.TEXT,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw a bar chart there, .png or .svg.", show_default=False),
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Measure a network's step against plain PyTorch and others, on this machine.
+
+    Each contender has a process of its own, and they take turns in rounds. Shown are the median step with its spread,
+    how many times ours it is, peak memory, and how far each stands from the least that its arithmetic takes.
+    """
+    from cnngraph.bench.contenders import Work, peers
+    from cnngraph.bench.networks import bench_network
+    from cnngraph.checking import read_spec
+    from cnngraph.report.bench import network_data
+
+    params = parse_params(sets)
+    try:
+        names = peers(None if against is None else [name.strip() for name in against.split(",") if name.strip()], mode)
+    except CnngraphError as error:
+        raise typer.BadParameter(str(error), param_hint="'--against'") from None
+    _check_outputs(plot, output)
+    input = tuple(declared_input(read_spec(spec), params))
+    if size is not None:
+        if len(input) != 3:
+            raise typer.BadParameter("the network's input is no image", param_hint="'--size'")
+        input = (input[0], size, size)
+    work = Work(str(spec), params, batch_size, input, dtype.value, mode.value, threads)
+    with terminal.progress_bar() as progress:
+        found = bench_network(work, names, rounds, progress=progress)
+    data = network_data(found)
+    if output is not None:
+        write_json(output, data)
+    if plot is not None:
+        from cnngraph.report.bench_plot import save_plot
+        from cnngraph.whole_file import write_whole
+
+        write_whole(plot, lambda file: save_plot(found, file, plot.suffix[1:].lower()))
+    if format is Format.JSON:
+        print_json(data)
+    else:
+        _print_bench(found, [path for path in (output, plot) if path is not None])
+    if found.ours.seconds is None:
+        raise typer.Exit(FAULT)
+
+
+def declared_input(spec: Any, params: dict[str, Any]) -> tuple[int, ...]:
+    """The input's shape that the spec declares. Raises `SpecError` where the spec does not hold."""
+    from cnngraph.elaborate import elaborate
+    from cnngraph.errors import SpecError
+
+    graph, diagnostics = elaborate(spec, params)
+    if graph is None:
+        raise SpecError(diagnostics)
+    return graph.input
+
+
+def _check_outputs(plot: Path | None, output: Path | None) -> None:
+    """What would be a pity to learn after the measurement."""
+    if plot is not None:
+        from cnngraph.report.bench_plot import FORMATS, require_matplotlib
+
+        if plot.suffix.lower() not in FORMATS:
+            raise typer.BadParameter(f"a chart is a {' or '.join(FORMATS)} file", param_hint="'--plot'")
+        require_matplotlib()
+    for path in (plot, output):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise CnngraphError(f"cannot write {path}: the folder {path.parent} does not exist")
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    from cnngraph.whole_file import write_whole
+
+    text = json.dumps({"cnngraph": __version__, **data}, indent=2) + "\n"
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _print_bench(found: NetworkBench, written: list[Path]) -> None:
+    from cnngraph.report.bench import headline, network_notes, network_table
+
+    print(printable(f"{headline(found)}\n"))
+    terminal.print_table(network_table(found))
+    print()
+    for line in [*network_notes(found), *(f"wrote {path}" for path in written)]:
+        print(printable(line))

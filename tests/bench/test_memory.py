@@ -1,0 +1,148 @@
+"""Peaks of memory, and the settings of the C library."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import cnngraph
+from cnngraph import memory_settings
+from cnngraph.bench.memory import peak_of_process, peak_of_tensors, restart_peak_of_process
+
+GLIBC = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+MEGABYTE = 2**20
+
+
+def test_the_peak_of_tensors_is_exact() -> None:
+    kept = [torch.empty(MEGABYTE, dtype=torch.uint8)]
+
+    def step() -> None:
+        first = torch.empty(3 * MEGABYTE, dtype=torch.uint8)
+        kept.clear()  # what was there before is given back
+        second = torch.empty(2 * MEGABYTE, dtype=torch.uint8)
+        del first, second
+        kept.append(torch.empty(MEGABYTE, dtype=torch.uint8))
+
+    step()
+    assert peak_of_tensors(step) == (3 - 1 + 2) * MEGABYTE
+    assert peak_of_tensors(lambda: None) == 0
+
+
+def test_the_peak_counts_what_autograd_keeps() -> None:
+    x = torch.ones(MEGABYTE // 4, requires_grad=True)
+
+    def step() -> None:
+        x.grad = None
+        x.sin().exp().sum().backward()
+
+    step()
+    # The sine, the exponential and the gradients on their way; the old gradient is freed first.
+    assert 2 * MEGABYTE <= peak_of_tensors(step) <= 4 * MEGABYTE
+
+
+def test_the_peak_of_the_process() -> None:
+    restart_peak_of_process()
+    before = peak_of_process()
+    assert before is not None
+    filled = torch.ones(16 * MEGABYTE)
+    after = peak_of_process()
+    assert after is not None
+    assert after >= before
+    assert after >= filled.numel() * 4
+
+
+def in_process(script: str) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+FAULTS = """
+import json, resource, sys
+import torch
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def step():
+    for _ in range(4):
+        torch.ones(10_000_000)  # 40 MB, beyond what malloc keeps by itself
+
+first = again = None
+if TUNED:
+    from cnngraph.memory_settings import tune_memory
+    first, again = tune_memory(), tune_memory()
+step()
+before = faults()
+step()
+print(json.dumps({"first": first, "again": again, "faults": faults() - before}))
+"""
+
+
+@pytest.mark.skipif(not GLIBC, reason="needs glibc")
+def test_tuned_memory_is_mapped_once() -> None:
+    tuned = in_process(FAULTS.replace("TUNED", "True"))
+    default = in_process(FAULTS.replace("TUNED", "False"))
+    assert tuned["first"] == tuned["again"]
+    assert tuned["first"].startswith("memory settings: freed memory is kept (mallopt); ")
+    assert "\n" not in tuned["first"]
+    # 4 x 40 MB are 39,000 pages of 4 kB, or 80 huge ones.
+    assert tuned["faults"] < 50
+    assert default["faults"] > tuned["faults"]
+
+
+def test_compile_sets_memory_when_asked_and_never_otherwise(tiny: Path) -> None:
+    script = f"""
+import json
+import cnngraph
+from cnngraph import memory_settings
+plain = cnngraph.compile({str(tiny)!r})
+untouched = memory_settings._said
+tuned = cnngraph.compile({str(tiny)!r}, memory_tuning=True)
+print(json.dumps([plain.compilation.memory, untouched, tuned.compilation.memory, memory_settings.tune_memory()]))
+"""
+    plain, untouched, tuned, again = in_process(script)
+    assert plain is None
+    assert untouched is None
+    assert tuned == again
+    assert tuned.startswith("memory settings: ")
+
+
+def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: object) -> None:
+        raise AssertionError("the C library was opened")
+
+    monkeypatch.setattr(memory_settings, "_said", None)
+    monkeypatch.setattr(memory_settings.ctypes, "CDLL", never)
+    monkeypatch.setattr(memory_settings.sys, "platform", "darwin")
+    monkeypatch.setattr(memory_settings.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(memory_settings.platform, "libc_ver", lambda: ("", ""))
+    assert memory_settings.tune_memory() == "memory settings: none, they need Linux with glibc (this is Darwin)"
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [("always", "huge pages are always on"), ("never", "no huge pages (the system"), ("", "no huge pages (the system")],
+)
+def test_huge_pages_where_there_is_no_choice(monkeypatch: pytest.MonkeyPatch, choice: str, said: str) -> None:
+    monkeypatch.setattr(memory_settings, "_system_choice", lambda: choice)
+    assert memory_settings._huge_pages(None).startswith(said)
+
+
+def test_a_library_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        def mallopt(self, *args: int) -> int:
+            return 0
+
+    assert memory_settings._keep_freed_memory(Library()) == "mallopt refused"
+
+
+def test_saved_networks_do_not_claim_settings(tiny: Path, tmp_path: Path) -> None:
+    cnngraph.save_compiled(cnngraph.compile(tiny), tmp_path / "net.pt")
+    assert cnngraph.load_compiled(tmp_path / "net.pt").compilation.memory is None
