@@ -17,7 +17,7 @@ from cnngraph.memory_settings import tune_memory
 from cnngraph.network import Compilation, Network
 from cnngraph.passes import BACKENDS, Observer, run_passes
 
-Backend = Literal["fused", "eager"]
+Backend = Literal["fused", "eager", "inference"]
 
 
 def compile(
@@ -36,7 +36,8 @@ def compile(
         params: values for the spec's `params`, such as `{"num_classes": 10}`.
         outputs: names of the values to return, as a dict by name, in the place of the result: `["layer2", "layer4"]`.
             What they do not need is left out.
-        backend: `fused` uses the fused operators, `eager` plain torch.nn; the weights fit both.
+        backend: `fused` uses the fused operators, `eager` plain torch.nn; `inference` folds batch norms into convolutions
+            where nothing is training and no gradient is asked for. The weights fit all of them.
         observe: is called with a stage's name and the graph after it.
         memory_tuning: first makes this process keep freed memory, in huge pages, as `memory_settings.tune_memory` does;
             what was set is in `net.compilation.memory`.

@@ -48,7 +48,7 @@ class Network(fx.GraphModule):
         """Calls the modules of `root` as the optimized `graph` says."""
         network = network_of(graph, root, cls)
         if any(isinstance(node.op, ChannelsLast) for node in graph.nodes):
-            network.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         network.meta["cnngraph"] = compilation
         return network
 

@@ -60,8 +60,8 @@ Contenders:
 With --format json, stdout holds one object:
   {"cnngraph", "file", "name", "params", "mode", "batch_size", "input",
    "dtype", "threads", "rounds",
-   "machine": {"cpu", "cpus", "memory_bytes", "system", "python", "torch",
-               "other_work": share of the machine that others took},
+   "machine": {"cpu", "cpu_capability", "cpus", "memory_bytes",
+               "system", "python", "torch", "other_work": share of it that others took},
    "contenders": [
      {"name", "about", "error", "memory_settings",
       "seconds": {"median", "min", "iqr", "rounds"},

@@ -37,6 +37,7 @@ class BackendName(StrEnum):
 
     FUSED = "fused"
     EAGER = "eager"
+    INFERENCE = "inference"
 
 
 @app.command(
@@ -74,7 +75,7 @@ def compile(
     ] = None,
     sets: SetOption = None,
     backend: Annotated[
-        BackendName, typer.Option(help="`fused` uses the fused operators, `eager` plain torch.nn.")
+        BackendName, typer.Option(help="`fused` uses the fused operators, `eager` plain torch.nn, `inference` folds batch norms.")
     ] = BackendName.FUSED,
     print_graph: Annotated[
         bool, typer.Option("--print-graph", help="Print the graph before, between and after the passes.")

@@ -4,6 +4,7 @@ from cnngraph.nn.batch_norm_act import batch_norm_act
 from cnngraph.nn.channels_last import channels_last
 from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.drop_path import DropPath
+from cnngraph.nn.folded_conv import folded_conv
 from cnngraph.nn.layer_norm2d import LayerNorm2d
 from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.normalize import Normalize
@@ -17,6 +18,7 @@ __all__ = [
     "Normalize",
     "batch_norm_act",
     "channels_last",
+    "folded_conv",
     "in_training",
     "with_aux",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cnngraph.graph import TensorShape
+from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.op import Op
 
 if TYPE_CHECKING:
@@ -36,6 +36,50 @@ class BatchNormAct(Op):
 
     def __str__(self) -> str:
         return f"{self.kind}[{self.batch_norm}, {self.activation}]"
+
+
+class FoldedConv(Op):
+    """A convolution with what follows it: a batch norm, the addition of another value, an activation, each or none."""
+
+    kind = "folded_conv"
+
+    conv: Op
+    batch_norm: Op | None
+    activation: Op | None
+    residual: bool
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        shape = self.conv.infer(inputs[0])
+        if self.residual and inputs[1:] != (shape,):
+            raise ShapeError(f"{inputs[1]} cannot be added to {shape}")
+        return shape
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        """Names of the parts' own may be the same: each is told by its part."""
+        shape = self.conv.infer(inputs[0])
+        held = {f"conv.{name}": value for name, value in self.conv.parameters(inputs[0]).items()}
+        if self.batch_norm is not None:
+            held |= {f"batch_norm.{name}": value for name, value in self.batch_norm.parameters(shape).items()}
+        return held
+
+    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return {} if self.batch_norm is None else self.batch_norm.buffers(self.conv.infer(inputs[0]))
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return self.conv.macs(output, inputs[0])
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import folded_conv
+
+        held = map(graph.get_attr, modules)
+        conv = next(held)
+        batch_norm = next(held) if self.batch_norm is not None else None
+        activation = next(held) if self.activation is not None else None
+        return graph.call_function(folded_conv, (conv, batch_norm, activation, *inputs))
+
+    def __str__(self) -> str:
+        parts = [self.conv, self.batch_norm, "add" if self.residual else None, self.activation]
+        return f"{self.kind}[{', '.join(str(part) for part in parts if part is not None)}]"
 
 
 class ChannelsLast(Op):

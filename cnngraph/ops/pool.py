@@ -32,7 +32,25 @@ def _pooled(op: MaxPool2d | AvgPool2d, shape: TensorShape, dilation: tuple[int, 
         )  # fmt: skip
     if min(size) < 1:
         raise too_small(op, shape, f"a {'x'.join(map(str, op.kernel_size))} window")
+    for axis in (0, 1):
+        padding, apart = op.padding[axis], dilation[axis]
+        if _steps_over(shape[1 + axis], size[axis], stride[axis], padding, apart):
+            raise ShapeError(
+                f"the positions of a {op.kind} window are {apart} apart, but its input {shape} has "
+                f"{'height' if axis == 0 else 'width'} {shape[1 + axis]}: some windows would hold nothing but padding",
+                code="E204",
+                help="use a smaller `dilation`, or no padding",
+            )
     return TensorShape((shape.channels, *size))
+
+
+def _steps_over(size: int, windows: int, stride: int, padding: int, dilation: int) -> bool:
+    """Whether a window that begins in the padding has no position in the input: their distance is its `dilation`.
+
+    Where that is no larger than the input, none has; where it is larger, hardly a window fits.
+    """
+    starts = range(-padding, 0, stride)[:windows] if dilation > size else ()
+    return any(start % dilation >= size for start in starts)
 
 
 @register

@@ -10,6 +10,7 @@ from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.ops import Op
 from cnngraph.passes.channels_last import channels_last
+from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 
 Pass = Callable[[Graph], Graph]
@@ -19,7 +20,11 @@ Observer = Callable[[str, Graph], None]
 PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last)
 """The passes of the fused backend, in the order they run."""
 
-BACKENDS: dict[str, tuple[Pass, ...]] = {"fused": PASSES, "eager": ()}
+BACKENDS: dict[str, tuple[Pass, ...]] = {
+    "fused": PASSES,
+    "eager": (),
+    "inference": (fold_batch_norm, fuse_batch_norm_act, channels_last),
+}
 """Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
 
 

@@ -16,7 +16,7 @@ def channels_last(graph: Graph) -> Graph:
 
     The weights of convolutions are laid out that way too, else each step would do it again: 4 to 14% of its time.
     """
-    first = next((node for node in graph.nodes if isinstance(node.op, Conv2d | ConvTranspose2d)), None)
+    first = next((leaf for leaf in graph.leaves() if isinstance(leaf.op, Conv2d | ConvTranspose2d)), None)
     if first is None or len(graph.input) != 3 or _PATH in graph.by_path:
         return graph
     layout = Node(_PATH, ChannelsLast(), (INPUT,), graph.input, first.origin)

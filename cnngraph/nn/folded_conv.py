@@ -1,0 +1,146 @@
+"""A convolution with the batch norm, addition and activation after it, as one convolution with folded weights.
+
+For evaluation only: whatever needs a gradient, or is training, runs as the modules themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cnngraph.nn.batch_norm_act import _is_transformed as is_transformed
+from cnngraph.nn.batch_norm_act import _is_watched as is_watched
+
+_Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
+_PostOp = tuple[str, list[float | None], str | None]
+_POST_OPS: dict[type[nn.Module], Callable[..., _PostOp]] = {
+    nn.ReLU: lambda module: ("relu", [], None),
+    nn.ReLU6: lambda module: ("hardtanh", [module.min_val, module.max_val], None),
+    nn.Hardtanh: lambda module: ("hardtanh", [module.min_val, module.max_val], None),
+    nn.LeakyReLU: lambda module: ("leaky_relu", [module.negative_slope], None),
+    nn.SiLU: lambda module: ("swish", [], None),
+    nn.GELU: lambda module: ("gelu", [], module.approximate),
+    nn.Sigmoid: lambda module: ("sigmoid", [], None),
+    nn.Tanh: lambda module: ("tanh", [], None),
+    nn.Hardswish: lambda module: ("hardswish", [], None),
+}
+"""Activations that oneDNN computes on a convolution's result before it is written."""
+
+_folded: WeakKeyDictionary[nn.Module, tuple[object, Tensor, Tensor]] = WeakKeyDictionary()
+"""Convolution -> what its folded weight and bias were made from, and these. Beside the modules, so that none is saved."""
+
+
+def folded_conv(
+    conv: nn.Module,
+    batch_norm: nn.Module | None,
+    activation: nn.Module | None,
+    input: Tensor,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """activation(batch_norm(conv(input)) + residual), in one convolution where nothing is training."""
+    if not _may_fold(conv, batch_norm, activation, input):
+        value = conv(input)
+        value = value if batch_norm is None else batch_norm(value)
+        value = value if residual is None else value + residual
+        return value if activation is None else activation(value)
+    assert isinstance(conv, nn.Conv2d)
+    post = _POST_OPS.get(type(activation)) if activation is not None else None
+    name, scalars, algorithm = post(activation) if post else ("none", [], None)
+    geometry = _geometry(conv)
+    if geometry is not None and _onednn_runs(input):
+        weight, bias = _weights(conv, batch_norm, geometry, tuple(input.shape))
+        if residual is None:
+            value = torch.ops.mkldnn._convolution_pointwise(input, weight, bias, *geometry, name, scalars, algorithm)
+            return value if post or activation is None else activation(value)
+        unary = (name, scalars, algorithm) if name == "relu" else (None, [], None)
+        value = torch.ops.mkldnn._convolution_pointwise.binary(
+            input, residual, weight, bias, *geometry, "add", 1.0, *unary
+        )
+        return value if name == "relu" or activation is None else activation(value)
+    weight, bias = _weights(conv, batch_norm)
+    value = F.conv2d(input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    value = value if residual is None else value + residual
+    return value if activation is None else activation(value)
+
+
+def _may_fold(conv: nn.Module, batch_norm: nn.Module | None, activation: nn.Module | None, input: Tensor) -> bool:
+    modules = [module for module in (conv, batch_norm, activation) if module is not None]
+    if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or any(map(is_watched, modules)):
+        return False
+    if batch_norm is not None and (type(batch_norm) is not nn.BatchNorm2d or batch_norm.running_mean is None):
+        return False
+    if any(module.training for module in modules):
+        return False
+    if torch.is_grad_enabled():
+        held = [parameter for module in modules for parameter in module.parameters()]
+        if input.requires_grad or any(parameter.requires_grad for parameter in held):
+            return False
+    if input.dim() != 4 or input.dtype is not conv.weight.dtype or torch.is_autocast_enabled(input.device.type):
+        return False
+    return not (torch.compiler.is_compiling() or is_transformed())
+
+
+def _geometry(conv: nn.Conv2d) -> _Geometry | None:
+    """Padding, stride, dilation and groups; None where the padding is not the same on both sides."""
+    if conv.padding == "valid":
+        padding = (0, 0)
+    elif conv.padding == "same":
+        spans = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        if any(span % 2 for span in spans):
+            return None
+        padding = tuple(span // 2 for span in spans)
+    else:
+        padding = conv.padding
+    return padding, conv.stride, conv.dilation, conv.groups
+
+
+def _onednn_runs(input: Tensor) -> bool:
+    return (
+        input.device.type == "cpu"
+        and input.dtype is torch.float32
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and input.numel() > 0
+    )
+
+
+def _weights(
+    conv: nn.Conv2d, batch_norm: Any, geometry: _Geometry | None = None, shape: tuple[int, ...] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The folded weight and bias, made anew when a tensor they follow from was changed.
+
+    With an input's shape, in the layout that oneDNN wants for it.
+    """
+    sources = [conv.weight, conv.bias]
+    if batch_norm is not None:
+        sources += [batch_norm.weight, batch_norm.bias, batch_norm.running_mean, batch_norm.running_var]
+    key = (shape, *((id(s), None if s is None or s.is_inference() else s._version) for s in sources))
+    known = _folded.get(conv)
+    if known is not None and known[0] == key:
+        return known[1], known[2]
+    with torch.no_grad():
+        weight, bias = _fold(conv, batch_norm)
+        if geometry is not None:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, shape)
+    _folded[conv] = (key, weight, bias)
+    return weight, bias
+
+
+def _fold(conv: nn.Conv2d, batch_norm: Any) -> tuple[Tensor, Tensor]:
+    """conv's weight and bias with the batch norm's scale and shift in them, computed in double."""
+    weight = conv.weight.detach().double()
+    bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().double()
+    if batch_norm is not None:
+        scale = (batch_norm.running_var.double() + batch_norm.eps).rsqrt()
+        if batch_norm.weight is not None:
+            scale = scale * batch_norm.weight.detach().double()
+        weight = weight * scale[:, None, None, None]
+        bias = (bias - batch_norm.running_mean.double()) * scale
+        if batch_norm.bias is not None:
+            bias = bias + batch_norm.bias.detach().double()
+    return weight.to(conv.weight.dtype).contiguous(), bias.to(conv.weight.dtype)
