@@ -16,7 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 def peak_of_tensors(step: Callable[[], object]) -> int:
     """How many bytes more than at its start `step` has allocated at its peak, from the allocator's own reports.
 
-    Every tensor counts, those of autograd and of operators' inside included; what a library allocates for itself does not.
+    Every tensor counts, those of autograd and of operators' inside included; what a library allocates for itself does
+    not. Nothing that was there before may be freed: that is not reported.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()

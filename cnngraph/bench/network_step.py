@@ -46,6 +46,7 @@ class NetworkStep:
             "memory_settings": settings,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
 
     def measure(self, seconds: float) -> float:
@@ -74,7 +75,10 @@ class NetworkStep:
 
 _Held = Callable[[], list[Tensor]]
 _Built = tuple[Callable[[], Any], _Held | None]
-"""The step, whose result is one number, and the tensors that outlive it, where they are torch's."""
+"""The step, whose result is one number, and the tensors that are there before and after it, where they are torch's.
+
+To list them frees what the step frees first: what is freed without having been seen allocated is not reported.
+"""
 
 
 def _fused(work: Work) -> _Built:
@@ -148,7 +152,7 @@ def _torch_step(
     run: Callable[[Tensor], Any] | None = None,
 ) -> _Built:
     """The step of a module; `run` is what is called in its place."""
-    run = run or network
+    run = network if run is None else run
     x = _input(work)
     if x.dim() == 4:
         network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
@@ -175,10 +179,10 @@ def _torch_step(
         return loss.detach()
 
     def held() -> list[Tensor]:
-        grads = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        optimizer.zero_grad(set_to_none=True)
         states = chain.from_iterable(state.values() for state in optimizer.state.values())
         own = [value for value in states if isinstance(value, Tensor)]
-        return [*network.parameters(), *network.buffers(), x, *grads, *own]
+        return [*network.parameters(), *network.buffers(), x, *own]
 
     return train, held
 

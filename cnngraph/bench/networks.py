@@ -156,7 +156,7 @@ def _prepared(workers: Workers, row: Row, work: Work, found: dict[str, Any]) -> 
     row.result, row.memory_settings, row.prepare_seconds = (
         answer[key] for key in ("result", "memory_settings", "seconds")
     )
-    found |= {key: answer[key] for key in ("torch", "threads")}
+    found |= {key: answer[key] for key in ("torch", "threads", "cpu_capability")}
     return {name: worker}
 
 

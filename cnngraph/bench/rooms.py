@@ -63,6 +63,7 @@ class Rooms:
             "memory_settings": tune_memory(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "kernels": kernels.build_info(),
         }
 

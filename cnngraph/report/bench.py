@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cnngraph.bench.contenders import OURS
 from cnngraph.bench.kernels import KernelBench, KernelRow
 from cnngraph.bench.networks import FloorFound, NetworkBench, Row
-from cnngraph.report.numbers import plural, short, size
+from cnngraph.report.numbers import plural, short
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,8 +24,9 @@ def headline(bench: NetworkBench) -> str:
 
 def machine_line(found: Mapping[str, Any], rounds: int) -> str:
     """The machine, and how much of it others took while it was measured."""
+    capability = f" ({found['cpu_capability']})" if "cpu_capability" in found else ""
     parts = [
-        f"{found['cpu']}, {plural(found['cpus'], 'CPU')}",
+        f"{found['cpu']}{capability}, {plural(found['cpus'], 'CPU')}",
         plural(found["threads"], "thread") if "threads" in found else "",
         f"torch {found['torch']}" if "torch" in found else "",
         plural(rounds, "round"),
@@ -50,7 +51,7 @@ def _cells(row: Row, floor: FloorFound) -> list[str]:
     if row.seconds is None:
         return ["-"] * 8
     times = [precise(row.seconds.median), precise(row.seconds.min), precise(row.seconds.iqr)]
-    memory = ["-" if value is None else size(value) for value in (row.tensor_bytes, row.process_bytes)]
+    memory = ["-" if value is None else f"{short(value)}B" for value in (row.tensor_bytes, row.process_bytes)]
     return [*times, _times(row.ratio), *memory, *(_times(value) for value in _over_floors(row, floor))]
 
 
@@ -156,7 +157,7 @@ def _row_data(row: Row, floor: FloorFound) -> dict[str, Any]:
 
 
 def machine_data(found: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("cpu", "cpus", "memory_bytes", "system", "python", "torch", "other_work")
+    keys = ("cpu", "cpu_capability", "cpus", "memory_bytes", "system", "python", "torch", "other_work")
     return {key: found.get(key) for key in keys}
 
 
@@ -212,9 +213,7 @@ def kernels_data(bench: KernelBench) -> dict[str, Any]:
 
 def precise(seconds: float) -> str:
     """Three digits: `1.14 s`, `223 ms`, `25.3 us`."""
-    for unit, limit in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= limit:
-            break
+    unit, limit = next((item for item in (("s", 1.0), ("ms", 1e-3)) if seconds >= item[1]), ("us", 1e-6))
     value = seconds / limit
     return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f} {unit}"
 

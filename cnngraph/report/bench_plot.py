@@ -9,7 +9,7 @@ from cnngraph.bench.contenders import ALWAYS
 from cnngraph.bench.networks import NetworkBench
 from cnngraph.errors import CnngraphError
 from cnngraph.report.bench import headline, precise
-from cnngraph.report.numbers import size
+from cnngraph.report.numbers import short
 
 FORMATS = (".png", ".svg")
 OURS, OTHERS = "#2a6f97", "#b8c4cc"
@@ -41,15 +41,16 @@ def save_plot(bench: NetworkBench, path: Path, format: str) -> None:
         [median - low for median, (low, _) in zip(medians, spread, strict=True)],
         [high - median for median, (_, high) in zip(medians, spread, strict=True)],
     ]
-    bars = time.barh(places, medians, color=colours, xerr=sides, error_kw={"ecolor": "#555555", "capsize": 2})
-    time.bar_label(bars, [f" {precise(median)}" for median in medians], label_type="center")
+    time.barh(places, medians, color=colours, xerr=sides, error_kw={"ecolor": "#555555", "capsize": 2})
+    for place, name, median in zip(places, names, medians, strict=True):
+        time.text(0, place, f"  {precise(median)}", va="center", color="white" if name in ALWAYS else "black")
     _floors(time, bench)
     time.set_yticks(places, names)
     time.invert_yaxis()
     time.set_xlabel("seconds a step, median and middle half")
     bytes = [row.tensor_bytes or 0 for row in rows]
     bars = memory.barh(places, [value / 1e9 for value in bytes], color=colours)
-    memory.bar_label(bars, [f" {size(value)}" if value else " not known" for value in bytes])
+    memory.bar_label(bars, [f" {short(value)}B" if value else " not known" for value in bytes])
     memory.set_xlabel("peak of tensors, GB")
     memory.margins(x=0.2)
     for axes in (time, memory):

@@ -12,14 +12,16 @@ from cnngraph.bench.arithmetic import TRAINING, flops_of, graph_of, macs_of
 from cnngraph.bench.contenders import CONTENDERS, PEERS, Work, peers
 from cnngraph.bench.figures import Figure
 
+TINY = Path(__file__).parent / "tiny.yaml"
 
-def test_flops_of_a_step(tiny: Path) -> None:
-    train = Work(str(tiny), {}, 2, (3, 32, 32))
+
+def test_flops_of_a_step() -> None:
+    train = Work(str(TINY), {}, 2, (3, 32, 32))
     graph = graph_of(train)
     convolutions = 32 * 32 * 9 * 8 * (3 + 8 + 8)
     assert macs_of(graph, train) == convolutions + 8 * 5 + 8 * 5
     assert flops_of(100, train) == 2 * 2 * 100 * TRAINING
-    evaluation = Work(str(tiny), {}, 2, (3, 32, 32), mode="eval")
+    evaluation = Work(str(TINY), {}, 2, (3, 32, 32), mode="eval")
     assert macs_of(graph, evaluation) == convolutions + 8 * 5
     assert flops_of(100, evaluation) == 2 * 2 * 100
 
@@ -34,17 +36,19 @@ def test_resnet50_at_other_sizes() -> None:
     assert 0.25 < macs_of(graph_of(half), half) / report.summary.training_macs < 0.3
 
 
-def test_a_size_that_the_network_does_not_take(tiny: Path) -> None:
-    with pytest.raises(cnngraph.CnngraphError, match="lenet does not take 1x40x40: the weights of fc1 would need another"):
+def test_a_size_that_the_network_does_not_take() -> None:
+    with pytest.raises(
+        cnngraph.CnngraphError, match="lenet does not take 1x40x40: the weights of fc1 would need another"
+    ):
         graph_of(Work(str(SPECS / "lenet.yaml"), {}, 1, (1, 40, 40)))
     with pytest.raises(cnngraph.CnngraphError, match="lenet does not take 1x4x4: .*too small"):
         graph_of(Work(str(SPECS / "lenet.yaml"), {}, 1, (1, 4, 4)))
 
 
-def test_work_survives_json(tiny: Path) -> None:
+def test_work_survives_json() -> None:
     import json
 
-    work = Work(str(tiny), {"width": 4}, 2, (3, 32, 32), threads=1)
+    work = Work(str(TINY), {"width": 4}, 2, (3, 32, 32), threads=1)
     assert Work.from_json(json.loads(json.dumps(work.to_json()))) == work
 
 

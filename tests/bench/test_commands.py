@@ -1,0 +1,140 @@
+"""`bench` and `bench-kernels`: what they print and write, and how they end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SPECS
+from typer.testing import CliRunner, Result
+
+from cnngraph import kernels
+from cnngraph.cli import app
+from cnngraph.cli.bench import Dtype, Mode
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+QUICK = ("--batch-size", "2", "--rounds", "1", "--threads", "1", "--against")
+
+
+def run(*args: Any) -> Result:
+    return CliRunner().invoke(app, [str(item) for item in args])
+
+
+def test_a_table_a_file_and_a_chart(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    data, chart = tmp_path / "bench.json", tmp_path / "bench.svg"
+    result = run("bench", TINY, *QUICK, "eager,onnxruntime", "--size", 16, "-o", data, "--plot", chart)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    out = result.stdout
+    assert out.startswith("tiny: training step, batch 2 of 3x16x16, float32\n")
+    for name in ("cnngraph", "default-malloc", "eager"):
+        assert f"\n{name} " in out
+    assert "\nonnxruntime: runs in eval mode only\n" in out
+    assert "FLOP of convolutions and linear layers at " in out
+    assert "\nlayers alone: 5 layers, 3 of them distinct" in out
+    assert "; 1 thread; torch " in out
+    assert out.endswith(f"wrote {data}\nwrote {chart}\n")
+    written = json.loads(data.read_text())
+    assert written["cnngraph"]
+    assert written["input"] == [3, 16, 16]
+    assert chart.read_text().startswith("<?xml")
+
+
+def test_json_alone_on_stdout() -> None:
+    evaluate = ("--mode", "eval", "--dtype", "bfloat16")
+    result = run("bench", TINY, *QUICK, "onnxruntime", *evaluate, "--set", "width=4", "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    data = json.loads(result.stdout)
+    assert (data["mode"], data["dtype"], data["params"]) == ("eval", "bfloat16", {"width": 4})
+    ours, default, onnx = data["contenders"]
+    assert (ours["name"], default["name"], onnx["name"]) == ("cnngraph", "default-malloc", "onnxruntime")
+    assert ours["error"] is None
+    assert ours["result"] == pytest.approx(default["result"], rel=0.01)
+    assert onnx["error"] is not None  # no autocast, or not installed
+    assert data["floor"]["flops"] == 2 * 2 * (32 * 32 * 9 * 4 * (3 + 4 + 4) + 4 * 5)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "problem"),
+    [
+        (["--against", "eagre"], 2, "there is no contender `eagre`; did you mean `eager`?"),
+        (["--plot", "bench.pdf"], 2, "a chart is a .png or .svg file"),
+        (["--rounds", "0"], 2, "Invalid value for '--rounds'"),
+        (["--dtype", "float64"], 2, "float32"),
+        (["--set", "width=0"], 1, "`out_channels` must be at least 1"),
+        (["-o", "nowhere/bench.json"], 1, "cannot write nowhere/bench.json: the folder nowhere does not exist"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_runs(args: list[str], code: int, problem: str) -> None:
+    result = run("bench", TINY, *args)
+    assert result.exit_code == code
+    assert problem in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_size_that_the_network_does_not_take() -> None:
+    result = run("bench", SPECS / "lenet.yaml", "--size", 64)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: lenet does not take 1x64x64: the weights of fc1")
+
+
+def test_a_chart_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run("bench", TINY, "--plot", "bench.png")
+    assert result.exit_code == 1
+    assert result.stderr == "error: a chart needs matplotlib: pip install 'cnngraph[plots]'\n"
+
+
+def test_choices_are_those_of_the_benchmark() -> None:
+    from cnngraph.bench.contenders import DTYPES, MODES
+
+    assert tuple(Dtype) == DTYPES
+    assert tuple(Mode) == MODES
+
+
+@pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+def test_kernels(tmp_path: Path) -> None:
+    target = tmp_path / "kernels.json"
+    result = run("bench-kernels", "--megabytes", "0.02", "--rounds", 1, "--threads", 1, "-o", target)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "\nbatch_norm_act  float32   channels_last " in result.stdout
+    assert "\nmemory settings: " in result.stdout
+    assert len(json.loads(target.read_text())["rows"]) == 4
+
+
+@pytest.mark.parametrize("sizes", ["", "much", "1,-1", "nan"])
+def test_kernels_of_no_size(sizes: str) -> None:
+    result = run("bench-kernels", "--megabytes", sizes)
+    assert result.exit_code == 2
+    assert "is no list of sizes" in result.stderr
+
+
+def children(process: int) -> list[int]:
+    return [int(item) for item in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_ctrl_c_ends_every_process() -> None:
+    command = [sys.executable, "-m", "cnngraph", "bench", str(SPECS / "lenet.yaml"), "--rounds", "1000"]
+    process = subprocess.Popen(
+        [*command, "--against", "eager"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    workers: list[int] = []
+    for _ in range(600):
+        workers = children(process.pid)
+        if len(workers) >= 2:
+            break
+        time.sleep(0.1)
+    assert len(workers) >= 2
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

@@ -1,0 +1,174 @@
+"""`bench_network`: contenders in processes of their own, one of which may fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnngraph.bench.contenders import Work
+from cnngraph.bench.networks import NetworkBench, bench_network
+from cnngraph.bench.processes import Worker, WorkerError, Workers
+from cnngraph.report.bench import differing, network_data, network_notes
+
+TINY = Path(__file__).parent / "tiny.yaml"
+TOLD: list[tuple[str, float]] = []
+"""What `trained` was told of its progress."""
+
+
+def bench(*against: str, **options: Any) -> NetworkBench:
+    work = Work(str(TINY), {}, 2, (3, 32, 32), threads=1)
+    return bench_network(work, against, rounds=2, seconds=0.001, **options)
+
+
+@pytest.fixture(scope="module")
+def trained() -> NetworkBench:
+    progress = lambda what, share: TOLD.append((what, share))  # noqa: E731
+    return bench("eager", "eager-nchw", "tuned-malloc", "onnxruntime", progress=progress)
+
+
+def test_every_contender_has_its_figures(trained: NetworkBench) -> None:
+    rows = {row.contender.name: row for row in trained.rows}
+    assert list(rows) == ["cnngraph", "default-malloc", "eager", "eager-nchw", "tuned-malloc", "onnxruntime"]
+    for name in ("cnngraph", "default-malloc", "eager", "eager-nchw", "tuned-malloc"):
+        row = rows[name]
+        assert row.error is None
+        assert row.seconds is not None
+        assert len(row.seconds.rounds) == 2
+        assert row.seconds.min > 0
+        assert row.ratio is not None
+        assert row.ratio > 0
+        assert row.tensor_bytes is not None
+        assert row.held_bytes is not None
+        assert row.process_bytes is not None
+        assert row.tensor_bytes > row.held_bytes > 0
+        assert row.process_bytes > row.tensor_bytes
+    assert rows["cnngraph"].ratio == 1.0
+    assert not differing(trained), "every contender computes the same loss"
+
+
+def test_what_outlives_a_step(trained: NetworkBench) -> None:
+    weights = 8 * 3 * 9 + 2 * 8 + 2 * (8 * 8 * 9 + 8) + 2 * (8 * 5 + 5)
+    # Weights, momenta and the input; running mean and variance, and the number of batches in eight bytes.
+    held = 4 * (2 * weights + 2 * 3 * 32 * 32 + 2 * 8) + 8
+    assert {row.held_bytes for row in trained.rows if row.seconds} == {held}
+
+
+def test_only_the_tuned_have_memory_settings(trained: NetworkBench) -> None:
+    tuned = {row.contender.name for row in trained.rows if row.memory_settings is not None}
+    assert tuned == {"cnngraph", "tuned-malloc"}
+
+
+def test_a_contender_that_cannot_run_says_why(trained: NetworkBench) -> None:
+    row = trained.rows[-1]
+    assert row.error == "runs in eval mode only"
+    assert row.seconds is None
+    assert "onnxruntime: runs in eval mode only" in network_notes(trained)
+
+
+def test_floors_are_positive(trained: NetworkBench) -> None:
+    floor = trained.floor
+    assert floor.error is None
+    assert floor.flops == 3 * 2 * 2 * (32 * 32 * 9 * 8 * (3 + 8 + 8) + 8 * 5 + 8 * 5)
+    assert floor.seconds is not None
+    assert floor.seconds > 0
+    assert [(layer.path, layer.count) for layer in floor.layers] == [("conv1", 1), ("side.fc", 2), ("more0", 2)]
+    assert sum(layer.count * layer.flops for layer in floor.layers) == floor.flops
+    assert all(layer.seconds.min > 0 for layer in floor.layers)
+    assert floor.layers_seconds is not None
+    assert floor.layers_seconds > 0
+
+
+SECONDS = {"median", "min", "iqr", "rounds"}
+
+
+def test_the_data_says_everything(trained: NetworkBench) -> None:
+    data = network_data(trained)
+    assert (data["file"], data["name"], data["mode"], data["batch_size"]) == (str(TINY), "tiny", "train", 2)
+    assert (data["input"], data["dtype"], data["threads"], data["rounds"]) == ([3, 32, 32], "float32", 1, 2)
+    assert data["machine"]["cpu"]
+    assert data["machine"]["torch"]
+    first, *_, last = data["contenders"]
+    assert first.keys() == last.keys()
+    assert first["seconds"].keys() == SECONDS
+    assert (last["seconds"], last["ratio"], last["of_floor"]) == (None, None, None)
+    assert first["of_floor"] > 0
+    assert first["of_layers"] > 0
+    assert data["floor"]["layers"][0].keys() == {"path", "kind", "count", "seconds", "flops_per_second"}
+
+
+def test_a_process_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Worker.ask
+
+    def asked(self: Worker, request: str, **arguments: Any) -> Any:
+        if self.name in ("eager", "floor") and request == "measure":
+            os.kill(self.process_id, signal.SIGKILL)
+        return ask(self, request, **arguments)
+
+    monkeypatch.setattr(Worker, "ask", asked)
+    found = bench("eager")
+    assert found.rows[2].error == "the process was ended by SIGKILL (out of memory?)"
+    assert found.rows[2].seconds is None
+    assert found.rows[0].seconds is not None
+    assert found.floor.error == "the process was ended by SIGKILL (out of memory?)"
+    assert found.floor.seconds is None
+    assert network_data(found)["contenders"][0]["of_floor"] is None
+
+
+def test_a_spec_that_cannot_be_compiled_there_is_told() -> None:
+    with Workers(1) as workers:
+        worker = workers.start("eager")
+        missing = Work("nowhere.yaml", {}, 1, (3, 8, 8)).to_json()
+        with pytest.raises(WorkerError, match="cannot read nowhere.yaml"):
+            worker.ask("prepare_contender", contender="eager", work=missing)
+        # It lives, and takes the next request.
+        assert worker.ask("prepare_contender", contender="eager", work=Work(str(TINY), {}, 2, (3, 32, 32)).to_json())
+
+
+def test_progress_never_goes_back(trained: NetworkBench) -> None:
+    shares = [share for _, share in TOLD]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] == 1
+    assert TOLD[0][0] == "preparing cnngraph"
+    assert any(what == "round 2 of 2: default-malloc" for what, _ in TOLD)
+
+
+def test_torch_compile_runs_in_place_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from cnngraph.bench.network_step import BUILDERS
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compile(network, backend="eager"))  # spares the C++ compiler
+    work = Work(str(TINY), {}, 2, (3, 32, 32), threads=1)
+    torch.manual_seed(0)
+    compiled, held = BUILDERS["compile"](work)
+    torch.manual_seed(0)
+    eager, _ = BUILDERS["eager"](work)
+    assert float(compiled()) == pytest.approx(float(eager()), rel=1e-4)
+    assert held is not None
+    torch.compiler.reset()
+
+
+def test_the_callers_environment_does_not_change_a_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000000")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    with Workers(1) as workers:
+        environment = Path(f"/proc/{workers.start('eager').process_id}/environ")
+        if not environment.exists():
+            pytest.skip("needs /proc")
+        text = environment.read_text()
+    assert "MALLOC_" not in text
+    assert "GLIBC_TUNABLES" not in text
+    assert "OMP_NUM_THREADS=1" in text
+
+
+def test_leaving_ends_every_process() -> None:
+    with Workers(1) as workers:
+        processes = [workers.start(name)._process for name in ("a", "b")]
+        assert all(process.poll() is None for process in processes)
+    assert all(process.poll() == -signal.SIGKILL for process in processes)
