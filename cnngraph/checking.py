@@ -68,10 +68,11 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
         spec: path of a YAML file, or the YAML text itself (anything with a line break).
         params: values for the spec's `params`; `expect` figures are held against the defaults only.
 
-    Mistakes are returned in the report, never raised.
+    Mistakes of the spec are returned in the report, never raised; `CnngraphError` says that what was given is no spec at all,
+    or no params.
     """
-    name = spec_name(spec)
     params = given_params(params)
+    name = spec_name(spec)
     try:
         loaded = read_spec(spec)
         graph, diagnostics = elaborate(loaded, params)
@@ -95,14 +96,15 @@ def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def read_spec(spec: SpecLike) -> Spec:
     """Loads a spec from a path or from its text. Raises `SpecError`."""
+    if isinstance(spec, str) and "\n" in spec:
+        return load_spec(Path("spec.yaml"), Source(spec_name(spec), spec))
+    return load_spec(Path(spec_name(spec)))
+
+
+def spec_name(spec: SpecLike) -> str:
+    """What messages call a spec; raises `CnngraphError` for what can be none."""
     if not isinstance(spec, str | os.PathLike) or not os.fspath(spec):
         raise CnngraphError(f"a spec is given by its path, or by its text, not {spec!r:.60}")
     if isinstance(spec, str) and "{" in spec and "\n" not in spec and not os.path.exists(spec):
         raise CnngraphError(f"there is no file {spec!r:.60}; the text of a spec needs a line break in it")
-    if isinstance(spec, str) and "\n" in spec:
-        return load_spec(Path("spec.yaml"), Source(spec_name(spec), spec))
-    return load_spec(Path(spec))
-
-
-def spec_name(spec: SpecLike) -> str:
     return "<text>" if isinstance(spec, str) and "\n" in spec else os.fspath(spec)

@@ -177,12 +177,18 @@ _LONGEST_WORD = 64
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> Notes:
-    """A `help` note naming the closest of `candidates`, or none where nothing is close.
+    """A `help` note naming the closest of `candidates`, or none where nothing is close."""
+    close = closest(word, candidates)
+    return (("help", f"did you mean `{close}`?"),) if close else ()
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """The one of `candidates` that is spelt most like `word`, or None where nothing is close.
 
     Of very many candidates the first are looked at, and those compared which have most letters in common.
     """
     if len(word) > _LONGEST_WORD:
-        return ()
+        return None
     letters = set(word)
     looked_at = (item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word))
     near = nsmallest(
@@ -195,4 +201,4 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> Notes:
         close = difflib.get_close_matches(
             word, [item for item in near if len(item) == len(word)], 1, (len(word) - 1) / len(word)
         )
-    return (("help", f"did you mean `{close[0]}`?"),) if close else ()
+    return close[0] if close else None

@@ -169,11 +169,18 @@ def _range(*bounds: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _sum(items: tuple[float, ...]) -> float:
+    if not isinstance(items, tuple) or not all(type(item) in (int, float) for item in items):
+        raise ValueError("it adds up a list of numbers")
+    return sum(items)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
     "round": rounded,
     "len": len,
+    "sum": _sum,
     "range": _range,
     "divisible": divisible,
 }
@@ -239,15 +246,23 @@ _BINARY: dict[type[ast.AST], tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Mod: ("%", operator.mod),
     ast.Pow: ("**", operator.pow),
 }
-_COMPARE: dict[type[ast.AST], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
+_COMPARE: dict[type[ast.AST], tuple[str, Callable[[Any, Any], bool]]] = {
+    ast.Eq: ("==", operator.eq),
+    ast.NotEq: ("!=", operator.ne),
+    ast.Lt: ("<", operator.lt),
+    ast.LtE: ("<=", operator.le),
+    ast.Gt: (">", operator.gt),
+    ast.GtE: (">=", operator.ge),
+    ast.In: ("in", lambda a, b: a in b),
+    ast.NotIn: ("not in", lambda a, b: a not in b),
+}
+_OTHER_SIGNS: dict[type[ast.AST], tuple[str, str]] = {
+    ast.BitXor: ("`^`", "a power is written `**`"),
+    ast.BitAnd: ("`&`", "write `and`"),
+    ast.BitOr: ("`|`", "write `or`"),
+    ast.LShift: ("`<<`", "multiply by a power of 2: `* 2**n`"),
+    ast.RShift: ("`>>`", "divide by a power of 2: `// 2**n`"),
+    ast.MatMult: ("`@`", ""),
 }
 
 
@@ -322,7 +337,9 @@ class _Evaluation:
 
     def _binop(self, node: ast.BinOp) -> Any:
         if type(node.op) not in _BINARY:
-            raise self.error(node, f"{_describe(node.op)} is not part of the expression language")
+            sign, meant = _OTHER_SIGNS.get(type(node.op), ("this sign", ""))
+            notes = (("help", meant),) if meant else ()
+            raise self.error(node, f"{sign} is not part of the expression language", notes=lambda: notes)
         symbol, function = _BINARY[type(node.op)]
         left, right = self.value(node.left), self.value(node.right)
         if symbol == "**" and not (isinstance(right, int | float) and abs(right) <= 64):
@@ -334,7 +351,9 @@ class _Evaluation:
             if length > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
         self.handle(left, right)
-        return self._apply(node, lambda: function(left, right), lambda: f"{show(left)} {symbol} {show(right)}")
+        why = f"`{symbol}` does not work on {_kind(left)} and {_kind(right)}"
+        what = partial(_infix, left, symbol, right)
+        return self._apply(node, lambda: function(left, right), what, why)
 
     def _unaryop(self, node: ast.UnaryOp) -> Any:
         operand = self.value(node.operand)
@@ -360,8 +379,10 @@ class _Evaluation:
                 raise self.error(node, "`is` is not part of the expression language; use `==`")
             right = self.value(item)
             self.handle(left, right)
-            compare = partial(_COMPARE[type(op)], left, right)
-            if not self._apply(node, compare, lambda a=left, b=right: f"{show(a)} and {show(b)}"):
+            symbol, function = _COMPARE[type(op)]
+            why = f"`{symbol}` does not work on {_kind(left)} and {_kind(right)}"
+            what = partial(_infix, left, symbol, right)
+            if not self._apply(node, partial(function, left, right), what, why):
                 return False
             left = right
         return True
@@ -382,7 +403,8 @@ class _Evaluation:
             length = len(container)
             raise self.error(node, f"index {index} is outside a list of {length}: {show(container)}")
         what = "this slice" if isinstance(index, slice) else f"the index {show(index)}"
-        return self._apply(node, lambda: container[index], lambda: what)
+        why = "an index is a whole number"
+        return self._apply(node, lambda: container[index], lambda: what, why)
 
     def _call(self, node: ast.Call) -> Any:
         name = node.func.id if isinstance(node.func, ast.Name) else None
@@ -397,13 +419,14 @@ class _Evaluation:
         what = partial(_called, name, arguments)
         return self._apply(node, lambda: FUNCTIONS[name](*arguments), what)
 
-    def _apply(self, node: ast.expr, function: Callable[[], Any], what: Callable[[], str]) -> Any:
+    def _apply(self, node: ast.expr, function: Callable[[], Any], what: Callable[[], str], wrong: str = "") -> Any:
+        """What `function` gives; `what` describes it, and `wrong` says why it does not take these types."""
         try:
             result = function()
         except ZeroDivisionError:
             raise self.error(node, f"division by zero: {what()}") from None
         except (TypeError, ValueError, OverflowError) as error:
-            why = str(error).replace("tuple", "list")
+            why = wrong if wrong and isinstance(error, TypeError) else str(error).replace("tuple", "list")
             raise self.error(node, f"{what()} has no value: {why}") from None
         if isinstance(result, complex):
             raise self.error(node, f"{what()} is not a real number")
@@ -431,6 +454,16 @@ def _known_functions(name: str) -> Notes:
 
 def _called(name: str, arguments: tuple[Any, ...]) -> str:
     return f"{name}({', '.join(map(show, arguments))})"
+
+
+def _infix(left: Any, symbol: str, right: Any) -> str:
+    return f"{show(left)} {symbol} {show(right)}"
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return show(value)
+    return "text" if isinstance(value, str) else "a list" if isinstance(value, tuple) else "a number"
 
 
 def _describe(node: ast.AST) -> str:

@@ -11,7 +11,7 @@ from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, Source, SpecErro
 from cnngraph.expressions import RESERVED
 from cnngraph.ops import find_op
 from cnngraph.spec import COMPOSITES, BlockDefinition, Document, Expect
-from cnngraph.validation import InvalidError, validate
+from cnngraph.validation import InvalidError, valid_part, validate
 from cnngraph.yaml_source import Located, parse_yaml, read_source
 
 Reader = Callable[[Path, str], Source]
@@ -36,9 +36,16 @@ class Block:
 
 @dataclass
 class Library:
-    """The blocks that one file sees: its own and those it imports."""
+    """The blocks that one file sees: its own and those it imports.
+
+    Attributes:
+        broken: names of blocks whose definition has a mistake.
+        complete: whether all blocks are known that may be called.
+    """
 
     blocks: dict[str, Block] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,27 +65,34 @@ class Spec:
         position: of the whole document.
         params: name -> default as written; values of a variant take the place of its base's.
         declared: name -> the base's own default, which decides a parameter's type.
+        input, graph: None where they are missing or cannot be read, which is among the `mistakes`.
         files: every file that was read, by absolute path.
+        mistakes: what is wrong with the files, as far as one can tell without the graph.
     """
 
     name: str
     position: Position
-    input: Located
+    input: Located | None
     params: dict[str, Located]
     declared: dict[str, Located]
-    graph: Located
+    graph: Located | None
     library: Library
     expect: Located | None
     expected: Expect | None
     reference: Reference
     files: dict[Path, Source]
+    mistakes: tuple[Diagnostic, ...] = ()
 
 
 def load_spec(path: Path, source: Source | None = None, read: Reader = read_source) -> Spec:
-    """Reads the spec at `path` (from `source`, if it is given) with all it refers to. Raises `SpecError`."""
+    """Reads the spec at `path` (from `source`, if it is given) with all it refers to.
+
+    Raises `SpecError` where a file cannot be read at all; other mistakes are the spec's `mistakes`.
+    """
     loader = _Loader(Path(os.path.normpath(path.absolute())), read)
     source = source or read(path, str(path))
-    return loader.spec(loader.main, source, chain=())
+    spec = loader.spec(loader.main, source, chain=())
+    return replace(spec, mistakes=tuple(loader.diagnostics))
 
 
 class _Loader:
@@ -94,12 +108,8 @@ class _Loader:
         self.files[path] = source
         root, document = self._document(source)
         if document.extends is not None:
-            spec = self._variant(path, root, document, chain)
-        else:
-            spec = self._network(path, root, document)
-        if self.diagnostics:
-            raise SpecError(self.diagnostics)
-        return spec
+            return self._variant(path, root, document, chain)
+        return self._network(path, root, document)
 
     def _document(self, source: Source) -> tuple[Located, Document]:
         root = parse_yaml(source)
@@ -116,15 +126,18 @@ class _Loader:
                 resolve=Located.plain, report=self.diagnostics.append,
             )  # fmt: skip
         except InvalidError:
-            raise SpecError(self.diagnostics) from None
+            root, document = valid_part(Document, root, cnngraph=1)
+            if document is None or ("cnngraph" in root.keys and "cnngraph" not in root.value):
+                raise SpecError(self.diagnostics) from None
         return root, document
 
     def _network(self, path: Path, root: Located, document: Document) -> Spec:
-        missing = [key for key in ("name", "input", "graph") if key not in root.value]
-        if missing:
+        missing = [key for key in ("name", "input", "graph") if key not in root.keys]
+        if _is_library(root):
+            self.diagnostics.append(_library_alone(root))
+        elif missing:
             wanted = listing([f"`{key}`" for key in missing])
             self.diagnostics.append(Diagnostic("E102", f"a spec needs {wanted}", root.position))
-            raise SpecError(self.diagnostics)
         library = self._library(path, root, document, chain=(path,))
         params = self._mapping(document.params, "params")
         self._check_names(params, root)
@@ -175,23 +188,32 @@ class _Loader:
             name=document.name or base.name,
             position=root.position,
             input=document.input or base.input,
-            params={**base.params, **params},
+            params={**base.params, **{name: value for name, value in params.items() if name in base.params}},
             expect=root.value.get("expect"),
             expected=document.expect,
             reference=base.reference if own == Reference(None, None, None) else own,
         )
 
     def _library(self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]) -> Library:
-        library = Library()
+        library = Library(complete=all(key in root.value for key in ("imports", "blocks") if key in root.keys))
         imports = root.value["imports"].value if "imports" in root.value else []
         for name, item in zip(document.imports, imports, strict=True):
-            imported = self._import(path, name, item.position, chain)
+            try:
+                imported = self._import(path, name, item.position, chain)
+            except SpecError as error:
+                self.diagnostics += [item for item in error.diagnostics if item not in self.diagnostics]
+                library.complete = False
+                continue
+            library.broken |= imported.broken
+            library.complete = library.complete and imported.complete
             for block in imported.blocks.values():
                 self._define(library, block, item.position)
         for name, definition in self._mapping(document.blocks, "blocks").items():
             position = document.blocks.keys[name]
             block = self._block(name, definition, position, library)
-            if block is not None:
+            if block is None:
+                library.broken.add(name)
+            else:
                 self._define(library, block, position)
         return library
 
@@ -272,14 +294,19 @@ class _Loader:
                 resolve=Located.plain, report=self.diagnostics.append,
             )  # fmt: skip
         except InvalidError:
-            return None
+            located, definition = valid_part(BlockDefinition, located)
+            if definition is None:
+                return None
         params = self._mapping(definition.params, "params")
+        written: Located | None = definition.params
+        if written is not None and not isinstance(written.value, dict | None):
+            return None
         for param in params:
-            self._check_name(param, definition.params.keys[param])
+            assert written is not None
+            self._check_name(param, written.keys[param])
             if param == "name":
-                self.diagnostics.append(
-                    Diagnostic("E116", "a param cannot be called `name`: every node has one", definition.params.keys[param])
-                )  # fmt: skip
+                message = "a param cannot be called `name`: every node has one"
+                self.diagnostics.append(Diagnostic("E116", message, written.keys[param]))
         return Block(name, params, definition.body, position, library, located.value.get("order"))
 
     def _define(self, library: Library, block: Block, position: Position) -> None:
@@ -303,6 +330,22 @@ class _Loader:
             )
         else:
             library.blocks[block.name] = block
+
+
+def _is_library(root: Located) -> bool:
+    """Whether a file holds blocks, and nothing of a network."""
+    network = {"extends", "input", "params", "graph", "expect"}
+    return not network & root.keys.keys() and not {"blocks", "imports"}.isdisjoint(root.keys)
+
+
+def _library_alone(root: Located) -> Diagnostic:
+    file = root.position.source.name
+    return Diagnostic(
+        "E102",
+        f"{file} is a block library: it has blocks, and no `input` and `graph` of a network",
+        root.keys.get("blocks") or root.keys["imports"],
+        notes=(("help", f"a network takes its blocks by `imports: [{os.path.basename(file)}]`; check that one"),),
+    )
 
 
 def _yaml_files(folder: Path) -> list[Path]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 from dataclasses import dataclass
+
+from cnngraph.expressions import show
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
@@ -103,8 +106,19 @@ class Level:
 
 def name_problem(name: object) -> str | None:
     """Why `name` cannot be a node's name, or None."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        return f"a name is made of letters, digits, `_` and `-`, not `{name}`"
-    if name in TAKEN_BY_TORCH or keyword.iskeyword(name) or name.startswith("_"):
+    if not isinstance(name, str):
+        return f"a name is text, not {show(name)}"
+    if not _NAME.fullmatch(name):
+        return f"a name is made of letters (a to z), digits, `_` and `-`, not `{name}`"
+    if name.startswith("_"):
+        return f"a name does not begin with `_`, as `{name}` does"
+    if name in TAKEN_BY_TORCH or keyword.iskeyword(name):
         return f"`{name}` has a meaning of its own in a torch module"
     return None
+
+
+def free_name(name: str) -> str | None:
+    """A name like `name` that a node can have, or None."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", plain).strip("_-")
+    return next((free for free in (plain, f"{plain}_") if plain and name_problem(free) is None), None)

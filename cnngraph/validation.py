@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, did_you_mean, listing
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, closest, did_you_mean, listing
 from cnngraph.expressions import show
+from cnngraph.hints import value_hint
 from cnngraph.spec import RAW
 from cnngraph.yaml_source import Located
 
@@ -46,14 +47,21 @@ def validate(
     values: dict[str, Any] = {}
     valid = True
     unknown = 0
+    meant: set[str] = set()
+    cut = any(isinstance(item.value, str) and item.value.startswith("(") for item in arguments.values())
     for key, argument in arguments.items():
         if key not in fields:
             valid = False
             unknown += 1
-            if unknown > MAX_MISTAKES:
-                continue
+            if unknown > MAX_MISTAKES or (cut and argument.value is None and key.endswith(")")):
+                continue  # the second half of `kernel_size: (3, 3)`, whose first is told of
             accepted = ", ".join(fields) or "nothing"
-            notes = did_you_mean(key, known) or (("note", f"{what} takes: {accepted}"),)
+            close = closest(key, known)
+            meant |= {close} if close else set()
+            notes = (("help", f"did you mean `{close}`?"),) if close else (("note", f"{what} takes: {accepted}"),)
+            if argument.value is None and (glued := key.partition(":"))[2]:
+                meant.add(glued[0])
+                notes = (("help", f"a space after the colon: `{glued[0]}: {glued[2]:.20}`"),)
             if key in _INFERRED:
                 notes = (("help", "leave it out: it is inferred from the input"),)
             report(Diagnostic("E101", f"{what} takes no `{key}`", keys[key], notes=notes))
@@ -68,7 +76,7 @@ def validate(
     try:
         instance = model.model_validate(values)
     except ValidationError as error:
-        _explain(error, arguments, what, position, report)
+        _explain(error, model, arguments, keys, meant, what, position, report)
         raise InvalidError from None
     if not valid:
         raise InvalidError
@@ -85,9 +93,47 @@ def _fields(model: type[BaseModel]) -> dict[str, bool]:
     }
 
 
+def valid_part(model: type[Model], located: Located, **defaults: Any) -> tuple[Located, Model | None]:
+    """What holds of a mapping with mistakes, and an instance of that; None where a required key is not in it.
+
+    A misspelt key stands for the one it is close to. `defaults` stand for keys that are missing. All `keys` stay.
+    """
+    fields = _fields(model)
+    kept: dict[str, Located] = {}
+    values = dict(defaults)
+    keys: dict[str, Position] = {}
+    for written, item in located.value.items():
+        close = written if written in fields else closest(written, fields)
+        key = close if close is not None and (close == written or close not in located.value) else written
+        keys[key] = located.keys[written]
+        if key not in fields:
+            continue
+        value = item if fields[key] else item.plain()
+        try:
+            model.model_validate({**defaults, key: value})
+        except ValidationError as error:
+            if any(mistake["loc"][:1] == (key,) for mistake in error.errors()):
+                continue
+        kept[key] = item
+        values[key] = value
+    try:
+        instance = model.model_validate(values)
+    except ValidationError:
+        instance = None
+    return Located(kept, located.position, keys, located.size), instance
+
+
+def argument_names(model: type[BaseModel]) -> list[str]:
+    """What the model's fields are called in a spec."""
+    return [*_fields(model)]
+
+
 def _explain(
     error: ValidationError,
+    model: type[BaseModel],
     arguments: dict[str, Located],
+    keys: dict[str, Position],
+    meant: set[str],
     what: str,
     position: Position,
     report: Callable[[Diagnostic], None],
@@ -98,21 +144,39 @@ def _explain(
         location = item["loc"]
         first = location[0] if location else None
         if item["type"] == "missing" and len(location) == 1:
-            if first not in arguments:
+            if first not in arguments and first not in meant:
                 missing.append(f"`{first}`")
         elif first in arguments and location not in seen:
             seen.add(location)
-            message = f"`{'.'.join(map(str, location))}` {_expectation(item)}"
-            given = item["input"]
-            whole = item["type"] == "int_type" and isinstance(given, float) and given.is_integer()
-            notes = (("help", "`//` divides whole numbers into a whole number"),) if whole else ()
-            if item["type"] != "extra_forbidden":
-                message += f", not {_given(given)}"
-            report(Diagnostic("E103", message, arguments[str(first)].at(location[1:]), notes=notes))
+            report(_mistake(item, model, Located(arguments, position, keys)))
         elif first is None:
             report(Diagnostic("E103", f"{what} {_expectation(item)}", position))
     if missing:
         report(Diagnostic("E102", f"{what} needs {listing(missing)}", position))
+
+
+def _mistake(item: Any, model: type[BaseModel], whole: Located) -> Diagnostic:
+    """One mistake in the value of an argument, which may lie deep in it."""
+    *outer, key = location = item["loc"]
+    if item["type"] == "extra_forbidden":
+        known = argument_names(_model_at(model, outer))
+        where = f"`{'.'.join(map(str, outer))}`"
+        notes = did_you_mean(str(key), known) or (("note", f"{where} takes: {', '.join(known)}"),)
+        position = whole.follow(tuple(outer)).keys.get(key) or whole.at(location)
+        return Diagnostic("E101", f"{where} takes no `{key}`", position, notes=notes)
+    expectation, located = _expectation(item), whole.follow(location)
+    message = f"`{'.'.join(map(str, location))}` {expectation}, not {_given(item['input'])}"
+    return Diagnostic("E103", message, located.position, notes=value_hint(_plain(item["input"]), located, expectation))
+
+
+def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel]:
+    """The model of a mapping in a field of `model`, or in a mapping that is such a field."""
+    for step in location:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        if step in fields:
+            parts = [fields[str(step)].annotation, *get_args(fields[str(step)].annotation)]
+            model = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), model)
+    return model
 
 
 _EXPECTATIONS = {
@@ -129,7 +193,6 @@ _EXPECTATIONS = {
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
     "literal_error": "must be one of {expected}",
-    "extra_forbidden": "is not known here",
 }
 
 
@@ -143,9 +206,12 @@ def _expectation(item: Any) -> str:
     return template.format(**context) if template else item["msg"].lower()
 
 
+def _plain(value: Any) -> Any:
+    return value.plain() if isinstance(value, Located) else value
+
+
 def _given(value: Any) -> str:
-    if isinstance(value, Located):
-        value = value.plain()
+    value = _plain(value)
     if isinstance(value, dict):
         return "a mapping"
     return show(value)

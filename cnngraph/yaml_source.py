@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from cnngraph.errors import Diagnostic, Position, Source, SpecError, fail
+from cnngraph.yaml_mistakes import explain
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -52,6 +53,10 @@ class Located:
 
     def at(self, location: tuple[int | str, ...]) -> Position:
         """The position of the value that `location` leads to, as far as it can be followed."""
+        return self.follow(location).position
+
+    def follow(self, location: tuple[int | str, ...]) -> Located:
+        """The value that `location` leads to, as far as it can be followed."""
         here = self
         for step in location:
             if isinstance(here.value, dict) and step in here.value:
@@ -60,7 +65,7 @@ class Located:
                 here = here.value[step]
             else:
                 break
-        return here.position
+        return here
 
 
 def read_source(path: Path, name: str) -> Source:
@@ -124,10 +129,7 @@ class _Builder:
         try:
             yield from yaml.parse(self.source.text, Loader=loader)
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            position = Position(self.source, mark.line + 1, mark.column + 1) if mark else None
-            message = " ".join(part for part in (error.context, error.problem) if part)
-            raise fail("E002", f"this is not YAML: {message}", position) from None
+            raise SpecError([explain(error, self.source)]) from None
         except yaml.YAMLError as error:
             message = str(error).splitlines()[0]
             raise fail("E002", f"{self.source.name} is not YAML: {message}") from None
@@ -144,7 +146,9 @@ class _Builder:
             raise fail("E004", f"nested more than {MAX_DEPTH} levels deep", position)
         mapping = isinstance(event, yaml.MappingStartEvent)
         if self.open and self.open[-1].awaits_key:
-            raise fail("E002", "a key must be a plain word", position)
+            braces = mapping and self.open[-1].position.line == position.line
+            help = (("help", 'for an expression, write "${...}", in quotes'),) if braces else ()
+            raise fail("E002", "a key must be a plain word", position, notes=help)
         self.open.append(_Open(mapping, position, event.anchor))
 
     def _alias(self, event: Any) -> Located:
@@ -190,7 +194,12 @@ class _Builder:
         if parent.awaits_key:
             if not isinstance(item.value, str):
                 raise fail("E002", "a key must be a plain word", item.position)
-            if item.value in parent.keys:
+            if item.value == "<<":
+                notes = (("help", "write the keys out, or make a block with params of what is shared"),)
+                self.diagnostics.append(
+                    Diagnostic("E002", "merge keys (`<<`) are not supported", item.position, notes=notes)
+                )
+            elif item.value in parent.keys:
                 self._duplicate(item.value, parent.keys[item.value], item.position)
             parent.key = item.value
             parent.keys.setdefault(item.value, item.position)

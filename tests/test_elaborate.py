@@ -7,8 +7,12 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cnngraph
+from cnngraph.elaborate.place import LOST
+from cnngraph.elaborate.walk import Walk
 from cnngraph.graph import Graph
 
 
@@ -273,6 +277,84 @@ def test_a_warning_only_where_names_and_numbers_are_mixed() -> None:
     assert warnings(f"  - {named}\n  - repeat: {{name: r, times: 2, body: {{{conv}}}}}\n") == []
     assert warnings(f"  - {named}\n  - repeat: {{times: 2, body: [relu, {conv}]}}\n") == ["W401"]
     assert warnings(f"  - {named}\n  - sequential: [relu, {named}]\n") == ["W401"]
+
+
+def test_a_level_of_numbers_only_is_no_mixture() -> None:
+    def warned(body: str, head: str = "") -> list[tuple[str, str]]:
+        text = f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\n{head}graph:\n{body}"
+        report = cnngraph.check(text)
+        assert report.ok
+        return [(d.path, dict(d.notes)["help"]) for d in report.diagnostics]
+
+    conv = "conv2d: {out_channels: 4, kernel_size: 1}"
+    named = "conv2d: {name: c, out_channels: 4, kernel_size: 1}"
+    plain = f"sequential: {{name: features, body: [{conv}, relu, {conv}]}}"
+    assert warned(f"  - {plain}\n  - {named}\n") == []
+    assert warned(f"  - {named}\n  - {plain.replace('name: features, ', '')}\n") == [
+        ("1", "give the sequential a `name`")
+    ]
+    block = f"blocks: {{b: {{body: [{named}, relu]}}}}\n"
+    assert warned(f"  - {named}\n  - b\n  - b: {{name: x}}\n", block) == [("1", "give the b a `name`")]
+    assert warned("  - b\n  - b\n", block) == []
+    assert warned(f"  - {conv}\n  - {conv.replace('{out', '{name: 1, out')}\n") == []
+
+
+def test_a_join_finds_what_is_finished_further_out() -> None:
+    body = "- relu: {name: skip}\n- sequential: {name: b, body: [tanh, concat: {name: skip, with: skip}]}"
+    assert paths(body) == ["skip", "b.0", "b.skip"]
+    body = "- residual: {name: r, body: [conv2d: {out_channels: 8, kernel_size: 1}], shortcut: project}\n- add: r.downsample"
+    assert paths(body)[-1] == "1"
+
+
+WORDS = st.sampled_from(["relu", "tanh", "add: a", "concat: b", "add: a.b", "concat: {name: a, with: b}", "flatten"])
+NODES = st.recursive(
+    WORDS,
+    lambda inner: st.builds(
+        lambda kind, name, body: kind.format(name=name, body=", ".join(f"{{{item}}}" if ":" in item else item for item in body)),
+        st.sampled_from([
+            "sequential: {{name: {name}, body: [{body}]}}",
+            "residual: {{name: {name}, body: [{body}]}}",
+            "residual: {{name: {name}, body: [relu], shortcut: [{body}]}}",
+            "parallel: {{name: {name}, b: [{body}], c: relu}}",
+            "dense: {{name: {name}, layers: 2, body: [{body}]}}",
+            "repeat: {{times: 2, body: [{body}]}}",
+            "when: {{name: {name}, test: true, body: [{body}]}}",
+            "aux: {{name: {name}, from: a, body: [{body}]}}",
+            "aux: {{name: {name}, body: [{body}]}}",
+        ]),
+        st.sampled_from("abc"),
+        st.lists(inner, max_size=3),
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(NODES, min_size=1, max_size=4))
+def test_no_graph_without_an_error(nodes: list[str]) -> None:
+    """`elaborate` raises where it is not so; here with joins that name anything, themselves included."""
+    body = "".join(f"  - {{{node}}}\n" if ":" in node else f"  - {node}\n" for node in nodes)
+    report = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n{body}")
+    assert (report.graph is None) != report.ok, body
+
+
+def test_a_lost_value_without_an_error_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walk, "add", lambda *arguments, **details: LOST)
+    with pytest.raises(AssertionError, match="reported no error"):
+        cnngraph.check("cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph: [relu]\n")
+
+
+def test_params_are_finite() -> None:
+    text = "cnngraph: 1\nname: net\ninput: [4, 8, 8]\nparams: {mult: 1.0, any: ~}\ngraph: [scale: '${mult}']\n"
+    (found,) = cnngraph.check(text, {"mult": float("nan"), "any": 1}).diagnostics
+    assert found.message == "the param `mult` must be a finite number, not nan"
+
+
+def test_an_unused_block_is_looked_at_as_far_as_it_can_be_known() -> None:
+    head = """blocks:
+  fine: {params: {w: ~}, body: [repeat: {times: "${w}", body: [add: outside]}, conv2d: {out_channels: "${w}", kernel_size: 1}]}
+"""
+    assert paths("- relu", head) == ["0"]
 
 
 def test_one_mistake_silences_what_follows_from_it() -> None:

@@ -15,7 +15,8 @@ from conftest import ROOT
 from pydantic import TypeAdapter
 
 import cnngraph
-from cnngraph import elaborate, expressions, yaml_source
+from cnngraph import expressions, yaml_source
+from cnngraph.elaborate import params, paths, place, walk
 from cnngraph.errors import CODES
 from cnngraph.expressions import CONSTANTS, FUNCTIONS, RESERVED
 from cnngraph.ops import OPS
@@ -204,12 +205,12 @@ def test_limits_are_those_of_the_code() -> None:
         yaml_source.MAX_DEPTH,
         yaml_source.MAX_VALUES,
         yaml_source._MAX_DIGITS,
-        elaborate.MAX_NODES,
-        elaborate.MAX_NESTING,
-        elaborate.MAX_PATH,
-        elaborate.MAX_PARAMS,
-        elaborate.MAX_SIZE,
-        elaborate.MAX_ELEMENTS,
+        place.MAX_NODES,
+        walk.MAX_NESTING,
+        paths.MAX_PATH,
+        params.MAX_PARAMS,
+        params.MAX_SIZE,
+        walk.MAX_ELEMENTS,
         expressions.MAX_LENGTH,
         expressions.MAX_STEPS,
         expressions.MAX_DEPTH,

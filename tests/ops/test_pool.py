@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops import OPS
@@ -57,6 +59,27 @@ def test_refusals(kind: str, fields, code: str) -> None:
         OPS[kind].model_validate(fields).infer(TensorShape((2, 8, 8)))
     assert raised.value.code == code
     assert raised.value.help
+
+
+@given(
+    size=st.integers(1, 7), kernel=st.integers(1, 6), stride=st.integers(1, 5), padding=st.integers(0, 3),
+    dilation=st.integers(1, 8), ceil_mode=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=500, deadline=None)
+def test_no_window_of_padding_only(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> None:
+    """What is accepted has a position of the input in each window; what E204 refuses has a window without."""
+    fields = {"kernel_size": kernel, "stride": stride, "padding": min(padding, kernel // 2), "dilation": dilation}
+    op = OPS["max_pool2d"].model_validate({**fields, "ceil_mode": ceil_mode})
+    starts = range(-fields["padding"], size, stride)
+    seen = [any(0 <= start + step * dilation < size for step in range(kernel)) for start in starts]
+    try:
+        _, count, _ = op.infer(TensorShape((1, size, size)))
+    except ShapeError as error:
+        assert error.code == "E202" or not all(seen)
+    else:
+        assert all(seen[:count])
 
 
 @pytest.mark.parametrize("kind", ["adaptive_avg_pool2d", "adaptive_max_pool2d"])

@@ -10,21 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cnngraph.elaborate.place import LOST, MAX_NODES, MAX_SOURCES, Call, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position
 from cnngraph.expressions import RESERVED, is_expression, show
 from cnngraph.graph import Copy, Scope, ShapeError
 from cnngraph.naming import Level
-from cnngraph.ops import Op
+from cnngraph.ops import Op, find_op
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
-from cnngraph.place import LOST, MAX_NODES, MAX_SOURCES, Call, Place, Value
-from cnngraph.spec import Aux, Dense, Parallel, Repeat, Residual, Sequential, When
+from cnngraph.spec import COMPOSITES, Aux, Dense, Parallel, Repeat, Residual, Sequential, When
 from cnngraph.yaml_source import Located
 
 if TYPE_CHECKING:
-    from cnngraph.elaborate import Walk
+    from cnngraph.elaborate.walk import Walk
 
 
 def sequential(walk: Walk, call: Call, arguments: Sequential, place: Place, path: str | None, value: Value) -> Value:
@@ -76,9 +76,7 @@ def _merge(
 
 def _branch(walk: Walk, key: str, item: Located, position: Position, place: Place, value: Value) -> Value:
     """A branch in mapping form: its key is a level; a single node is called by the key itself."""
-    walk.check_name(key, place, position)
-    place.level.take()
-    path = place.level.join(key)
+    path = place.level.join(walk.checked_name(key, place.level.take(), place, position))
     walk.claim(path, place, position)
     inside = replace(place, level=Level(path))
     result = walk.body(item, inside, value, None if isinstance(item.value, list) else path)
@@ -128,6 +126,9 @@ def _shortcut(walk: Walk, call: Call, located: Located | None, place: Place, val
         return value
     if located.value == "project":
         return _project(walk, located.position, place, value, body)
+    kind = located.value
+    if isinstance(kind, str) and not (kind in COMPOSITES or kind in place.library.blocks or find_op(kind)):
+        walk.unknown_kind(kind, place, located.position, "identity", "project")
     return walk.body(located, place, value)
 
 
@@ -149,7 +150,7 @@ def _project(walk: Walk, position: Position, place: Place, value: Value, body: V
     walk.claim(level.path, place, position)
     result = walk.add(level.join("0"), conv, [value], place, position)
     result = walk.add(level.join("1"), BatchNorm(), [result], place, position)
-    walk.named_holders = True
+    walk.values[level.path] = result
     walk.scopes[level.path] = Scope(level.path, "project", str(result.path), body.shape, position)
     return result
 
@@ -189,6 +190,7 @@ def _copies(
         if name in RESERVED:
             message = f"a loop variable cannot be called `{name}`: it has a meaning of its own"
             walk.fail(place, "E116", message, call.position)
+    _refuse_shadows(walk, call, arguments, place)
     where = path or f"{place.level.path}@{call.position.line}"
     body = arguments.body.value
     single = not isinstance(body, list) or len(body) == 1
@@ -206,9 +208,23 @@ def _copies(
         )
 
 
+def _refuse_shadows(walk: Walk, call: Call, arguments: Repeat | Dense, place: Place) -> None:
+    """Two loop variables of one name: the item would hide the counter."""
+    names: list[str] = [*(getattr(arguments, "item", None) or ())]
+    if "index" in call.arguments:
+        names.append(arguments.index)
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            message = f"two variables of this {call.kind} are called `{name}`: one would hide the other"
+            walk.fail(place, "E116", message, call.keys["as"])
+
+
 def _items(walk: Walk, call: Call, arguments: Repeat, place: Place, value: Value) -> Sequence[Any]:
     given = [name for name in ("times", "over") if name in call.arguments]
-    if len(given) != 1:
+    if len(given) == 2:
+        message = "`times` and `over` are both given: `over` makes a copy for each item, and needs no `times`"
+        walk.fail(place, "E204", message, call.keys["times"])
+    if not given:
         walk.fail(place, "E102", "`repeat` needs either `times` or `over`", call.position)
     if arguments.times is not None:
         if arguments.item is not None:
@@ -242,7 +258,8 @@ def side_head(walk: Walk, call: Call, arguments: Aux, place: Place, path: str | 
         walk.fail(place, "E107", f"a side head cannot hold another (`{place.aux}`)", call.position)
     assert path is not None
     if path == "logits":
-        walk.fail(place, "E116", "`logits` is what training calls the network's main result", call.position)
+        where = call.name.position if call.name else call.position
+        walk.fail(place, "E116", "`logits` is what training calls the network's main result", where)
     start = value
     if arguments.origin is not None:
         start = walk.lookup(arguments.origin, place, call.arguments["from"].position)

@@ -42,8 +42,8 @@ class Place:
     aux: str = ""
     counted: Level | None = None
     """The level whose indices count the copies of a repeat, and so are names that last."""
-    numbered: bool = False
-    """Whether a name above is a mere index, which inserting a node would shift."""
+    unused: bool = False
+    """Whether this is a block that nothing calls: what is around it cannot be known."""
 
 
 @dataclass(frozen=True)
