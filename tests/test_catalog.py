@@ -70,11 +70,11 @@ def test_a_drawing_has_a_slab_for_each_change_of_shape_and_each_stage_with_weigh
         "conv: conv2d, 8x8x8",
         "side: aux (training only), 512",
         *["more: conv2d x9, 8x8x8"] * 8,
-        "3: global_avg_pool2d, 8x1x1",
-        "4: flatten, 8",
+        "4: global_avg_pool2d, 8x1x1",
+        "5: flatten, 8",
     ]
     heights = dict(slabs(svg))
-    assert heights["input"] > heights["conv: conv2d, 8x8x8"] > heights["3: global_avg_pool2d, 8x1x1"]
+    assert heights["input"] > heights["conv: conv2d, 8x8x8"] > heights["4: global_avg_pool2d, 8x1x1"]
     assert ">x9<" in svg
 
 

@@ -14,13 +14,14 @@ from conftest import ROOT, SPECS
 import cnngraph
 
 MEASURED = """
-import resource, sys
+import re, resource, sys
+from pathlib import Path
 import cnngraph
 
 assert cnngraph.check(sys.argv[1]).ok
 network = cnngraph.compile(sys.argv[1])
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_utime, used.ru_maxrss / 1024)
+seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+print(seconds, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 
 

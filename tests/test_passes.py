@@ -151,9 +151,136 @@ def test_costs_are_those_of_the_parts() -> None:
 
 
 def test_fusing_twice_changes_nothing_more() -> None:
-    once = fuse("- batch_norm\n- relu\n- batch_norm\n- tanh\n- relu")
-    assert kinds(once) == ["batch_norm_act", "batch_norm_act", "relu"]
+    once = fuse("- batch_norm\n- relu\n- batch_norm\n- tanh\n- relu\n- residual: {body: batch_norm}\n- relu")
+    assert kinds(once) == ["batch_norm_act", "batch_norm_act", "relu", "batch_norm_act"]
     assert fuse_batch_norm_act(once).nodes == once.nodes
+
+
+# --- with an addition between batch norm and activation ------------------------------------------
+
+CONV = "conv2d: {out_channels: 4, kernel_size: 1}"
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize("input", ["[4, 8, 8]", "[16]"])
+def test_what_is_added_to_a_batch_norm_is_fused_too(kind: str, input: str) -> None:
+    body = f"- tanh\n- residual: {{name: block, body: [batch_norm: {{name: bn, eps: 0.5}}]}}\n- {kind}: {{name: act}}\n- dropout"
+    before, after = graph_of(body, input), fuse(body, input)
+    _, fused, last = after.nodes
+    assert fused.op == BatchNormAct(batch_norm=OPS["batch_norm"](eps=0.5), activation=OPS[kind](), residual=True)
+    assert str(fused.op).startswith("batch_norm_act[batch_norm[eps=0.5], add, ")
+    assert (fused.path, fused.inputs, last.inputs) == ("act", ("0", "0"), ("act",))
+    assert [part.path for part in fused.parts] == ["block.bn", before.by_path["act"].inputs[0], "act"]
+    assert list(after.leaves()) == list(before.nodes)
+    assert fused.op.parameters(*after.input_shapes(fused)) == before.by_path["block.bn"].op.parameters(before.input)
+    assert fused.op.buffers(*after.input_shapes(fused)) == before.by_path["block.bn"].op.buffers(before.input)
+
+
+@pytest.mark.parametrize(
+    ("body", "norm"),
+    [
+        pytest.param(
+            f"- residual: {{body: [{CONV}, batch_norm: {{name: main}}], shortcut: [{CONV}, batch_norm: {{name: other}}]}}",
+            "main", id="the end of a residual's body, not of its shortcut",
+        ),
+        pytest.param(
+            f"- residual: {{body: [{CONV}], shortcut: [{CONV}, batch_norm: {{name: other}}]}}",
+            "other", id="the end of the shortcut where the body ends otherwise",
+        ),
+        pytest.param(
+            "- parallel: {merge: add, branches: [tanh, batch_norm: {name: second}]}", "second", id="the second that is added",
+        ),
+        pytest.param(
+            "- parallel: {merge: add, branches: [[batch_norm: {name: first}], [tanh, relu6]]}", "first",
+            id="one that what is added comes after",
+        ),
+        pytest.param(
+            "- parallel: {merge: add, branches: [batch_norm: {name: first}, [batch_norm: {name: second}, relu]]}", "first",
+            id="beside one with an activation of its own",
+        ),
+    ],
+)  # fmt: skip
+def test_which_batch_norm_is_taken_and_where_it_goes(body: str, norm: str) -> None:
+    before, after = graph_of(f"{body}\n- relu: {{name: act}}"), fuse(f"{body}\n- relu: {{name: act}}")
+    fused = after.by_path["act"]
+    assert isinstance(fused.op, BatchNormAct)
+    assert fused.op.residual
+    taken, add, activation = fused.parts
+    assert taken.path.rpartition(".")[2] == norm
+    assert (add.op.kind, activation.path) == ("add", "act")
+    assert fused.inputs == (*taken.inputs, *(path for path in add.inputs if path != taken.path))
+    assert after.nodes[-1] is fused
+    assert {leaf.path for leaf in after.leaves()} == {node.path for node in before.nodes}
+
+
+def test_of_two_batch_norms_it_is_the_first_the_addition_reads() -> None:
+    graph = graph_of("- parallel: {merge: add, branches: [batch_norm: {name: a}, batch_norm: {name: b}]}\n- relu")
+    first, second, add, relu = graph.nodes
+    for inputs in ((first.path, second.path), (second.path, first.path)):
+        *rest, fused = fuse_batch_norm_act(graph.with_nodes([first, second, replace(add, inputs=inputs), relu])).nodes
+        assert fused.parts[0].path == inputs[0]
+        assert fused.inputs == ("input", inputs[1])
+        assert [node.path for node in rest] == [inputs[1]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("- batch_norm: {name: bn}\n- add: bn\n- relu", id="added to itself"),
+        pytest.param("- tanh: {name: t}\n- batch_norm: {name: bn}\n- add: t\n- relu\n- concat: bn", id="read again"),
+        pytest.param("- residual: {name: r, body: batch_norm}\n- relu\n- concat: r", id="the sum is read again"),
+        pytest.param("- parallel: {merge: add, branches: [batch_norm, tanh, relu6]}\n- relu", id="three are added"),
+        pytest.param("- residual: {body: batch_norm}\n- softmax", id="no activation of the kernel's"),
+        pytest.param("- residual: {body: batch_norm}", id="no activation"),
+        pytest.param("- parallel: {merge: multiply, branches: [batch_norm, tanh]}\n- relu", id="no addition"),
+        pytest.param("- residual: {body: [batch_norm, dropout]}\n- relu", id="something in between"),
+        pytest.param(
+            "- residual: {body: batch_norm}\n- aux: {name: side, body: relu}", id="a side head reads the result"
+        ),
+        pytest.param(
+            "- aux: {name: side, body: [residual: {body: batch_norm}]}\n- relu", id="a side head results in the sum"
+        ),
+    ],
+)
+def test_other_additions_stay(body: str) -> None:
+    before = graph_of(body)
+    assert fuse_batch_norm_act(before).nodes == before.nodes
+
+
+def test_a_sum_that_is_asked_for_stays() -> None:
+    graph = graph_of("- residual: {name: r, body: batch_norm}\n- relu")
+    add = graph.by_path[graph.nodes[-1].inputs[0]]
+    for path in (add.path, graph.nodes[0].path):
+        asked = replace(graph, features={"sum": path, "result": graph.output})
+        assert fuse_batch_norm_act(asked).nodes == asked.nodes
+
+
+def test_nothing_is_fused_across_the_edge_of_a_side_head() -> None:
+    """A head that reads a value of the network is another module: what it reads must stay outside."""
+    graph = graph_of("- residual: {body: batch_norm}\n- relu")
+    for index in range(3):
+        nodes = [replace(node, aux="side" if at >= index else "") for at, node in enumerate(graph.nodes)]
+        fused = fuse_batch_norm_act(graph.with_nodes(nodes))
+        assert len(fused.nodes) == (1 if index == 0 else 3)
+
+
+def test_additions_inside_side_heads_are_fused() -> None:
+    graph = fuse("- aux: {name: side, body: [tanh, residual: {body: batch_norm}, relu]}\n- relu")
+    assert [(node.op.kind, node.aux) for node in graph.nodes] == [
+        ("tanh", "side"), ("batch_norm_act", "side"), ("relu", ""),
+    ]  # fmt: skip
+
+
+def test_the_blocks_of_a_resnet() -> None:
+    report = cnngraph.check("specs/resnet18.yaml")
+    assert report.graph is not None
+    graph, (result,) = run_passes(report.graph, [fuse_batch_norm_act])
+    fused = [node for node in graph.nodes if isinstance(node.op, BatchNormAct)]
+    assert [sum(node.op.residual for node in fused), len(fused), result.rewrites] == [8, 17, 17]
+    assert "add" not in kinds(graph)
+    assert [node.path for node in graph.nodes if node.op.kind == "batch_norm"] == [
+        f"layer{stage}.0.downsample.1" for stage in (2, 3, 4)
+    ]
 
 
 # --- the pipeline -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from test_batch_norm_act_op import ACTIVATIONS, ARGUMENTS, error_of, keep_off_kinks, tensors
+from test_batch_norm_act_op import ACTIVATIONS, ARGUMENTS, error_of, keep_off_kinks, residual_of, tensors
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "csrc" / "batch_norm_act"
@@ -114,10 +114,10 @@ def library(tmp_path_factory):
     extern "C" int64_t workspace(int64_t o, int64_t c, int64_t i) { return cuda::workspace_bytes(o, c, i); }
     extern "C" void run(int type, int activation, double argument, int64_t* shape, void** p, bool batch) {
       cuda::BatchNormAct call{DataType(type), Activation(activation), {argument, 0}, 1e-5,
-                              shape[0], shape[1], shape[2], p[0], p[1], p[2], p[3], p[4], p[5], nullptr};
+                              shape[0], shape[1], shape[2], p[0], p[11], p[1], p[2], p[3], p[4], p[5], nullptr};
       if (batch) cuda::statistics(call, p[3], p[4]);
       cuda::forward(call, p[6]);
-      cuda::backward(call, p[7], batch, p[8], p[9], p[10]);
+      cuda::backward(call, p[7], batch, p[8], p[9], p[10], p[12]);
     }
     """
     )
@@ -130,7 +130,7 @@ TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12, torch.bfloat16: 8e-3, to
 ENUMERATION = {name: index for index, name in enumerate(ACTIVATIONS)}
 
 
-def run(library, name, argument, x, grad, weight, bias, mean, var):
+def run(library, name, argument, x, grad, weight, bias, mean, var, residual=None):
     """Output, gradients and statistics, as the binding would call for them."""
     batch = mean is None
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -143,18 +143,20 @@ def run(library, name, argument, x, grad, weight, bias, mean, var):
     size = library.workspace(*map(ctypes.c_int64, shape))
     workspace = torch.full((size + 64,), 0x5A, dtype=torch.uint8)
     output, dx = torch.empty_like(x), torch.empty_like(x)
+    dresidual = None if residual is None else torch.empty_like(x)
     dweight, dbias = torch.empty(2, channels, dtype=compute)
-    given = [x, weight, bias, mean, var, workspace, output, grad, dx, dweight, dbias]
+    given = [x, weight, bias, mean, var, workspace, output, grad, dx, dweight, dbias, residual, dresidual]
     pointers = (ctypes.c_void_p * len(given))(*(None if t is None else t.data_ptr() for t in given))
     library.run(TYPES[x.dtype], ENUMERATION[name], ctypes.c_double(argument), shape, pointers, ctypes.c_bool(batch))
     assert (workspace[size:] == 0x5A).all()
-    return [output, dx, dweight, dbias, mean, var]
+    return [output, dx, dweight, dbias, mean, var, dresidual]
 
 
+@pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", list(TYPES), ids=str)
-def test_the_kernels_emulated(library, dtype, channels_last, training):
+def test_the_kernels_emulated(library, dtype, channels_last, training, added):
     for shape, name, argument in [
         ((4, 16, 6, 6), "silu", 0),
         ((3, 5, 7, 7), "leaky_relu", 0.1),
@@ -166,7 +168,8 @@ def test_the_kernels_emulated(library, dtype, channels_last, training):
         if training:
             mean = var = None
         x = keep_off_kinks(name, x, weight, bias, mean, var)
-        actual = run(library, name, argument, x, grad, weight, bias, mean, var)
+        residual = residual_of(name, x, weight, bias, mean, var) if added else None
+        *actual, dresidual = run(library, name, argument, x, grad, weight, bias, mean, var, residual)
         ones, zeros = torch.ones(2, shape[1], dtype=torch.float64)[0], torch.zeros(shape[1], dtype=torch.float64)
         leaves = [t.requires_grad_() for t in (
             x.double(),
@@ -175,8 +178,13 @@ def test_the_kernels_emulated(library, dtype, channels_last, training):
         )]  # fmt: skip
         statistics = (None, None) if training else (mean.double(), var.double())
         z = F.batch_norm(leaves[0], *statistics, leaves[1], leaves[2], training, 0.1, 1e-5)
+        if added:
+            leaves.append(residual.double().requires_grad_())
+            z = z + leaves[3]
         y = ACTIVATIONS[name](z, *[argument][: name == "leaky_relu"])
         expected = [y.detach(), *torch.autograd.grad(y, leaves, grad.double())]
+        if added:
+            assert error_of(dresidual, expected.pop()) < TOLERANCE[dtype]
         if training:
             exact_var, exact_mean = torch.var_mean(x.double(), dim=[0, *range(2, x.dim())], correction=0)
             expected += [exact_mean, exact_var]
@@ -191,7 +199,7 @@ def test_statistics_emulated_wherever_the_first_values_lie(library, channels_las
     x[:1, :, :1, :8] = 0
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    *_, mean, var = run(library, "identity", 0, x, x, None, None, None, None)
+    *_, mean, var, _ = run(library, "identity", 0, x, x, None, None, None, None)
     exact_var, exact_mean = torch.var_mean(x.double(), dim=(0, 2, 3), correction=0)
     assert ((var - exact_var).abs() / exact_var).max() < 1e-6
     assert ((mean - exact_mean).abs() / exact_mean).max() < 1e-7

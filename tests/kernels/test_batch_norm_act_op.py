@@ -445,7 +445,7 @@ def test_opcheck(dtype, affine, training, channels_last):
     torch.library.opcheck(
         torch.ops.cnngraph.batch_norm_act_backward,
         (grad, x, weight, bias, mean, var, training, 1e-5, "leaky_relu", [0.1],
-         [True, affine, False]),
+         [True, affine, False, False]),
     )  # fmt: skip
 
 
@@ -462,6 +462,179 @@ def test_wrong_arguments_are_named():
         op(x, weight.double(), bias, None, None, 1e-5, "relu", [])
     with pytest.raises(RuntimeError, match="both mean and var"):
         op(x, weight, bias, weight, None, 1e-5, "relu", [])
+    for residual in (x[:1], x[..., :1], x[0], x.double()):
+        with pytest.raises(RuntimeError, match="residual must have the input's shape, type and device"):
+            op(x, weight, bias, None, None, 1e-5, "relu", [], residual)
+
+
+# --- a residual: activation(batch_norm(x) + residual) -------------------------------------------
+
+
+def with_residual(name, arguments, mean, var, eps=1e-5):
+    """The operator as a function of all that may have a gradient, and torch's own in float64."""
+
+    def ours(x, weight, bias, residual):
+        return batch_norm_act(x, weight, bias, mean, var, eps, name, arguments, residual)[0]
+
+    def torchs(x, weight, bias, residual):
+        z = F.batch_norm(x, double(mean), double(var), weight, bias, mean is None, 0.1, eps)
+        return ACTIVATIONS[name](z + residual, *arguments)
+
+    return ours, torchs
+
+
+def residual_of(name, x, weight, bias, mean, var, seed=1):
+    """Values laid out as x, none of which brings its sum to within rounding of a kink."""
+    generator = torch.Generator().manual_seed(seed)
+    residual = (torch.randn(x.shape, generator=generator, dtype=torch.float64) * 2).to(x.dtype)
+    z = F.batch_norm(x.double(), double(mean), double(var), double(weight), double(bias), mean is None)
+    for kink in KINKS.get(name, ()):
+        residual = torch.where((z + residual - kink).abs() < 1e-3, residual + residual.abs() * 0.02 + 0.02, residual)
+    return torch.empty_like(x).copy_(residual)
+
+
+def steps_of(function, tensors, grad):
+    leaves = [t if t is None else t.detach().clone().requires_grad_() for t in tensors]
+    y = function(*leaves)
+    wanted = [leaf for leaf in leaves if leaf is not None]
+    return [y.detach(), *torch.autograd.grad(y, wanted, grad.to(y.dtype))]
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize(("name", "arguments"), CASES, ids=[name for name, _ in CASES])
+def test_a_residual_is_added_as_torch_adds_it(name, arguments, dtype, channels_last, training):
+    for index, shape in enumerate(SHAPES):
+        for affine in (True, False) if index < 2 else (True,):
+            x, grad, weight, bias, mean, var = tensors(shape, dtype, channels_last, affine)
+            if training:
+                mean = var = None
+            given = (x, weight, bias, residual_of(name, x, weight, bias, mean, var))
+            ours, torchs = with_residual(name, arguments, mean, var)
+            actual, expected = steps_of(ours, given, grad), steps_of(torchs, map(double, given), grad)
+            assert [actual[0].dtype, actual[0].stride()] == [dtype, x.stride()]
+            assert [actual[-1].dtype, actual[-1].stride()] == [dtype, x.stride()]
+            tolerance = 1e-7 if name == "hardsigmoid" and dtype == torch.float64 else TOLERANCE[dtype]
+            for one, wanted in zip(actual, expected, strict=True):
+                assert error_of(one, wanted) < tolerance
+
+
+@pytest.mark.parametrize("x_last", [False, True])
+@pytest.mark.parametrize("how", ["other layout", "transposed", "expanded", "slice"])
+def test_a_residual_may_be_laid_out_otherwise(how, x_last):
+    x, grad, weight, bias, *_ = tensors((6, 8, 9, 9), channels_last=x_last)
+    wide = torch.randn(12, 8, 9, 9)
+    residual = {
+        "other layout": wide[:6].contiguous(memory_format=torch.contiguous_format if x_last else torch.channels_last),
+        "transposed": wide[:6].transpose(2, 3),
+        "expanded": wide[:1].expand(6, -1, -1, -1),
+        "slice": wide[::2],
+    }[how]
+    ours, torchs = with_residual("silu", (), None, None)
+    given = (x, weight, bias, residual)
+    for actual, wanted in zip(steps_of(ours, given, grad), steps_of(torchs, map(double, given), grad), strict=True):
+        assert error_of(actual, wanted) < 3e-6
+
+
+def test_a_map_of_one_pixel_has_one_layout():
+    x, grad, weight, bias, *_ = tensors((16, 5, 1, 1))
+    residual = torch.randn(16, 5, 1, 1).to(memory_format=torch.channels_last)
+    ours, torchs = with_residual("silu", (), None, None)
+    given = (x, weight, bias, residual)
+    for actual, wanted in zip(steps_of(ours, given, grad), steps_of(torchs, map(double, given), grad), strict=True):
+        assert error_of(actual, wanted) < 3e-6
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+@pytest.mark.parametrize("name", ["identity", "relu", "hardswish", "silu"])
+def test_gradcheck_with_a_residual(name, check, training):
+    x, _, weight, bias, mean, var = tensors((3, 2, 2, 3), torch.float64, seed=3)
+    if training:
+        mean = var = None
+    given = (x, weight, bias, residual_of(name, x, weight, bias, mean, var))
+    ours, _ = with_residual(name, (), mean, var)
+    assert check(ours, tuple(t.requires_grad_() for t in given))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("wanted", list(itertools.product((False, True), repeat=4))[1:], ids=str)
+@pytest.mark.parametrize("affine", [True, False])
+def test_each_requires_grad_is_honoured_with_a_residual(affine, wanted, training):
+    x, grad, weight, bias, mean, var = tensors((4, 6, 5, 5), torch.float64, affine=affine)
+    if training:
+        mean = var = None
+    leaves = [x, weight, bias, torch.randn_like(x)]
+    for leaf, want in zip(leaves, wanted, strict=True):
+        if leaf is not None:
+            leaf.requires_grad_(want)
+    asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+    if not asked:
+        return
+    ours, torchs = with_residual("silu", (), mean, var)
+    expected = torch.autograd.grad(torchs(*leaves), asked, grad)
+    torch.testing.assert_close(torch.autograd.grad(ours(*leaves), asked, grad), expected)
+    for leaf, theirs in zip(asked, expected, strict=True):  # one gradient alone
+        torch.testing.assert_close(torch.autograd.grad(ours(*leaves), leaf, grad)[0], theirs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_empty_input_with_a_residual(training):
+    x, grad, weight, bias, mean, var = tensors((0, 4, 5, 5))
+    if training:
+        mean = var = None
+    ours, _ = with_residual("relu", (), mean, var)
+    assert [t.shape for t in steps_of(ours, (x, weight, bias, x), grad)] == [x.shape, x.shape, (4,), (4,), x.shape]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_same_bits_for_any_number_of_threads_with_a_residual(channels_last):
+    x, grad, weight, bias, *_ = tensors((8, 24, 30, 30), channels_last=channels_last)
+    ours, _ = with_residual("silu", (), None, None)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(steps_of(ours, (x, weight, bias, grad), grad))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck_with_a_residual(dtype, training, channels_last):
+    x, grad, weight, bias, mean, var = tensors((3, 5, 4, 6), dtype, channels_last)
+    statistics = (None, None) if training else (mean, var)
+    residual = torch.randn(x.shape).to(dtype)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    op = torch.ops.cnngraph.batch_norm_act
+    torch.library.opcheck(op, (*leaves, *statistics, 1e-5, "silu", [], residual.clone().requires_grad_()))
+    for wanted in (True, False):
+        torch.library.opcheck(
+            torch.ops.cnngraph.batch_norm_act_backward,
+            (grad, x, weight, bias, mean, var, training, 1e-5, "leaky_relu", [0.1], [True, True, False, wanted], residual),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled_with_a_residual(training):
+    compiled_autograd = pytest.importorskip("torch._dynamo.compiled_autograd")
+    x, grad, weight, bias, mean, var = tensors((4, 6, 5, 5), channels_last=True)
+    if training:
+        mean = var = None
+    ours, _ = with_residual("silu", (), mean, var)
+    given = (x, weight, bias, torch.randn(4, 6, 5, 5))
+    expected = steps_of(ours, given, grad)
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(steps_of(compiled, given, grad), expected)
+    leaves = [t.clone().requires_grad_() for t in given]
+    with compiled_autograd._enable(torch.compile(backend="aot_eager", dynamic=False)):
+        ours(*leaves).backward(grad)
+    torch.testing.assert_close([leaf.grad for leaf in leaves], expected[1:])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -507,17 +680,18 @@ CAPABILITY_CODE = """
                 torch.manual_seed(0)
                 x = torch.randn(shape).to(dtype)
                 for x in (x, x.movedim(1, -1).contiguous().movedim(-1, 1)):
-                    x.requires_grad_()
-                    y = batch_norm_act(x, None, None, None, None, 1e-5, name, args)[0]
-                    y.backward(torch.ones_like(y))
-                    x64 = x.detach().double().requires_grad_()
-                    y64 = ACTIVATIONS[name](F.batch_norm(x64, None, None, training=True), *args)
-                    y64.backward(torch.ones_like(y64))
-                    scale = 1 if dtype == torch.float32 else 2000
-                    for a, b in ((y, y64), (x.grad, x64.grad)):
-                        error = (a.double() - b).abs().max() / (1 + b.abs().max())
-                        worst = max(worst, error.item() / scale)
-                    x = x.detach()
+                    for r in (None, x.flip(0)):
+                        x, r = x.detach().requires_grad_(), None if r is None else r.detach().requires_grad_()
+                        y = batch_norm_act(x, None, None, None, None, 1e-5, name, args, r)[0]
+                        y.backward(torch.ones_like(y))
+                        x64 = x.detach().double().requires_grad_()
+                        r64 = torch.zeros(()) if r is None else r.detach().double().requires_grad_()
+                        y64 = ACTIVATIONS[name](F.batch_norm(x64, None, None, training=True) + r64, *args)
+                        y64.backward(torch.ones_like(y64))
+                        scale = 1 if dtype == torch.float32 else 2000
+                        for a, b in ((y, y64), (x.grad, x64.grad), *([] if r is None else [(r.grad, r64.grad)])):
+                            error = (a.double() - b).abs().max() / (1 + b.abs().max())
+                            worst = max(worst, error.item() / scale)
     print(json.dumps({"capability": capability, "worst": worst}))
 """
 

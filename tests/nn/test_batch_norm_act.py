@@ -1,4 +1,4 @@
-"""The function over two ordinary modules: it must mean activation(batch_norm(input)) always."""
+"""The function over two ordinary modules: it must mean activation(batch_norm(input) + residual) always."""
 
 import copy
 import json
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnngraph import kernels
@@ -51,18 +52,22 @@ def fused_calls(function):
     return calls.count(torch.ops.cnngraph.batch_norm_act.default)
 
 
-def assert_same_step(batch_norm, activation, x, rtol=1e-4, atol=1e-5):
+def assert_same_step(batch_norm, activation, x, residual=None, rtol=1e-4, atol=1e-5):
     """Output, gradients and buffers of one call against the modules themselves."""
     plain, fused = copy.deepcopy(batch_norm), copy.deepcopy(batch_norm)
     xs = [x.detach().clone().requires_grad_() for _ in range(2)]
-    expected = activation(plain(xs[0]))
-    actual = batch_norm_act(fused, activation, xs[1])
+    added = [None if residual is None else residual.detach().clone().requires_grad_() for _ in range(2)]
+    normalised = plain(xs[0])
+    expected = activation(normalised if residual is None else normalised + added[0])
+    actual = batch_norm_act(fused, activation, xs[1], added[1])
     assert actual.dtype == expected.dtype
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
     grad = torch.randn_like(expected)
     expected.backward(grad)
     actual.backward(grad)
     torch.testing.assert_close(xs[1].grad, xs[0].grad, rtol=rtol, atol=10 * atol)
+    if residual is not None:
+        torch.testing.assert_close(added[1].grad, added[0].grad, rtol=rtol, atol=10 * atol)
     for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=10 * rtol, atol=100 * atol)
     for ours, theirs in zip(fused.buffers(), plain.buffers(), strict=True):
@@ -70,11 +75,47 @@ def assert_same_step(batch_norm, activation, x, rtol=1e-4, atol=1e-5):
         torch.testing.assert_close(ours, theirs, rtol=one_rounding, atol=one_rounding)
 
 
+@pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_activations(activation, training):
+def test_activations(activation, training, added):
     batch_norm = randomised(nn.BatchNorm2d(6)).train(training)
-    assert_same_step(batch_norm, activation, torch.randn(4, 6, 5, 7) * 2)
+    x, residual = torch.randn(2, 4, 6, 5, 7)
+    assert_same_step(batch_norm, activation, x * 2, residual if added else None)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_residual_the_operator_does_not_take_is_added_by_torch(training):
+    batch_norm = randomised(nn.BatchNorm2d(6)).train(training)
+    x = torch.randn(4, 6, 5, 7)
+    for residual in (
+        x[:1],
+        torch.randn(6, 1, 1),
+        torch.randn(()),
+        torch.randn(2, 4, 6, 5, 7),
+        torch.randn(4, 6, 5, 7).double(),
+    ):
+        assert_same_step(batch_norm, nn.SiLU(), x, residual)
+        if kernels.available():
+            assert fused_calls(lambda r=residual: batch_norm_act(batch_norm, nn.SiLU(), x, r)) == 0
+    for residual in (torch.randn(5, 6, 5, 7), torch.randn(4, 6, 5)):
+        with pytest.raises(RuntimeError, match="must match the size"):
+            batch_norm_act(batch_norm, nn.SiLU(), x, residual)
+
+
+def test_a_residual_of_another_type_under_autocast():
+    batch_norm = randomised(nn.BatchNorm2d(6))
+    x, residual = torch.randn(2, 4, 6, 5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        for one, other in ((x.bfloat16(), residual.bfloat16()), (x.bfloat16(), residual), (x, residual.bfloat16())):
+            assert_same_step(batch_norm, nn.SiLU(), one, other, rtol=2e-2, atol=2e-2)
+
+
+def test_the_residual_itself_is_left_alone():
+    x, residual = torch.randn(2, 4, 6, 5, 7)
+    before = residual.clone()
+    batch_norm_act(nn.BatchNorm2d(6), nn.ReLU(inplace=True), x, residual)
+    assert torch.equal(residual, before)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -187,6 +228,7 @@ def test_the_operator_runs_where_it_may_and_only_there():
         return fused_calls(lambda: batch_norm_act(batch_norm, activation, x))
 
     assert calls(nn.BatchNorm2d(6), nn.ReLU()) == 1
+    assert fused_calls(lambda: batch_norm_act(nn.BatchNorm2d(6), nn.ReLU(), x, x)) == 1
     assert calls(MyBatchNorm(6), nn.ReLU()) == 0
     assert calls(nn.InstanceNorm2d(6), nn.ReLU()) == 0
     assert calls(nn.BatchNorm2d(6), MyReLU()) == 0
@@ -207,18 +249,20 @@ def test_every_op_the_compiler_fuses_runs_as_the_operator(op, training):
 
 
 class Net(nn.Module):
-    """Two batch norms and activations, as the operator or as the modules."""
+    """Three batch norms and activations, the last after an addition, as the operator or as the modules."""
 
     def __init__(self, fused=True):
         super().__init__()
         self.fused = fused
-        self.norms = nn.ModuleList(randomised(nn.BatchNorm2d(4), seed) for seed in (1, 2))
+        self.norms = nn.ModuleList(randomised(nn.BatchNorm2d(4), seed) for seed in (1, 2, 3))
         self.act = nn.SiLU()
 
     def forward(self, x):
-        for norm in self.norms:
+        first, *norms, last = self.norms
+        kept = x = batch_norm_act(first, self.act, x) if self.fused else self.act(first(x))
+        for norm in norms:
             x = batch_norm_act(norm, self.act, x) if self.fused else self.act(norm(x))
-        return x
+        return batch_norm_act(last, self.act, x, kept) if self.fused else self.act(last(x) + kept)
 
 
 def sum_of_squares(network):
@@ -287,25 +331,33 @@ def test_hooks_fire(kind, where):
     try:
         x = torch.randn(2, 6, 4, 4, requires_grad=True)
         batch_norm_act(batch_norm, activation, x).sum().backward()
+        once = len(fired)
+        batch_norm_act(batch_norm, activation, x, x).sum().backward()
     finally:
         handle.remove()
-    assert fired
+    assert 0 < once < len(fired)
 
 
 class Block(nn.Module):
-    def __init__(self):
+    def __init__(self, residual=False):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, bias=False)
         self.bn = nn.BatchNorm2d(8)
         self.relu = nn.ReLU()
+        self.residual = residual
 
     def forward(self, x):
-        return batch_norm_act(self.bn, self.relu, self.conv(x))
+        x = self.conv(x)
+        return batch_norm_act(self.bn, self.relu, x, x.tanh() if self.residual else None)
 
 
-def test_sync_batch_norm_conversion_keeps_the_meaning():
+with_or_without_residual = pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+
+
+@with_or_without_residual
+def test_sync_batch_norm_conversion_keeps_the_meaning(residual):
     # In training SyncBatchNorm exists for accelerators only, so evaluation is what shows it here.
-    block = Block().eval()
+    block = Block(residual).eval()
     randomised(block.bn)
     x = torch.randn(2, 3, 8, 8)
     before = block(x)
@@ -332,12 +384,30 @@ def test_deepcopy_and_frozen_parameters():
     assert block.conv.weight.grad is not None
 
 
+@with_or_without_residual
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_checkpointing_updates_the_statistics_as_the_modules_do(early_stop, residual):
+    block, plain = Block(residual), Block(residual)
+    plain.load_state_dict(block.state_dict())
+    plain.bn.register_forward_hook(lambda *_: None)  # and so runs as the modules
+    x = torch.randn(2, 3, 8, 8)
+    with checkpoint.set_checkpoint_early_stop(early_stop):
+        for one in (block, plain):
+            checkpoint.checkpoint(one, x, use_reentrant=False).square().sum().backward()
+    for ours, theirs in zip(block.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(block.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert block.bn.num_batches_tracked == 2
+
+
 @needs_extension
+@with_or_without_residual
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_torch_compile(training, momentum):
+def test_torch_compile(training, momentum, residual):
     torch.manual_seed(0)
-    plain = Block().train(training)
+    plain = Block(residual).train(training)
     plain.bn.momentum = momentum
     compiled = copy.deepcopy(plain)
     run = torch.compile(compiled, backend="aot_eager", fullgraph=True)
@@ -354,8 +424,9 @@ def test_torch_compile(training, momentum):
 
 
 @needs_extension
-def test_torch_export_of_an_evaluation_network():
-    block = Block().eval()
+@with_or_without_residual
+def test_torch_export_of_an_evaluation_network(residual):
+    block = Block(residual).eval()
     x = torch.randn(2, 3, 8, 8)
     batch = torch.export.Dim("batch", min=2, max=64)
     program = torch.export.export(block, (x,), dynamic_shapes=({0: batch},))

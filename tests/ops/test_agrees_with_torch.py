@@ -57,16 +57,17 @@ def on(device: str, op: Op, shape: TensorShape) -> tuple[nn.Module, Tensor]:
 
 
 def torch_shape(op: Op, shape: TensorShape) -> tuple[int, ...] | None:
-    """The shape torch computes; None where torch refuses, or leaves nothing of the input."""
+    """The shape torch computes; None where torch refuses, leaves nothing of the input, or pools nothing but padding."""
     try:
         module, batch = on("cpu", op, shape)
-        result = tuple(module(batch).shape)
+        value = module(batch)
+        result = tuple(value.shape)
     except NotImplementedError:  # a RuntimeError, but no refusal
         raise
     except (RuntimeError, ValueError, AssertionError):
         return None
     assert result[0] == BATCH
-    return result[1:] if 0 not in result else None
+    return result[1:] if 0 not in result and not torch.isneginf(value).any() else None
 
 
 def inferred(op: Op, shape: TensorShape) -> TensorShape | None:
