@@ -1,4 +1,4 @@
-"""activation(batch_norm(input)) in one operator: where it runs, and what torch.compile must know of it.
+"""activation(batch_norm(input) + residual) in one operator: where it runs, and what torch.compile must know of it.
 
 The operators and their autograd live in csrc/batch_norm_act. Nothing is registered for autocast:
 like torch's own batch norm they fall through it, so a bfloat16 input keeps float32 parameters.
@@ -26,23 +26,28 @@ def batch_norm_act(
     eps: float,
     activation: str,
     activation_args: Sequence[float] = (),
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """activation((input - mean) / sqrt(var + eps) * weight + bias), and the batch's statistics; where `runs` says so.
+    """activation((input - mean) / sqrt(var + eps) * weight + bias + residual), and the batch's statistics; where `runs` says so.
 
     `activation` is called as in torch.nn.functional, or gelu_tanh, and `activation_args` are its
-    positional arguments. `input` is (N, C, ...); the others hold one value per channel. With `mean` and `var` given they
-    are constants, and the two statistics returned are empty. Without, they are the batch's own:
+    positional arguments. `input` is (N, C, ...), and so is `residual`, where there is one; the others hold one value per
+    channel. With `mean` and `var` given they are constants, and the two statistics returned are empty. Without, they are the batch's own:
     returned for the caller to update running statistics with, `var` biased, both in float32
     (float64 for a float64 input) and not differentiable. Refuses one value per channel then, with
     torch's ValueError.
     """
-    return torch.ops.cnngraph.batch_norm_act(input, weight, bias, mean, var, eps, activation, activation_args)
+    return torch.ops.cnngraph.batch_norm_act(input, weight, bias, mean, var, eps, activation, activation_args, residual)
 
 
-def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None) -> bool:
+def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None, residual: Tensor | None = None) -> bool:
     """Whether the compiled operator takes these: else torch's own functions must."""
     dtype = input.dtype
     if kernels.extension is None or dtype not in _TYPES.get(input.device.type, ()):
+        return False
+    if residual is not None and (
+        residual.dtype is not dtype or residual.shape != input.shape or residual.device != input.device
+    ):
         return False
     for parameter in (weight, mean):
         if parameter is None or parameter.dtype is dtype:
@@ -82,6 +87,7 @@ def _fake(
     eps: float,
     activation: str,
     activation_args: Sequence[float],
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if mean is None:
         _check_batch_size(input)
@@ -102,13 +108,21 @@ def _fake_backward(
     activation: str,
     activation_args: Sequence[float],
     output_mask: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+    residual: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def of_input(wanted: bool) -> Tensor:
+        return _empty_in_layout_of(input) if wanted else input.new_empty(0)
+
     def of_channels(parameter: Tensor | None, wanted: bool) -> Tensor:
         dtype = _compute_type(input) if parameter is None else parameter.dtype
         return input.new_empty(input.shape[1] if wanted else 0, dtype=dtype)
 
-    dinput = _empty_in_layout_of(input) if output_mask[0] else input.new_empty(0)
-    return dinput, of_channels(weight, output_mask[1]), of_channels(bias, output_mask[2])
+    return (
+        of_input(output_mask[0]),
+        of_channels(weight, output_mask[1]),
+        of_channels(bias, output_mask[2]),
+        of_input(output_mask[3] and residual is not None),
+    )
 
 
 if kernels.extension is not None:

@@ -1,8 +1,8 @@
-"""A batch norm and the activation after it, run as one operator over the two ordinary modules.
+"""A batch norm, what is added to it, and the activation after it, run as one operator over the two ordinary modules.
 
 A function and not a module: both stay plain torch.nn at their own paths, so checkpoints,
 convert_sync_batchnorm, freezing by isinstance, hooks and swapped activations all keep working.
-Whatever the operator cannot stand for exactly runs as activation(batch_norm(input)).
+Whatever the operator cannot stand for exactly runs as activation(batch_norm(input) + residual).
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
+from torch.utils import checkpoint
 
 from cnngraph import kernels
 from cnngraph.kernels import batch_norm_act as kernel
@@ -37,10 +38,12 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[..., _Lowered]] = {
 }
 
 
-def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) -> Tensor:
-    """activation(batch_norm(input)), with the batch norm's running statistics updated as it does.
+def batch_norm_act(
+    batch_norm: nn.Module, activation: nn.Module, input: Tensor, residual: Tensor | None = None
+) -> Tensor:
+    """activation(batch_norm(input) + residual), with the batch norm's running statistics updated as it does.
 
-    `input` is (N, C, ...) of the rank the batch norm takes. Raises what the modules raise.
+    `input` is (N, C, ...) of the rank the batch norm takes. Raises what the modules raise, and what an addition raises.
     """
     lower = _ACTIVATIONS.get(type(activation))
     if (
@@ -49,31 +52,46 @@ def batch_norm_act(batch_norm: nn.Module, activation: nn.Module, input: Tensor) 
         or _is_watched(batch_norm)
         or _is_watched(activation)
         or _has_any_global_hook()
-        or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean)  # pyright: ignore
+        or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean, residual)  # pyright: ignore
         or input.numel() == 0
         or _is_transformed()
     ):
         kernels.warn_if_unavailable()
-        return activation(batch_norm(input))
+        value = batch_norm(input)
+        return activation(value if residual is None else value + residual)
 
     norm = cast(Any, batch_norm)  # one of _BATCH_NORMS
     norm._check_input_dim(input)
     training, mean, var = norm.training, norm.running_mean, norm.running_var
     fixed = not training and mean is not None
     name, arguments = lower(activation)
-    output, batch_mean, batch_var = kernel.batch_norm_act(
-        input,
-        norm.weight,
-        norm.bias,
-        mean if fixed else None,
-        var if fixed else None,
-        norm.eps,
-        name,
-        arguments,
-    )
-    if training and norm.track_running_stats:
-        _update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
-    return output
+
+    def run() -> Tensor:
+        output, batch_mean, batch_var = kernel.batch_norm_act(
+            input,
+            norm.weight,
+            norm.bias,
+            mean if fixed else None,
+            var if fixed else None,
+            norm.eps,
+            name,
+            arguments,
+            residual,
+        )
+        if training and norm.track_running_stats:
+            _update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
+        return output
+
+    if torch.compiler.is_compiling():
+        return run()
+    try:
+        return run()
+    except checkpoint._StopRecomputationError:
+        # Raised where the last tensor of a checkpointed part is saved anew: torch's batch norm has updated its
+        # statistics by then.
+        with torch.no_grad():
+            run()
+        raise
 
 
 def _is_watched(module: nn.Module) -> bool:

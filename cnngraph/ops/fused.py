@@ -13,21 +13,24 @@ if TYPE_CHECKING:
 
 
 class BatchNormAct(Op):
-    """An activation of a batch norm: one read of the statistics, one of the input, one write."""
+    """An activation of a batch norm, to which another value may be added first: one read of each, and one write."""
 
     kind = "batch_norm_act"
 
     batch_norm: Op
     activation: Op
+    residual: bool = False
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
-        return self.activation.infer(self.batch_norm.infer(*inputs))
+        shape = self.batch_norm.infer(inputs[0])
+        _check_residual(self.residual, shape, inputs)
+        return self.activation.infer(shape)
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return self.batch_norm.parameters(*inputs)
+        return self.batch_norm.parameters(inputs[0])
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return self.batch_norm.buffers(*inputs)
+        return self.batch_norm.buffers(inputs[0])
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act
@@ -35,7 +38,8 @@ class BatchNormAct(Op):
         return graph.call_function(batch_norm_act, (*map(graph.get_attr, modules), *inputs))
 
     def __str__(self) -> str:
-        return f"{self.kind}[{self.batch_norm}, {self.activation}]"
+        parts = [self.batch_norm, *(["add"] if self.residual else []), self.activation]
+        return f"{self.kind}[{', '.join(map(str, parts))}]"
 
 
 class FoldedConv(Op):
@@ -50,8 +54,7 @@ class FoldedConv(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         shape = self.conv.infer(inputs[0])
-        if self.residual and inputs[1:] != (shape,):
-            raise ShapeError(f"{inputs[1]} cannot be added to {shape}")
+        _check_residual(self.residual, shape, inputs)
         return shape
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
@@ -80,6 +83,11 @@ class FoldedConv(Op):
     def __str__(self) -> str:
         parts = [self.conv, self.batch_norm, "add" if self.residual else None, self.activation]
         return f"{self.kind}[{', '.join(str(part) for part in parts if part is not None)}]"
+
+
+def _check_residual(residual: bool, shape: TensorShape, inputs: Sequence[TensorShape]) -> None:
+    if residual and inputs[1:] != (shape,):
+        raise ShapeError(f"{inputs[1]} cannot be added to {shape}")
 
 
 class ChannelsLast(Op):

@@ -250,5 +250,20 @@ inline void with_activation(Activation activation, ActivationArguments arguments
   }
 }
 
+// Likewise whether there is a residual, so that the loops without one do not pay for it.
+template <bool there>
+struct Residual {
+  static constexpr bool given = there;
+};
+
+template <class Body>
+inline void with_residual(bool given, Body body) {
+  if (given) {
+    body(Residual<true>{});
+  } else {
+    body(Residual<false>{});
+  }
+}
+
 }  // namespace CNNGRAPH_CAPABILITY
 }  // namespace cnngraph

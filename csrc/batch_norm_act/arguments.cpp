@@ -93,13 +93,16 @@ at::Tensor parameter(const OptionalTensor& given, const char* name, const at::Te
 }  // namespace
 
 at::Tensor BatchNormArguments::in_layout(const at::Tensor& other) const {
-  if (other.strides() == input.strides()) return other;
-  return at::empty_like(input).copy_(other);
+  bool same = true;
+  for (int64_t i = 0; i < input.dim(); ++i) {  // the stride of a dimension of one says nothing
+    same &= input.size(i) <= 1 || other.stride(i) == input.stride(i);
+  }
+  return same ? other : at::empty_like(input).copy_(other);
 }
 
 BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor& weight,
                                    const OptionalTensor& bias, const OptionalTensor& mean,
-                                   const OptionalTensor& var) {
+                                   const OptionalTensor& var, const OptionalTensor& residual) {
   TORCH_CHECK(input.dim() >= 2 && input.dim() <= 5,
               "batch_norm_act: expected an input of 2 to 5 dimensions, got ", input.dim());
   data_type_of(input);
@@ -121,6 +124,15 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
   call.channels = input.size(1);
   call.outer = call.channels_last ? input.size(0) * pixels : input.size(0);
   call.inner = call.channels_last ? 1 : pixels;
+  if (residual.has_value() && residual->defined()) {
+    TORCH_CHECK(residual->sizes() == input.sizes() &&
+                    residual->scalar_type() == input.scalar_type() &&
+                    residual->device() == input.device(),
+                "batch_norm_act: the residual must have the input's shape, type and device, got ",
+                residual->sizes(), " ", residual->scalar_type(), " on ", residual->device(),
+                " for ", input.sizes(), " ", input.scalar_type(), " on ", input.device());
+    call.residual = call.in_layout(*residual);
+  }
   return call;
 }
 

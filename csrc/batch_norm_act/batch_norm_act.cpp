@@ -1,11 +1,11 @@
 // The operator's schema and its autograd. The backward is an operator too, so that a compiler
 // sees both; it keeps only the input and per-channel numbers, and recomputes the rest.
 //
-//   output = activation((input - mean) / sqrt(var + eps) * weight + bias)
+//   output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
 //
 // With `mean` and `var` given (evaluation) they are constants; without, they are the batch's and
 // are returned (var biased, in the type of computation), for the caller to update running
-// statistics with. A residual would be one more optional tensor added before the activation.
+// statistics with. The residual is optional, of the input's shape and type.
 //
 // Gradients of gradients are torch's: where they are asked for, the backward is made of its
 // operators. Forward-mode derivatives are refused; cnngraph.nn runs torch's modules instead.
@@ -26,22 +26,24 @@ using torch::autograd::variable_list;
 
 Tensors call_forward(const Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
                      const OptionalTensor& mean, const OptionalTensor& var, double eps,
-                     c10::string_view activation, at::ArrayRef<double> activation_args) {
+                     c10::string_view activation, at::ArrayRef<double> activation_args,
+                     const OptionalTensor& residual) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnngraph::batch_norm_act", "")
                              .typed<decltype(call_forward)>();
-  return op.call(input, weight, bias, mean, var, eps, activation, activation_args);
+  return op.call(input, weight, bias, mean, var, eps, activation, activation_args, residual);
 }
 
-Tensors call_backward(const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
-                      const OptionalTensor& bias, const Tensor& mean, const Tensor& var,
-                      bool batch_statistics, double eps, c10::string_view activation,
-                      at::ArrayRef<double> activation_args, std::array<bool, 3> output_mask) {
+Gradients call_backward(const Tensor& grad_output, const Tensor& input,
+                        const OptionalTensor& weight, const OptionalTensor& bias,
+                        const Tensor& mean, const Tensor& var, bool batch_statistics, double eps,
+                        c10::string_view activation, at::ArrayRef<double> activation_args,
+                        std::array<bool, 4> output_mask, const OptionalTensor& residual) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnngraph::batch_norm_act_backward", "")
                              .typed<decltype(call_backward)>();
   return op.call(grad_output, input, weight, bias, mean, var, batch_statistics, eps, activation,
-                 activation_args, output_mask);
+                 activation_args, output_mask, residual);
 }
 
 bool is_defined(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
@@ -74,15 +76,17 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
   // function of which some outputs are marked so.
   static Tensor forward(AutogradContext* context, const Tensor& input,
                         const OptionalTensor& weight, const OptionalTensor& bias,
-                        const OptionalTensor& mean, const OptionalTensor& var, double eps,
-                        c10::string_view activation, at::ArrayRef<double> activation_args,
-                        Tensor* batch_mean, Tensor* batch_var) {
+                        const OptionalTensor& residual, const OptionalTensor& mean,
+                        const OptionalTensor& var, double eps, c10::string_view activation,
+                        at::ArrayRef<double> activation_args, Tensor* batch_mean,
+                        Tensor* batch_var) {
     at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output;
     std::tie(output, *batch_mean, *batch_var) =
-        call_forward(input, weight, bias, mean, var, eps, activation, activation_args);
+        call_forward(input, weight, bias, mean, var, eps, activation, activation_args, residual);
     const bool batch_statistics = !is_defined(mean);
     context->save_for_backward({input, weight.value_or(Tensor()), bias.value_or(Tensor()),
+                                residual.value_or(Tensor()),
                                 batch_statistics ? *batch_mean : *mean,
                                 batch_statistics ? *batch_var : *var});
     context->saved_data["batch_statistics"] = batch_statistics;
@@ -94,24 +98,23 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    variable_list result(10);
+    variable_list result(11);
     if (!grads[0].defined()) return result;
     const auto saved = context->get_saved_variables();
     // Only tensors that are there have an edge, so the bias's is the weight's without a weight.
-    const bool has_weight = saved[1].defined(), has_bias = saved[2].defined();
-    const std::array<bool, 3> mask = {
-        context->needs_input_grad(0),
-        has_weight && context->needs_input_grad(1),
-        has_bias && context->needs_input_grad(has_weight ? 2 : 1),
-    };
-    auto [dinput, dweight, dbias] = call_backward(
-        grads[0], saved[0], saved[1], saved[2], saved[3], saved[4],
+    std::array<bool, 4> mask;
+    for (size_t i = 0, edge = 0; i < mask.size(); ++i) {
+      mask[i] = saved[i].defined() && context->needs_input_grad(edge++);
+    }
+    std::array<Tensor, 4> gradients;
+    std::tie(gradients[0], gradients[1], gradients[2], gradients[3]) = call_backward(
+        grads[0], saved[0], saved[1], saved[2], saved[4], saved[5],
         context->saved_data["batch_statistics"].toBool(), context->saved_data["eps"].toDouble(),
         context->saved_data["activation"].toStringView(),
-        context->saved_data["activation_args"].toDoubleVector(), mask);
-    if (mask[0]) result[0] = dinput;
-    if (mask[1]) result[1] = dweight;
-    if (mask[2]) result[2] = dbias;
+        context->saved_data["activation_args"].toDoubleVector(), mask, saved[3]);
+    for (size_t i = 0; i < mask.size(); ++i) {
+      if (mask[i]) result[i] = gradients[i];
+    }
     return result;
   }
 };
@@ -119,33 +122,37 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
 Tensors batch_norm_act_autograd(const Tensor& input, const OptionalTensor& weight,
                                 const OptionalTensor& bias, const OptionalTensor& mean,
                                 const OptionalTensor& var, double eps, c10::string_view activation,
-                                at::ArrayRef<double> activation_args) {
-  refuse_tangents(input, weight, bias, mean, var);
-  if (!at::GradMode::is_enabled() ||
-      !(input.requires_grad() || needs_grad(weight) || needs_grad(bias))) {
+                                at::ArrayRef<double> activation_args,
+                                const OptionalTensor& residual) {
+  refuse_tangents(input, weight, bias, mean, var, residual);
+  if (!at::GradMode::is_enabled() || !(input.requires_grad() || needs_grad(weight) ||
+                                       needs_grad(bias) || needs_grad(residual))) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    return call_forward(input, weight, bias, mean, var, eps, activation, activation_args);
+    return call_forward(input, weight, bias, mean, var, eps, activation, activation_args,
+                        residual);
   }
   Tensor batch_mean, batch_var;
-  const Tensor output = BatchNormAct::apply(input, weight, bias, mean, var, eps, activation,
-                                            activation_args, &batch_mean, &batch_var);
+  const Tensor output =
+      BatchNormAct::apply(input, weight, bias, residual, mean, var, eps, activation,
+                          activation_args, &batch_mean, &batch_var);
   return {output, batch_mean, batch_var};
 }
 
 // The backward as a function that can itself be differentiated: torch computes the forward anew and
 // differentiates that. The statistics of a batch are functions of the input again.
-Tensors differentiable_backward(const Tensor& grad_output, const Tensor& input,
-                                const OptionalTensor& weight, const OptionalTensor& bias,
-                                const Tensor& mean, const Tensor& var, bool batch_statistics,
-                                double eps, c10::string_view activation,
-                                at::ArrayRef<double> activation_args,
-                                std::array<bool, 3> output_mask) {
+Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input,
+                                  const OptionalTensor& weight, const OptionalTensor& bias,
+                                  const Tensor& mean, const Tensor& var, bool batch_statistics,
+                                  double eps, c10::string_view activation,
+                                  at::ArrayRef<double> activation_args,
+                                  std::array<bool, 4> output_mask,
+                                  const OptionalTensor& residual) {
   const ActivationSpec act = parse_activation(activation, activation_args);
   const auto compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const std::array<OptionalTensor, 3> given = {input, weight, bias};
-  std::array<Tensor, 3> results, arguments;
+  const std::array<OptionalTensor, 4> given = {input, weight, bias, residual};
+  std::array<Tensor, 4> results, arguments;
   variable_list wanted;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 4; ++i) {
     results[i] = at::empty({0}, input.options().dtype(compute_type));
     if (!is_defined(given[i])) continue;
     // An alias, so that each has a gradient of its own whatever was computed from what.
@@ -153,53 +160,55 @@ Tensors differentiable_backward(const Tensor& grad_output, const Tensor& input,
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());
     arguments[i] = argument.to(compute_type);
   }
-  if (wanted.empty()) return {results[0], results[1], results[2]};
+  if (wanted.empty()) return {results[0], results[1], results[2], results[3]};
   if (!arguments[1].defined()) {  // torch has no second derivative for a bias without a weight
     arguments[1] = at::ones({input.size(1)}, input.options().dtype(compute_type));
   }
   const auto fixed = [&](const Tensor& statistic) {
     return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type);
   };
-  const Tensor z = at::batch_norm(arguments[0], arguments[1], arguments[2], fixed(mean), fixed(var),
-                                  batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
+  Tensor z = at::batch_norm(arguments[0], arguments[1], arguments[2], fixed(mean), fixed(var),
+                            batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
+  if (arguments[3].defined()) z = z + arguments[3];
   const Tensor output = act.torch(z, act.arguments).to(input.scalar_type());
   const variable_list grads =
       torch::autograd::grad({output}, wanted, {grad_output}, /*retain_graph=*/true,
                             /*create_graph=*/true);
   size_t next = 0;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 4; ++i) {
     if (output_mask[i] && is_defined(given[i])) results[i] = grads[next++];
   }
-  return {results[0], results[1], results[2]};
+  return {results[0], results[1], results[2], results[3]};
 }
 
-Tensors batch_norm_act_backward_autograd(
+Gradients batch_norm_act_backward_autograd(
     const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
     const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool batch_statistics,
     double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
-    std::array<bool, 3> output_mask) {
-  refuse_tangents(grad_output, input, weight, bias, mean, var);
-  if (at::GradMode::is_enabled() && (grad_output.requires_grad() || input.requires_grad() ||
-                                     needs_grad(weight) || needs_grad(bias))) {
+    std::array<bool, 4> output_mask, const OptionalTensor& residual) {
+  refuse_tangents(grad_output, input, weight, bias, mean, var, residual);
+  if (at::GradMode::is_enabled() &&
+      (grad_output.requires_grad() || input.requires_grad() || needs_grad(weight) ||
+       needs_grad(bias) || needs_grad(residual))) {
     return differentiable_backward(grad_output, input, weight, bias, mean, var, batch_statistics,
-                                   eps, activation, activation_args, output_mask);
+                                   eps, activation, activation_args, output_mask, residual);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return call_backward(grad_output, input, weight, bias, mean, var, batch_statistics, eps,
-                       activation, activation_args, output_mask);
+                       activation, activation_args, output_mask, residual);
 }
 
 TORCH_LIBRARY(cnngraph, library) {
   library.def(
       "batch_norm_act(Tensor input, Tensor? weight, Tensor? bias, Tensor? mean, Tensor? var, "
-      "float eps, str activation, float[] activation_args) "
+      "float eps, str activation, float[] activation_args, Tensor? residual=None) "
       "-> (Tensor output, Tensor batch_mean, Tensor batch_var)",
       {at::Tag::pt2_compliant_tag});
   library.def(
       "batch_norm_act_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor? bias, "
       "Tensor mean, Tensor var, bool batch_statistics, float eps, str activation, "
-      "float[] activation_args, bool[3] output_mask) "
-      "-> (Tensor dinput, Tensor dweight, Tensor dbias)",
+      "float[] activation_args, bool[4] output_mask, Tensor? residual=None) "
+      "-> (Tensor dinput, Tensor dweight, Tensor dbias, Tensor dresidual)",
       {at::Tag::pt2_compliant_tag});
 }
 

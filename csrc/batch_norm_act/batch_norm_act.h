@@ -13,6 +13,8 @@ namespace cnngraph {
 
 using OptionalTensor = std::optional<at::Tensor>;
 using Tensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+// Of the input, the weight, the bias and the residual.
+using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 struct ActivationSpec {
   Activation activation;
@@ -31,18 +33,19 @@ struct BatchNormArguments {
   at::Tensor input;         // contiguous or channels_last; a copy where it was neither
   at::Tensor weight, bias;  // in the type of computation, or undefined
   at::Tensor mean, var;     // likewise; undefined means the batch's own
+  at::Tensor residual;      // laid out as the input, or undefined
   at::ScalarType compute_type;
   bool channels_last;
   int64_t outer, channels, inner;  // samples x channels x pixels, or pixels x channels x 1
 
   int64_t values_per_channel() const { return outer * inner; }
-  // `other`, of the input's shape, with the input's strides.
+  // `other`, of the input's shape, laid out as the input: itself where it is so already.
   at::Tensor in_layout(const at::Tensor& other) const;
 };
 
 BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor& weight,
                                    const OptionalTensor& bias, const OptionalTensor& mean,
-                                   const OptionalTensor& var);
+                                   const OptionalTensor& var, const OptionalTensor& residual);
 
 // The gradient of the output must be like the input.
 void check_gradient(const at::Tensor& grad_output, const at::Tensor& input);

@@ -224,11 +224,14 @@ class CoefficientTable {
   std::unique_ptr<double[]> invstd_;
 };
 
+// Null for a tensor that is not there.
 const char* at_element(const Tensor& tensor, const Task& task) {
+  if (!tensor.defined()) return nullptr;
   return static_cast<const char*>(tensor.const_data_ptr()) + task.element * tensor.element_size();
 }
 
 char* at_mutable_element(Tensor& tensor, const Task& task) {
+  if (!tensor.defined()) return nullptr;
   return static_cast<char*>(tensor.mutable_data_ptr()) + task.element * tensor.element_size();
 }
 
@@ -266,7 +269,8 @@ Tensors forward(const BatchNormArguments& call, double eps, ActivationSpec act) 
   const DataType data_type = data_type_of(call.input);
   for_each_task(cut, batch_statistics, [&](const Task& task, double*) {
     kernels().forward(data_type, act.activation, act.arguments, at_element(call.input, task),
-                      coefficients.from(task), at_mutable_element(output, task), task.block);
+                      at_element(call.residual, task), coefficients.from(task),
+                      at_mutable_element(output, task), task.block);
   });
   if (batch_statistics) return {output, mean, var};
   const auto options = call.input.options().dtype(call.compute_type);
@@ -276,9 +280,9 @@ Tensors forward(const BatchNormArguments& call, double eps, ActivationSpec act) 
 Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
                            const OptionalTensor& bias, const OptionalTensor& mean,
                            const OptionalTensor& var, double eps, c10::string_view activation,
-                           at::ArrayRef<double> activation_args) {
+                           at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
   const auto act = parse_activation(activation, activation_args);
-  const auto call = check_arguments(input, weight, bias, mean, var);
+  const auto call = check_arguments(input, weight, bias, mean, var, residual);
   TORCH_CHECK_NOT_IMPLEMENTED(input.scalar_type() != at::kHalf,
                               "batch_norm_act: not implemented for Half on the CPU");
   if (!call.mean.defined()) check_batch_size(input);
@@ -292,12 +296,15 @@ Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
                                           : forward<float>(call, eps, act);
 }
 
+// With a residual the first pass writes dz, the residual's gradient, and the last pass reads that:
+// less than to read the residual again and find dz once more.
 template <class Scalar>
-Tensors backward(const BatchNormArguments& call, const Tensor& grad_output, bool batch_statistics,
-                 double eps, ActivationSpec act, at::ScalarType weight_type,
-                 at::ScalarType bias_type, std::array<bool, 3> output_mask) {
+Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
+                   bool batch_statistics, double eps, ActivationSpec act,
+                   at::ScalarType weight_type, at::ScalarType bias_type,
+                   std::array<bool, 4> output_mask) {
   const Cut cut(call);
-  const Tensor grad = call.in_layout(grad_output);
+  Tensor grad = call.in_layout(grad_output);
   const DataType data_type = data_type_of(call.input);
   const int64_t channels = call.channels;
   CoefficientTable<Scalar> coefficients(call, cut, call.mean, call.var, eps);
@@ -306,14 +313,22 @@ Tensors backward(const BatchNormArguments& call, const Tensor& grad_output, bool
   Tensor dinput = at::empty({0}, options);
   Tensor dweight = at::empty({0}, options.dtype(weight_type));
   Tensor dbias = at::empty({0}, options.dtype(bias_type));
-  if (output_mask[1] || output_mask[2] || batch_statistics) {
+  Tensor dresidual = at::empty({0}, options);
+  if (output_mask[1] || output_mask[2] || batch_statistics || call.residual.defined()) {
     PartialSums sums(cut);
+    Tensor dz = call.residual.defined() ? at::empty_like(call.input) : Tensor();
     for_each_task(cut, false, [&](const Task& task, double* scratch) {
       kernels().backward_sums(data_type, act.activation, act.arguments,
-                              at_element(call.input, task), at_element(grad, task),
-                              coefficients.from(task), task.block, sums.first(task),
+                              at_element(call.input, task), at_element(call.residual, task),
+                              at_element(grad, task), coefficients.from(task),
+                              at_mutable_element(dz, task), task.block, sums.first(task),
                               sums.second(task), scratch);
     });
+    if (dz.defined()) {
+      if (output_mask[3]) dresidual = dz;
+      grad = dz;
+      act.activation = Activation::identity;
+    }
     std::unique_ptr<double[]> merged(new double[2 * channels]);
     double *sum_dz = merged.get(), *sum_dz_x = merged.get() + channels;
     sums.add(sum_dz, sum_dz_x);
@@ -332,7 +347,7 @@ Tensors backward(const BatchNormArguments& call, const Tensor& grad_output, bool
       coefficients.set_gradient(sum_dz, sum_dz_x, static_cast<double>(call.values_per_channel()));
     }
   }
-  if (!output_mask[0]) return {dinput, dweight, dbias};
+  if (!output_mask[0]) return {dinput, dweight, dbias, dresidual};
   if (!batch_statistics) coefficients.set_gradient_of_affine();
   dinput = at::empty_like(call.input);
   for_each_task(cut, true, [&](const Task& task, double*) {
@@ -340,17 +355,19 @@ Tensors backward(const BatchNormArguments& call, const Tensor& grad_output, bool
                        at_element(grad, task), coefficients.from(task),
                        at_mutable_element(dinput, task), task.block);
   });
-  return {dinput, dweight, dbias};
+  return {dinput, dweight, dbias, dresidual};
 }
 
-Tensors batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& input,
-                                    const OptionalTensor& weight, const OptionalTensor& bias,
-                                    const Tensor& mean, const Tensor& var, bool batch_statistics,
-                                    double eps, c10::string_view activation,
-                                    at::ArrayRef<double> activation_args,
-                                    std::array<bool, 3> output_mask) {
+Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& input,
+                                      const OptionalTensor& weight, const OptionalTensor& bias,
+                                      const Tensor& mean, const Tensor& var,
+                                      bool batch_statistics, double eps,
+                                      c10::string_view activation,
+                                      at::ArrayRef<double> activation_args,
+                                      std::array<bool, 4> output_mask,
+                                      const OptionalTensor& residual) {
   const auto act = parse_activation(activation, activation_args);
-  const auto call = check_arguments(input, weight, bias, mean, var);
+  const auto call = check_arguments(input, weight, bias, mean, var, residual);
   check_gradient(grad_output, input);
   const auto type_of = [&](const at::Tensor& checked, const OptionalTensor& given) {
     return checked.defined() ? given->scalar_type() : call.compute_type;
@@ -361,8 +378,11 @@ Tensors batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& inp
     const auto zeros = [&](bool wanted, at::ScalarType type) {
       return at::zeros({wanted ? call.channels : 0}, input.options().dtype(type));
     };
-    return {output_mask[0] ? at::empty_like(call.input) : at::empty({0}, input.options()),
-            zeros(output_mask[1], weight_type), zeros(output_mask[2], bias_type)};
+    const auto empty = [&](bool wanted) {
+      return wanted ? at::empty_like(call.input) : at::empty({0}, input.options());
+    };
+    return {empty(output_mask[0]), zeros(output_mask[1], weight_type),
+            zeros(output_mask[2], bias_type), empty(output_mask[3] && call.residual.defined())};
   }
   return call.compute_type == at::kDouble
              ? backward<double>(call, grad_output, batch_statistics, eps, act, weight_type,

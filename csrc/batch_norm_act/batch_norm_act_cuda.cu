@@ -385,44 +385,56 @@ struct LaneCoefficients {
 
 // ---- element-wise passes
 
-template <class Element, class Act>
+template <class Element, class Act, class Residual>
 __global__ void __launch_bounds__(threads)
-    forward_kernel(Walk walk, Act act, const Element* __restrict__ x,
+    forward_kernel(Walk walk, Act act, Residual, const Element* __restrict__ x,
+                   const Element* __restrict__ residual,
                    const ComputeOf<Element>* __restrict__ table, Element* __restrict__ y) {
   using Compute = ComputeOf<Element>;
   constexpr int lanes = lanes_of<Element>;
   const LaneCoefficients<Compute, lanes> c(walk, table);
   walk.for_each([&](int64_t at) {
-    Vector<Element> vector = load(x + at, walk.width);
+    Vector<Element> vector = load(x + at, walk.width), added = {};
+    if constexpr (Residual::given) added = load(residual + at, walk.width);
 #pragma unroll
     for (int v = 0; v < lanes; ++v) {
       if (v >= walk.width) break;
       const Compute centred = widen(vector.lane[v]) - c.mean[v];
-      narrow(act.forward(centred * c.scale[v] + c.shift[v]), vector.lane[v]);
+      Compute z = centred * c.scale[v] + c.shift[v];
+      if constexpr (Residual::given) z += widen(added.lane[v]);
+      narrow(act.forward(z), vector.lane[v]);
     }
     store(y + at, vector, walk.width);
   });
 }
 
-template <class Element, class Act>
+// With a residual it also writes dz, the residual's gradient.
+template <class Element, class Act, class Residual>
 __global__ void __launch_bounds__(threads)
-    backward_sums_kernel(Walk walk, Act act, const Element* __restrict__ x,
-                         const Element* __restrict__ dy,
-                         const ComputeOf<Element>* __restrict__ table, Sums* partials) {
+    backward_sums_kernel(Walk walk, Act act, Residual, const Element* __restrict__ x,
+                         const Element* __restrict__ residual, const Element* __restrict__ dy,
+                         const ComputeOf<Element>* __restrict__ table,
+                         Element* __restrict__ gradient, Sums* partials) {
   using Compute = ComputeOf<Element>;
   constexpr int lanes = lanes_of<Element>;
   const LaneCoefficients<Compute, lanes> c(walk, table);
   RunningSums<Compute, lanes> sums;
   walk.for_each([&](int64_t at) {
     const Vector<Element> xs = load(x + at, walk.width), dys = load(dy + at, walk.width);
+    Vector<Element> added = {};
+    if constexpr (Residual::given) added = load(residual + at, walk.width);
     Compute dz[lanes] = {}, product[lanes] = {};
 #pragma unroll
     for (int v = 0; v < lanes; ++v) {
       if (v >= walk.width) break;
       const Compute centred = widen(xs.lane[v]) - c.mean[v];
-      dz[v] = act.backward(centred * c.scale[v] + c.shift[v], widen(dys.lane[v]));
+      Compute z = centred * c.scale[v] + c.shift[v];
+      if constexpr (Residual::given) z += widen(added.lane[v]);
+      dz[v] = act.backward(z, widen(dys.lane[v]));
       product[v] = dz[v] * centred;
+      if constexpr (Residual::given) narrow(dz[v], added.lane[v]);
     }
+    if constexpr (Residual::given) store(gradient + at, added, walk.width);
     sums.add(dz, product);
   });
   sums.flush();
@@ -469,11 +481,9 @@ void with_element(DataType data_type, Body body) {
 }
 
 // How many elements a thread may take at a time from all of these.
-template <class Element>
-int width_of(const BatchNormAct& call, const void* a, const void* b = nullptr,
-             const void* c = nullptr) {
-  const auto address = reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b) |
-                       reinterpret_cast<uintptr_t>(c);
+template <class Element, class... Pointers>
+int width_of(const BatchNormAct& call, Pointers... pointers) {
+  const uintptr_t address = (reinterpret_cast<uintptr_t>(pointers) | ...);
   const int64_t neighbours = call.inner == 1 ? call.channels : call.inner;
   const int lanes = lanes_of<Element>;
   return address % 16 == 0 && neighbours % lanes == 0 ? lanes : 1;
@@ -532,33 +542,49 @@ cudaError_t forward(const BatchNormAct& call, void* output) {
     using Element = decltype(element);
     using Compute = ComputeOf<Element>;
     make_table<Compute>(call);
-    const Plan plan = plan_of_elements(call.outer, call.channels, call.inner,
-                                       width_of<Element>(call, call.input, output));
+    const Plan plan =
+        plan_of_elements(call.outer, call.channels, call.inner,
+                         width_of<Element>(call, call.input, call.residual, output));
     scalar::with_activation(call.activation, call.arguments, [&](auto act) {
-      forward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
-          plan.walk, act, static_cast<const Element*>(call.input),
-          static_cast<const Compute*>(call.workspace), static_cast<Element*>(output));
+      scalar::with_residual(call.residual != nullptr, [&](auto given) {
+        forward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
+            plan.walk, act, given, static_cast<const Element*>(call.input),
+            static_cast<const Element*>(call.residual),
+            static_cast<const Compute*>(call.workspace), static_cast<Element*>(output));
+      });
     });
   });
   return cudaGetLastError();
 }
 
+// With a residual the last kernel reads the dz that was written, and so knows no activation.
 cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool batch_statistics,
-                     void* dinput, void* dweight, void* dbias) {
+                     void* dinput, void* dweight, void* dbias, void* dresidual) {
   with_element(call.data_type, [&](auto element) {
     using Element = decltype(element);
     using Compute = ComputeOf<Element>;
     const auto* x = static_cast<const Element*>(call.input);
+    const auto* residual = static_cast<const Element*>(call.residual);
     const auto* dy = static_cast<const Element*>(grad_output);
+    auto* dz = static_cast<Element*>(dresidual);
     auto* table = static_cast<Compute*>(call.workspace);
     make_table<Compute>(call);
+    const auto write_dinput = [&](auto act, const Element* gradient) {
+      if (dinput == nullptr) return;
+      const Plan plan = plan_of_elements(call.outer, call.channels, call.inner,
+                                         width_of<Element>(call, x, gradient, dinput));
+      backward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
+          plan.walk, act, x, gradient, table, static_cast<Element*>(dinput));
+    };
     scalar::with_activation(call.activation, call.arguments, [&](auto act) {
-      if (dweight != nullptr || dbias != nullptr || batch_statistics) {
+      if (dweight != nullptr || dbias != nullptr || batch_statistics || residual != nullptr) {
         const Plan plan = plan_to_reduce(call.outer, call.channels, call.inner,
-                                         width_of<Element>(call, x, dy));
+                                         width_of<Element>(call, x, residual, dy, dz));
         Sums* partials = partials_of<Sums>(call);
-        backward_sums_kernel<Element>
-            <<<plan.grid, plan.block, 0, call.stream>>>(plan.walk, act, x, dy, table, partials);
+        scalar::with_residual(residual != nullptr, [&](auto given) {
+          backward_sums_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
+              plan.walk, act, given, x, residual, dy, table, dz, partials);
+        });
         finish_sums_kernel<Compute>
             <<<grid_to_merge(call.channels), block_to_merge, 0, call.stream>>>(
                 plan.parts, call.channels, partials,
@@ -566,12 +592,9 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
                 static_cast<const Compute*>(call.var), batch_statistics, table,
                 static_cast<Compute*>(dweight), static_cast<Compute*>(dbias));
       }
-      if (dinput == nullptr) return;
-      const Plan plan = plan_of_elements(call.outer, call.channels, call.inner,
-                                         width_of<Element>(call, x, dy, dinput));
-      backward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
-          plan.walk, act, x, dy, table, static_cast<Element*>(dinput));
+      if (residual == nullptr) write_dinput(act, dy);
     });
+    if (residual != nullptr) write_dinput(scalar::Identity{}, dz);
   });
   return cudaGetLastError();
 }

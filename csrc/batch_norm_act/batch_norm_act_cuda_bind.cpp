@@ -35,6 +35,7 @@ struct Launch {
             from.channels,
             from.inner,
             data_of(from.input),
+            data_of(from.residual),
             data_of(from.weight),
             data_of(from.bias),
             data_of(from.mean),
@@ -47,10 +48,10 @@ struct Launch {
 Tensors batch_norm_act_cuda(const Tensor& input, const OptionalTensor& weight,
                             const OptionalTensor& bias, const OptionalTensor& mean,
                             const OptionalTensor& var, double eps, c10::string_view activation,
-                            at::ArrayRef<double> activation_args) {
+                            at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
   const c10::cuda::CUDAGuard guard(input.device());
   const auto act = parse_activation(activation, activation_args);
-  const auto arguments = check_arguments(input, weight, bias, mean, var);
+  const auto arguments = check_arguments(input, weight, bias, mean, var, residual);
   const bool batch_statistics = !arguments.mean.defined();
   if (batch_statistics) check_batch_size(input);
   Tensor output = at::empty_like(arguments.input);
@@ -71,15 +72,17 @@ Tensors batch_norm_act_cuda(const Tensor& input, const OptionalTensor& weight,
   return {output, batch_mean, batch_var};
 }
 
-Tensors batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& input,
-                                     const OptionalTensor& weight, const OptionalTensor& bias,
-                                     const Tensor& mean, const Tensor& var, bool batch_statistics,
-                                     double eps, c10::string_view activation,
-                                     at::ArrayRef<double> activation_args,
-                                     std::array<bool, 3> output_mask) {
+Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& input,
+                                       const OptionalTensor& weight, const OptionalTensor& bias,
+                                       const Tensor& mean, const Tensor& var,
+                                       bool batch_statistics, double eps,
+                                       c10::string_view activation,
+                                       at::ArrayRef<double> activation_args,
+                                       std::array<bool, 4> output_mask,
+                                       const OptionalTensor& residual) {
   const c10::cuda::CUDAGuard guard(input.device());
   const auto act = parse_activation(activation, activation_args);
-  const auto arguments = check_arguments(input, weight, bias, mean, var);
+  const auto arguments = check_arguments(input, weight, bias, mean, var, residual);
   check_gradient(grad_output, input);
   const auto column = [&](bool wanted, const Tensor& checked, const OptionalTensor& given) {
     const int64_t size = wanted ? arguments.channels : 0;
@@ -88,8 +91,12 @@ Tensors batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& in
   };
   auto [dweight, weight_type] = column(output_mask[1], arguments.weight, weight);
   auto [dbias, bias_type] = column(output_mask[2], arguments.bias, bias);
-  Tensor dinput =
-      output_mask[0] ? at::empty_like(arguments.input) : at::empty({0}, input.options());
+  const auto like_input = [&](bool wanted) {
+    return wanted ? at::empty_like(arguments.input) : at::empty({0}, input.options());
+  };
+  Tensor dinput = like_input(output_mask[0]);
+  // The kernels need it to find the input's gradient, whether it is asked for or not.
+  Tensor dresidual = like_input(arguments.residual.defined());
   if (input.numel() > 0) {
     const Tensor grad = arguments.in_layout(grad_output);
     const Launch launch(arguments, act, eps);
@@ -97,9 +104,12 @@ Tensors batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& in
       return output_mask[i] ? tensor.mutable_data_ptr() : nullptr;
     };
     C10_CUDA_CHECK(cuda::backward(launch.call, grad.const_data_ptr(), batch_statistics,
-                                  wanted(0, dinput), wanted(1, dweight), wanted(2, dbias)));
+                                  wanted(0, dinput), wanted(1, dweight), wanted(2, dbias),
+                                  arguments.residual.defined() ? dresidual.mutable_data_ptr()
+                                                               : nullptr));
   }
-  return {dinput, dweight.to(weight_type), dbias.to(bias_type)};
+  if (!output_mask[3]) dresidual = at::empty({0}, input.options());
+  return {dinput, dweight.to(weight_type), dbias.to(bias_type), dresidual};
 }
 
 TORCH_LIBRARY_IMPL(cnngraph, CUDA, library) {

@@ -57,11 +57,15 @@ struct BatchNormActKernels {
   // Rows are `stride` apart.
   void (*merge_statistics)(int64_t parts, int64_t channels, int64_t stride, const double* counts,
                            const double* means, const double* m2s, double* mean, double* m2);
-  void (*forward)(DataType, Activation, ActivationArguments, const void* x, Coefficients, void* y,
-                  Block);
+  // `residual` is added before the activation; null where there is none.
+  void (*forward)(DataType, Activation, ActivationArguments, const void* x, const void* residual,
+                  Coefficients, void* y, Block);
   // Per channel: sum of dz, and of dz * (x - mean), with dz the gradient before the activation.
-  void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
-                        Coefficients, Block, double* sum_dz, double* sum_dz_x, double* scratch);
+  // With a residual dz itself is written too: it is the residual's gradient.
+  void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x,
+                        const void* residual, const void* dy, Coefficients, void* dz, Block,
+                        double* sum_dz, double* sum_dz_x, double* scratch);
+  // For a dz that was written: `dy` is it, the activation the identity.
   void (*backward)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
                    Coefficients, void* dx, Block);
 };

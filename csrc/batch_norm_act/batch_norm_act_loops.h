@@ -198,8 +198,16 @@ struct Tail {
     for (int i = 0; i < M::lanes; ++i) lanes[i] = static_cast<Scalar>(i);
     __builtin_memcpy(&lane, lanes, sizeof(lane));
   }
-  CNNGRAPH_INLINE Vector load(const Element* end, Scalar fill) const {
+  CNNGRAPH_INLINE Vector load(const Element* end, Scalar fill = 0) const {
     return whole ? M::load(end - M::lanes) : M::load(end - count, count, fill);
+  }
+  // Lanes that are not new are written again, to the same result.
+  CNNGRAPH_INLINE void store(Element* end, Vector vector) const {
+    if (whole) {
+      M::store(end - M::lanes, vector);
+    } else {
+      M::store(end - count, vector, count);
+    }
   }
   // `vector`, zero in the lanes that are not new.
   CNNGRAPH_INLINE Vector only_new(Vector vector) const {
@@ -361,11 +369,14 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
   }
 }
 
-template <class Element, class Act>
-void forward(Act act, const Element* x, Coefficients coefficients, Element* y, Block block) {
+template <class Element, class Act, class Residual>
+void forward(Act act, Residual, const Element* x, const Element* residual,
+             Coefficients coefficients, Element* y, Block block) {
   for_each_vector<Element, false>(
       coefficients, block, [&](const auto& c, auto extent, int64_t at) CNNGRAPH_LAMBDA_INLINE {
-        extent.store(y + at, act.forward(c.normalise(extent.load(x + at) - c.mean)));
+        auto z = c.normalise(extent.load(x + at) - c.mean);
+        if constexpr (Residual::given) z += extent.load(residual + at);
+        extent.store(y + at, act.forward(z));
       });
 }
 
@@ -382,10 +393,27 @@ void backward(Act act, const Element* x, const Element* dy, Coefficients coeffic
 
 // ---- sums for the backward
 
-template <class Element, class Act>
-void backward_sums_rows(Act act, const Element* x, const Element* dy,
-                        Coefficients coefficients, Block block, double* sum_dz,
-                        double* sum_dz_x, double* scratch) {
+// dz from the values before the activation; it is written where it is the residual's gradient.
+template <class Element, class Act, class Residual>
+struct Gradient {
+  using Vector = typename Memory<Element>::Vector;
+  Act act;
+  const Element *residual, *dy;
+  Element* dz;
+
+  template <class Channels, class Extent>
+  CNNGRAPH_INLINE Vector at(const Channels& c, Vector centred, Extent extent, int64_t at) const {
+    Vector z = c.normalise(centred);
+    if constexpr (Residual::given) z += extent.load(residual + at);
+    const Vector result = act.backward(z, extent.load(dy + at));
+    if constexpr (Residual::given) extent.store(dz + at, result);
+    return result;
+  }
+};
+
+template <class Element, class Gradient>
+void backward_sums_rows(Gradient gradient, const Element* x, Coefficients coefficients,
+                        Block block, double* sum_dz, double* sum_dz_x, double* scratch) {
   using Vector = typename Memory<Element>::Vector;
   using Scalar = typename Memory<Element>::Scalar;
   const SumsOfRows<Scalar> totals(block.channels, sum_dz, sum_dz_x,
@@ -395,16 +423,15 @@ void backward_sums_rows(Act act, const Element* x, const Element* dy,
       const auto c = coefficients_of_channels<Element, false>(coefficients, channel, extent);
       const int64_t at = row * block.outer_stride + channel;
       const Vector centred = extent.load(x + at) - c.mean;
-      const Vector dz = act.backward(c.normalise(centred), extent.load(dy + at));
+      const Vector dz = gradient.at(c, centred, extent, at);
       totals.add(extent, channel, dz, dz * centred);
     });
   });
 }
 
-template <class Element, class Act>
-void backward_sums_planes(Act act, const Element* x, const Element* dy,
-                          Coefficients coefficients, Block block, double* sum_dz,
-                          double* sum_dz_x) {
+template <class Element, class Gradient>
+void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coefficients,
+                          Block block, double* sum_dz, double* sum_dz_x) {
   using M = Memory<Element>;
   using Vector = typename M::Vector;
   using Scalar = typename M::Scalar;
@@ -420,21 +447,19 @@ void backward_sums_planes(Act act, const Element* x, const Element* dy,
       for (int64_t begin = 0; begin < block.inner; begin += tile) {
         const int64_t end = smaller(begin + tile, block.inner);
         Vector sum[2] = {}, product[2] = {};
-        const auto gradient = [&](Vector centred, Vector dy_vector) CNNGRAPH_LAMBDA_INLINE {
-          return act.backward(c.normalise(centred), dy_vector);
-        };
         int64_t i = begin;
         for (; i + 2 * M::lanes <= end; i += 2 * M::lanes) {
           for (int v = 0; v < 2; ++v) {
-            const Vector centred = M::load(x + plane + i + v * M::lanes) - c.mean;
-            const Vector dz = gradient(centred, M::load(dy + plane + i + v * M::lanes));
+            const int64_t at = plane + i + v * M::lanes;
+            const Vector centred = M::load(x + at) - c.mean;
+            const Vector dz = gradient.at(c, centred, Whole<Element>{}, at);
             sum[v] += dz;
             product[v] += dz * centred;
           }
         }
         if (i + M::lanes <= end) {
           const Vector centred = M::load(x + plane + i) - c.mean;
-          const Vector dz = gradient(centred, M::load(dy + plane + i));
+          const Vector dz = gradient.at(c, centred, Whole<Element>{}, plane + i);
           sum[0] += dz;
           product[0] += dz * centred;
           i += M::lanes;
@@ -442,7 +467,7 @@ void backward_sums_planes(Act act, const Element* x, const Element* dy,
         if (i < end) {
           const Tail<Element> tail(block.inner, end - i);
           const Vector centred = tail.load(x + plane + end, mean) - c.mean;
-          const Vector dz = tail.only_new(gradient(centred, tail.load(dy + plane + end, 0)));
+          const Vector dz = tail.only_new(gradient.at(c, centred, tail, plane + end));
           sum[1] += dz;
           product[1] += tail.only_new(dz * centred);
         }
@@ -487,30 +512,36 @@ extern const BatchNormActKernels batch_norm_act = {
     /*merge_statistics=*/merge_statistics,
     /*forward=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
-       Coefficients coefficients, void* y, Block block) {
+       const void* residual, Coefficients coefficients, void* y, Block block) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
         with_activation(activation, arguments, [&](auto act) {
-          forward(act, static_cast<const Element*>(x), coefficients, static_cast<Element*>(y),
-                  block);
+          with_residual(residual != nullptr, [&](auto given) {
+            forward(act, given, static_cast<const Element*>(x),
+                    static_cast<const Element*>(residual), coefficients, static_cast<Element*>(y),
+                    block);
+          });
         });
       });
     },
     /*backward_sums=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
-       const void* dy, Coefficients coefficients, Block block, double* sum_dz, double* sum_dz_x,
-       double* scratch) {
+       const void* residual, const void* dy, Coefficients coefficients, void* dz, Block block,
+       double* sum_dz, double* sum_dz_x, double* scratch) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
         with_activation(activation, arguments, [&](auto act) {
-          const auto* typed_x = static_cast<const Element*>(x);
-          const auto* typed_dy = static_cast<const Element*>(dy);
-          if (block.inner == 1) {
-            backward_sums_rows(act, typed_x, typed_dy, coefficients, block, sum_dz, sum_dz_x,
-                               scratch);
-          } else {
-            backward_sums_planes(act, typed_x, typed_dy, coefficients, block, sum_dz, sum_dz_x);
-          }
+          with_residual(residual != nullptr, [&](auto given) {
+            const Gradient<Element, decltype(act), decltype(given)> gradient{
+                act, static_cast<const Element*>(residual), static_cast<const Element*>(dy),
+                static_cast<Element*>(dz)};
+            const auto* typed = static_cast<const Element*>(x);
+            if (block.inner == 1) {
+              backward_sums_rows(gradient, typed, coefficients, block, sum_dz, sum_dz_x, scratch);
+            } else {
+              backward_sums_planes(gradient, typed, coefficients, block, sum_dz, sum_dz_x);
+            }
+          });
         });
       });
     },
