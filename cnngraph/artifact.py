@@ -29,7 +29,7 @@ FORMAT = 1
 """Raised whenever a file written by this version cannot be read by the one before."""
 
 _CONTENTS = {
-    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "state_dict": dict,
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "memory": str, "state_dict": dict,
 }  # fmt: skip
 _ZIP_START = b"PK\x03\x04"
 
@@ -37,7 +37,7 @@ _ZIP_START = b"PK\x03\x04"
 def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     """Writes a compiled network to a file that `load_compiled` reads.
 
-    The file holds the spec's text, the params, outputs and backend it was compiled with, and the network's weights and buffers
+    The file holds the spec's text, the params, outputs, backend and memory policy it was compiled with, and the network's weights and buffers
     with their dtypes. Changes made to `net.graph` by hand are not part of it, nor is `requires_grad`. The file appears
     whole or not at all: one that was there before is replaced only when the new one is complete.
 
@@ -57,6 +57,7 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "params": {name: _plain(name, value) for name, value in compilation.params.items()},
         "outputs": list(compilation.outputs),
         "backend": compilation.backend,
+        "memory": compilation.memory,
         "state_dict": net.state_dict(),
     }
     # RuntimeError: torch's zip writer, where the file system refuses.
@@ -78,7 +79,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: the caller's seed is not used up
-        net = compile_spec(spec, params, backend or contents["backend"], contents["outputs"])
+        net = compile_spec(spec, params, backend or contents["backend"], contents["outputs"], contents["memory"])
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
     except RuntimeError as error:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cnngraph.checking import SpecLike, given_params, read_spec
 from cnngraph.elaborate import elaborate
-from cnngraph.errors import CnngraphError, SpecError
+from cnngraph.errors import SpecError
 from cnngraph.expectations import check_expectations
 from cnngraph.features import select
 from cnngraph.graph import Graph
@@ -15,9 +15,10 @@ from cnngraph.imports import Spec
 from cnngraph.lowering import modules_of
 from cnngraph.memory_settings import tune_memory
 from cnngraph.network import Compilation, Network
-from cnngraph.passes import BACKENDS, Observer, run_passes
+from cnngraph.passes import Observer, passes_of, run_passes
 
 Backend = Literal["fused", "eager", "inference"]
+Memory = Literal["fast", "lean"]
 
 
 def compile(
@@ -26,6 +27,7 @@ def compile(
     *,
     outputs: Sequence[str] = (),
     backend: Backend = "fused",
+    memory: Memory = "fast",
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
@@ -38,9 +40,11 @@ def compile(
             What they do not need is left out.
         backend: `fused` uses the fused operators, `eager` plain torch.nn; `inference` folds batch norms into convolutions
             where nothing is training and no gradient is asked for. The weights fit all of them.
+        memory: what the fused backend keeps for backward: `fast` keeps all it may need, `lean` computes activations of batch
+            norms again there, which costs little time.
         observe: is called with a stage's name and the graph after it.
         memory_tuning: first makes this process keep freed memory, in huge pages, as `memory_settings.tune_memory` does;
-            what was set is in `net.compilation.memory`.
+            what was set is in `net.compilation.memory_settings`.
 
     Returns:
         A `torch.fx.GraphModule` from `(batch, *input)` to the last node's value; a network with side heads returns,
@@ -50,7 +54,7 @@ def compile(
         SpecError: the spec does not hold; every mistake is in its `diagnostics`.
         CnngraphError: no value has a name in `outputs`.
     """
-    return compile_spec(read_spec(spec), given_params(params), backend, outputs, observe, memory_tuning)
+    return compile_spec(read_spec(spec), given_params(params), backend, outputs, memory, observe, memory_tuning)
 
 
 def compile_spec(
@@ -58,19 +62,19 @@ def compile_spec(
     params: Mapping[str, Any],
     backend: str,
     outputs: Sequence[str] = (),
+    memory: str = "fast",
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
     """`compile` for a spec that was read already."""
-    if backend not in BACKENDS:
-        raise CnngraphError(f"there is no backend `{backend}`; choose one of: {', '.join(BACKENDS)}")
+    passes_of(backend, memory)
     graph, diagnostics = elaborate(spec, params)
     if graph is not None and not params:
         diagnostics += check_expectations(spec, graph)
     errors = [item for item in diagnostics if item.severity == "error"]
     if graph is None or errors:
         raise SpecError(errors)
-    return compile_graph(spec, params, graph, backend, outputs, observe, memory_tuning)
+    return compile_graph(spec, params, graph, backend, outputs, memory, observe, memory_tuning)
 
 
 def compile_graph(
@@ -79,13 +83,14 @@ def compile_graph(
     graph: Graph,
     backend: str,
     outputs: Sequence[str] = (),
+    memory: str = "fast",
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
     """`compile` for a spec that was elaborated with these params already."""
-    memory = tune_memory() if memory_tuning else None
+    settings = tune_memory() if memory_tuning else None
     if outputs:
         graph = select(graph, outputs)
-    optimized, passes = run_passes(graph, BACKENDS[backend], observe)
-    compilation = Compilation(spec, dict(params), backend, tuple(outputs), graph, tuple(passes), memory)
+    optimized, passes = run_passes(graph, passes_of(backend, memory), observe)
+    compilation = Compilation(spec, dict(params), backend, tuple(outputs), graph, tuple(passes), memory, settings)
     return Network.build(compilation, optimized, modules_of(graph))

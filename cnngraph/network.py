@@ -18,7 +18,7 @@ from cnngraph.imports import Spec
 from cnngraph.lowering import network_of, straight_line
 from cnngraph.ops.fused import ChannelsLast
 from cnngraph.ops.op import Op
-from cnngraph.passes import BACKENDS, PassResult, run_passes
+from cnngraph.passes import PassResult, passes_of, run_passes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Compilation:
     Attributes:
         outputs: the values it returns by name; empty where it returns its result.
         graph: the network as elaborated, before the passes.
-        memory: what `memory_tuning` set for the process that compiled it; None where that was not asked for.
+        memory: what is kept for backward, `fast` or `lean`.
+        memory_settings: what `memory_tuning` set for the process that compiled it; None where that was not asked for.
     """
 
     spec: Spec
@@ -37,7 +38,8 @@ class Compilation:
     outputs: tuple[str, ...]
     graph: Graph
     passes: tuple[PassResult, ...]
-    memory: str | None = None
+    memory: str
+    memory_settings: str | None = None
 
 
 class Network(fx.GraphModule):
@@ -82,7 +84,7 @@ class Network(fx.GraphModule):
         path = last_map(graph)
         if path == INPUT:
             return lambda network, x: x
-        optimized, _ = run_passes(select(graph, [path]), BACKENDS[self.compilation.backend])
+        optimized, _ = run_passes(select(graph, [path]), passes_of(self.compilation.backend, self.compilation.memory))
         code = straight_line(optimized, path).python_code(root_module="self")
         namespace = dict(code.globals)
         exec(code.src, namespace)

@@ -172,9 +172,11 @@ def test_compile_for_eager_fuses_nothing() -> None:
 
 
 def test_backends_are_those_of_the_compiler() -> None:
-    from cnngraph.passes import BACKENDS
+    from cnngraph.cli.compile import MemoryName
+    from cnngraph.passes import BACKENDS, MEMORY
 
     assert [item.value for item in BackendName] == list(BACKENDS)
+    assert [item.value for item in MemoryName] == list(MEMORY)
 
 
 def test_compile_prints_graph_and_code(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cnngraph
-from cnngraph.analysis import shape_at
+from cnngraph.analysis import shape_at, summarize
 from cnngraph.graph import Graph, TensorShape
 from cnngraph.ops import OPS
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
@@ -17,6 +17,7 @@ from cnngraph.ops.fused import BatchNormAct
 from cnngraph.passes import PASSES, run_passes
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+from cnngraph.passes.recompute_activations import recompute_activations
 
 ACTIVATIONS = sorted(op.kind for op in FUSED_WITH_BATCH_NORM)
 OTHERS = ["prelu", "selu", "softmax", "identity", "dropout", "batch_norm", "global_avg_pool2d"]
@@ -414,3 +415,47 @@ def test_the_maps_of_a_fused_network_are_channels_last() -> None:
     result = network(torch.randn(2, 3, 8, 8))
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert network.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+
+
+# --- recomputed activations ---------------------------------------------------------------------
+
+
+def lean(body: str) -> Graph:
+    graph = recompute_activations(fuse(body))
+    graph.verify()
+    return graph
+
+
+def test_an_activation_that_a_convolution_alone_reads_is_computed_again() -> None:
+    graph = lean("- batch_norm\n- relu\n- conv2d: {name: c, out_channels: 2, kernel_size: 1}\n- tanh")
+    assert kinds(graph) == ["batch_norm_act_conv", "tanh"]
+    assert (graph.nodes[0].path, graph.nodes[0].inputs) == ("c", ("input",))
+    assert [part.path for part in graph.nodes[0].parts] == ["0", "1", "c"]
+    assert (
+        summarize(graph).total
+        == summarize(
+            graph_of("- batch_norm\n- relu\n- conv2d: {name: c, out_channels: 2, kernel_size: 1}\n- tanh")
+        ).total
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "- batch_norm\n- relu: {name: r}\n- conv2d: {out_channels: 4, kernel_size: 1}\n- add: r",
+        "- batch_norm\n- relu\n- max_pool2d: 2\n- conv2d: {out_channels: 4, kernel_size: 1}",
+        "- relu\n- conv2d: {out_channels: 4, kernel_size: 1}",
+    ],
+)
+def test_an_activation_that_others_read_is_kept(body: str) -> None:
+    assert "batch_norm_act_conv" not in kinds(lean(body))
+
+
+def test_the_memory_policies() -> None:
+    text = "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 3}\n"
+    network = cnngraph.compile(text, memory="lean")
+    assert network.compilation.memory == "lean"
+    assert "batch_norm_act_conv" in network.code
+    assert "batch_norm_act_conv" not in cnngraph.compile(text).code
+    with pytest.raises(cnngraph.CnngraphError, match="there is no memory policy `6GB`; choose one of: fast, lean"):
+        cnngraph.compile(text, memory="6GB")  # pyright: ignore[reportArgumentType]

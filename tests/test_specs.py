@@ -33,7 +33,7 @@ every_published_with_its_names = pytest.mark.parametrize(
 )
 
 
-def small(path: Path, backend: str, seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
+def small(path: Path, backend: str, memory: str = "fast", seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
     """A compiled network and a batch of the smallest input that exercises it."""
     gc.collect()  # networks are freed by the collector alone, and some are large
     report = cnngraph.check(path)
@@ -42,7 +42,7 @@ def small(path: Path, backend: str, seed: int = 0) -> tuple[nn.Module, torch.Ten
     if report.sizes and size[0] > 64:
         size = [max(64, report.sizes.least)] * 2
     torch.manual_seed(seed)
-    network = cnngraph.compile(path, params={"num_classes": 10}, backend=backend)
+    network = cnngraph.compile(path, params={"num_classes": 10}, backend=backend, memory=memory)
     return network.double(), torch.randn(3, channels, *size, dtype=torch.float64)
 
 
@@ -247,3 +247,21 @@ def test_folding_for_inference_changes_nothing(path: Path) -> None:
     expected = eager.eval()(batch)
     scale = expected.abs().max().item()
     torch.testing.assert_close(network.eval()(batch), expected, rtol=1e-8, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnetv2_18", "densenet121", "googlenet_aux", "mobilenet_v2", "shufflenet_v2_x1_0"]
+)
+def test_a_lean_step_is_the_fast_one(name: str) -> None:
+    results = []
+    for memory in ("fast", "lean"):
+        network, batch = small(SPECS / f"{name}.yaml", "fused", memory)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        outputs = network(batch)
+        values = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs.values())
+        torch.stack([value.square().sum() for value in values]).sum().backward()
+        results.append([p.grad for p in network.parameters()] + list(network.buffers()))
+    for lean, fast in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(lean, fast, rtol=1e-9, atol=1e-12)

@@ -40,6 +40,13 @@ class BackendName(StrEnum):
     INFERENCE = "inference"
 
 
+class MemoryName(StrEnum):
+    """The names of `passes.MEMORY`."""
+
+    FAST = "fast"
+    LEAN = "lean"
+
+
 @app.command(
     epilog="""\b
 Examples:
@@ -77,6 +84,9 @@ def compile(
     backend: Annotated[
         BackendName, typer.Option(help="`fused` uses the fused operators, `eager` plain torch.nn, `inference` folds batch norms.")
     ] = BackendName.FUSED,
+    memory: Annotated[
+        MemoryName, typer.Option(help="What is kept for backward: `lean` computes activations again, for less memory.")
+    ] = MemoryName.FAST,
     print_graph: Annotated[
         bool, typer.Option("--print-graph", help="Print the graph before, between and after the passes.")
     ] = False,
@@ -101,7 +111,7 @@ def compile(
     if report.ok:
         try:
             with terminal.progress(f"compiling {spec}"):
-                compiled = _compile(report, params, backend.value, output, seconds)
+                compiled = _compile(report, params, backend.value, memory.value, output, seconds)
         except CnngraphError as caught:
             error = str(caught)
     if format is Format.JSON:
@@ -123,7 +133,12 @@ class _Compiled:
 
 
 def _compile(
-    report: Report, params: dict[str, Any], backend: str, output: Path | None, seconds: dict[str, float]
+    report: Report,
+    params: dict[str, Any],
+    backend: str,
+    memory: str,
+    output: Path | None,
+    seconds: dict[str, float],
 ) -> _Compiled:
     """Compiles a spec that holds, and saves the network; `seconds` is told how long each phase took."""
     with _timed(seconds, "load torch"):
@@ -138,7 +153,7 @@ def _compile(
         graphs.append((stage, graph))
         times.append(perf_counter())
 
-    network = compile_graph(report.spec, params, report.graph, backend, observe=observe)
+    network = compile_graph(report.spec, params, report.graph, backend, memory=memory, observe=observe)
     seconds |= {"passes": times[-1] - times[0], "lower": perf_counter() - times[-1]}
     if output is not None:
         with _timed(seconds, "save"):

@@ -1,6 +1,7 @@
 """Modules and functions of compiled networks that `torch.nn` lacks."""
 
 from cnngraph.nn.batch_norm_act import batch_norm_act
+from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
 from cnngraph.nn.channels_last import channels_last
 from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.drop_path import DropPath
@@ -17,6 +18,7 @@ __all__ = [
     "Linear2d",
     "Normalize",
     "batch_norm_act",
+    "batch_norm_act_conv",
     "channels_last",
     "folded_conv",
     "in_training",

@@ -45,6 +45,16 @@ def batch_norm_act(
 
     `input` is (N, C, ...) of the rank the batch norm takes. Raises what the modules raise, and what an addition raises.
     """
+    return batch_norm_act_again(batch_norm, activation, input, residual)[0]
+
+
+def batch_norm_act_again(
+    batch_norm: nn.Module, activation: nn.Module, input: Tensor, residual: Tensor | None = None
+) -> tuple[Tensor, Callable[[], Tensor] | None]:
+    """The same, and a function that computes the result once more, without updating anything and without a gradient.
+
+    Where the modules themselves ran there is no such function.
+    """
     lower = _ACTIVATIONS.get(type(activation))
     if (
         lower is None
@@ -58,7 +68,7 @@ def batch_norm_act(
     ):
         kernels.warn_if_unavailable()
         value = batch_norm(input)
-        return activation(value if residual is None else value + residual)
+        return activation(value if residual is None else value + residual), None
 
     norm = cast(Any, batch_norm)  # one of _BATCH_NORMS
     norm._check_input_dim(input)
@@ -66,21 +76,15 @@ def batch_norm_act(
     fixed = not training and mean is not None
     name, arguments = lower(activation)
 
-    def run() -> Tensor:
-        output, batch_mean, batch_var = kernel.batch_norm_act(
-            input,
-            norm.weight,
-            norm.bias,
-            mean if fixed else None,
-            var if fixed else None,
-            norm.eps,
-            name,
-            arguments,
-            residual,
-        )
+    def compute(mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        return kernel.batch_norm_act(input, norm.weight, norm.bias, mean, var, norm.eps, name, arguments, residual)
+
+    def run() -> tuple[Tensor, Callable[[], Tensor]]:
+        output, batch_mean, batch_var = compute(mean, var) if fixed else compute(None, None)
         if training and norm.track_running_stats:
             _update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
-        return output
+        statistics = (mean, var) if fixed else (batch_mean, batch_var)
+        return output, torch.no_grad()(lambda: compute(*statistics)[0])
 
     if torch.compiler.is_compiling():
         return run()

@@ -42,6 +42,37 @@ class BatchNormAct(Op):
         return f"{self.kind}[{', '.join(map(str, parts))}]"
 
 
+class BatchNormActConv(Op):
+    """A convolution of an activation of a batch norm, of which backward needs the batch norm's input alone."""
+
+    kind = "batch_norm_act_conv"
+
+    batch_norm_act: Op
+    conv: Op
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return self.conv.infer(self.batch_norm_act.infer(*inputs))
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        """Names of the parts' own may be the same: each is told by its part."""
+        held = {f"batch_norm.{name}": shape for name, shape in self.batch_norm_act.parameters(*inputs).items()}
+        return held | {f"conv.{name}": shape for name, shape in self.conv.parameters(*inputs).items()}
+
+    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return self.batch_norm_act.buffers(*inputs)
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return self.conv.macs(output, *inputs)
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import batch_norm_act_conv
+
+        return graph.call_function(batch_norm_act_conv, (*map(graph.get_attr, modules), *inputs))
+
+    def __str__(self) -> str:
+        return f"{self.kind}[{self.batch_norm_act}, {self.conv}]"
+
+
 class FoldedConv(Op):
     """A convolution with what follows it: a batch norm, the addition of another value, an activation, each or none."""
 

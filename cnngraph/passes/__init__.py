@@ -12,6 +12,7 @@ from cnngraph.ops import Op
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+from cnngraph.passes.recompute_activations import recompute_activations
 
 Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
@@ -20,12 +21,27 @@ Observer = Callable[[str, Graph], None]
 PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last)
 """The passes of the fused backend, in the order they run."""
 
+LEAN: tuple[Pass, ...] = (fuse_batch_norm_act, recompute_activations, channels_last)
+"""The passes of the fused backend where memory counts for more than time."""
+
 BACKENDS: dict[str, tuple[Pass, ...]] = {
     "fused": PASSES,
     "eager": (),
     "inference": (fold_batch_norm, fuse_batch_norm_act, channels_last),
 }
 """Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
+
+MEMORY = ("fast", "lean")
+"""What the fused backend may keep for backward: what is fastest, or as little as costs next to no time."""
+
+
+def passes_of(backend: str, memory: str) -> tuple[Pass, ...]:
+    """The passes of a backend under a memory policy. Raises `CnngraphError` for names there are not."""
+    if backend not in BACKENDS:
+        raise CnngraphError(f"there is no backend `{backend}`; choose one of: {', '.join(BACKENDS)}")
+    if memory not in MEMORY:
+        raise CnngraphError(f"there is no memory policy `{memory}`; choose one of: {', '.join(MEMORY)}")
+    return LEAN if (backend, memory) == ("fused", "lean") else BACKENDS[backend]
 
 
 @dataclass(frozen=True)

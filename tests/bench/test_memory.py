@@ -105,7 +105,7 @@ from cnngraph import memory_settings
 plain = cnngraph.compile({str(TINY)!r})
 untouched = memory_settings._said
 tuned = cnngraph.compile({str(TINY)!r}, memory_tuning=True)
-print(json.dumps([plain.compilation.memory, untouched, tuned.compilation.memory, memory_settings.tune_memory()]))
+print(json.dumps([plain.compilation.memory_settings, untouched, tuned.compilation.memory_settings, memory_settings.tune_memory()]))
 """
     plain, untouched, tuned, again = in_process(script)
     assert plain is None
@@ -145,4 +145,4 @@ def test_a_library_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_saved_networks_do_not_claim_settings(tmp_path: Path) -> None:
     cnngraph.save_compiled(cnngraph.compile(TINY), tmp_path / "net.pt")
-    assert cnngraph.load_compiled(tmp_path / "net.pt").compilation.memory is None
+    assert cnngraph.load_compiled(tmp_path / "net.pt").compilation.memory_settings is None

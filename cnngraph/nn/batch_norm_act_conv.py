@@ -1,0 +1,37 @@
+"""A convolution of an activation of a batch norm that keeps less for backward: the batch norm's input, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from cnngraph.nn.batch_norm_act import batch_norm_act_again
+
+
+def batch_norm_act_conv(batch_norm: nn.Module, activation: nn.Module, conv: nn.Module, input: Tensor) -> Tensor:
+    """conv(activation(batch_norm(input))). Backward computes the activation again, with the statistics of forward.
+
+    Where the fused operator did not run there is nothing to compute it again with, and it is kept as ever.
+    """
+    value, again = batch_norm_act_again(batch_norm, activation, input)
+    if again is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return conv(value)
+    recomputed = again
+    identity = _identity(value)  # not the tensor: autograd keeps the hooks, and what they hold
+
+    def pack(saved: Tensor) -> Tensor | Callable[[], Tensor]:
+        return recomputed if _identity(saved) == identity else saved
+
+    with saved_tensors_hooks(pack, _unpack):
+        return conv(value)
+
+
+def _unpack(packed: Tensor | Callable[[], Tensor]) -> Tensor:
+    return packed if isinstance(packed, Tensor) else packed()
+
+
+def _identity(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype

@@ -1,0 +1,35 @@
+"""For less memory: an activation that a convolution alone reads is computed again in backward, and not kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cnngraph.graph import Graph, Node
+from cnngraph.ops.conv import Conv2d
+from cnngraph.ops.fused import BatchNormAct, BatchNormActConv
+
+
+def recompute_activations(graph: Graph) -> Graph:
+    nodes: list[Node] = []
+    waiting: dict[str, Node] = {}
+    for node in graph.nodes:
+        if _is_read_by_a_convolution_alone(graph, node):
+            waiting[node.path] = node
+        elif node.inputs and node.inputs[0] in waiting:
+            nodes.append(_fuse(waiting.pop(node.inputs[0]), node))
+        else:
+            nodes.append(node)
+    return graph.with_nodes(nodes)
+
+
+def _is_read_by_a_convolution_alone(graph: Graph, node: Node) -> bool:
+    if not isinstance(node.op, BatchNormAct) or len(node.inputs) != 1 or node.path in graph.outputs:
+        return False
+    users = graph.users.get(node.path, ())
+    return len(users) == 1 and isinstance(users[0].op, Conv2d) and users[0].aux == node.aux
+
+
+def _fuse(activation: Node, conv: Node) -> Node:
+    """The fused node has the convolution's path and place."""
+    op = BatchNormActConv(batch_norm_act=activation.op, conv=conv.op)
+    return replace(conv, op=op, inputs=activation.inputs, parts=(*activation.parts, conv))
