@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two workers whose threads wait for each other's cores are many times slower than one thread each.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in each run: a run that fails can be repeated.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parent.parent
 SPECS = ROOT / "specs"
