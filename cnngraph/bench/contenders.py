@@ -59,6 +59,8 @@ OURS = "cnngraph"
 _ALL = (
     Contender(OURS, "fused backend, channels_last, memory settings", tuned=True),
     Contender("default-malloc", "fused backend, channels_last, the C library's default malloc"),
+    Contender("lean", "fused backend that keeps less for backward, memory settings", tuned=True, modes=("train",)),
+    Contender("inference", "inference backend, channels_last, memory settings", tuned=True, modes=("eval",)),
     Contender("eager", "plain torch.nn, channels_last"),
     Contender("eager-nchw", "plain torch.nn, contiguous"),
     Contender("tuned-malloc", "plain torch.nn, channels_last, memory settings", tuned=True),

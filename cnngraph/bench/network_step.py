@@ -85,6 +85,14 @@ def _fused(work: Work) -> _Built:
     return _torch_step(_network(work, "fused"), work)
 
 
+def _lean(work: Work) -> _Built:
+    return _torch_step(compile(work.spec, dict(work.params), memory="lean"), work)
+
+
+def _inference(work: Work) -> _Built:
+    return _torch_step(_network(work, "inference"), work)
+
+
 def _eager(work: Work) -> _Built:
     return _torch_step(_network(work, "eager"), work)
 
@@ -129,6 +137,8 @@ def _onnxruntime(work: Work) -> _Built:
 BUILDERS: dict[str, Callable[[Work], _Built]] = {
     "cnngraph": _fused,
     "default-malloc": _fused,
+    "lean": _lean,
+    "inference": _inference,
     "eager": _eager,
     "eager-nchw": _eager_nchw,
     "tuned-malloc": _eager,

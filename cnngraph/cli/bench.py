@@ -52,6 +52,8 @@ Contenders:
   default-malloc  the same without memory settings; always there
   eager           plain torch.nn, channels_last
   eager-nchw      plain torch.nn, contiguous
+  lean            fused, keeping less for backward (training)
+  inference       batch norms folded into convolutions (evaluation)
   tuned-malloc    eager with memory settings
   compile         torch.compile of eager, with memory settings
   onnxruntime     ONNX Runtime, with --mode eval only

@@ -53,12 +53,12 @@ def test_work_survives_json() -> None:
 
 
 def test_peers_are_checked() -> None:
-    assert peers(None, "train") == ["eager", "eager-nchw", "tuned-malloc", "compile"]
+    assert peers(None, "train") == ["lean", "eager", "eager-nchw", "tuned-malloc", "compile"]
     assert "onnxruntime" in peers(None, "eval")
     assert peers(["compile", "eager", "compile"], "train") == ["compile", "eager"]
     with pytest.raises(cnngraph.CnngraphError, match="there is no contender `eagre`; did you mean `eager`?"):
         peers(["eagre"], "train")
-    with pytest.raises(cnngraph.CnngraphError, match="there are eager, eager-nchw"):
+    with pytest.raises(cnngraph.CnngraphError, match="there are lean, inference, eager, eager-nchw"):
         peers(["caffe"], "train")
     assert set(PEERS) < set(CONTENDERS)
 
