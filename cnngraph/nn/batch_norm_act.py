@@ -59,12 +59,12 @@ def batch_norm_act_again(
     if (
         lower is None
         or type(batch_norm) not in _BATCH_NORMS
-        or _is_watched(batch_norm)
-        or _is_watched(activation)
+        or is_watched(batch_norm)
+        or is_watched(activation)
         or _has_any_global_hook()
         or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean, residual)  # pyright: ignore
         or input.numel() == 0
-        or _is_transformed()
+        or is_transformed()
     ):
         kernels.warn_if_unavailable()
         value = batch_norm(input)
@@ -98,7 +98,7 @@ def batch_norm_act_again(
         raise
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Whether calling the module does more than its class's forward."""
     return bool(
         module._forward_hooks
@@ -109,7 +109,7 @@ def _is_watched(module: nn.Module) -> bool:
     )
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Whether torch.func transforms the call, or forward-mode derivatives are taken: the operator has rules for neither."""
     functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     return functorch.get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnngraph.nn.batch_norm_act import _is_transformed as is_transformed
-from cnngraph.nn.batch_norm_act import _is_watched as is_watched
+from cnngraph.nn.batch_norm_act import is_transformed, is_watched
 
 _Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
 _PostOp = tuple[str, list[float | None], str | None]
@@ -31,8 +30,11 @@ _POST_OPS: dict[type[nn.Module], Callable[..., _PostOp]] = {
 }
 """Activations that oneDNN computes on a convolution's result before it is written."""
 
-_folded: WeakKeyDictionary[nn.Module, tuple[object, Tensor, Tensor]] = WeakKeyDictionary()
-"""Convolution -> what its folded weight and bias were made from, and these. Beside the modules, so that none is saved."""
+_folded: WeakKeyDictionary[nn.Module, tuple[object, list[Tensor], Tensor, Tensor]] = WeakKeyDictionary()
+"""Convolution -> what its folded weight and bias were made from, and these. Beside the modules, so that none is saved.
+
+The tensors they were made from are held as well: their addresses must not be given to others.
+"""
 
 
 def folded_conv(
@@ -112,23 +114,33 @@ def _onednn_runs(input: Tensor) -> bool:
 def _weights(
     conv: nn.Conv2d, batch_norm: Any, geometry: _Geometry | None = None, shape: tuple[int, ...] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The folded weight and bias, made anew when a tensor they follow from was changed.
+    """The folded weight and bias, made anew when a tensor they follow from was changed or replaced.
+
+    Torch tells of no change that is made in place through a tensor's `.data`.
 
     With an input's shape, in the layout that oneDNN wants for it.
     """
     sources = [conv.weight, conv.bias]
     if batch_norm is not None:
         sources += [batch_norm.weight, batch_norm.bias, batch_norm.running_mean, batch_norm.running_var]
-    key = (shape, *((id(s), None if s is None or s.is_inference() else s._version) for s in sources))
+    eps = None if batch_norm is None else batch_norm.eps
+    key = (shape, eps, *map(_identity, sources))
     known = _folded.get(conv)
     if known is not None and known[0] == key:
-        return known[1], known[2]
+        return known[2], known[3]
     with torch.no_grad():
         weight, bias = _fold(conv, batch_norm)
         if geometry is not None:
             weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, shape)
-    _folded[conv] = (key, weight, bias)
+    _folded[conv] = (key, [source.detach() for source in sources if source is not None], weight, bias)
     return weight, bias
+
+
+def _identity(tensor: Tensor | None) -> object:
+    """What is another where a tensor holds other values, or is another."""
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), tensor.dtype, None if tensor.is_inference() else tensor._version
 
 
 def _fold(conv: nn.Conv2d, batch_norm: Any) -> tuple[Tensor, Tensor]:

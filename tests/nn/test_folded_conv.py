@@ -92,13 +92,26 @@ def test_changed_weights_and_other_sizes_are_folded_anew() -> None:
 
 
 @torch.no_grad()
+def test_weights_that_took_another_type_meanwhile_are_folded_anew() -> None:
+    """`.half()` rounds them, and torch counts no change."""
+    conv, norm = parts()
+    x = torch.randn(2, 6, 8, 8)
+    function(conv, None, None, x)
+    conv.half().float()
+    torch.testing.assert_close(function(conv, None, None, x), conv(x), rtol=1e-6, atol=1e-6)
+    function(conv, norm, None, x)
+    norm.eps = 1.0
+    torch.testing.assert_close(function(conv, norm, None, x), norm(conv(x)), rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
 def test_weights_are_folded_once_and_forgotten_with_their_module() -> None:
     conv, norm = parts()
     x = torch.randn(2, 6, 8, 8)
     function(conv, norm, None, x)
-    weight = _folded[conv][1]
+    weight = _folded[conv][2]
     function(conv, norm, None, x)
-    assert _folded[conv][1] is weight
+    assert _folded[conv][2] is weight
     before = len(_folded)
     del conv
     assert len(_folded) == before - 1
