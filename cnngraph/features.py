@@ -108,8 +108,10 @@ def _trunk(graph: Graph, until: str) -> list[str]:
     last_use = {path: index for index, node in enumerate(nodes) for path in node.inputs}
     trunk: list[str] = []
     reach = -1
+    before = INPUT
     for index, node in enumerate(nodes):
-        reach = max(reach, *(last_use.get(path, -1) for path in (nodes[index - 1].path if index else INPUT,)))
+        reach = max(reach, last_use.get(before, -1))
+        before = node.path
         if reach <= index:
             trunk.append(node.path)
         if node.path == until:

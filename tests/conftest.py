@@ -47,6 +47,17 @@ def clean_registry() -> Iterator[None]:
     registry._loaded_plugins = loaded
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tiny networks: threads would only wait for each other, more so with several workers."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The shape of each value that a network computes for a meta tensor of `shape`, without the batch."""
     import torch

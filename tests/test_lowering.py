@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
@@ -22,14 +22,7 @@ import cnngraph
 from cnngraph.nn import batch_norm_act
 from cnngraph.passes import BACKENDS, run_passes
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The networks are tiny: threads would only wait for each other, more so with several workers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 BODIES = {

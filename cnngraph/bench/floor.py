@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from cnngraph.analysis import node_cost
 from cnngraph.bench.arithmetic import flops_of, graph_of
+from cnngraph.bench.clock import time_of
 from cnngraph.bench.contenders import Work
 from cnngraph.graph import INPUT, Graph, TensorShape
 from cnngraph.memory_settings import tune_memory
@@ -56,8 +56,8 @@ class Floor:
     def measure(self, seconds: float) -> dict[str, Any]:
         """The rate in FLOP/s, and the seconds of each distinct layer."""
         share = seconds / (len(self._layers) + 2)
-        rate = max(flops / _time_of(run, 0.0) for run, flops in self._peak for _ in range(3))
-        return {"rate": rate, "layers": [_time_of(layer.run, share) for layer in self._layers]}
+        rate = max(flops / time_of(run, 0.0) for run, flops in self._peak for _ in range(3))
+        return {"rate": rate, "layers": [time_of(layer.run, share) for layer in self._layers]}
 
 
 def _layers(graph: Graph, work: Work, dtype: torch.dtype) -> list[Layer]:
@@ -116,13 +116,3 @@ def _large_convolution(batch: int, channels: int, size: int, dtype: torch.dtype)
             F.conv2d(x, weight, padding=1)
 
     return run, 2 * x.numel() * channels * 9
-
-
-def _time_of(run: Callable[[], object], seconds: float) -> float:
-    """The median time of as many runs as fill `seconds`, at least one."""
-    times: list[float] = []
-    while sum(times) < seconds or not times:
-        start = perf_counter()
-        run()
-        times.append(perf_counter() - start)
-    return sorted(times)[len(times) // 2]

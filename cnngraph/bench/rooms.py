@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnngraph import kernels
+from cnngraph.bench.clock import time_of
 from cnngraph.bench.kernel_cases import Case
 from cnngraph.errors import CnngraphError
 from cnngraph.memory_settings import tune_memory
@@ -88,7 +88,8 @@ class Rooms:
         times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(rounds):
             for name, run in runs.items():
-                times[name].append(_time_of(run, seconds))
+                run()  # wakes threads and fills caches
+                times[name].append(time_of(run, seconds))
         return {"shape": list(x.shape), "bytes": x.numel() * x.element_size(), **times}
 
 
@@ -97,14 +98,3 @@ def _tensor(case: Case) -> Tensor:
     dtype = getattr(torch, case.dtype)
     size = max(1, isqrt(round(case.megabytes * 1e6 / (BATCH * CHANNELS * dtype.itemsize))))
     return torch.randn(BATCH, CHANNELS, size, size).to(dtype, memory_format=getattr(torch, case.memory_format))
-
-
-def _time_of(run: Callable[[], object], seconds: float) -> float:
-    """The median time of as many runs as fill `seconds`, after one that does not count."""
-    run()
-    times: list[float] = []
-    while sum(times) < seconds or not times:
-        start = perf_counter()
-        run()
-        times.append(perf_counter() - start)
-    return sorted(times)[len(times) // 2]
