@@ -274,10 +274,11 @@ def test_the_code_of_a_small_network() -> None:
     body = network.code.split("def forward(self, x):\n")[1].rstrip()
     assert textwrap.dedent(body) == textwrap.dedent("""\
         channels_last = cnngraph_nn_channels_last_channels_last(x);  x = None
-        conv = self.conv(channels_last);  channels_last = None
+        conv = self.conv
+        conv_1 = cnngraph_nn_conv2d_conv2d(conv, channels_last);  conv = channels_last = None
         _1 = getattr(self, "1")
         _2 = getattr(self, "2")
-        _2_1 = cnngraph_nn_batch_norm_act_batch_norm_act(_1, _2, conv);  _1 = _2 = conv = None
+        _2_1 = cnngraph_nn_batch_norm_act_batch_norm_act(_1, _2, conv_1);  _1 = _2 = conv_1 = None
         _3 = getattr(self, "3")(_2_1);  _2_1 = None
         return _3""")
 

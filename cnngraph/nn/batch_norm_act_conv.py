@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from cnngraph.nn.batch_norm_act import batch_norm_act_again
+from cnngraph.nn.conv2d import conv2d
 
 
 def batch_norm_act_conv(batch_norm: nn.Module, activation: nn.Module, conv: nn.Module, input: Tensor) -> Tensor:
@@ -18,7 +19,7 @@ def batch_norm_act_conv(batch_norm: nn.Module, activation: nn.Module, conv: nn.M
     """
     value, again = batch_norm_act_again(batch_norm, activation, input)
     if again is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return conv(value)
+        return conv2d(conv, value)
     recomputed = again
     identity = _identity(value)  # not the tensor: autograd keeps the hooks, and what they hold
 
@@ -26,7 +27,7 @@ def batch_norm_act_conv(batch_norm: nn.Module, activation: nn.Module, conv: nn.M
         return recomputed if _identity(saved) == identity else saved
 
     with saved_tensors_hooks(pack, _unpack):
-        return conv(value)
+        return conv2d(conv, value)
 
 
 def _unpack(packed: Tensor | Callable[[], Tensor]) -> Tensor:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnngraph.nn.batch_norm_act import is_transformed, is_watched
+from cnngraph.nn.conv2d import Geometry, geometry_of
 
-_Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
 _PostOp = tuple[str, list[float | None], str | None]
 _POST_OPS: dict[type[nn.Module], Callable[..., _PostOp]] = {
     nn.ReLU: lambda module: ("relu", [], None),
@@ -53,7 +53,7 @@ def folded_conv(
     assert isinstance(conv, nn.Conv2d)
     post = _POST_OPS.get(type(activation)) if activation is not None else None
     name, scalars, algorithm = post(activation) if post else ("none", [], None)
-    geometry = _geometry(conv)
+    geometry = geometry_of(conv)
     if geometry is not None and _onednn_runs(input):
         weight, bias = _weights(conv, batch_norm, geometry, tuple(input.shape))
         if residual is None:
@@ -87,20 +87,6 @@ def _may_fold(conv: nn.Module, batch_norm: nn.Module | None, activation: nn.Modu
     return not (torch.compiler.is_compiling() or is_transformed())
 
 
-def _geometry(conv: nn.Conv2d) -> _Geometry | None:
-    """Padding, stride, dilation and groups; None where the padding is not the same on both sides."""
-    if conv.padding == "valid":
-        padding = (0, 0)
-    elif conv.padding == "same":
-        spans = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        if any(span % 2 for span in spans):
-            return None
-        padding = tuple(span // 2 for span in spans)
-    else:
-        padding = conv.padding
-    return padding, conv.stride, conv.dilation, conv.groups
-
-
 def _onednn_runs(input: Tensor) -> bool:
     return (
         input.device.type == "cpu"
@@ -112,7 +98,7 @@ def _onednn_runs(input: Tensor) -> bool:
 
 
 def _weights(
-    conv: nn.Conv2d, batch_norm: Any, geometry: _Geometry | None = None, shape: tuple[int, ...] | None = None
+    conv: nn.Conv2d, batch_norm: Any, geometry: Geometry | None = None, shape: tuple[int, ...] | None = None
 ) -> tuple[Tensor, Tensor]:
     """The folded weight and bias, made anew when a tensor they follow from was changed or replaced.
 

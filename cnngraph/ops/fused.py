@@ -73,6 +73,31 @@ class BatchNormActConv(Op):
         return f"{self.kind}[{self.batch_norm_act}, {self.conv}]"
 
 
+class Convolution(Op):
+    """A convolution whose weight gradient is computed by the faster of two ways."""
+
+    kind = "convolution"
+
+    conv: Op
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return self.conv.infer(*inputs)
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return self.conv.parameters(*inputs)
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return self.conv.macs(output, *inputs)
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import conv2d
+
+        return graph.call_function(conv2d, (*map(graph.get_attr, modules), *inputs))
+
+    def __str__(self) -> str:
+        return f"{self.kind}[{self.conv}]"
+
+
 class FoldedConv(Op):
     """A convolution with what follows it: a batch norm, the addition of another value, an activation, each or none."""
 

@@ -45,6 +45,16 @@ CpuCapability cpu_capability() {
   return capability;
 }
 
+bool multiplies_bfloat16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return true;  // not known: what torch does there stays
+#endif
+}
+
+bool has_avx512() { return best_capability() == CpuCapability::avx512; }
+
 const char* name_of(CpuCapability capability) {
   switch (capability) {
     case CpuCapability::avx512:

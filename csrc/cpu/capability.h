@@ -11,4 +11,9 @@ CpuCapability cpu_capability();
 
 const char* name_of(CpuCapability capability);
 
+// Whether the processor multiplies bfloat16, and whether libraries do so by its widest vectors if
+// not. Where neither holds they fall back to loops of single numbers.
+bool multiplies_bfloat16();
+bool has_avx512();
+
 }  // namespace cnngraph

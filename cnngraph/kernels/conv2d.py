@@ -1,0 +1,92 @@
+"""A convolution whose weight gradient is computed by the faster of two ways: where it runs, and what torch must know of it.
+
+The operators, their autograd and their autocast live in csrc/conv2d.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+
+from cnngraph import kernels
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """`torch.nn.functional.conv2d` of (N, C, H, W), the same to within rounding; where `runs` says so."""
+    return torch.ops.cnngraph.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def runs(input: Tensor, weight: Tensor) -> bool:
+    """Whether the compiled operator takes these, and may be the faster one: else torch's own must."""
+    return (
+        kernels.extension is not None
+        and input.device.type == weight.device.type == "cpu"
+        and input.dim() == 4
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and input.dtype in (torch.float32, torch.bfloat16)
+        and (input.dtype is weight.dtype or torch.is_autocast_enabled("cpu"))
+    )
+
+
+def _fake(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    return torch.ops.aten.convolution(input, weight, bias, stride, padding, dilation, False, [0, 0], groups)
+
+
+def _fake_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    given = (input, weight, input.new_empty(weight.shape[0]))
+    dinput, dweight, dbias = (
+        torch.empty_like(of) if wanted else input.new_empty(0) for of, wanted in zip(given, output_mask, strict=True)
+    )
+    return dinput, dweight, dbias
+
+
+def _flops(input: Any, weight: Any, bias: Any, *geometry: Any, out_shape: Any, **others: Any) -> int:
+    return conv_flop_count(input, weight, out_shape)
+
+
+def _flops_backward(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    output_mask: Sequence[bool],
+    **others: Any,
+) -> int:
+    return sum(output_mask[:2]) * conv_flop_count(input, weight, grad_output)
+
+
+if kernels.extension is not None:
+    torch.library.register_fake("cnngraph::conv2d", _fake)
+    torch.library.register_fake("cnngraph::conv2d_backward", _fake_backward)
+    register_flop_formula(torch.ops.cnngraph.conv2d)(_flops)
+    register_flop_formula(torch.ops.cnngraph.conv2d_backward)(_flops_backward)

@@ -1,0 +1,342 @@
+// dW[o][y][x][i] = sum over the output's pixels of dY[pixel][o] * X[pixel moved by (y, x)][i].
+//
+// Each place (y, x) of the kernel is a product of two matrices whose rows are pixels. A block of
+// output rows is packed, both maps once, and all products over it are made while it is in the
+// cache. The one with fewer channels to fill up stands in the columns of a tile, the other in rows.
+#include "weight_gradient.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "../cpu/capability.h"
+#include "weight_gradient_kernels.h"
+
+namespace cnngraph {
+namespace {
+
+using at::Tensor;
+
+const WeightGradientKernels& kernels() {
+  static const WeightGradientKernels& chosen = []() -> const WeightGradientKernels& {
+    switch (cpu_capability()) {
+#if defined(__x86_64__)
+      case CpuCapability::avx512:
+        return avx512::weight_gradient;
+      case CpuCapability::avx2:
+        return avx2::weight_gradient;
+#endif
+      default:
+        return baseline::weight_gradient;
+    }
+  }();
+  return chosen;
+}
+
+constexpr int64_t positions_of_block = 384;
+constexpr int64_t least_together = 64;
+constexpr int64_t most_merged_positions = 1024;
+constexpr int64_t least_positions = 128;
+constexpr double most_padding = 1.5;
+constexpr int64_t most_bytes_of_parts = 4 * 1024 * 1024;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The size of parts of about equal size, none larger than `most`.
+int64_t even_share(int64_t size, int64_t most) { return ceil_div(size, ceil_div(size, most)); }
+
+struct Axis {
+  int64_t input, output, kernel, stride, padding, dilation;
+};
+
+// The convolution as the loops see it. `channels` are what stands side by side in a row of the
+// input: with few of them, those of a whole row of the kernel, so that tiles are filled.
+struct Problem {
+  int64_t images, in_channels, out_channels;
+  Axis y, x;
+  int64_t row_elements;     // of the input
+  int64_t column_elements;  // from one column of the input to the next
+
+  Problem(const Tensor& grad, const Tensor& input, at::IntArrayRef weight,
+          const ConvGeometry& geometry)
+      : images(input.size(0)),
+        in_channels(input.size(1)),
+        out_channels(grad.size(1)),
+        y{input.size(2), grad.size(2), weight[2], geometry.stride[0], geometry.padding[0],
+          geometry.dilation[0]},
+        x{input.size(3), grad.size(3), weight[3], geometry.stride[1], geometry.padding[1],
+          geometry.dilation[1]},
+        row_elements(input.size(3) * input.size(1)),
+        column_elements(input.size(1)) {
+    if (x.kernel > 1 && x.dilation == 1 && in_channels * x.kernel <= 32) {
+      in_channels *= x.kernel;
+      x.kernel = 1;
+    }
+    const bool pointwise = y.kernel == 1 && y.stride == 1 && y.padding == 0 && x.kernel == 1 &&
+                           x.stride == 1 && x.padding == 0 && in_channels == column_elements;
+    if (pointwise && y.output * x.output <= most_merged_positions) {
+      x.input = x.output = y.output * x.output;
+      y.input = y.output = 1;
+      row_elements = x.input * in_channels;
+    }
+  }
+
+  int64_t places() const { return y.kernel * x.kernel; }
+};
+
+// How the input is packed: all the columns and rows its windows cover, or, for a kernel of one,
+// those alone that it reads.
+struct PackedInput {
+  int64_t rows, columns, row_step, column_step;  // steps from one output row or column to the next
+
+  PackedInput(const Problem& problem, int64_t output_rows) {
+    const auto cover = [](const Axis& axis, int64_t outputs, int64_t& size, int64_t& step) {
+      step = axis.kernel == 1 ? 1 : axis.stride;
+      size = (outputs - 1) * step + (axis.kernel - 1) * axis.dilation + 1;
+    };
+    cover(problem.y, output_rows, rows, row_step);
+    cover(problem.x, problem.x.output, columns, column_step);
+  }
+};
+
+// A side of the product: channels cut into panels.
+struct Operand {
+  int64_t channels, width, panels, panel_stride;
+
+  Operand(int64_t count, int64_t panel_width)
+      : channels(count), width(panel_width), panels(ceil_div(count, panel_width)), panel_stride(0) {}
+  int64_t padded() const { return panels * width; }
+};
+
+struct Range {
+  int64_t begin, end;
+  static Range of_part(int64_t size, int64_t part, int64_t parts) {
+    return {size * part / parts, size * (part + 1) / parts};
+  }
+};
+
+class WeightGradient {
+ public:
+  WeightGradient(const Tensor& grad, const Tensor& input, at::IntArrayRef weight,
+                 const ConvGeometry& geometry)
+      : problem_(grad, input, weight, geometry),
+        grad_(grad),
+        input_(input),
+        type_(input.scalar_type() == at::kFloat ? PackedType::float32 : PackedType::bfloat16),
+        input_is_a_(padding_with(problem_.in_channels, problem_.out_channels) <=
+                    padding_with(problem_.out_channels, problem_.in_channels)),
+        a_(input_is_a_ ? problem_.in_channels : problem_.out_channels, kernels().height),
+        b_(input_is_a_ ? problem_.out_channels : problem_.in_channels, kernels().width) {
+    const int64_t pixels = problem_.y.output * problem_.x.output;
+    if (pixels >= positions_of_block) {
+      rows_of_block_ =
+          even_share(problem_.y.output, ceil_div(positions_of_block, problem_.x.output));
+      images_of_block_ = 1;
+    } else {
+      rows_of_block_ = problem_.y.output;
+      images_of_block_ = even_share(problem_.images, ceil_div(positions_of_block, pixels));
+    }
+    blocks_of_image_ = ceil_div(problem_.y.output, rows_of_block_);
+    blocks_ = ceil_div(problem_.images, images_of_block_) * blocks_of_image_;
+    // Parts of the pixels have sums of their own, so there are few where the weight is large; the
+    // panels of b are then shared out.
+    const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    parts_ = std::clamp<int64_t>(most_bytes_of_parts / (size_of_sums() * 4), 1,
+                                 std::min(threads, blocks_));
+    shares_ = std::min(threads / parts_, b_.panels);
+    const double terms = static_cast<double>(problem_.images * pixels / parts_);
+    together_ = std::clamp(static_cast<int64_t>(std::sqrt(terms)), least_together, positions_of_block);
+  }
+
+  // With few channels most of a tile would be padding.
+  bool fills_tiles() const {
+    return static_cast<double>(a_.padded() * b_.padded()) <=
+           most_padding * static_cast<double>(a_.channels * b_.channels);
+  }
+
+  Tensor compute(at::IntArrayRef weight_sizes) {
+    sums_.reset(new float[parts_ * size_of_sums()]);
+    at::parallel_for(0, parts_ * shares_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        add_blocks(Range::of_part(blocks_, task % parts_, parts_),
+                   Range::of_part(b_.panels, task / parts_, shares_),
+                   sums_.get() + task % parts_ * size_of_sums());
+      }
+    });
+    const auto options = input_.options().dtype(at::kFloat);
+    Tensor weight = at::empty(weight_sizes, options, at::MemoryFormat::ChannelsLast);
+    float* to = weight.mutable_data_ptr<float>();
+    at::parallel_for(0, problem_.out_channels, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t out = begin; out < end; ++out) write(out, to);
+    });
+    return weight.to(input_.scalar_type());
+  }
+
+ private:
+  static int64_t padding_with(int64_t a, int64_t b) {
+    return Operand(a, kernels().height).padded() * Operand(b, kernels().width).padded();
+  }
+  int64_t size_of_tile() const { return a_.width * b_.width; }
+  int64_t size_of_sums() const {
+    return a_.panels * b_.panels * problem_.places() * size_of_tile();
+  }
+  // Tiles in the order in which they are added to.
+  int64_t tile(int64_t panel_a, int64_t panel_b, int64_t place) const {
+    return ((panel_b * a_.panels + panel_a) * problem_.places() + place) * size_of_tile();
+  }
+
+  void add_blocks(Range blocks, Range panels, float* sums) const {
+    const PackedInput most(problem_, rows_of_block_);
+    const int64_t positions = images_of_block_ * rows_of_block_ * problem_.x.output;
+    Operand a = a_, b = b_;
+    (input_is_a_ ? a : b).panel_stride = images_of_block_ * most.rows * most.columns;
+    (input_is_a_ ? b : a).panel_stride = positions;
+    for (Operand* side : {&a, &b}) {
+      side->panel_stride = side->panel_stride * side->width + WeightGradientKernels::overrun;
+    }
+    std::unique_ptr<float[]> packed_a(new float[a.panels * a.panel_stride]);
+    std::unique_ptr<float[]> packed_b(new float[(panels.end - panels.begin) * b.panel_stride]);
+    std::vector<int64_t> input_offsets, grad_offsets;
+    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+      const int64_t image = block / blocks_of_image_ * images_of_block_;
+      const int64_t row = block % blocks_of_image_ * rows_of_block_;
+      const int64_t rows = std::min(rows_of_block_, problem_.y.output - row);
+      const int64_t images = std::min(images_of_block_, problem_.images - image);
+      const PackedInput packed(problem_, rows);
+      pack_input(image, images, row, packed, input_is_a_, panels,
+                 input_is_a_ ? packed_a.get() : packed_b.get(), input_is_a_ ? a : b);
+      pack_gradient(image, images, row, rows, !input_is_a_, panels,
+                    input_is_a_ ? packed_b.get() : packed_a.get(), input_is_a_ ? b : a);
+
+      const Operand &input = input_is_a_ ? a : b, &grad = input_is_a_ ? b : a;
+      input_offsets.clear();
+      grad_offsets.clear();
+      for (int64_t i = 0; i < images * rows; ++i) {
+        const int64_t packed_row = i / rows * packed.rows + i % rows * packed.row_step;
+        input_offsets.push_back(packed_row * packed.columns * input.width);
+        grad_offsets.push_back(i * problem_.x.output * grad.width);
+      }
+      SummedPositions over{images * rows, problem_.x.output, together_, input_offsets.data(),
+                           grad_offsets.data(), packed.column_step * input.width, grad.width};
+      if (!input_is_a_) {
+        std::swap(over.a_offsets, over.b_offsets);
+        std::swap(over.a_step, over.b_step);
+      }
+      for (int64_t panel_b = panels.begin; panel_b < panels.end; ++panel_b) {
+        for (int64_t panel_a = 0; panel_a < a.panels; ++panel_a) {
+          for (int64_t place = 0; place < problem_.places(); ++place) {
+            const int64_t y = place / problem_.x.kernel * problem_.y.dilation;
+            const int64_t x = place % problem_.x.kernel * problem_.x.dilation;
+            const int64_t moved = (y * packed.columns + x) * input.width;
+            kernels().multiply(packed_a.get() + panel_a * a.panel_stride + (input_is_a_ ? moved : 0),
+                               packed_b.get() + (panel_b - panels.begin) * b.panel_stride +
+                                   (input_is_a_ ? 0 : moved),
+                               over, block > blocks.begin, sums + tile(panel_a, panel_b, place));
+          }
+        }
+      }
+    }
+  }
+
+  // Of operand b only the panels of this task.
+  void pack(bool is_a, Range panels, const void* row, RowOfMap map, float* to,
+            int64_t panel_stride) const {
+    if (is_a) return kernels().pack_a(type_, row, map, to, panel_stride);
+    const int64_t before = panels.begin * kernels().width;
+    map.first += before;
+    map.channels = std::min(map.channels, panels.end * kernels().width) - before;
+    kernels().pack_b(type_, row, map, to, panel_stride);
+  }
+
+  const char* at(const Tensor& map, int64_t element) const {
+    return static_cast<const char*>(map.const_data_ptr()) + element * map.element_size();
+  }
+
+  void pack_input(int64_t image, int64_t images, int64_t output_row, const PackedInput& packed,
+                  bool is_a, Range panels, float* to, const Operand& side) const {
+    const int64_t between_rows = problem_.y.kernel == 1 ? problem_.y.stride : 1;
+    const int64_t between_columns = problem_.x.kernel == 1 ? problem_.x.stride : 1;
+    for (int64_t i = 0; i < images * packed.rows; ++i) {
+      const int64_t row = output_row * problem_.y.stride - problem_.y.padding +
+                          i % packed.rows * between_rows;
+      const bool inside = row >= 0 && row < problem_.y.input;
+      const int64_t element = inside ? ((image + i / packed.rows) * problem_.y.input + row) *
+                                           problem_.row_elements
+                                     : 0;
+      pack(is_a, panels, at(input_, element),
+           RowOfMap{inside ? problem_.row_elements : 0,
+                    -problem_.x.padding * problem_.column_elements,
+                    between_columns * problem_.column_elements, packed.columns,
+                    problem_.in_channels},
+           to + i * packed.columns * side.width, side.panel_stride);
+    }
+  }
+
+  void pack_gradient(int64_t image, int64_t images, int64_t row, int64_t rows, bool is_a,
+                     Range panels, float* to, const Operand& side) const {
+    const int64_t elements = problem_.x.output * problem_.out_channels;
+    for (int64_t i = 0; i < images * rows; ++i) {
+      const int64_t from = (image + i / rows) * problem_.y.output + row + i % rows;
+      pack(is_a, panels, at(grad_, from * elements),
+           RowOfMap{elements, 0, problem_.out_channels, problem_.x.output, problem_.out_channels},
+           to + i * problem_.x.output * side.width, side.panel_stride);
+    }
+  }
+
+  // The gradient of one output channel, of all parts.
+  void write(int64_t out, float* weight) const {
+    float* to = weight + out * problem_.places() * problem_.in_channels;
+    const Operand& in = input_is_a_ ? a_ : b_;
+    const int64_t step = input_is_a_ ? b_.width : 1;  // from one input channel to the next in a tile
+    for (int64_t place = 0; place < problem_.places(); ++place) {
+      for (int64_t panel = 0; panel < in.panels; ++panel) {
+        const int64_t channels = std::min(in.width, in.channels - panel * in.width);
+        const float* from =
+            sums_.get() + (input_is_a_ ? tile(panel, out / b_.width, place) + out % b_.width
+                                       : tile(out / a_.width, panel, place) + out % a_.width * b_.width);
+        for (int64_t i = 0; i < channels; ++i) to[i] = from[i * step];
+        for (int64_t part = 1; part < parts_; ++part) {
+          from += size_of_sums();
+          for (int64_t i = 0; i < channels; ++i) to[i] += from[i * step];
+        }
+        to += channels;
+      }
+    }
+  }
+
+  Problem problem_;
+  const Tensor &grad_, &input_;
+  PackedType type_;
+  bool input_is_a_;
+  Operand a_, b_;
+  int64_t rows_of_block_, images_of_block_, blocks_of_image_, blocks_, parts_, shares_, together_;
+  std::unique_ptr<float[]> sums_;
+};
+
+}  // namespace
+
+bool weight_gradient_pays(const Tensor& grad_output, const Tensor& input,
+                          at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
+  static const bool bfloat16_pays = !multiplies_bfloat16();
+  const auto type = input.scalar_type();
+  const int64_t positions = grad_output.size(0) * grad_output.size(2) * grad_output.size(3);
+  if (!input.is_cpu() || geometry.groups != 1 || positions < least_positions ||
+      !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_pays)) ||
+      grad_output.scalar_type() != type || !input.is_contiguous(at::MemoryFormat::ChannelsLast)) {
+    return false;
+  }
+  return WeightGradient(grad_output, input, weight_sizes, geometry).fills_tiles();
+}
+
+Tensor weight_gradient(const Tensor& grad_output, const Tensor& input,
+                       at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
+  const Tensor grad = grad_output.contiguous(at::MemoryFormat::ChannelsLast);
+  const Tensor map = input.contiguous(at::MemoryFormat::ChannelsLast);
+  return WeightGradient(grad, map, weight_sizes, geometry).compute(weight_sizes);
+}
+
+}  // namespace cnngraph

@@ -1,0 +1,164 @@
+"""The conv2d operators against torch's convolution in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnngraph import kernels
+from cnngraph.kernels.conv2d import conv2d
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
+
+geometries = st.fixed_dictionaries(
+    {
+        "channels": st.tuples(st.integers(1, 70), st.integers(1, 70)),
+        "kernel": st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        "stride": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        "padding": st.tuples(st.integers(0, 3), st.integers(0, 3)),
+        "dilation": st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        "size": st.tuples(st.integers(9, 30), st.integers(9, 30)),
+        "batch": st.integers(1, 5),
+        "seed": st.integers(0, 9),
+    }
+)
+
+
+def draw(given: dict[str, Any], dtype: torch.dtype, layout: torch.memory_format) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(given["seed"])
+    inputs, outputs = given["channels"]
+    x = torch.randn(given["batch"], inputs, *given["size"], generator=generator)
+    weight = torch.randn(outputs, inputs, *given["kernel"], generator=generator)
+    shape = torch.conv2d(x, weight, None, given["stride"], given["padding"], given["dilation"]).shape
+    grad = torch.randn(shape, generator=generator)
+    x, weight, grad = (value.to(dtype).to(memory_format=layout) for value in (x, weight, grad))
+    return x, weight, grad
+
+
+def reference(x: Tensor, weight: Tensor, grad: Tensor, geometry: list[Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    leaves = [value.double().requires_grad_() for value in (x, weight, torch.zeros(weight.shape[0]))]
+    y = torch.conv2d(*leaves, *geometry)
+    return y.detach(), *torch.autograd.grad(y, leaves, grad.double())
+
+
+def worst(found: Tensor, expected: Tensor, size: Tensor) -> float:
+    """The largest error next to `size`: what a sum came to if no term of it cancelled another."""
+    return ((found.double() - expected).abs() / size.clamp(min=1e-30)).max().item()
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@given(given=geometries)
+@settings(max_examples=40)
+def test_result_and_gradients(dtype: torch.dtype, layout: torch.memory_format, given: dict[str, Any]) -> None:
+    x, weight, grad = draw(given, dtype, layout)
+    geometry = [given["stride"], given["padding"], given["dilation"], 1]
+    expected = reference(x, weight, grad, geometry)
+    sizes = reference(x.abs(), weight.abs(), grad.abs(), geometry)
+    bias = torch.zeros(weight.shape[0], dtype=dtype)
+    found = [
+        conv2d(x, weight, bias, *geometry),
+        *torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [True, True, True]),
+    ]
+    for name, one, other, size in zip(("result", "input", "weight", "bias"), found, expected, sizes, strict=True):
+        assert one.dtype is dtype
+        assert worst(one, other, size) < TOLERANCE[dtype], name
+
+
+def test_a_weight_gradient_over_many_pixels_is_about_as_near_as_the_librarys() -> None:
+    given = {"channels": (16, 32), "kernel": (1, 1), "size": (160, 160), "batch": 12, "seed": 0}
+    given |= {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    x, weight, grad = draw(given, torch.float32, torch.channels_last)
+    geometry = [(1, 1), (0, 0), (1, 1), 1]
+    x, grad = x.abs(), grad.abs()
+    _, _, expected, _ = reference(x, weight, grad, geometry)
+    _, found, _ = torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [False, True, False])
+    library = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, *geometry[:3], False, (0, 0), 1, [False, True, False]
+    )[1]
+    assert worst(found, expected, expected) < 1.5 * worst(library, expected, expected) < 1e-5
+
+
+def test_nothing_is_lost_of_nan_and_infinity() -> None:
+    x, grad = torch.ones(1, 32, 4, 4), torch.ones(1, 32, 4, 4)
+    x[0, 3, 1, 1], x[0, 5, 0, 0] = float("nan"), float("inf")
+    x, grad = (value.to(memory_format=torch.channels_last) for value in (x, grad))
+    weight = torch.zeros(32, 32, 1, 1)
+    _, found, _ = torch.ops.cnngraph.conv2d_backward(grad, x, weight, (1, 1), (0, 0), (1, 1), 1, [False, True, False])
+    assert found[:, 3].isnan().all()
+    assert found[:, 5].isposinf().all()
+    assert (found[:, :3] == 16).all()
+
+
+@pytest.mark.parametrize("mask", [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+def test_only_the_gradients_asked_for(mask: tuple[int, int, int]) -> None:
+    x = torch.randn(2, 32, 9, 9).to(memory_format=torch.channels_last)
+    weight, grad = torch.randn(32, 32, 3, 3), torch.randn(2, 32, 7, 7)
+    found = torch.ops.cnngraph.conv2d_backward(grad, x, weight, (1, 1), (0, 0), (1, 1), 1, list(map(bool, mask)))
+    assert [value.numel() > 0 for value in found] == list(map(bool, mask))
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("weight_layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_torch_knows_the_operator(layout, weight_layout, groups: int) -> None:
+    x = torch.randn(2, 32, 9, 9).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(32, 32 // groups, 3, 3).to(memory_format=weight_layout).requires_grad_()
+    bias = torch.randn(32, requires_grad=True)
+    for some_bias in (bias, None):
+        arguments = (x, weight, some_bias, (2, 2), (1, 1), (1, 1), groups)
+        torch.library.opcheck(torch.ops.cnngraph.conv2d.default, arguments)
+
+
+def test_derivatives_of_both_orders() -> None:
+    x, weight = torch.randn(2, 3, 6, 5, dtype=torch.float64), torch.randn(4, 3, 3, 2, dtype=torch.float64)
+    bias = torch.randn(4, dtype=torch.float64)
+    leaves = [value.requires_grad_() for value in (x, weight, bias)]
+
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return conv2d(x, weight, bias, (2, 1), (1, 0), (1, 1), 1)
+
+    assert torch.autograd.gradcheck(convolve, leaves)
+    assert torch.autograd.gradgradcheck(convolve, leaves)
+
+
+def test_the_same_bits_each_time() -> None:
+    x, weight, grad = draw(
+        {"channels": (64, 64), "kernel": (3, 3), "size": (30, 30), "batch": 4, "seed": 1}
+        | {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)},
+        torch.float32,
+        torch.channels_last,
+    )
+    arguments = (grad, x, weight, (1, 1), (1, 1), (1, 1), 1, [False, True, False])
+    first = torch.ops.cnngraph.conv2d_backward(*arguments)[1]
+    assert all(torch.equal(torch.ops.cnngraph.conv2d_backward(*arguments)[1], first) for _ in range(3))
+
+
+def test_an_empty_batch() -> None:
+    x = torch.randn(0, 32, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(32, 32, 3, 3, requires_grad=True)
+    y = conv2d(x, weight, None, (1, 1), (1, 1), (1, 1), 1)
+    y.sum().backward()
+    assert y.shape == (0, 32, 8, 8)
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
+def test_it_counts_as_many_operations_as_torchs() -> None:
+    x = torch.randn(2, 32, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(16, 32, 3, 3, requires_grad=True)
+
+    def count(convolve: Any) -> int:
+        with FlopCounterMode(display=False) as counter:
+            convolve(x, weight, None, (1, 1), (1, 1), (1, 1), 1).sum().backward()
+        return counter.get_total_flops()
+
+    assert count(conv2d) == count(torch.conv2d) > 0

@@ -1,0 +1,94 @@
+"""The convolution with a weight gradient of its own: what the module computes, in every case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnngraph.nn import conv2d
+
+CONVS: dict[str, dict[str, Any]] = {
+    "3x3": {"kernel_size": 3, "padding": 1, "bias": False},
+    "1x1": {"kernel_size": 1},
+    "strided": {"kernel_size": (3, 5), "stride": (2, 1), "padding": (1, 2)},
+    "same": {"kernel_size": 3, "padding": "same", "dilation": 2},
+    "same, uneven": {"kernel_size": 4, "padding": "same"},
+    "valid": {"kernel_size": 5, "padding": "valid"},
+    "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+    "grouped": {"kernel_size": 3, "groups": 4},
+}
+
+
+def gradients(run: Any, conv: nn.Module, x: Tensor) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    result = run(x)
+    weights = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float32).view_as(result)
+    return [result.detach(), *torch.autograd.grad((result * weights).sum(), [x, *conv.parameters()])]
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", CONVS)
+def test_results_and_gradients_are_the_modules(name: str, dtype: torch.dtype, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(32, 48, **CONVS[name]).to(dtype=dtype)
+    x = torch.randn(3, 32, 11, 13).to(dtype).to(memory_format=layout)
+    tolerance = {"rtol": 2e-2, "atol": 2e-1} if dtype is torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-3}
+    found, expected = gradients(lambda x: conv2d(conv, x), conv, x), gradients(conv, conv, x)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+def test_autocast_casts_as_it_does_for_torchs() -> None:
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(32, 32, 3), torch.randn(2, 32, 8, 8).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = gradients(lambda x: conv2d(conv, x), conv, x), gradients(conv, conv, x)
+    assert [value.dtype for value in found] == [value.dtype for value in expected]
+    assert found[0].dtype is torch.bfloat16
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-1)
+
+
+def test_frozen_parts_get_no_gradient() -> None:
+    conv, x = nn.Conv2d(32, 32, 3), torch.randn(2, 32, 8, 8)
+    conv.weight.requires_grad_(False)
+    conv2d(conv, x).sum().backward()
+    assert conv.weight.grad is None
+    assert conv.bias is not None
+    assert conv.bias.grad is not None
+    assert not conv2d(conv.requires_grad_(False), x).requires_grad
+
+
+def test_hooks_subclasses_and_transforms_get_what_they_expect() -> None:
+    conv, x = nn.Conv2d(32, 32, 3), torch.randn(2, 32, 8, 8)
+    seen = []
+    handle = conv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    conv2d(conv, x)
+    assert len(seen) == 1
+    handle.remove()
+
+    class Doubled(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    doubled = Doubled(32, 32, 3)
+    torch.testing.assert_close(conv2d(doubled, x), doubled(x))
+
+    def loss(x: Tensor) -> Tensor:
+        return conv2d(conv, x).square().sum()
+
+    expected = torch.autograd.functional.jacobian(loss, x)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    _, tangent = torch.func.jvp(loss, (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(tangent, expected.sum(), rtol=1e-4, atol=1e-3)
+
+
+def test_errors_are_torchs() -> None:
+    conv = nn.Conv2d(32, 32, 3)
+    with pytest.raises(RuntimeError, match="to have 32 channels, but got 31 channels"):
+        conv2d(conv, torch.randn(1, 31, 8, 8))
+    assert conv2d(conv, torch.randn(32, 8, 8)).shape == (32, 6, 6)
