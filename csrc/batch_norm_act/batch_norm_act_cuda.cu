@@ -9,6 +9,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <type_traits>
+
 #include "batch_norm_act_cuda.h"
 #include "scalar_math.h"
 
@@ -408,6 +410,11 @@ __global__ void __launch_bounds__(threads)
   });
 }
 
+// Stands for the residual where what is given is the output of a ReLU, whose sign is z's.
+struct Output {
+  static constexpr bool given = true;
+};
+
 // With a residual it also writes dz, the residual's gradient.
 template <class Element, class Act, class Residual>
 __global__ void __launch_bounds__(threads)
@@ -430,6 +437,7 @@ __global__ void __launch_bounds__(threads)
       const Compute centred = widen(xs.lane[v]) - c.mean[v];
       Compute z = centred * c.scale[v] + c.shift[v];
       if constexpr (Residual::given) z += widen(added.lane[v]);
+      if constexpr (std::is_same_v<Residual, Output>) z = widen(added.lane[v]);
       dz[v] = act.backward(z, widen(dys.lane[v]));
       product[v] = dz[v] * centred;
       if constexpr (Residual::given) narrow(dz[v], added.lane[v]);
@@ -564,7 +572,8 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
     using Element = decltype(element);
     using Compute = ComputeOf<Element>;
     const auto* x = static_cast<const Element*>(call.input);
-    const auto* residual = static_cast<const Element*>(call.residual);
+    const auto* residual =
+        static_cast<const Element*>(call.output != nullptr ? call.output : call.residual);
     const auto* dy = static_cast<const Element*>(grad_output);
     auto* dz = static_cast<Element*>(dresidual);
     auto* table = static_cast<Compute*>(call.workspace);
@@ -576,24 +585,29 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
       backward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
           plan.walk, act, x, gradient, table, static_cast<Element*>(dinput));
     };
-    scalar::with_activation(call.activation, call.arguments, [&](auto act) {
-      if (dweight != nullptr || dbias != nullptr || batch_statistics || residual != nullptr) {
-        const Plan plan = plan_to_reduce(call.outer, call.channels, call.inner,
-                                         width_of<Element>(call, x, residual, dy, dz));
-        Sums* partials = partials_of<Sums>(call);
-        scalar::with_residual(residual != nullptr, [&](auto given) {
-          backward_sums_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
-              plan.walk, act, given, x, residual, dy, table, dz, partials);
-        });
-        finish_sums_kernel<Compute>
-            <<<grid_to_merge(call.channels), block_to_merge, 0, call.stream>>>(
-                plan.parts, call.channels, partials,
-                static_cast<double>(call.outer) * static_cast<double>(call.inner), call.eps,
-                static_cast<const Compute*>(call.var), batch_statistics, table,
-                static_cast<Compute*>(dweight), static_cast<Compute*>(dbias));
-      }
-      if (residual == nullptr) write_dinput(act, dy);
-    });
+    const auto sum = [&](auto act, auto given) {
+      const Plan plan = plan_to_reduce(call.outer, call.channels, call.inner,
+                                       width_of<Element>(call, x, residual, dy, dz));
+      Sums* partials = partials_of<Sums>(call);
+      backward_sums_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
+          plan.walk, act, given, x, residual, dy, table, dz, partials);
+      finish_sums_kernel<Compute>
+          <<<grid_to_merge(call.channels), block_to_merge, 0, call.stream>>>(
+              plan.parts, call.channels, partials,
+              static_cast<double>(call.outer) * static_cast<double>(call.inner), call.eps,
+              static_cast<const Compute*>(call.var), batch_statistics, table,
+              static_cast<Compute*>(dweight), static_cast<Compute*>(dbias));
+    };
+    if (call.output != nullptr) {
+      sum(scalar::ReLU{}, Output{});
+    } else {
+      scalar::with_activation(call.activation, call.arguments, [&](auto act) {
+        if (dweight != nullptr || dbias != nullptr || batch_statistics || residual != nullptr) {
+          scalar::with_residual(residual != nullptr, [&](auto given) { sum(act, given); });
+        }
+        if (residual == nullptr) write_dinput(act, dy);
+      });
+    }
     if (residual != nullptr) write_dinput(scalar::Identity{}, dz);
   });
   return cudaGetLastError();

@@ -61,10 +61,11 @@ struct BatchNormActKernels {
   void (*forward)(DataType, Activation, ActivationArguments, const void* x, const void* residual,
                   Coefficients, void* y, Block);
   // Per channel: sum of dz, and of dz * (x - mean), with dz the gradient before the activation.
-  // With a residual dz itself is written too: it is the residual's gradient.
+  // With a residual dz itself is written too: it is the residual's gradient. The `output` of a
+  // ReLU may be given in the residual's place.
   void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x,
-                        const void* residual, const void* dy, Coefficients, void* dz, Block,
-                        double* sum_dz, double* sum_dz_x, double* scratch);
+                        const void* residual, const void* output, const void* dy, Coefficients,
+                        void* dz, Block, double* sum_dz, double* sum_dz_x, double* scratch);
   // For a dz that was written: `dy` is it, the activation the identity.
   void (*backward)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
                    Coefficients, void* dx, Block);

@@ -411,6 +411,21 @@ struct Gradient {
   }
 };
 
+// The same of a ReLU of a sum: its output tells where z is positive.
+template <class Element>
+struct GradientFromOutput {
+  using Vector = typename Memory<Element>::Vector;
+  const Element *output, *dy;
+  Element* dz;
+
+  template <class Channels, class Extent>
+  CNNGRAPH_INLINE Vector at(const Channels&, Vector, Extent extent, int64_t at) const {
+    const Vector result = ReLU{}.backward(extent.load(output + at), extent.load(dy + at));
+    extent.store(dz + at, result);
+    return result;
+  }
+};
+
 template <class Element, class Gradient>
 void backward_sums_rows(Gradient gradient, const Element* x, Coefficients coefficients,
                         Block block, double* sum_dz, double* sum_dz_x, double* scratch) {
@@ -526,21 +541,28 @@ extern const BatchNormActKernels batch_norm_act = {
     },
     /*backward_sums=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
-       const void* residual, const void* dy, Coefficients coefficients, void* dz, Block block,
-       double* sum_dz, double* sum_dz_x, double* scratch) {
+       const void* residual, const void* output, const void* dy, Coefficients coefficients,
+       void* dz, Block block, double* sum_dz, double* sum_dz_x, double* scratch) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
+        const auto* typed_dy = static_cast<const Element*>(dy);
+        auto* typed_dz = static_cast<Element*>(dz);
+        const auto sum = [&](auto gradient) {
+          const auto* typed = static_cast<const Element*>(x);
+          if (block.inner == 1) {
+            backward_sums_rows(gradient, typed, coefficients, block, sum_dz, sum_dz_x, scratch);
+          } else {
+            backward_sums_planes(gradient, typed, coefficients, block, sum_dz, sum_dz_x);
+          }
+        };
+        if (output != nullptr) {
+          const auto* typed_output = static_cast<const Element*>(output);
+          return sum(GradientFromOutput<Element>{typed_output, typed_dy, typed_dz});
+        }
         with_activation(activation, arguments, [&](auto act) {
           with_residual(residual != nullptr, [&](auto given) {
-            const Gradient<Element, decltype(act), decltype(given)> gradient{
-                act, static_cast<const Element*>(residual), static_cast<const Element*>(dy),
-                static_cast<Element*>(dz)};
-            const auto* typed = static_cast<const Element*>(x);
-            if (block.inner == 1) {
-              backward_sums_rows(gradient, typed, coefficients, block, sum_dz, sum_dz_x, scratch);
-            } else {
-              backward_sums_planes(gradient, typed, coefficients, block, sum_dz, sum_dz_x);
-            }
+            sum(Gradient<Element, decltype(act), decltype(given)>{
+                act, static_cast<const Element*>(residual), typed_dy, typed_dz});
           });
         });
       });

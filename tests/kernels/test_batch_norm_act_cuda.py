@@ -96,8 +96,8 @@ def library(tmp_path_factory):
     )
     assert launches == 7
     code = code.replace("cudaGetLastError()", "emulated_last_error()")
-    # The kernels are templates of the activation: three of them, or compiling takes minutes.
-    kept = ["identity:", "leaky_relu:", "silu:"]
+    # The kernels are templates of the activation: four of them, or compiling takes minutes.
+    kept = ["identity:", "relu:", "leaky_relu:", "silu:"]
     header = (SOURCES / "activations.h").read_text()
     cases = re.findall(r"    case Activation::(\w+:)\n.+\n", header)
     assert len(cases) == len(ACTIVATIONS)
@@ -114,9 +114,10 @@ def library(tmp_path_factory):
     extern "C" int64_t workspace(int64_t o, int64_t c, int64_t i) { return cuda::workspace_bytes(o, c, i); }
     extern "C" void run(int type, int activation, double argument, int64_t* shape, void** p, bool batch) {
       cuda::BatchNormAct call{DataType(type), Activation(activation), {argument, 0}, 1e-5,
-                              shape[0], shape[1], shape[2], p[0], p[11], p[1], p[2], p[3], p[4], p[5], nullptr};
+                              shape[0], shape[1], shape[2], p[0], p[11], nullptr, p[1], p[2], p[3], p[4], p[5], nullptr};
       if (batch) cuda::statistics(call, p[3], p[4]);
       cuda::forward(call, p[6]);
+      if (call.activation == Activation::relu && call.residual) call.output = p[6], call.residual = nullptr;
       cuda::backward(call, p[7], batch, p[8], p[9], p[10], p[12]);
     }
     """
@@ -161,6 +162,7 @@ def test_the_kernels_emulated(library, dtype, channels_last, training, added):
         ((4, 16, 6, 6), "silu", 0),
         ((3, 5, 7, 7), "leaky_relu", 0.1),
         ((2, 40, 40, 32), "identity", 0),
+        ((3, 24, 9, 7), "relu", 0),
         ((70, 130), "silu", 0),
         ((1, 2, 70, 131), "silu", 0),
     ]:
