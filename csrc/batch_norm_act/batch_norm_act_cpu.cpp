@@ -75,7 +75,7 @@ struct Cut {
     runs = ceil_div(columns, channels_of_run);
   }
 
-  int64_t outer_stride() const { return columns * inner; }
+  int64_t stride() const { return columns * inner; }
   int64_t rows_of_sums() const { return parts * fold + (tail ? fold : 0); }
   int64_t channels() const { return columns / fold; }
 };
@@ -100,14 +100,17 @@ void for_each_task(const Cut& cut, bool backwards, const Body& body) {
       const int64_t part = task / cut.runs, run = task % cut.runs;
       const int64_t outer = part * cut.outer_of_part, column = run * cut.channels_of_run;
       if (part == cut.parts) {
-        body(Task{{1, cut.tail, 1, cut.tail}, cut.outer * cut.columns, 0, part * cut.columns},
+        body(Task{{1, cut.tail, 1, cut.tail, cut.tail},
+                  cut.outer * cut.columns,
+                  0,
+                  part * cut.columns},
              scratch.get());
         continue;
       }
       body(Task{{std::min(cut.outer_of_part, cut.outer - outer),
                  std::min(cut.channels_of_run, cut.columns - column), cut.inner,
-                 cut.outer_stride()},
-                outer * cut.outer_stride() + column * cut.inner,
+                 cut.stride(), cut.stride()},
+                outer * cut.stride() + column * cut.inner,
                 column,
                 part * cut.columns + column},
            scratch.get());

@@ -14,7 +14,7 @@ struct BatchNormAct {
   Activation activation;
   ActivationArguments arguments;
   double eps;
-  int64_t outer, channels, inner;  // as in Block: inner == 1 is channels_last
+  Block block;
   const void* input;
   const void* residual;       // like the input, or null
   const void* output;         // likewise: a ReLU's, for `backward`, in the residual's place
@@ -24,7 +24,7 @@ struct BatchNormAct {
   cudaStream_t stream;
 };
 
-int64_t workspace_bytes(int64_t outer, int64_t channels, int64_t inner);
+int64_t workspace_bytes(const Block& block);
 
 cudaError_t statistics(const BatchNormAct& call, void* mean, void* var);
 cudaError_t forward(const BatchNormAct& call, void* output);

@@ -24,16 +24,16 @@ struct Launch {
   cuda::BatchNormAct call;
   Tensor workspace;
 
-  Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps)
-      : workspace(at::empty({cuda::workspace_bytes(from.outer, from.channels, from.inner)},
-                            from.input.options().dtype(at::kByte))) {
+  Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps) {
+    const int64_t stride = from.channels * from.inner;
+    const Block block = {from.outer, from.channels, from.inner, stride, stride};
+    workspace =
+        at::empty({cuda::workspace_bytes(block)}, from.input.options().dtype(at::kByte));
     call = {data_type_of(from.input),
             act.activation,
             act.arguments,
             eps,
-            from.outer,
-            from.channels,
-            from.inner,
+            block,
             data_of(from.input),
             data_of(from.residual),
             data_of(from.output),
