@@ -121,10 +121,10 @@ def test_inside_side_heads_residuals_and_repeats_too() -> None:
     """)
     fused = [node for node in graph.nodes if isinstance(node.op, BatchNormAct)]
     assert [node.path for node in fused] == [
-        "side.1", "layer.0.1", "layer.1.1", "layer.2.1", "3",
+        "side.1", "layer.0.1", "layer.0", "layer.1.1", "layer.1", "layer.2.1", "layer.2", "3",
     ]  # fmt: skip
-    assert [node.aux for node in fused] == ["side", "", "", "", ""]
-    assert [[copy.index for copy in node.copies] for node in fused] == [[], [0], [1], [2], []]
+    assert [node.aux for node in fused] == ["side", *[""] * 7]
+    assert [[copy.index for copy in node.copies] for node in fused] == [[], [0], [0], [1], [1], [2], [2], []]
 
 
 def test_names_can_still_be_referred_to() -> None:
@@ -227,20 +227,35 @@ def test_of_two_batch_norms_it_is_the_first_the_addition_reads() -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        pytest.param("- residual: {name: r, body: batch_norm}", id="it is the result"),
+        pytest.param("- residual: {name: r, body: batch_norm}\n- softmax", id="no activation of the kernel's"),
+        pytest.param("- residual: {name: r, body: batch_norm}\n- relu\n- concat: r", id="others read the sum too"),
+        pytest.param("- residual: {name: r, body: batch_norm}\n- batch_norm\n- relu", id="a batch norm reads it"),
+        pytest.param(
+            "- residual: {name: r, body: batch_norm}\n- aux: {name: side, body: relu}", id="a side head reads it"
+        ),
+    ],
+)
+def test_a_sum_without_an_activation_is_fused(body: str) -> None:
+    before, after = graph_of(body), fuse(body)
+    fused, *rest = after.nodes
+    add = before.nodes[1]
+    assert fused.op == BatchNormAct(batch_norm=OPS["batch_norm"](), activation=None, residual=True)
+    assert str(fused.op) == "batch_norm_act[batch_norm, add]"
+    assert (fused.path, fused.inputs) == (add.path, ("input", "input"))
+    assert [part.op.kind for part in fused.parts] == ["batch_norm", "add"]
+    assert [leaf.path for leaf in after.leaves()] == [node.path for node in before.nodes]
+    assert "relu" not in kinds(after) or rest[0] == before.nodes[2]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         pytest.param("- batch_norm: {name: bn}\n- add: bn\n- relu", id="added to itself"),
         pytest.param("- tanh: {name: t}\n- batch_norm: {name: bn}\n- add: t\n- relu\n- concat: bn", id="read again"),
-        pytest.param("- residual: {name: r, body: batch_norm}\n- relu\n- concat: r", id="the sum is read again"),
         pytest.param("- parallel: {merge: add, branches: [batch_norm, tanh, relu6]}\n- relu", id="three are added"),
-        pytest.param("- residual: {body: batch_norm}\n- softmax", id="no activation of the kernel's"),
-        pytest.param("- residual: {body: batch_norm}", id="no activation"),
         pytest.param("- parallel: {merge: multiply, branches: [batch_norm, tanh]}\n- relu", id="no addition"),
         pytest.param("- residual: {body: [batch_norm, dropout]}\n- relu", id="something in between"),
-        pytest.param(
-            "- residual: {body: batch_norm}\n- aux: {name: side, body: relu}", id="a side head reads the result"
-        ),
-        pytest.param(
-            "- aux: {name: side, body: [residual: {body: batch_norm}]}\n- relu", id="a side head results in the sum"
-        ),
     ],
 )
 def test_other_additions_stay(body: str) -> None:
@@ -251,18 +266,20 @@ def test_other_additions_stay(body: str) -> None:
 def test_a_sum_that_is_asked_for_stays() -> None:
     graph = graph_of("- residual: {name: r, body: batch_norm}\n- relu")
     add = graph.by_path[graph.nodes[-1].inputs[0]]
-    for path in (add.path, graph.nodes[0].path):
+    for path, left in ((add.path, ["batch_norm_act", "relu"]), (graph.nodes[0].path, ["batch_norm", "add", "relu"])):
         asked = replace(graph, features={"sum": path, "result": graph.output})
-        assert fuse_batch_norm_act(asked).nodes == asked.nodes
+        fused = fuse_batch_norm_act(asked)
+        fused.verify()
+        assert kinds(fused) == left
 
 
 def test_nothing_is_fused_across_the_edge_of_a_side_head() -> None:
     """A head that reads a value of the network is another module: what it reads must stay outside."""
     graph = graph_of("- residual: {body: batch_norm}\n- relu")
-    for index in range(3):
+    for index, left in enumerate((1, 3, 2)):
         nodes = [replace(node, aux="side" if at >= index else "") for at, node in enumerate(graph.nodes)]
         fused = fuse_batch_norm_act(graph.with_nodes(nodes))
-        assert len(fused.nodes) == (1 if index == 0 else 3)
+        assert len(fused.nodes) == left
 
 
 def test_additions_inside_side_heads_are_fused() -> None:

@@ -109,6 +109,7 @@ def _fake_backward(
     activation_args: Sequence[float],
     output_mask: Sequence[bool],
     residual: Tensor | None = None,
+    output: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     def of_input(wanted: bool) -> Tensor:
         return _empty_in_layout_of(input) if wanted else input.new_empty(0)
@@ -121,7 +122,7 @@ def _fake_backward(
         of_input(output_mask[0]),
         of_channels(weight, output_mask[1]),
         of_channels(bias, output_mask[2]),
-        of_input(output_mask[3] and residual is not None),
+        of_input(output_mask[3] and (residual is not None or output is not None)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A batch norm, what is added to it, and the activation after it, run as one operator over the two ordinary modules.
+"""A batch norm, what is added to it, and the activation after it, run as one operator over the ordinary modules.
 
 A function and not a module: both stay plain torch.nn at their own paths, so checkpoints,
 convert_sync_batchnorm, freezing by isinstance, hooks and swapped activations all keep working.
@@ -39,28 +39,29 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[..., _Lowered]] = {
 
 
 def batch_norm_act(
-    batch_norm: nn.Module, activation: nn.Module, input: Tensor, residual: Tensor | None = None
+    batch_norm: nn.Module, activation: nn.Module | None, input: Tensor, residual: Tensor | None = None
 ) -> Tensor:
     """activation(batch_norm(input) + residual), with the batch norm's running statistics updated as it does.
 
+    Without an activation it is the sum.
     `input` is (N, C, ...) of the rank the batch norm takes. Raises what the modules raise, and what an addition raises.
     """
     return batch_norm_act_again(batch_norm, activation, input, residual)[0]
 
 
 def batch_norm_act_again(
-    batch_norm: nn.Module, activation: nn.Module, input: Tensor, residual: Tensor | None = None
+    batch_norm: nn.Module, activation: nn.Module | None, input: Tensor, residual: Tensor | None = None
 ) -> tuple[Tensor, Callable[[], Tensor] | None]:
     """The same, and a function that computes the result once more, without updating anything and without a gradient.
 
     Where the modules themselves ran there is no such function.
     """
-    lower = _ACTIVATIONS.get(type(activation))
+    lower = _ACTIVATIONS.get(nn.Identity if activation is None else type(activation))
     if (
         lower is None
         or type(batch_norm) not in _BATCH_NORMS
         or is_watched(batch_norm)
-        or is_watched(activation)
+        or (activation is not None and is_watched(activation))
         or _has_any_global_hook()
         or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean, residual)  # pyright: ignore
         or input.numel() == 0
@@ -68,7 +69,8 @@ def batch_norm_act_again(
     ):
         kernels.warn_if_unavailable()
         value = batch_norm(input)
-        return activation(value if residual is None else value + residual), None
+        value = value if residual is None else value + residual
+        return value if activation is None else activation(value), None
 
     norm = cast(Any, batch_norm)  # one of _BATCH_NORMS
     norm._check_input_dim(input)

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class BatchNormAct(Op):
-    """An activation of a batch norm, to which another value may be added first: one read of each, and one write."""
+    """A batch norm to which another value is added, or its activation, or both: one read of each, and one write."""
 
     kind = "batch_norm_act"
 
     batch_norm: Op
-    activation: Op
+    activation: Op | None
     residual: bool = False
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         shape = self.batch_norm.infer(inputs[0])
         _check_residual(self.residual, shape, inputs)
-        return self.activation.infer(shape)
+        return shape if self.activation is None else self.activation.infer(shape)
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return self.batch_norm.parameters(inputs[0])
@@ -35,11 +35,12 @@ class BatchNormAct(Op):
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act
 
-        return graph.call_function(batch_norm_act, (*map(graph.get_attr, modules), *inputs))
+        held = list(map(graph.get_attr, modules))
+        return graph.call_function(batch_norm_act, (*held, *([] if self.activation else [None]), *inputs))
 
     def __str__(self) -> str:
-        parts = [self.batch_norm, *(["add"] if self.residual else []), self.activation]
-        return f"{self.kind}[{', '.join(map(str, parts))}]"
+        parts = [self.batch_norm, "add" if self.residual else None, self.activation]
+        return f"{self.kind}[{', '.join(str(part) for part in parts if part is not None)}]"
 
 
 class BatchNormActConv(Op):

@@ -1,4 +1,4 @@
-"""Batch norm, an addition to it if there is one, and the activation after them become one node, computed in one go."""
+"""A batch norm and what follows it become one node, computed in one go: an addition, an activation, or one and the other."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from cnngraph.ops.norm import BatchNorm
 
 
 def fuse_batch_norm_act(graph: Graph) -> Graph:
+    """Works backwards, so that an addition goes with the activation after it, where that takes it."""
     fused: dict[str, Node] = {}
     taken: set[str] = set()
-    for node in graph.nodes:
-        parts = _parts(graph, node)
+    for node in reversed(graph.nodes):
+        parts = () if node.path in taken else _parts(graph, node)
         if parts:
             taken.update(part.path for part in parts)
             fused[node.path] = _fuse(parts)
@@ -23,23 +24,23 @@ def fuse_batch_norm_act(graph: Graph) -> Graph:
     return graph.with_nodes(nodes)
 
 
-def _parts(graph: Graph, activation: Node) -> tuple[Node, ...]:
-    """What an activation that the kernel knows is fused with, and itself.
+def _parts(graph: Graph, last: Node) -> tuple[Node, ...]:
+    """What an activation that the kernel knows, or an addition, is fused with, and itself.
 
     Of two batch norms that are added to each other it is the first the addition reads, which ends the body of a residual.
     """
-    if not isinstance(activation.op, FUSED_WITH_BATCH_NORM):
-        return ()
-    before = _only_for(graph, activation, activation.inputs[0])
-    if before is None:
-        return ()
-    if isinstance(before.op, BatchNorm):
-        return before, activation
-    if isinstance(before.op, Add) and len(before.inputs) == 2:
-        for path in before.inputs:
-            norm = _only_for(graph, before, path)
+    if isinstance(last.op, FUSED_WITH_BATCH_NORM):
+        before = _only_for(graph, last, last.inputs[0])
+        if before is not None and isinstance(before.op, BatchNorm):
+            return before, last
+        if before is not None and isinstance(before.op, Add):
+            parts = _parts(graph, before)
+            return (*parts, last) if parts else ()
+    if isinstance(last.op, Add) and len(last.inputs) == 2:
+        for path in last.inputs:
+            norm = _only_for(graph, last, path)
             if norm is not None and isinstance(norm.op, BatchNorm):
-                return norm, before, activation
+                return norm, last
     return ()
 
 
@@ -52,8 +53,9 @@ def _only_for(graph: Graph, reader: Node, path: str) -> Node | None:
 
 
 def _fuse(parts: tuple[Node, ...]) -> Node:
-    """The fused node has the activation's path and place, by which others read it."""
-    norm, *adds, activation = parts
-    residual = tuple(path for add in adds for path in add.inputs if path != norm.path)
-    op = BatchNormAct(batch_norm=norm.op, activation=activation.op, residual=bool(adds))
-    return replace(activation, op=op, inputs=(*norm.inputs, *residual), parts=parts)
+    """The fused node has the last part's path and place, by which others read it."""
+    norm, *_, last = parts
+    residual = tuple(path for part in parts if isinstance(part.op, Add) for path in part.inputs if path != norm.path)
+    activation = None if isinstance(last.op, Add) else last.op
+    op = BatchNormAct(batch_norm=norm.op, activation=activation, residual=bool(residual))
+    return replace(last, op=op, inputs=(*norm.inputs, *residual), parts=parts)

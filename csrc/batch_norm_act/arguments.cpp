@@ -90,6 +90,18 @@ at::Tensor parameter(const OptionalTensor& given, const char* name, const at::Te
   return given->to(compute_type).contiguous();
 }
 
+at::Tensor like_input(const OptionalTensor& given, const char* name,
+                      const BatchNormArguments& call) {
+  if (!given.has_value() || !given->defined()) return {};
+  const at::Tensor& input = call.input;
+  TORCH_CHECK(given->sizes() == input.sizes() && given->scalar_type() == input.scalar_type() &&
+                  given->device() == input.device(),
+              "batch_norm_act: the ", name, " must have the input's shape, type and device, got ",
+              given->sizes(), " ", given->scalar_type(), " on ", given->device(), " for ",
+              input.sizes(), " ", input.scalar_type(), " on ", input.device());
+  return call.in_layout(*given);
+}
+
 }  // namespace
 
 at::Tensor BatchNormArguments::in_layout(const at::Tensor& other) const {
@@ -124,15 +136,19 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
   call.channels = input.size(1);
   call.outer = call.channels_last ? input.size(0) * pixels : input.size(0);
   call.inner = call.channels_last ? 1 : pixels;
-  if (residual.has_value() && residual->defined()) {
-    TORCH_CHECK(residual->sizes() == input.sizes() &&
-                    residual->scalar_type() == input.scalar_type() &&
-                    residual->device() == input.device(),
-                "batch_norm_act: the residual must have the input's shape, type and device, got ",
-                residual->sizes(), " ", residual->scalar_type(), " on ", residual->device(),
-                " for ", input.sizes(), " ", input.scalar_type(), " on ", input.device());
-    call.residual = call.in_layout(*residual);
-  }
+  call.residual = like_input(residual, "residual", call);
+  return call;
+}
+
+BatchNormArguments check_arguments_of_backward(
+    const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
+    const at::Tensor& mean, const at::Tensor& var, const ActivationSpec& act,
+    const OptionalTensor& residual, const OptionalTensor& output) {
+  BatchNormArguments call = check_arguments(input, weight, bias, mean, var, residual);
+  call.output = like_input(output, "output", call);
+  TORCH_CHECK(!call.output.defined() ||
+                  (act.activation == Activation::relu && !call.residual.defined()),
+              "batch_norm_act_backward: the output stands for the residual, and of a relu only");
   return call;
 }
 

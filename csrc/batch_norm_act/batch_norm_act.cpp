@@ -3,6 +3,9 @@
 //
 //   output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
 //
+// Of a residual's ReLU it keeps the output in place of the residual: whatever reads the output
+// keeps it too, while the residual may be kept by nobody else.
+//
 // With `mean` and `var` given (evaluation) they are constants; without, they are the batch's and
 // are returned (var biased, in the type of computation), for the caller to update running
 // statistics with. The residual is optional, of the input's shape and type.
@@ -38,12 +41,13 @@ Gradients call_backward(const Tensor& grad_output, const Tensor& input,
                         const OptionalTensor& weight, const OptionalTensor& bias,
                         const Tensor& mean, const Tensor& var, bool batch_statistics, double eps,
                         c10::string_view activation, at::ArrayRef<double> activation_args,
-                        std::array<bool, 4> output_mask, const OptionalTensor& residual) {
+                        std::array<bool, 4> output_mask, const OptionalTensor& residual,
+                        const OptionalTensor& output) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnngraph::batch_norm_act_backward", "")
                              .typed<decltype(call_backward)>();
   return op.call(grad_output, input, weight, bias, mean, var, batch_statistics, eps, activation,
-                 activation_args, output_mask, residual);
+                 activation_args, output_mask, residual, output);
 }
 
 bool is_defined(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
@@ -85,10 +89,14 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
     std::tie(output, *batch_mean, *batch_var) =
         call_forward(input, weight, bias, mean, var, eps, activation, activation_args, residual);
     const bool batch_statistics = !is_defined(mean);
+    const bool keep_output = is_defined(residual) && activation == "relu";
+    const bool keep_residual = is_defined(residual) && !keep_output && activation != "identity";
     context->save_for_backward({input, weight.value_or(Tensor()), bias.value_or(Tensor()),
-                                residual.value_or(Tensor()),
                                 batch_statistics ? *batch_mean : *mean,
-                                batch_statistics ? *batch_var : *var});
+                                batch_statistics ? *batch_var : *var,
+                                keep_residual ? *residual : Tensor(),
+                                keep_output ? output : Tensor()});
+    context->saved_data["residual"] = is_defined(residual);
     context->saved_data["batch_statistics"] = batch_statistics;
     context->saved_data["eps"] = eps;
     context->saved_data["activation"] = std::string(activation);
@@ -103,15 +111,18 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
     const auto saved = context->get_saved_variables();
     // Only tensors that are there have an edge, so the bias's is the weight's without a weight.
     std::array<bool, 4> mask;
+    const std::array<bool, 4> given = {true, saved[1].defined(), saved[2].defined(),
+                                       context->saved_data["residual"].toBool()};
     for (size_t i = 0, edge = 0; i < mask.size(); ++i) {
-      mask[i] = saved[i].defined() && context->needs_input_grad(edge++);
+      mask[i] = given[i] && context->needs_input_grad(edge++);
     }
     std::array<Tensor, 4> gradients;
     std::tie(gradients[0], gradients[1], gradients[2], gradients[3]) = call_backward(
-        grads[0], saved[0], saved[1], saved[2], saved[4], saved[5],
+        grads[0], saved[0], saved[1], saved[2], saved[3], saved[4],
         context->saved_data["batch_statistics"].toBool(), context->saved_data["eps"].toDouble(),
         context->saved_data["activation"].toStringView(),
-        context->saved_data["activation_args"].toDoubleVector(), mask, saved[3]);
+        context->saved_data["activation_args"].toDoubleVector(), mask, saved[5], saved[6]);
+    if (!saved[5].defined() && !saved[6].defined()) gradients[3] = grads[0];  // identity: a sum
     for (size_t i = 0; i < mask.size(); ++i) {
       if (mask[i]) result[i] = gradients[i];
     }
@@ -145,9 +156,14 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
                                   const Tensor& mean, const Tensor& var, bool batch_statistics,
                                   double eps, c10::string_view activation,
                                   at::ArrayRef<double> activation_args,
-                                  std::array<bool, 4> output_mask,
-                                  const OptionalTensor& residual) {
-  const ActivationSpec act = parse_activation(activation, activation_args);
+                                  std::array<bool, 4> output_mask, const OptionalTensor& residual,
+                                  const OptionalTensor& output) {
+  const bool from_output = is_defined(output);
+  const ActivationSpec act =
+      parse_activation(from_output ? "identity" : activation, activation_args);
+  // Where z changes sign is no function of anything to be differentiated.
+  const Tensor grad =
+      from_output ? at::threshold_backward(grad_output, output->detach(), 0) : grad_output;
   const auto compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const std::array<OptionalTensor, 4> given = {input, weight, bias, residual};
   std::array<Tensor, 4> results, arguments;
@@ -160,6 +176,7 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());
     arguments[i] = argument.to(compute_type);
   }
+  if (from_output && output_mask[3]) results[3] = grad;
   if (wanted.empty()) return {results[0], results[1], results[2], results[3]};
   if (!arguments[1].defined()) {  // torch has no second derivative for a bias without a weight
     arguments[1] = at::ones({input.size(1)}, input.options().dtype(compute_type));
@@ -170,10 +187,9 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
   Tensor z = at::batch_norm(arguments[0], arguments[1], arguments[2], fixed(mean), fixed(var),
                             batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
   if (arguments[3].defined()) z = z + arguments[3];
-  const Tensor output = act.torch(z, act.arguments).to(input.scalar_type());
-  const variable_list grads =
-      torch::autograd::grad({output}, wanted, {grad_output}, /*retain_graph=*/true,
-                            /*create_graph=*/true);
+  const Tensor again = act.torch(z, act.arguments).to(input.scalar_type());
+  const variable_list grads = torch::autograd::grad({again}, wanted, {grad}, /*retain_graph=*/true,
+                                                    /*create_graph=*/true);
   size_t next = 0;
   for (int i = 0; i < 4; ++i) {
     if (output_mask[i] && is_defined(given[i])) results[i] = grads[next++];
@@ -185,17 +201,18 @@ Gradients batch_norm_act_backward_autograd(
     const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
     const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool batch_statistics,
     double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
-    std::array<bool, 4> output_mask, const OptionalTensor& residual) {
-  refuse_tangents(grad_output, input, weight, bias, mean, var, residual);
+    std::array<bool, 4> output_mask, const OptionalTensor& residual,
+    const OptionalTensor& output) {
+  refuse_tangents(grad_output, input, weight, bias, mean, var, residual, output);
   if (at::GradMode::is_enabled() &&
       (grad_output.requires_grad() || input.requires_grad() || needs_grad(weight) ||
        needs_grad(bias) || needs_grad(residual))) {
     return differentiable_backward(grad_output, input, weight, bias, mean, var, batch_statistics,
-                                   eps, activation, activation_args, output_mask, residual);
+                                   eps, activation, activation_args, output_mask, residual, output);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return call_backward(grad_output, input, weight, bias, mean, var, batch_statistics, eps,
-                       activation, activation_args, output_mask, residual);
+                       activation, activation_args, output_mask, residual, output);
 }
 
 TORCH_LIBRARY(cnngraph, library) {
@@ -207,7 +224,7 @@ TORCH_LIBRARY(cnngraph, library) {
   library.def(
       "batch_norm_act_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor? bias, "
       "Tensor mean, Tensor var, bool batch_statistics, float eps, str activation, "
-      "float[] activation_args, bool[4] output_mask, Tensor? residual=None) "
+      "float[] activation_args, bool[4] output_mask, Tensor? residual=None, Tensor? output=None) "
       "-> (Tensor dinput, Tensor dweight, Tensor dbias, Tensor dresidual)",
       {at::Tag::pt2_compliant_tag});
 }

@@ -34,6 +34,7 @@ struct BatchNormArguments {
   at::Tensor weight, bias;  // in the type of computation, or undefined
   at::Tensor mean, var;     // likewise; undefined means the batch's own
   at::Tensor residual;      // laid out as the input, or undefined
+  at::Tensor output;        // likewise: that of a ReLU, in backward, in the residual's place
   at::ScalarType compute_type;
   bool channels_last;
   int64_t outer, channels, inner;  // samples x channels x pixels, or pixels x channels x 1
@@ -41,11 +42,18 @@ struct BatchNormArguments {
   int64_t values_per_channel() const { return outer * inner; }
   // `other`, of the input's shape, laid out as the input: itself where it is so already.
   at::Tensor in_layout(const at::Tensor& other) const;
+  bool has_residual() const { return residual.defined() || output.defined(); }
 };
 
 BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor& weight,
                                    const OptionalTensor& bias, const OptionalTensor& mean,
                                    const OptionalTensor& var, const OptionalTensor& residual);
+
+// Those of a backward: of a residual's ReLU the output may be given and not the residual.
+BatchNormArguments check_arguments_of_backward(
+    const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
+    const at::Tensor& mean, const at::Tensor& var, const ActivationSpec& act,
+    const OptionalTensor& residual, const OptionalTensor& output);
 
 // The gradient of the output must be like the input.
 void check_gradient(const at::Tensor& grad_output, const at::Tensor& input);

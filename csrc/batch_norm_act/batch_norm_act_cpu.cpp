@@ -75,7 +75,7 @@ struct Cut {
     runs = ceil_div(columns, channels_of_run);
   }
 
-  int64_t outer_stride() const { return columns * inner; }
+  int64_t stride() const { return columns * inner; }
   int64_t rows_of_sums() const { return parts * fold + (tail ? fold : 0); }
   int64_t channels() const { return columns / fold; }
 };
@@ -100,14 +100,17 @@ void for_each_task(const Cut& cut, bool backwards, const Body& body) {
       const int64_t part = task / cut.runs, run = task % cut.runs;
       const int64_t outer = part * cut.outer_of_part, column = run * cut.channels_of_run;
       if (part == cut.parts) {
-        body(Task{{1, cut.tail, 1, cut.tail}, cut.outer * cut.columns, 0, part * cut.columns},
+        body(Task{{1, cut.tail, 1, cut.tail, cut.tail},
+                  cut.outer * cut.columns,
+                  0,
+                  part * cut.columns},
              scratch.get());
         continue;
       }
       body(Task{{std::min(cut.outer_of_part, cut.outer - outer),
                  std::min(cut.channels_of_run, cut.columns - column), cut.inner,
-                 cut.outer_stride()},
-                outer * cut.outer_stride() + column * cut.inner,
+                 cut.stride(), cut.stride()},
+                outer * cut.stride() + column * cut.inner,
                 column,
                 part * cut.columns + column},
            scratch.get());
@@ -314,15 +317,15 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   Tensor dweight = at::empty({0}, options.dtype(weight_type));
   Tensor dbias = at::empty({0}, options.dtype(bias_type));
   Tensor dresidual = at::empty({0}, options);
-  if (output_mask[1] || output_mask[2] || batch_statistics || call.residual.defined()) {
+  if (output_mask[1] || output_mask[2] || batch_statistics || call.has_residual()) {
     PartialSums sums(cut);
-    Tensor dz = call.residual.defined() ? at::empty_like(call.input) : Tensor();
+    Tensor dz = call.has_residual() ? at::empty_like(call.input) : Tensor();
     for_each_task(cut, false, [&](const Task& task, double* scratch) {
       kernels().backward_sums(data_type, act.activation, act.arguments,
                               at_element(call.input, task), at_element(call.residual, task),
-                              at_element(grad, task), coefficients.from(task),
-                              at_mutable_element(dz, task), task.block, sums.first(task),
-                              sums.second(task), scratch);
+                              at_element(call.output, task), at_element(grad, task),
+                              coefficients.from(task), at_mutable_element(dz, task), task.block,
+                              sums.first(task), sums.second(task), scratch);
     });
     if (dz.defined()) {
       if (output_mask[3]) dresidual = dz;
@@ -365,9 +368,11 @@ Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& i
                                       c10::string_view activation,
                                       at::ArrayRef<double> activation_args,
                                       std::array<bool, 4> output_mask,
-                                      const OptionalTensor& residual) {
+                                      const OptionalTensor& residual,
+                                      const OptionalTensor& output) {
   const auto act = parse_activation(activation, activation_args);
-  const auto call = check_arguments(input, weight, bias, mean, var, residual);
+  const auto call =
+      check_arguments_of_backward(input, weight, bias, mean, var, act, residual, output);
   check_gradient(grad_output, input);
   const auto type_of = [&](const at::Tensor& checked, const OptionalTensor& given) {
     return checked.defined() ? given->scalar_type() : call.compute_type;
@@ -382,7 +387,7 @@ Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& i
       return wanted ? at::empty_like(call.input) : at::empty({0}, input.options());
     };
     return {empty(output_mask[0]), zeros(output_mask[1], weight_type),
-            zeros(output_mask[2], bias_type), empty(output_mask[3] && call.residual.defined())};
+            zeros(output_mask[2], bias_type), empty(output_mask[3] && call.has_residual())};
   }
   return call.compute_type == at::kDouble
              ? backward<double>(call, grad_output, batch_statistics, eps, act, weight_type,

@@ -9,6 +9,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <type_traits>
+
 #include "batch_norm_act_cuda.h"
 #include "scalar_math.h"
 
@@ -73,35 +75,35 @@ __device__ __forceinline__ void store(Element* to, const Vector<Element>& vector
 // ---- the walk
 
 struct Walk {
-  int64_t outer, channels, inner;
+  Block block;
   int64_t outer_of_part, inner_of_part;
   int inner_parts;
   int width;  // elements a thread takes at a time: a vector's, or 1
 
-  __host__ __device__ bool rows() const { return inner == 1; }
+  __host__ __device__ bool rows() const { return block.inner == 1; }
   __device__ int64_t channel() const {
     return rows() ? (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * width : blockIdx.x;
   }
   __device__ int64_t channel_of_lane(int lane) const { return channel() + (rows() ? lane : 0); }
 
-  // Calls body(element) for every vector of this thread's.
+  // Calls body(offset) for every vector of this thread's.
   template <class Body>
   __device__ __forceinline__ void for_each(Body body) const {
     const int64_t first = channel();
-    if (first >= channels) return;
+    if (first >= block.channels) return;
     const int64_t outer_begin = blockIdx.y / inner_parts * outer_of_part;
     const int64_t inner_begin = blockIdx.y % inner_parts * inner_of_part;
-    const int64_t outer_end = min(outer_begin + outer_of_part, outer);
+    const int64_t outer_end = min(outer_begin + outer_of_part, block.outer);
     if (rows()) {
 #pragma unroll 4
       for (int64_t o = outer_begin + threadIdx.y; o < outer_end; o += blockDim.y) {
-        body(o * channels + first);
+        body(block.offset(o, first));
       }
       return;
     }
-    const int64_t inner_end = min(inner_begin + inner_of_part, inner);
+    const int64_t inner_end = min(inner_begin + inner_of_part, block.inner);
     for (int64_t o = outer_begin + threadIdx.y; o < outer_end; o += blockDim.y) {
-      const int64_t plane = (o * channels + first) * inner;
+      const Block::Offset plane = block.offset(o, first);
 #pragma unroll 4
       for (int64_t i = inner_begin + int64_t{threadIdx.x} * width; i < inner_end;
            i += int64_t{blockDim.x} * width) {
@@ -122,8 +124,8 @@ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
 // Cuts the tensor so that a thread has about `vectors` vectors, in at most about `most_blocks`.
-Plan make_plan(int64_t outer, int64_t channels, int64_t inner, int width, int64_t vectors,
-               int64_t most_blocks) {
+Plan make_plan(const Block& block, int width, int64_t vectors, int64_t most_blocks) {
+  const auto [outer, channels, inner, x_stride, y_stride] = block;
   const bool rows = inner == 1;
   const int64_t lanes = ceil_div(rows ? channels : inner, width);
   int64_t across = 1;
@@ -140,8 +142,8 @@ Plan make_plan(int64_t outer, int64_t channels, int64_t inner, int width, int64_
       smaller(ceil_div(outer, rows_of_part), larger(most_parts / inner_parts, 1));
 
   Plan plan;
-  plan.walk = {outer, channels, inner, ceil_div(outer, outer_parts),
-               rows ? 1 : steps_of_part * across * width, 0, width};
+  plan.walk = {block, ceil_div(outer, outer_parts), rows ? 1 : steps_of_part * across * width, 0,
+               width};
   plan.walk.inner_parts = static_cast<int>(ceil_div(inner, plan.walk.inner_of_part));
   plan.parts = ceil_div(outer, plan.walk.outer_of_part) * plan.walk.inner_parts;
   plan.grid = dim3(static_cast<unsigned>(columns), static_cast<unsigned>(plan.parts));
@@ -149,12 +151,12 @@ Plan make_plan(int64_t outer, int64_t channels, int64_t inner, int width, int64_
   return plan;
 }
 
-Plan plan_to_reduce(int64_t outer, int64_t channels, int64_t inner, int width) {
-  return make_plan(outer, channels, inner, width, /*vectors=*/16, /*most_blocks=*/2048);
+Plan plan_to_reduce(const Block& block, int width) {
+  return make_plan(block, width, /*vectors=*/16, /*most_blocks=*/2048);
 }
 
-Plan plan_of_elements(int64_t outer, int64_t channels, int64_t inner, int width) {
-  return make_plan(outer, channels, inner, width, /*vectors=*/4, /*most_blocks=*/int64_t{1} << 40);
+Plan plan_of_elements(const Block& block, int width) {
+  return make_plan(block, width, /*vectors=*/4, /*most_blocks=*/int64_t{1} << 40);
 }
 
 // ---- sums
@@ -275,8 +277,8 @@ __device__ __forceinline__ void write_partials(const Walk& walk, Partial (&mine)
       if (thread < half) shared[thread].merge(shared[thread + half]);
     }
     const int64_t channel = walk.channel_of_lane(v);
-    if (thread < columns && channel < walk.channels) {
-      partials[blockIdx.y * walk.channels + channel] = shared[thread];
+    if (thread < columns && channel < walk.block.channels) {
+      partials[blockIdx.y * walk.block.channels + channel] = shared[thread];
     }
   }
 }
@@ -287,8 +289,8 @@ __global__ void __launch_bounds__(threads)
   using Compute = ComputeOf<Element>;
   constexpr int lanes = lanes_of<Element>;
   RunningMoments<Compute, lanes> moments;
-  walk.for_each([&](int64_t at) {
-    const Vector<Element> vector = load(x + at, walk.width);
+  walk.for_each([&](Block::Offset at) {
+    const Vector<Element> vector = load(x + at.x, walk.width);
     Compute values[lanes];
 #pragma unroll
     for (int v = 0; v < lanes; ++v) values[v] = widen(vector.lane[v]);
@@ -370,15 +372,16 @@ struct LaneCoefficients {
   Compute mean[lanes], scale[lanes], shift[lanes], slope[lanes], offset[lanes];
 
   __device__ __forceinline__ LaneCoefficients(const Walk& walk, const Compute* table) {
+    const int64_t channels = walk.block.channels;
 #pragma unroll
     for (int v = 0; v < lanes; ++v) {
       const int64_t c = walk.channel_of_lane(v);
-      const bool there = v < walk.width && c < walk.channels;
+      const bool there = v < walk.width && c < channels;
       mean[v] = there ? table[c] : Compute(0);
-      scale[v] = there ? table[walk.channels + c] : Compute(0);
-      shift[v] = there ? table[2 * walk.channels + c] : Compute(0);
-      slope[v] = there ? table[3 * walk.channels + c] : Compute(0);
-      offset[v] = there ? table[4 * walk.channels + c] : Compute(0);
+      scale[v] = there ? table[channels + c] : Compute(0);
+      shift[v] = there ? table[2 * channels + c] : Compute(0);
+      slope[v] = there ? table[3 * channels + c] : Compute(0);
+      offset[v] = there ? table[4 * channels + c] : Compute(0);
     }
   }
 };
@@ -393,9 +396,9 @@ __global__ void __launch_bounds__(threads)
   using Compute = ComputeOf<Element>;
   constexpr int lanes = lanes_of<Element>;
   const LaneCoefficients<Compute, lanes> c(walk, table);
-  walk.for_each([&](int64_t at) {
-    Vector<Element> vector = load(x + at, walk.width), added = {};
-    if constexpr (Residual::given) added = load(residual + at, walk.width);
+  walk.for_each([&](Block::Offset at) {
+    Vector<Element> vector = load(x + at.x, walk.width), added = {};
+    if constexpr (Residual::given) added = load(residual + at.x, walk.width);
 #pragma unroll
     for (int v = 0; v < lanes; ++v) {
       if (v >= walk.width) break;
@@ -404,9 +407,14 @@ __global__ void __launch_bounds__(threads)
       if constexpr (Residual::given) z += widen(added.lane[v]);
       narrow(act.forward(z), vector.lane[v]);
     }
-    store(y + at, vector, walk.width);
+    store(y + at.y, vector, walk.width);
   });
 }
+
+// Stands for the residual where what is given is the output of a ReLU, whose sign is z's.
+struct Output {
+  static constexpr bool given = true;
+};
 
 // With a residual it also writes dz, the residual's gradient.
 template <class Element, class Act, class Residual>
@@ -419,10 +427,10 @@ __global__ void __launch_bounds__(threads)
   constexpr int lanes = lanes_of<Element>;
   const LaneCoefficients<Compute, lanes> c(walk, table);
   RunningSums<Compute, lanes> sums;
-  walk.for_each([&](int64_t at) {
-    const Vector<Element> xs = load(x + at, walk.width), dys = load(dy + at, walk.width);
+  walk.for_each([&](Block::Offset at) {
+    const Vector<Element> xs = load(x + at.x, walk.width), dys = load(dy + at.y, walk.width);
     Vector<Element> added = {};
-    if constexpr (Residual::given) added = load(residual + at, walk.width);
+    if constexpr (Residual::given) added = load(residual + at.x, walk.width);
     Compute dz[lanes] = {}, product[lanes] = {};
 #pragma unroll
     for (int v = 0; v < lanes; ++v) {
@@ -430,11 +438,12 @@ __global__ void __launch_bounds__(threads)
       const Compute centred = widen(xs.lane[v]) - c.mean[v];
       Compute z = centred * c.scale[v] + c.shift[v];
       if constexpr (Residual::given) z += widen(added.lane[v]);
+      if constexpr (std::is_same_v<Residual, Output>) z = widen(added.lane[v]);
       dz[v] = act.backward(z, widen(dys.lane[v]));
       product[v] = dz[v] * centred;
       if constexpr (Residual::given) narrow(dz[v], added.lane[v]);
     }
-    if constexpr (Residual::given) store(gradient + at, added, walk.width);
+    if constexpr (Residual::given) store(gradient + at.x, added, walk.width);
     sums.add(dz, product);
   });
   sums.flush();
@@ -449,9 +458,9 @@ __global__ void __launch_bounds__(threads)
   using Compute = ComputeOf<Element>;
   constexpr int lanes = lanes_of<Element>;
   const LaneCoefficients<Compute, lanes> c(walk, table);
-  walk.for_each([&](int64_t at) {
-    Vector<Element> vector = load(x + at, walk.width);
-    const Vector<Element> dys = load(dy + at, walk.width);
+  walk.for_each([&](Block::Offset at) {
+    Vector<Element> vector = load(x + at.x, walk.width);
+    const Vector<Element> dys = load(dy + at.y, walk.width);
 #pragma unroll
     for (int v = 0; v < lanes; ++v) {
       if (v >= walk.width) break;
@@ -460,7 +469,7 @@ __global__ void __launch_bounds__(threads)
           act.backward(centred * c.scale[v] + c.shift[v], widen(dys.lane[v]));
       narrow(dz * c.scale[v] + (centred * c.slope[v] + c.offset[v]), vector.lane[v]);
     }
-    store(dx + at, vector, walk.width);
+    store(dx + at.x, vector, walk.width);
   });
 }
 
@@ -482,11 +491,13 @@ void with_element(DataType data_type, Body body) {
 
 // How many elements a thread may take at a time from all of these.
 template <class Element, class... Pointers>
-int width_of(const BatchNormAct& call, Pointers... pointers) {
+int width_of(const Block& block, Pointers... pointers) {
   const uintptr_t address = (reinterpret_cast<uintptr_t>(pointers) | ...);
-  const int64_t neighbours = call.inner == 1 ? call.channels : call.inner;
+  const int64_t neighbours = block.inner == 1 ? block.channels : block.inner;
   const int lanes = lanes_of<Element>;
-  return address % 16 == 0 && neighbours % lanes == 0 ? lanes : 1;
+  const bool aligned = address % 16 == 0 && neighbours % lanes == 0 &&
+                       block.x_stride % lanes == 0 && block.y_stride % lanes == 0;
+  return aligned ? lanes : 1;
 }
 
 constexpr int64_t bytes_of_table(int64_t channels) { return 5 * channels * sizeof(double); }
@@ -495,14 +506,14 @@ constexpr int64_t bytes_of_table(int64_t channels) { return 5 * channels * sizeo
 template <class Partial>
 Partial* partials_of(const BatchNormAct& call) {
   return reinterpret_cast<Partial*>(static_cast<char*>(call.workspace) +
-                                    bytes_of_table(call.channels));
+                                    bytes_of_table(call.block.channels));
 }
 
 template <class Compute>
 void make_table(const BatchNormAct& call) {
-  const dim3 grid(static_cast<unsigned>(ceil_div(call.channels, threads)));
+  const dim3 grid(static_cast<unsigned>(ceil_div(call.block.channels, threads)));
   coefficients_kernel<Compute><<<grid, dim3(threads), 0, call.stream>>>(
-      call.channels, call.eps, static_cast<const Compute*>(call.mean),
+      call.block.channels, call.eps, static_cast<const Compute*>(call.mean),
       static_cast<const Compute*>(call.var), static_cast<const Compute*>(call.weight),
       static_cast<const Compute*>(call.bias), static_cast<Compute*>(call.workspace));
 }
@@ -512,26 +523,26 @@ const dim3 block_to_merge(32, threads / 32);
 
 }  // namespace
 
-int64_t workspace_bytes(int64_t outer, int64_t channels, int64_t inner) {
+int64_t workspace_bytes(const Block& block) {
   int64_t parts = 1;
   for (const int width : {1, 2, 4, 8}) {
-    parts = larger(parts, plan_to_reduce(outer, channels, inner, width).parts);
+    parts = larger(parts, plan_to_reduce(block, width).parts);
   }
-  return bytes_of_table(channels) + parts * channels * static_cast<int64_t>(sizeof(Moments));
+  return bytes_of_table(block.channels) +
+         parts * block.channels * static_cast<int64_t>(sizeof(Moments));
 }
 
 cudaError_t statistics(const BatchNormAct& call, void* mean, void* var) {
   with_element(call.data_type, [&](auto element) {
     using Element = decltype(element);
     using Compute = ComputeOf<Element>;
-    const Plan plan = plan_to_reduce(call.outer, call.channels, call.inner,
-                                     width_of<Element>(call, call.input));
+    const Plan plan = plan_to_reduce(call.block, width_of<Element>(call.block, call.input));
     Moments* partials = partials_of<Moments>(call);
     statistics_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
         plan.walk, static_cast<const Element*>(call.input), partials);
     finish_statistics_kernel<Compute>
-        <<<grid_to_merge(call.channels), block_to_merge, 0, call.stream>>>(
-            plan.parts, call.channels, partials, static_cast<Compute*>(mean),
+        <<<grid_to_merge(call.block.channels), block_to_merge, 0, call.stream>>>(
+            plan.parts, call.block.channels, partials, static_cast<Compute*>(mean),
             static_cast<Compute*>(var));
   });
   return cudaGetLastError();
@@ -542,9 +553,8 @@ cudaError_t forward(const BatchNormAct& call, void* output) {
     using Element = decltype(element);
     using Compute = ComputeOf<Element>;
     make_table<Compute>(call);
-    const Plan plan =
-        plan_of_elements(call.outer, call.channels, call.inner,
-                         width_of<Element>(call, call.input, call.residual, output));
+    const Plan plan = plan_of_elements(
+        call.block, width_of<Element>(call.block, call.input, call.residual, output));
     scalar::with_activation(call.activation, call.arguments, [&](auto act) {
       scalar::with_residual(call.residual != nullptr, [&](auto given) {
         forward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
@@ -564,37 +574,48 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
     using Element = decltype(element);
     using Compute = ComputeOf<Element>;
     const auto* x = static_cast<const Element*>(call.input);
-    const auto* residual = static_cast<const Element*>(call.residual);
+    const auto* residual =
+        static_cast<const Element*>(call.output != nullptr ? call.output : call.residual);
     const auto* dy = static_cast<const Element*>(grad_output);
     auto* dz = static_cast<Element*>(dresidual);
     auto* table = static_cast<Compute*>(call.workspace);
     make_table<Compute>(call);
-    const auto write_dinput = [&](auto act, const Element* gradient) {
+    const auto write_dinput = [&](auto act, const Element* gradient, const Block& block) {
       if (dinput == nullptr) return;
-      const Plan plan = plan_of_elements(call.outer, call.channels, call.inner,
-                                         width_of<Element>(call, x, gradient, dinput));
+      const Plan plan =
+          plan_of_elements(block, width_of<Element>(block, x, gradient, dinput));
       backward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
           plan.walk, act, x, gradient, table, static_cast<Element*>(dinput));
     };
-    scalar::with_activation(call.activation, call.arguments, [&](auto act) {
-      if (dweight != nullptr || dbias != nullptr || batch_statistics || residual != nullptr) {
-        const Plan plan = plan_to_reduce(call.outer, call.channels, call.inner,
-                                         width_of<Element>(call, x, residual, dy, dz));
-        Sums* partials = partials_of<Sums>(call);
-        scalar::with_residual(residual != nullptr, [&](auto given) {
-          backward_sums_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
-              plan.walk, act, given, x, residual, dy, table, dz, partials);
-        });
-        finish_sums_kernel<Compute>
-            <<<grid_to_merge(call.channels), block_to_merge, 0, call.stream>>>(
-                plan.parts, call.channels, partials,
-                static_cast<double>(call.outer) * static_cast<double>(call.inner), call.eps,
-                static_cast<const Compute*>(call.var), batch_statistics, table,
-                static_cast<Compute*>(dweight), static_cast<Compute*>(dbias));
-      }
-      if (residual == nullptr) write_dinput(act, dy);
-    });
-    if (residual != nullptr) write_dinput(scalar::Identity{}, dz);
+    const auto sum = [&](auto act, auto given) {
+      const Plan plan =
+          plan_to_reduce(call.block, width_of<Element>(call.block, x, residual, dy, dz));
+      const double values =
+          static_cast<double>(call.block.outer) * static_cast<double>(call.block.inner);
+      Sums* partials = partials_of<Sums>(call);
+      backward_sums_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
+          plan.walk, act, given, x, residual, dy, table, dz, partials);
+      finish_sums_kernel<Compute>
+          <<<grid_to_merge(call.block.channels), block_to_merge, 0, call.stream>>>(
+              plan.parts, call.block.channels, partials, values, call.eps,
+              static_cast<const Compute*>(call.var), batch_statistics, table,
+              static_cast<Compute*>(dweight), static_cast<Compute*>(dbias));
+    };
+    if (call.output != nullptr) {
+      sum(scalar::ReLU{}, Output{});
+    } else {
+      scalar::with_activation(call.activation, call.arguments, [&](auto act) {
+        if (dweight != nullptr || dbias != nullptr || batch_statistics || residual != nullptr) {
+          scalar::with_residual(residual != nullptr, [&](auto given) { sum(act, given); });
+        }
+        if (residual == nullptr) write_dinput(act, dy, call.block);
+      });
+    }
+    if (residual != nullptr) {
+      Block block = call.block;
+      block.y_stride = block.x_stride;
+      write_dinput(scalar::Identity{}, dz, block);
+    }
   });
   return cudaGetLastError();
 }

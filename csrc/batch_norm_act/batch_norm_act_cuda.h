@@ -14,21 +14,22 @@ struct BatchNormAct {
   Activation activation;
   ActivationArguments arguments;
   double eps;
-  int64_t outer, channels, inner;  // as in Block: inner == 1 is channels_last
+  Block block;
   const void* input;
   const void* residual;       // like the input, or null
+  const void* output;         // likewise: a ReLU's, for `backward`, in the residual's place
   const void *weight, *bias;  // in the type of computation, or null
   const void *mean, *var;     // likewise, given or written by `statistics`
   void* workspace;            // workspace_bytes of it
   cudaStream_t stream;
 };
 
-int64_t workspace_bytes(int64_t outer, int64_t channels, int64_t inner);
+int64_t workspace_bytes(const Block& block);
 
 cudaError_t statistics(const BatchNormAct& call, void* mean, void* var);
 cudaError_t forward(const BatchNormAct& call, void* output);
 // Writes those of dinput, dweight and dbias that are not null, the latter two in the type of
-// computation. With a residual dresidual is written too, and is not null.
+// computation. With a residual, or the output in its place, dresidual is written too: not null.
 cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool batch_statistics,
                      void* dinput, void* dweight, void* dbias, void* dresidual);
 

@@ -24,18 +24,19 @@ struct Launch {
   cuda::BatchNormAct call;
   Tensor workspace;
 
-  Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps)
-      : workspace(at::empty({cuda::workspace_bytes(from.outer, from.channels, from.inner)},
-                            from.input.options().dtype(at::kByte))) {
+  Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps) {
+    const int64_t stride = from.channels * from.inner;
+    const Block block = {from.outer, from.channels, from.inner, stride, stride};
+    workspace =
+        at::empty({cuda::workspace_bytes(block)}, from.input.options().dtype(at::kByte));
     call = {data_type_of(from.input),
             act.activation,
             act.arguments,
             eps,
-            from.outer,
-            from.channels,
-            from.inner,
+            block,
             data_of(from.input),
             data_of(from.residual),
+            data_of(from.output),
             data_of(from.weight),
             data_of(from.bias),
             data_of(from.mean),
@@ -79,10 +80,12 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
                                        c10::string_view activation,
                                        at::ArrayRef<double> activation_args,
                                        std::array<bool, 4> output_mask,
-                                       const OptionalTensor& residual) {
+                                       const OptionalTensor& residual,
+                                       const OptionalTensor& output) {
   const c10::cuda::CUDAGuard guard(input.device());
   const auto act = parse_activation(activation, activation_args);
-  const auto arguments = check_arguments(input, weight, bias, mean, var, residual);
+  const auto arguments =
+      check_arguments_of_backward(input, weight, bias, mean, var, act, residual, output);
   check_gradient(grad_output, input);
   const auto column = [&](bool wanted, const Tensor& checked, const OptionalTensor& given) {
     const int64_t size = wanted ? arguments.channels : 0;
@@ -96,7 +99,7 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
   };
   Tensor dinput = like_input(output_mask[0]);
   // The kernels need it to find the input's gradient, whether it is asked for or not.
-  Tensor dresidual = like_input(arguments.residual.defined());
+  Tensor dresidual = like_input(arguments.has_residual());
   if (input.numel() > 0) {
     const Tensor grad = arguments.in_layout(grad_output);
     const Launch launch(arguments, act, eps);
@@ -105,8 +108,8 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
     };
     C10_CUDA_CHECK(cuda::backward(launch.call, grad.const_data_ptr(), batch_statistics,
                                   wanted(0, dinput), wanted(1, dweight), wanted(2, dbias),
-                                  arguments.residual.defined() ? dresidual.mutable_data_ptr()
-                                                               : nullptr));
+                                  arguments.has_residual() ? dresidual.mutable_data_ptr()
+                                                           : nullptr));
   }
   if (!output_mask[3]) dresidual = at::empty({0}, input.options());
   return {dinput, dweight.to(weight_type), dbias.to(bias_type), dresidual};

@@ -34,10 +34,20 @@ struct ActivationArguments {
 
 enum class DataType { float32, float64, bfloat16, float16 };
 
-// Part of a tensor seen as [outer][channels][inner], `outer_stride` elements from one outer index
-// to the next. inner == 1 is channels_last (outer counts pixels); else outer counts samples.
+// Part of tensors seen as [outer][channels][inner]. inner == 1 is channels_last (outer counts
+// pixels); else outer counts samples. From one outer index to the next are `x_stride` elements in
+// the input and what is laid out as it (its gradient, the residual, dz), `y_stride` in the output
+// and its gradient: each may be a slice of the channels of a larger tensor.
 struct Block {
-  int64_t outer, channels, inner, outer_stride;
+  int64_t outer, channels, inner, x_stride, y_stride;
+
+  struct Offset {  // where the same element lies in both
+    int64_t x, y;
+    CNNGRAPH_ELEMENTWISE Offset operator+(int64_t i) const { return {x + i, y + i}; }
+  };
+  CNNGRAPH_ELEMENTWISE Offset offset(int64_t outer_index, int64_t channel) const {
+    return {outer_index * x_stride + channel * inner, outer_index * y_stride + channel * inner};
+  }
 };
 
 // Per channel, in the type of computation (double for float64, else float). z = (x - mean) * scale
@@ -61,11 +71,12 @@ struct BatchNormActKernels {
   void (*forward)(DataType, Activation, ActivationArguments, const void* x, const void* residual,
                   Coefficients, void* y, Block);
   // Per channel: sum of dz, and of dz * (x - mean), with dz the gradient before the activation.
-  // With a residual dz itself is written too: it is the residual's gradient.
+  // With a residual dz itself is written too: it is the residual's gradient. The `output` of a
+  // ReLU, laid out as the input, may be given in the residual's place.
   void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x,
-                        const void* residual, const void* dy, Coefficients, void* dz, Block,
-                        double* sum_dz, double* sum_dz_x, double* scratch);
-  // For a dz that was written: `dy` is it, the activation the identity.
+                        const void* residual, const void* output, const void* dy, Coefficients,
+                        void* dz, Block, double* sum_dz, double* sum_dz_x, double* scratch);
+  // For a dz that was written: `dy` is it, the activation the identity, y_stride x_stride.
   void (*backward)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
                    Coefficients, void* dx, Block);
 };

@@ -148,7 +148,7 @@ void statistics_rows(const Element* x, Block block, double* mean, double* m2, do
     for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
       Vector sum = {};
       for (int64_t r = 0; r < rows.count; ++r) {
-        sum += extent.load(x + (row + r) * block.outer_stride + channel);
+        sum += extent.load(x + (row + r) * block.x_stride + channel);
       }
       add_channels(k + channel, extent, sum);
     });
@@ -163,7 +163,7 @@ void statistics_rows(const Element* x, Block block, double* mean, double* m2, do
         const Vector shift = load_channels<Scalar>(k + channel, extent);
         Vector sum[2] = {}, square[2] = {};
         for (int64_t r = 0; r < rows.count; ++r) {
-          const Vector d = extent.load(x + (row + r) * block.outer_stride + channel) - shift;
+          const Vector d = extent.load(x + (row + r) * block.x_stride + channel) - shift;
           sum[r % 2] += d;
           square[r % 2] += d * d;
         }
@@ -238,7 +238,7 @@ void statistics_planes(const Element* x, Block block, double* mean, double* m2, 
   }
   for (int64_t sample = 0; sample < block.outer; ++sample) {
     for (int64_t channel = 0; channel < block.channels; ++channel) {
-      const Element* plane = x + sample * block.outer_stride + channel * block.inner;
+      const Element* plane = x + sample * block.x_stride + channel * block.inner;
       Scalar k = shifts[channel];
       double total = sums[channel], total_square = m2[channel];
       for (int64_t begin = 0, end; begin < block.inner; begin = end) {
@@ -340,7 +340,7 @@ CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_chan
   return {from, [&](const Scalar* values) { return Vector{} + values[channel]; }};
 }
 
-// Calls body(coefficients, extent, element) for every vector of a block.
+// Calls body(coefficients, extent, offset) for every vector of a block.
 template <class Element, bool with_gradient, class Body>
 CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Body body) {
   constexpr int64_t lanes = Memory<Element>::lanes;
@@ -348,7 +348,7 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
     for (int64_t row = 0; row < block.outer; ++row) {
       for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
         const auto c = coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
-        body(c, extent, row * block.outer_stride + channel);
+        body(c, extent, block.offset(row, channel));
       });
     }
     return;
@@ -356,12 +356,12 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
   for (int64_t sample = 0; sample < block.outer; ++sample) {
     for (int64_t channel = 0; channel < block.channels; ++channel) {
       const auto c = coefficients_of_channel<Element, with_gradient>(coefficients, channel);
-      const int64_t begin = sample * block.outer_stride + channel * block.inner;
+      const Block::Offset begin = block.offset(sample, channel);
       int64_t i = 0;
       for (; i + lanes <= block.inner; i += lanes) body(c, Whole<Element>{}, begin + i);
       if (i == block.inner) continue;
       if (block.inner >= lanes) {  // some elements twice, to the same result
-        body(c, Whole<Element>{}, begin + block.inner - lanes);
+        body(c, Whole<Element>{}, begin + (block.inner - lanes));
       } else {
         body(c, Part<Element>{block.inner}, begin);
       }
@@ -373,10 +373,11 @@ template <class Element, class Act, class Residual>
 void forward(Act act, Residual, const Element* x, const Element* residual,
              Coefficients coefficients, Element* y, Block block) {
   for_each_vector<Element, false>(
-      coefficients, block, [&](const auto& c, auto extent, int64_t at) CNNGRAPH_LAMBDA_INLINE {
-        auto z = c.normalise(extent.load(x + at) - c.mean);
-        if constexpr (Residual::given) z += extent.load(residual + at);
-        extent.store(y + at, act.forward(z));
+      coefficients, block,
+      [&](const auto& c, auto extent, Block::Offset at) CNNGRAPH_LAMBDA_INLINE {
+        auto z = c.normalise(extent.load(x + at.x) - c.mean);
+        if constexpr (Residual::given) z += extent.load(residual + at.x);
+        extent.store(y + at.y, act.forward(z));
       });
 }
 
@@ -384,10 +385,11 @@ template <class Element, class Act>
 void backward(Act act, const Element* x, const Element* dy, Coefficients coefficients,
               Element* dx, Block block) {
   for_each_vector<Element, true>(
-      coefficients, block, [&](const auto& c, auto extent, int64_t at) CNNGRAPH_LAMBDA_INLINE {
-        const auto centred = extent.load(x + at) - c.mean;
-        const auto dz = act.backward(c.normalise(centred), extent.load(dy + at));
-        extent.store(dx + at, dz * c.scale + (centred * c.slope + c.offset));
+      coefficients, block,
+      [&](const auto& c, auto extent, Block::Offset at) CNNGRAPH_LAMBDA_INLINE {
+        const auto centred = extent.load(x + at.x) - c.mean;
+        const auto dz = act.backward(c.normalise(centred), extent.load(dy + at.y));
+        extent.store(dx + at.x, dz * c.scale + (centred * c.slope + c.offset));
       });
 }
 
@@ -402,11 +404,27 @@ struct Gradient {
   Element* dz;
 
   template <class Channels, class Extent>
-  CNNGRAPH_INLINE Vector at(const Channels& c, Vector centred, Extent extent, int64_t at) const {
+  CNNGRAPH_INLINE Vector at(const Channels& c, Vector centred, Extent extent,
+                            Block::Offset at) const {
     Vector z = c.normalise(centred);
-    if constexpr (Residual::given) z += extent.load(residual + at);
-    const Vector result = act.backward(z, extent.load(dy + at));
-    if constexpr (Residual::given) extent.store(dz + at, result);
+    if constexpr (Residual::given) z += extent.load(residual + at.x);
+    const Vector result = act.backward(z, extent.load(dy + at.y));
+    if constexpr (Residual::given) extent.store(dz + at.x, result);
+    return result;
+  }
+};
+
+// The same of a ReLU of a sum: its output tells where z is positive.
+template <class Element>
+struct GradientFromOutput {
+  using Vector = typename Memory<Element>::Vector;
+  const Element *output, *dy;
+  Element* dz;
+
+  template <class Channels, class Extent>
+  CNNGRAPH_INLINE Vector at(const Channels&, Vector, Extent extent, Block::Offset at) const {
+    const Vector result = ReLU{}.backward(extent.load(output + at.x), extent.load(dy + at.y));
+    extent.store(dz + at.x, result);
     return result;
   }
 };
@@ -421,8 +439,8 @@ void backward_sums_rows(Gradient gradient, const Element* x, Coefficients coeffi
   sum_rows<1>(block.outer, totals, [&](auto, int64_t row) {
     for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
       const auto c = coefficients_of_channels<Element, false>(coefficients, channel, extent);
-      const int64_t at = row * block.outer_stride + channel;
-      const Vector centred = extent.load(x + at) - c.mean;
+      const Block::Offset at = block.offset(row, channel);
+      const Vector centred = extent.load(x + at.x) - c.mean;
       const Vector dz = gradient.at(c, centred, extent, at);
       totals.add(extent, channel, dz, dz * centred);
     });
@@ -442,7 +460,7 @@ void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coef
   for (int64_t sample = 0; sample < block.outer; ++sample) {
     for (int64_t channel = 0; channel < block.channels; ++channel) {
       const auto c = coefficients_of_channel<Element, false>(coefficients, channel);
-      const int64_t plane = sample * block.outer_stride + channel * block.inner;
+      const Block::Offset plane = block.offset(sample, channel);
       const Scalar mean = static_cast<const Scalar*>(coefficients.mean)[channel];
       for (int64_t begin = 0; begin < block.inner; begin += tile) {
         const int64_t end = smaller(begin + tile, block.inner);
@@ -450,15 +468,15 @@ void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coef
         int64_t i = begin;
         for (; i + 2 * M::lanes <= end; i += 2 * M::lanes) {
           for (int v = 0; v < 2; ++v) {
-            const int64_t at = plane + i + v * M::lanes;
-            const Vector centred = M::load(x + at) - c.mean;
+            const Block::Offset at = plane + (i + v * M::lanes);
+            const Vector centred = M::load(x + at.x) - c.mean;
             const Vector dz = gradient.at(c, centred, Whole<Element>{}, at);
             sum[v] += dz;
             product[v] += dz * centred;
           }
         }
         if (i + M::lanes <= end) {
-          const Vector centred = M::load(x + plane + i) - c.mean;
+          const Vector centred = M::load(x + plane.x + i) - c.mean;
           const Vector dz = gradient.at(c, centred, Whole<Element>{}, plane + i);
           sum[0] += dz;
           product[0] += dz * centred;
@@ -466,7 +484,7 @@ void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coef
         }
         if (i < end) {
           const Tail<Element> tail(block.inner, end - i);
-          const Vector centred = tail.load(x + plane + end, mean) - c.mean;
+          const Vector centred = tail.load(x + plane.x + end, mean) - c.mean;
           const Vector dz = tail.only_new(gradient.at(c, centred, tail, plane + end));
           sum[1] += dz;
           product[1] += tail.only_new(dz * centred);
@@ -526,21 +544,28 @@ extern const BatchNormActKernels batch_norm_act = {
     },
     /*backward_sums=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
-       const void* residual, const void* dy, Coefficients coefficients, void* dz, Block block,
-       double* sum_dz, double* sum_dz_x, double* scratch) {
+       const void* residual, const void* output, const void* dy, Coefficients coefficients,
+       void* dz, Block block, double* sum_dz, double* sum_dz_x, double* scratch) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
+        const auto* typed_dy = static_cast<const Element*>(dy);
+        auto* typed_dz = static_cast<Element*>(dz);
+        const auto sum = [&](auto gradient) {
+          const auto* typed = static_cast<const Element*>(x);
+          if (block.inner == 1) {
+            backward_sums_rows(gradient, typed, coefficients, block, sum_dz, sum_dz_x, scratch);
+          } else {
+            backward_sums_planes(gradient, typed, coefficients, block, sum_dz, sum_dz_x);
+          }
+        };
+        if (output != nullptr) {
+          const auto* typed_output = static_cast<const Element*>(output);
+          return sum(GradientFromOutput<Element>{typed_output, typed_dy, typed_dz});
+        }
         with_activation(activation, arguments, [&](auto act) {
           with_residual(residual != nullptr, [&](auto given) {
-            const Gradient<Element, decltype(act), decltype(given)> gradient{
-                act, static_cast<const Element*>(residual), static_cast<const Element*>(dy),
-                static_cast<Element*>(dz)};
-            const auto* typed = static_cast<const Element*>(x);
-            if (block.inner == 1) {
-              backward_sums_rows(gradient, typed, coefficients, block, sum_dz, sum_dz_x, scratch);
-            } else {
-              backward_sums_planes(gradient, typed, coefficients, block, sum_dz, sum_dz_x);
-            }
+            sum(Gradient<Element, decltype(act), decltype(given)>{
+                act, static_cast<const Element*>(residual), typed_dy, typed_dz});
           });
         });
       });

@@ -96,8 +96,8 @@ def library(tmp_path_factory):
     )
     assert launches == 7
     code = code.replace("cudaGetLastError()", "emulated_last_error()")
-    # The kernels are templates of the activation: three of them, or compiling takes minutes.
-    kept = ["identity:", "leaky_relu:", "silu:"]
+    # The kernels are templates of the activation: four of them, or compiling takes minutes.
+    kept = ["identity:", "relu:", "leaky_relu:", "silu:"]
     header = (SOURCES / "activations.h").read_text()
     cases = re.findall(r"    case Activation::(\w+:)\n.+\n", header)
     assert len(cases) == len(ACTIVATIONS)
@@ -111,12 +111,13 @@ def library(tmp_path_factory):
         + code
         + """
     using namespace cnngraph;
-    extern "C" int64_t workspace(int64_t o, int64_t c, int64_t i) { return cuda::workspace_bytes(o, c, i); }
-    extern "C" void run(int type, int activation, double argument, int64_t* shape, void** p, bool batch) {
+    extern "C" int64_t workspace(Block* block) { return cuda::workspace_bytes(*block); }
+    extern "C" void run(int type, int activation, double argument, Block* block, void** p, bool batch) {
       cuda::BatchNormAct call{DataType(type), Activation(activation), {argument, 0}, 1e-5,
-                              shape[0], shape[1], shape[2], p[0], p[11], p[1], p[2], p[3], p[4], p[5], nullptr};
+                              *block, p[0], p[11], nullptr, p[1], p[2], p[3], p[4], p[5], nullptr};
       if (batch) cuda::statistics(call, p[3], p[4]);
       cuda::forward(call, p[6]);
+      if (call.activation == Activation::relu && call.residual) call.output = p[6], call.residual = nullptr;
       cuda::backward(call, p[7], batch, p[8], p[9], p[10], p[12]);
     }
     """
@@ -137,17 +138,18 @@ def run(library, name, argument, x, grad, weight, bias, mean, var, residual=None
     channels = x.shape[1]
     if batch:
         mean, var = torch.empty(2, channels, dtype=compute)
-    inner = 1 if x.dim() == 2 or not x.is_contiguous() else x[0, 0].numel()
-    shape = (ctypes.c_int64 * 3)(x.numel() // channels // inner, channels, inner)
+    inner = 1 if x.stride(1) == 1 else x[0, 0].numel()
+    strides = [t.stride(0 if inner > 1 else -1 if t.dim() > 2 else 0) for t in (x, grad)]
+    block = (ctypes.c_int64 * 5)(x.numel() // channels // inner, channels, inner, *strides)
     library.workspace.restype = ctypes.c_int64
-    size = library.workspace(*map(ctypes.c_int64, shape))
+    size = library.workspace(block)
     workspace = torch.full((size + 64,), 0x5A, dtype=torch.uint8)
-    output, dx = torch.empty_like(x), torch.empty_like(x)
+    output, dx = (torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in (grad, x))
     dresidual = None if residual is None else torch.empty_like(x)
     dweight, dbias = torch.empty(2, channels, dtype=compute)
     given = [x, weight, bias, mean, var, workspace, output, grad, dx, dweight, dbias, residual, dresidual]
     pointers = (ctypes.c_void_p * len(given))(*(None if t is None else t.data_ptr() for t in given))
-    library.run(TYPES[x.dtype], ENUMERATION[name], ctypes.c_double(argument), shape, pointers, ctypes.c_bool(batch))
+    library.run(TYPES[x.dtype], ENUMERATION[name], ctypes.c_double(argument), block, pointers, ctypes.c_bool(batch))
     assert (workspace[size:] == 0x5A).all()
     return [output, dx, dweight, dbias, mean, var, dresidual]
 
@@ -161,6 +163,7 @@ def test_the_kernels_emulated(library, dtype, channels_last, training, added):
         ((4, 16, 6, 6), "silu", 0),
         ((3, 5, 7, 7), "leaky_relu", 0.1),
         ((2, 40, 40, 32), "identity", 0),
+        ((3, 24, 9, 7), "relu", 0),
         ((70, 130), "silu", 0),
         ((1, 2, 70, 131), "silu", 0),
     ]:
@@ -191,6 +194,22 @@ def test_the_kernels_emulated(library, dtype, channels_last, training, added):
         for what, ours, wanted in zip(("y", "dx", "dweight", "dbias", "mean", "var"), actual, expected, strict=False):
             tolerance = TOLERANCE[dtype] if what in ("y", "dx") else min(TOLERANCE[dtype], 3e-6)
             assert error_of(ours, wanted) < tolerance, (what, shape)
+
+
+@pytest.mark.parametrize("strided", [(True, False), (False, True), (True, True)], ids=["input", "output", "both"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("wide", [40, 37])
+def test_slices_of_channels_emulated(library, wide, channels_last, strided):
+    x, grad, weight, bias, *_ = tensors((3, wide, 6, 6), torch.float32, channels_last)
+    x, grad, weight, bias = (t.narrow(min(1, t.dim() - 1), 8, 16) for t in (x, grad, weight, bias))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    dense = [t.contiguous(memory_format=layout) for t in (x, grad)]
+    given = [t if slice else plain for t, plain, slice in zip((x, grad), dense, strided, strict=True)]
+    actual = run(library, "silu", 0, *given, weight, bias, None, None)
+    expected = run(library, "silu", 0, *dense, weight, bias, None, None)
+    assert [actual[0].stride(), actual[1].stride()] == [given[1].stride(), given[0].stride()]
+    for ours, wanted in zip(actual[:-1], expected[:-1], strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])

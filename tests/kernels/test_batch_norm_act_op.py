@@ -559,9 +559,50 @@ def test_gradcheck_with_a_residual(name, check, training):
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+def test_the_gradient_of_a_relu_of_a_sum_at_zero_infinity_and_nan_is_torchs(dtype, training):
+    z = torch.tensor([0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan")], dtype=dtype)
+    x, grad = torch.randn(2, 2, 2, 3, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weight, bias = torch.zeros(2, 2, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    mean, var = (None, None) if training else (bias, bias + 1)
+    ours, torchs = with_residual("relu", (), mean, var)
+    given = (x, weight, bias, z.expand(2, 2, 3, 7))
+    y, *grads = steps_of(ours, given, grad)
+    y64, *grads64 = steps_of(torchs, map(double, given), grad)
+    torch.testing.assert_close(y.double(), y64, equal_nan=True)
+    for actual, wanted in zip(grads, grads64, strict=True):
+        torch.testing.assert_close(actual.double(), wanted, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("relu", "output"), ("identity", None), ("silu", "residual")])
+def test_what_is_kept_of_a_sum(name, kept):
+    x, _, weight, bias, *_ = (t.requires_grad_() for t in tensors((4, 6, 5, 5)))
+    residual = torch.randn(4, 6, 5, 5, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()), lambda _: None):
+        output = batch_norm_act(x, weight, bias, None, None, 1e-5, name, (), residual)[0]
+    assert [(tensor.data_ptr() in saved) for tensor in (x, residual, output)] == [
+        True,
+        kept == "residual",
+        kept == "output",
+    ]
+
+
+def test_backward_takes_the_output_of_a_relu_only():
+    x, grad, weight, bias, mean, var = tensors((2, 3, 4, 4))
+    op = torch.ops.cnngraph.batch_norm_act_backward
+    for name, residual in (("silu", None), ("relu", x)):
+        with pytest.raises(RuntimeError, match="the output stands for the residual, and of a relu only"):
+            op(grad, x, weight, bias, mean, var, True, 1e-5, name, [], [True] * 4, residual, x)
+    with pytest.raises(RuntimeError, match="the output must have the input's shape"):
+        op(grad, x, weight, bias, mean, var, True, 1e-5, "relu", [], [True] * 4, None, x[:1])
+
+
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("wanted", list(itertools.product((False, True), repeat=4))[1:], ids=str)
 @pytest.mark.parametrize("affine", [True, False])
-def test_each_requires_grad_is_honoured_with_a_residual(affine, wanted, training):
+@pytest.mark.parametrize("name", ["identity", "relu", "silu"])
+def test_each_requires_grad_is_honoured_with_a_residual(name, affine, wanted, training):
     x, grad, weight, bias, mean, var = tensors((4, 6, 5, 5), torch.float64, affine=affine)
     if training:
         mean = var = None
@@ -572,7 +613,7 @@ def test_each_requires_grad_is_honoured_with_a_residual(affine, wanted, training
     asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
     if not asked:
         return
-    ours, torchs = with_residual("silu", (), mean, var)
+    ours, torchs = with_residual(name, (), mean, var)
     expected = torch.autograd.grad(torchs(*leaves), asked, grad)
     torch.testing.assert_close(torch.autograd.grad(ours(*leaves), asked, grad), expected)
     for leaf, theirs in zip(asked, expected, strict=True):  # one gradient alone
@@ -589,9 +630,10 @@ def test_empty_input_with_a_residual(training):
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_same_bits_for_any_number_of_threads_with_a_residual(channels_last):
+@pytest.mark.parametrize("name", ["relu", "silu"])
+def test_same_bits_for_any_number_of_threads_with_a_residual(name, channels_last):
     x, grad, weight, bias, *_ = tensors((8, 24, 30, 30), channels_last=channels_last)
-    ours, _ = with_residual("silu", (), None, None)
+    ours, _ = with_residual(name, (), None, None)
     threads = torch.get_num_threads()
     results = []
     try:
@@ -606,27 +648,30 @@ def test_same_bits_for_any_number_of_threads_with_a_residual(channels_last):
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_opcheck_with_a_residual(dtype, training, channels_last):
+@pytest.mark.parametrize("name", ["identity", "relu", "silu"])
+def test_opcheck_with_a_residual(name, dtype, training, channels_last):
     x, grad, weight, bias, mean, var = tensors((3, 5, 4, 6), dtype, channels_last)
     statistics = (None, None) if training else (mean, var)
     residual = torch.randn(x.shape).to(dtype)
     leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
     op = torch.ops.cnngraph.batch_norm_act
-    torch.library.opcheck(op, (*leaves, *statistics, 1e-5, "silu", [], residual.clone().requires_grad_()))
+    torch.library.opcheck(op, (*leaves, *statistics, 1e-5, name, [], residual.clone().requires_grad_()))
     for wanted in (True, False):
         torch.library.opcheck(
             torch.ops.cnngraph.batch_norm_act_backward,
-            (grad, x, weight, bias, mean, var, training, 1e-5, "leaky_relu", [0.1], [True, True, False, wanted], residual),
+            (grad, x, weight, bias, mean, var, training, 1e-5, name, [], [True, True, False, wanted],
+             *([None, residual] if name == "relu" else [residual])),
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_compiled_with_a_residual(training):
+@pytest.mark.parametrize("name", ["identity", "relu", "silu"])
+def test_compiled_with_a_residual(name, training):
     compiled_autograd = pytest.importorskip("torch._dynamo.compiled_autograd")
     x, grad, weight, bias, mean, var = tensors((4, 6, 5, 5), channels_last=True)
     if training:
         mean = var = None
-    ours, _ = with_residual("silu", (), mean, var)
+    ours, _ = with_residual(name, (), mean, var)
     given = (x, weight, bias, torch.randn(4, 6, 5, 5))
     expected = steps_of(ours, given, grad)
     compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)

@@ -23,7 +23,7 @@ needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compil
 ACTIVATIONS = [
     nn.Identity(), nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.2), nn.ELU(0.7),
     nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Sigmoid(), nn.Tanh(), nn.Hardswish(),
-    nn.Hardsigmoid(), nn.Hardtanh(-0.3, 0.4), nn.Mish(), nn.Softplus(),
+    nn.Hardsigmoid(), nn.Hardtanh(-0.3, 0.4), nn.Mish(), nn.Softplus(), None,
 ]  # fmt: skip
 
 
@@ -55,10 +55,11 @@ def fused_calls(function):
 def assert_same_step(batch_norm, activation, x, residual=None, rtol=1e-4, atol=1e-5):
     """Output, gradients and buffers of one call against the modules themselves."""
     plain, fused = copy.deepcopy(batch_norm), copy.deepcopy(batch_norm)
+    applied = activation or nn.Identity()
     xs = [x.detach().clone().requires_grad_() for _ in range(2)]
     added = [None if residual is None else residual.detach().clone().requires_grad_() for _ in range(2)]
     normalised = plain(xs[0])
-    expected = activation(normalised if residual is None else normalised + added[0])
+    expected = applied(normalised if residual is None else normalised + added[0])
     actual = batch_norm_act(fused, activation, xs[1], added[1])
     assert actual.dtype == expected.dtype
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
@@ -193,7 +194,7 @@ def test_autocast_gives_the_types_of_the_modules(activation):
     batch_norm = randomised(nn.BatchNorm2d(6))
     with torch.autocast("cpu", torch.bfloat16):
         for x in (torch.randn(4, 6, 5, 7), torch.randn(4, 6, 5, 7).bfloat16()):
-            expected = activation(batch_norm(x))
+            expected = (activation or nn.Identity())(batch_norm(x))
             assert batch_norm_act(batch_norm, activation, x).dtype == expected.dtype
 
 
