@@ -12,16 +12,17 @@ from cnngraph.ops import Op
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 
 Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
 """Is shown the graph after each stage, by the stage's name."""
 
-PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last)
+PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, plan_dense_blocks, channels_last)
 """The passes of the fused backend, in the order they run."""
 
-LEAN: tuple[Pass, ...] = (fuse_batch_norm_act, recompute_activations, channels_last)
+LEAN: tuple[Pass, ...] = (fuse_batch_norm_act, plan_dense_blocks, recompute_activations, channels_last)
 """The passes of the fused backend where memory counts for more than time."""
 
 BACKENDS: dict[str, tuple[Pass, ...]] = {
