@@ -1,22 +1,14 @@
-// The CPU implementation around the loops: it cuts the tensor into tasks, runs them in parallel
-// and merges their sums. The cut depends on the shape alone and sums are merged in its order, so
-// the result has the same bits for any number of threads.
-#include <algorithm>
-#include <memory>
+// The CPU implementation around the loops. How it cuts tensors is in batch_norm_act_cpu.h.
+#include "batch_norm_act_cpu.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include "../cpu/capability.h"
-#include "batch_norm_act.h"
 
 namespace cnngraph {
-namespace {
 
-using at::Tensor;
-
-const BatchNormActKernels& kernels() {
+const BatchNormActKernels& batch_norm_act_kernels() {
   static const BatchNormActKernels& chosen = []() -> const BatchNormActKernels& {
     switch (cpu_capability()) {
 #if defined(__x86_64__)
@@ -32,271 +24,28 @@ const BatchNormActKernels& kernels() {
   return chosen;
 }
 
-constexpr int64_t bytes_of_task = 128 * 1024;
-constexpr int64_t bytes_of_run = 16 * 1024;  // contiguous memory a task walks at a time
-constexpr int64_t most_parts = 128;
-constexpr int64_t least_rows_of_part = 32;
-constexpr int64_t merge_grain = 32 * 1024;
-constexpr int64_t most_folded_columns = 1024;
+namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// How a tensor is cut. Parts cut the outer dimension: each has its own sums for every channel.
-//
-// channels_last with few channels, or an odd number of them: `fold` pixels are taken as one row of
-// fold * channels columns, so that rows fill whole vectors; the pixels left over are one more,
-// shorter row, the tail. Rows of many channels fill enough vectors as they are.
-struct Cut {
-  int64_t outer, columns, inner, fold = 1, tail = 0;
-  int64_t outer_of_part, parts, channels_of_run, runs;
-  int64_t element_size;
-
-  Cut(const BatchNormArguments& call)
-      : outer(call.outer),
-        columns(call.channels),
-        inner(call.inner),
-        element_size(call.input.element_size()) {
-    if (inner == 1) {
-      while (columns * fold % 16 != 0 || columns * fold < 64) fold *= 2;
-      if (outer < 16 * fold || columns * fold > most_folded_columns) fold = 1;
-      tail = outer % fold * columns;
-      outer /= fold;
-      columns *= fold;
-      const int64_t rows = std::max(bytes_of_task / (columns * element_size), least_rows_of_part);
-      outer_of_part = std::max(rows, ceil_div(outer, most_parts));
-      channels_of_run = columns;
-    } else {
-      const int64_t plane = inner * element_size;
-      channels_of_run = std::clamp<int64_t>(ceil_div(bytes_of_run, plane), 1, columns);
-      const int64_t samples = bytes_of_task / (channels_of_run * plane);
-      outer_of_part = std::max({samples, ceil_div(outer, most_parts), int64_t{1}});
-    }
-    parts = ceil_div(outer, outer_of_part);
-    runs = ceil_div(columns, channels_of_run);
-  }
-
-  int64_t stride() const { return columns * inner; }
-  int64_t rows_of_sums() const { return parts * fold + (tail ? fold : 0); }
-  int64_t channels() const { return columns / fold; }
-};
-
-struct Task {
-  Block block;
-  int64_t element;  // where the block begins in the tensor
-  int64_t column;   // where it begins among the coefficients
-  int64_t sums;     // where it begins among the sums
-};
-
-// Calls body(task, scratch). `backwards` walks a second pass from the end, where the first left the
-// cache warm.
-template <class Body>
-void for_each_task(const Cut& cut, bool backwards, const Body& body) {
-  const int64_t tasks = cut.parts * cut.runs + (cut.tail ? 1 : 0);
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    std::unique_ptr<double[]> scratch(
-        new double[BatchNormActKernels::scratch_per_channel * cut.channels_of_run]);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t task = backwards ? end - 1 - (i - begin) : i;
-      const int64_t part = task / cut.runs, run = task % cut.runs;
-      const int64_t outer = part * cut.outer_of_part, column = run * cut.channels_of_run;
-      if (part == cut.parts) {
-        body(Task{{1, cut.tail, 1, cut.tail, cut.tail},
-                  cut.outer * cut.columns,
-                  0,
-                  part * cut.columns},
-             scratch.get());
-        continue;
-      }
-      body(Task{{std::min(cut.outer_of_part, cut.outer - outer),
-                 std::min(cut.channels_of_run, cut.columns - column), cut.inner,
-                 cut.stride(), cut.stride()},
-                outer * cut.stride() + column * cut.inner,
-                column,
-                part * cut.columns + column},
-           scratch.get());
-    }
-  });
-}
-
-// Two sums per channel and part.
-class PartialSums {
- public:
-  explicit PartialSums(const Cut& cut)
-      : cut_(cut),
-        size_(cut.rows_of_sums() * cut.channels()),
-        values_(new double[2 * size_]),
-        counts_(new double[cut.rows_of_sums()]) {
-    int64_t row = 0;
-    for (int64_t part = 0; part < cut.parts; ++part) {
-      const int64_t outer = std::min(cut.outer_of_part, cut.outer - part * cut.outer_of_part);
-      for (int64_t i = 0; i < cut.fold; ++i) {
-        counts_[row++] = static_cast<double>(outer) * static_cast<double>(cut.inner);
-      }
-    }
-    rows_ = row;
-    for (int64_t i = 0; i < cut.tail / cut.channels(); ++i) counts_[rows_++] = 1;
-  }
-
-  double* first(const Task& task) { return values_.get() + task.sums; }
-  double* second(const Task& task) { return values_.get() + size_ + task.sums; }
-
-  void merge_statistics(double* mean, double* m2) const {
-    over_channels([&](int64_t begin, int64_t end) {
-      kernels().merge_statistics(rows_, end - begin, cut_.channels(), counts_.get(),
-                                 values_.get() + begin, values_.get() + size_ + begin,
-                                 mean + begin, m2 + begin);
-    });
-  }
-
-  void add(double* first, double* second) const {
-    over_channels([&](int64_t begin, int64_t end) {
-      std::fill(first + begin, first + end, 0.0);
-      std::fill(second + begin, second + end, 0.0);
-      for (int64_t row = 0; row < rows_; ++row) {
-        const double* values = values_.get() + row * cut_.channels();
-        for (int64_t c = begin; c < end; ++c) {
-          first[c] += values[c];
-          second[c] += values[size_ + c];
-        }
-      }
-    });
-  }
-
- private:
-  template <class Body>
-  void over_channels(const Body& body) const {
-    at::parallel_for(0, cut_.channels(), std::max<int64_t>(1, merge_grain / rows_), body);
-  }
-
-  const Cut& cut_;
-  int64_t size_;
-  std::unique_ptr<double[]> values_, counts_;
-  int64_t rows_;
-};
-
-// The five coefficients of every column, in the type of computation.
-template <class Scalar>
-class CoefficientTable {
- public:
-  CoefficientTable(const BatchNormArguments& call, const Cut& cut, const Tensor& mean,
-                   const Tensor& var, double eps)
-      : cut_(cut), values_(new Scalar[5 * cut.columns]), invstd_(new double[cut.channels()]) {
-    const Scalar* means = mean.const_data_ptr<Scalar>();
-    const Scalar* vars = var.const_data_ptr<Scalar>();
-    const Scalar* weights = call.weight.defined() ? call.weight.const_data_ptr<Scalar>() : nullptr;
-    const Scalar* biases = call.bias.defined() ? call.bias.const_data_ptr<Scalar>() : nullptr;
-    for (int64_t c = 0; c < cut.channels(); ++c) {
-      invstd_[c] = 1.0 / std::sqrt(static_cast<double>(vars[c]) + eps);
-      row(0)[c] = means[c];
-      row(1)[c] = static_cast<Scalar>(weights ? weights[c] * invstd_[c] : invstd_[c]);
-      row(2)[c] = biases ? biases[c] : Scalar(0);
-    }
-    for (int i = 0; i < 3; ++i) repeat(row(i));
-  }
-
-  double invstd(int64_t channel) const { return invstd_[channel]; }
-
-  // dx = scale * (dz - mean(dz) - (x - mean) * invstd^2 * mean(dz * (x - mean)))
-  void set_gradient(const double* sum_dz, const double* sum_dz_x, double count) {
-    for (int64_t c = 0; c < cut_.channels(); ++c) {
-      const double scale = row(1)[c];
-      row(3)[c] = static_cast<Scalar>(-scale * invstd_[c] * invstd_[c] * (sum_dz_x[c] / count));
-      row(4)[c] = static_cast<Scalar>(-scale * (sum_dz[c] / count));
-    }
-    repeat(row(3));
-    repeat(row(4));
-  }
-  // With fixed statistics the gradient is that of an affine map.
-  void set_gradient_of_affine() { std::fill(row(3), row(3) + 2 * cut_.columns, Scalar(0)); }
-
-  Coefficients from(const Task& task) const {
-    const auto at = [&](int i) { return values_.get() + i * cut_.columns + task.column; };
-    return {at(0), at(1), at(2), at(3), at(4)};
-  }
-
- private:
-  Scalar* row(int i) { return values_.get() + i * cut_.columns; }
-  void repeat(Scalar* values) {
-    for (int64_t i = 1; i < cut_.fold; ++i) {
-      std::copy_n(values, cut_.channels(), values + i * cut_.channels());
-    }
-  }
-
-  const Cut& cut_;
-  std::unique_ptr<Scalar[]> values_;
-  std::unique_ptr<double[]> invstd_;
-};
-
-// Null for a tensor that is not there.
-const char* at_element(const Tensor& tensor, const Task& task) {
-  if (!tensor.defined()) return nullptr;
-  return static_cast<const char*>(tensor.const_data_ptr()) + task.element * tensor.element_size();
-}
-
-char* at_mutable_element(Tensor& tensor, const Task& task) {
-  if (!tensor.defined()) return nullptr;
-  return static_cast<char*>(tensor.mutable_data_ptr()) + task.element * tensor.element_size();
-}
-
-template <class Scalar>
-std::pair<Tensor, Tensor> statistics(const BatchNormArguments& call, const Cut& cut) {
-  const DataType data_type = data_type_of(call.input);
-  PartialSums sums(cut);
-  for_each_task(cut, false, [&](const Task& task, double* scratch) {
-    kernels().statistics(data_type, at_element(call.input, task), task.block, sums.first(task),
-                         sums.second(task), scratch);
-  });
-  const int64_t channels = call.channels;
-  std::unique_ptr<double[]> merged(new double[2 * channels]);
-  sums.merge_statistics(merged.get(), merged.get() + channels);
-  const auto options = call.input.options().dtype(call.compute_type);
-  Tensor mean = at::empty({channels}, options), var = at::empty({channels}, options);
-  const double count = static_cast<double>(call.values_per_channel());
-  Scalar* means = mean.mutable_data_ptr<Scalar>();
-  Scalar* vars = var.mutable_data_ptr<Scalar>();
-  for (int64_t c = 0; c < channels; ++c) {
-    means[c] = static_cast<Scalar>(merged[c]);
-    vars[c] = static_cast<Scalar>(merged[channels + c] / count);
-  }
-  return {mean, var};
-}
+using at::Tensor;
 
 template <class Scalar>
 Tensors forward(const BatchNormArguments& call, double eps, ActivationSpec act) {
   const Cut cut(call);
   Tensor mean = call.mean, var = call.var;
   const bool batch_statistics = !mean.defined();
-  if (batch_statistics) std::tie(mean, var) = statistics<Scalar>(call, cut);
-  const CoefficientTable<Scalar> coefficients(call, cut, mean, var, eps);
+  if (batch_statistics) std::tie(mean, var) = statistics_of_batch<Scalar>(call, cut);
+  const CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, mean, var, eps);
   Tensor output = at::empty_like(call.input);
   const DataType data_type = data_type_of(call.input);
   for_each_task(cut, batch_statistics, [&](const Task& task, double*) {
-    kernels().forward(data_type, act.activation, act.arguments, at_element(call.input, task),
-                      at_element(call.residual, task), coefficients.from(task),
-                      at_mutable_element(output, task), task.block);
+    batch_norm_act_kernels().forward(
+        data_type, act.activation, act.arguments, at_element(call.input, task),
+        at_element(call.residual, task), coefficients.from(task),
+        at_mutable_element(output, task), task.block);
   });
   if (batch_statistics) return {output, mean, var};
   const auto options = call.input.options().dtype(call.compute_type);
   return {output, at::empty({0}, options), at::empty({0}, options)};
-}
-
-Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
-                           const OptionalTensor& bias, const OptionalTensor& mean,
-                           const OptionalTensor& var, double eps, c10::string_view activation,
-                           at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
-  const auto act = parse_activation(activation, activation_args);
-  const auto call = check_arguments(input, weight, bias, mean, var, residual);
-  TORCH_CHECK_NOT_IMPLEMENTED(input.scalar_type() != at::kHalf,
-                              "batch_norm_act: not implemented for Half on the CPU");
-  if (!call.mean.defined()) check_batch_size(input);
-  if (input.numel() == 0) {
-    const int64_t channels = call.mean.defined() ? 0 : call.channels;
-    const auto options = input.options().dtype(call.compute_type);
-    return {at::empty_like(call.input), at::zeros({channels}, options),
-            at::zeros({channels}, options)};
-  }
-  return call.compute_type == at::kDouble ? forward<double>(call, eps, act)
-                                          : forward<float>(call, eps, act);
 }
 
 // With a residual the first pass writes dz, the residual's gradient, and the last pass reads that:
@@ -310,7 +59,8 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   Tensor grad = call.in_layout(grad_output);
   const DataType data_type = data_type_of(call.input);
   const int64_t channels = call.channels;
-  CoefficientTable<Scalar> coefficients(call, cut, call.mean, call.var, eps);
+  CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, call.mean, call.var,
+                                        eps);
 
   const auto options = call.input.options();
   Tensor dinput = at::empty({0}, options);
@@ -321,11 +71,11 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
     PartialSums sums(cut);
     Tensor dz = call.has_residual() ? at::empty_like(call.input) : Tensor();
     for_each_task(cut, false, [&](const Task& task, double* scratch) {
-      kernels().backward_sums(data_type, act.activation, act.arguments,
-                              at_element(call.input, task), at_element(call.residual, task),
-                              at_element(call.output, task), at_element(grad, task),
-                              coefficients.from(task), at_mutable_element(dz, task), task.block,
-                              sums.first(task), sums.second(task), scratch);
+      batch_norm_act_kernels().backward_sums(
+          data_type, act.activation, act.arguments, at_element(call.input, task),
+          at_element(call.residual, task), at_element(call.output, task), at_element(grad, task),
+          coefficients.from(task), at_mutable_element(dz, task), task.block, sums.first(task),
+          sums.second(task), scratch);
     });
     if (dz.defined()) {
       if (output_mask[3]) dresidual = dz;
@@ -354,11 +104,33 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   if (!batch_statistics) coefficients.set_gradient_of_affine();
   dinput = at::empty_like(call.input);
   for_each_task(cut, true, [&](const Task& task, double*) {
-    kernels().backward(data_type, act.activation, act.arguments, at_element(call.input, task),
-                       at_element(grad, task), coefficients.from(task),
-                       at_mutable_element(dinput, task), task.block);
+    batch_norm_act_kernels().backward(
+        data_type, act.activation, act.arguments, at_element(call.input, task),
+        at_element(grad, task), coefficients.from(task), at_mutable_element(dinput, task),
+        task.block);
   });
   return {dinput, dweight, dbias, dresidual};
+}
+
+}  // namespace
+
+Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
+                           const OptionalTensor& bias, const OptionalTensor& mean,
+                           const OptionalTensor& var, double eps, c10::string_view activation,
+                           at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
+  const auto act = parse_activation(activation, activation_args);
+  const auto call = check_arguments(input, weight, bias, mean, var, residual);
+  TORCH_CHECK_NOT_IMPLEMENTED(input.scalar_type() != at::kHalf,
+                              "batch_norm_act: not implemented for Half on the CPU");
+  if (!call.mean.defined()) check_batch_size(input);
+  if (input.numel() == 0) {
+    const int64_t channels = call.mean.defined() ? 0 : call.channels;
+    const auto options = input.options().dtype(call.compute_type);
+    return {at::empty_like(call.input), at::zeros({channels}, options),
+            at::zeros({channels}, options)};
+  }
+  return call.compute_type == at::kDouble ? forward<double>(call, eps, act)
+                                          : forward<float>(call, eps, act);
 }
 
 Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& input,
@@ -395,6 +167,8 @@ Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& i
              : backward<float>(call, grad_output, batch_statistics, eps, act, weight_type,
                                bias_type, output_mask);
 }
+
+namespace {
 
 TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
   library.impl("batch_norm_act", &batch_norm_act_cpu);

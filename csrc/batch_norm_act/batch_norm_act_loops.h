@@ -9,79 +9,18 @@
 // from k then adds at least half its square to the variance, whatever the first values were.
 #pragma once
 
-#include "../cpu/vector.h"
 #include "activations.h"
 #include "moments.h"
+#include "vectors_of_channels.h"
 
 namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
 namespace {
 
 constexpr int64_t rows_together = 8;
-constexpr int64_t rows_summed_in_float = 64;
 constexpr int64_t rows_for_shift = 16;
 constexpr int vectors_in_plane_tile = 256;
 constexpr int vectors_for_shift = 16;
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
-template <class Element>
-struct Whole {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  static constexpr int64_t count = M::lanes;
-  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from); }
-  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector); }
-};
-
-template <class Element>
-struct Part {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  int64_t count;
-  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from, count, 0); }
-  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector, count); }
-};
-
-// Calls body(extent, channel) over vectors that cover the channels.
-template <class Element, class Body>
-CNNGRAPH_INLINE void for_each_vector_of_channels(int64_t channels, Body body) {
-  constexpr int64_t lanes = Memory<Element>::lanes;
-  int64_t channel = 0;
-  for (; channel + lanes <= channels; channel += lanes) body(Whole<Element>{}, channel);
-  if (channel < channels) body(Part<Element>{channels - channel}, channel);
-}
-
-// The same lanes of a row of per-channel numbers, which are in the type of computation.
-template <class Scalar, class Extent>
-CNNGRAPH_INLINE typename Memory<Scalar>::Vector load_channels(const Scalar* from, Extent extent) {
-  using M = Memory<Scalar>;
-  return extent.count == M::lanes ? M::load(from) : M::load(from, extent.count, 0);
-}
-
-template <class Scalar, class Extent, class Vector>
-CNNGRAPH_INLINE void add_channels(Scalar* to, Extent extent, Vector vector) {
-  using M = Memory<Scalar>;
-  if (extent.count == M::lanes) {
-    M::store(to, M::load(to) + vector);
-  } else {
-    M::store(to, M::load(to, extent.count, 0) + vector, extent.count);
-  }
-}
-
-template <int64_t rows_count>
-struct Rows {
-  static constexpr int64_t count = rows_count;
-};
-
-// Calls body(rows, row) with a number of rows known to the compiler.
-template <int64_t together, class Body>
-CNNGRAPH_INLINE void for_each_group_of_rows(int64_t begin, int64_t end, Body body) {
-  int64_t row = begin;
-  for (; row + together <= end; row += together) body(Rows<together>{}, row);
-  for (; row < end; ++row) body(Rows<1>{}, row);
-}
 
 // ---- statistics
 
@@ -92,46 +31,6 @@ inline void finish_statistics(int64_t channels, double count, const Scalar* k, c
     const double deviation = m2[c] - sums[c] * (sums[c] / count);
     m2[c] = deviation < 0 ? 0 : deviation;
     mean[c] = k[c] + sums[c] / count;
-  }
-}
-
-// Two running sums per channel: in the type of computation for a while, then in double.
-template <class Scalar>
-class SumsOfRows {
- public:
-  // `scratch` has room for two numbers per channel. All is inlined: an object whose address is
-  // known elsewhere would be read again after every store.
-  CNNGRAPH_INLINE SumsOfRows(int64_t channels, double* first, double* second, Scalar* scratch)
-      : channels_(channels), first_(first), second_(second), scratch_(scratch) {
-    for (int64_t c = 0; c < channels; ++c) first[c] = second[c] = 0;
-    for (int64_t c = 0; c < 2 * channels; ++c) scratch[c] = 0;
-  }
-  template <class Extent, class Vector>
-  CNNGRAPH_INLINE void add(Extent extent, int64_t channel, Vector first, Vector second) const {
-    add_channels(scratch_ + channel, extent, first);
-    add_channels(scratch_ + channels_ + channel, extent, second);
-  }
-  CNNGRAPH_INLINE void flush() const {
-    for (int64_t c = 0; c < channels_; ++c) {
-      first_[c] += scratch_[c];
-      second_[c] += scratch_[channels_ + c];
-      scratch_[c] = scratch_[channels_ + c] = 0;
-    }
-  }
-
- private:
-  int64_t channels_;
-  double *first_, *second_;
-  Scalar* scratch_;
-};
-
-// Calls body(rows, row) over all rows, in groups, and moves the sums to double now and then.
-template <int64_t together, class Scalar, class Body>
-CNNGRAPH_INLINE void sum_rows(int64_t rows, const SumsOfRows<Scalar>& sums, Body body) {
-  for (int64_t begin = 0; begin < rows; begin += rows_summed_in_float) {
-    const int64_t end = smaller(begin + rows_summed_in_float, rows);
-    for_each_group_of_rows<together>(begin, end, body);
-    sums.flush();
   }
 }
 
@@ -306,40 +205,6 @@ inline void merge_statistics(int64_t parts, int64_t channels, int64_t stride, co
 
 // ---- element-wise passes
 
-template <class Element, bool with_gradient>
-struct ChannelCoefficients {
-  using Vector = typename Memory<Element>::Vector;
-  using Scalar = typename Memory<Element>::Scalar;
-  Vector mean, scale, shift, slope, offset;
-
-  template <class Load>
-  CNNGRAPH_INLINE ChannelCoefficients(const Coefficients& from, Load load) {
-    mean = load(static_cast<const Scalar*>(from.mean));
-    scale = load(static_cast<const Scalar*>(from.scale));
-    shift = load(static_cast<const Scalar*>(from.shift));
-    if constexpr (with_gradient) {
-      slope = load(static_cast<const Scalar*>(from.slope));
-      offset = load(static_cast<const Scalar*>(from.offset));
-    }
-  }
-  CNNGRAPH_INLINE Vector normalise(Vector centred) const { return centred * scale + shift; }
-};
-
-template <class Element, bool with_gradient, class Extent>
-CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_channels(
-    const Coefficients& from, int64_t channel, Extent extent) {
-  using Scalar = typename Memory<Element>::Scalar;
-  return {from, [&](const Scalar* values) { return load_channels(values + channel, extent); }};
-}
-
-template <class Element, bool with_gradient>
-CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_channel(
-    const Coefficients& from, int64_t channel) {
-  using Vector = typename Memory<Element>::Vector;
-  using Scalar = typename Memory<Element>::Scalar;
-  return {from, [&](const Scalar* values) { return Vector{} + values[channel]; }};
-}
-
 // Calls body(coefficients, extent, offset) for every vector of a block.
 template <class Element, bool with_gradient, class Body>
 CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Body body) {
@@ -493,22 +358,6 @@ void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coef
         sum_dz_x[channel] += sum_of_lanes(product[0] + product[1]);
       }
     }
-  }
-}
-
-// ---- the table
-
-template <class Body>
-inline void with_element(DataType data_type, Body body) {
-  switch (data_type) {
-    case DataType::float32:
-      return body(float{});
-    case DataType::float64:
-      return body(double{});
-    case DataType::bfloat16:
-      return body(BFloat16{});
-    case DataType::float16:
-      return;  // refused by the caller
   }
 }
 
