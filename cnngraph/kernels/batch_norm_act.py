@@ -57,11 +57,11 @@ def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None, residual: Te
     return True
 
 
-def _compute_type(input: Tensor) -> torch.dtype:
+def compute_type(input: Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
-def _check_batch_size(input: Tensor) -> None:
+def check_batch_size(input: Tensor) -> None:
     values = input.shape[0]
     for size in input.shape[2:]:
         values *= size
@@ -90,9 +90,9 @@ def _fake(
     residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if mean is None:
-        _check_batch_size(input)
+        check_batch_size(input)
     channels = input.shape[1] if mean is None else 0
-    statistics = [input.new_empty(channels, dtype=_compute_type(input)) for _ in range(2)]
+    statistics = [input.new_empty(channels, dtype=compute_type(input)) for _ in range(2)]
     return _empty_in_layout_of(input), statistics[0], statistics[1]
 
 
@@ -115,7 +115,7 @@ def _fake_backward(
         return _empty_in_layout_of(input) if wanted else input.new_empty(0)
 
     def of_channels(parameter: Tensor | None, wanted: bool) -> Tensor:
-        dtype = _compute_type(input) if parameter is None else parameter.dtype
+        dtype = compute_type(input) if parameter is None else parameter.dtype
         return input.new_empty(input.shape[1] if wanted else 0, dtype=dtype)
 
     return (

@@ -5,6 +5,7 @@ from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
 from cnngraph.nn.channels_last import channels_last
 from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.conv2d import conv2d
+from cnngraph.nn.dense_block import dense_block
 from cnngraph.nn.drop_path import DropPath
 from cnngraph.nn.folded_conv import folded_conv
 from cnngraph.nn.layer_norm2d import LayerNorm2d
@@ -22,6 +23,7 @@ __all__ = [
     "batch_norm_act_conv",
     "channels_last",
     "conv2d",
+    "dense_block",
     "folded_conv",
     "in_training",
     "with_aux",

@@ -21,7 +21,7 @@ from cnngraph.kernels import batch_norm_act as kernel
 _BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
 
 _Lowered = tuple[str, tuple[float, ...]]
-_ACTIVATIONS: dict[type[nn.Module], Callable[..., _Lowered]] = {
+ACTIVATIONS: dict[type[nn.Module], Callable[..., _Lowered]] = {
     nn.Identity: lambda module: ("identity", ()),
     nn.ReLU: lambda module: ("relu", ()),
     nn.ReLU6: lambda module: ("hardtanh", (module.min_val, module.max_val)),
@@ -56,7 +56,7 @@ def batch_norm_act_again(
 
     Where the modules themselves ran there is no such function.
     """
-    lower = _ACTIVATIONS.get(nn.Identity if activation is None else type(activation))
+    lower = ACTIVATIONS.get(nn.Identity if activation is None else type(activation))
     if (
         lower is None
         or type(batch_norm) not in _BATCH_NORMS
@@ -84,7 +84,7 @@ def batch_norm_act_again(
     def run() -> tuple[Tensor, Callable[[], Tensor]]:
         output, batch_mean, batch_var = compute(mean, var) if fixed else compute(None, None)
         if training and norm.track_running_stats:
-            _update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
+            update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
         statistics = (mean, var) if fixed else (batch_mean, batch_var)
         return output, torch.no_grad()(lambda: compute(*statistics)[0])
 
@@ -117,7 +117,7 @@ def is_transformed() -> bool:
     return functorch.get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0
 
 
-def _update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:
+def update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:
     batches = batch_norm.num_batches_tracked
     if batches is not None:
         batches.add_(1)

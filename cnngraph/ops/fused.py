@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cnngraph.graph import ShapeError, TensorShape
@@ -97,6 +97,71 @@ class Convolution(Op):
 
     def __str__(self) -> str:
         return f"{self.kind}[{self.conv}]"
+
+
+class DenseBlock(Op):
+    """Layers of which each adds channels to all before it: in one buffer, with the statistics of each map taken once.
+
+    A layer is one step or more; a step is a batch norm, its activation, and the convolution that alone reads it.
+    """
+
+    kind = "dense_block"
+
+    layers: tuple[tuple[tuple[BatchNormAct, Op], ...], ...]
+    keep_activations: bool = True
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (maps,) = inputs
+        for layer in self.layers:
+            shape = self._shapes(maps, layer)[-1]
+            if shape.spatial != maps.spatial:
+                raise ShapeError(f"a layer of a dense block gives {shape} for {maps}")
+            maps = maps.with_channels(maps.channels + shape.channels)
+        return maps
+
+    def _shapes(self, maps: TensorShape, layer: Sequence[tuple[BatchNormAct, Op]]) -> list[TensorShape]:
+        """What a layer's steps read, and at last its result."""
+        shapes = [maps]
+        for norm, conv in layer:
+            shapes.append(conv.infer(norm.infer(shapes[-1])))
+        return shapes
+
+    def _steps(self, maps: TensorShape) -> Iterator[tuple[str, BatchNormAct, Op, TensorShape, TensorShape]]:
+        """Each step's name, ops, input and result."""
+        for index, layer in enumerate(self.layers):
+            shapes = self._shapes(maps, layer)
+            for step, (norm, conv) in enumerate(layer):
+                yield f"{index}.{step}", norm, conv, shapes[step], shapes[step + 1]
+            maps = maps.with_channels(maps.channels + shapes[-1].channels)
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        """Names of the parts' own may be the same: each is told by its part."""
+        held = {}
+        for name, norm, conv, shape, _ in self._steps(*inputs):
+            held |= {f"{name}.batch_norm.{key}": value for key, value in norm.parameters(shape).items()}
+            held |= {f"{name}.conv.{key}": value for key, value in conv.parameters(shape).items()}
+        return held
+
+    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{name}.{key}": value
+            for name, norm, _, shape, _ in self._steps(*inputs)
+            for key, value in norm.buffers(shape).items()
+        }
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return sum(conv.macs(result, shape) for _, _, conv, shape, result in self._steps(*inputs))
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import dense_block
+
+        held = map(graph.get_attr, modules)
+        layers = tuple(tuple((next(held), next(held), next(held)) for _ in layer) for layer in self.layers)
+        return graph.call_function(dense_block, (*inputs, layers, self.keep_activations))
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{norm}, {conv}" for norm, conv in self.layers[0])
+        return f"{self.kind}[{len(self.layers)} x ({steps})]"
 
 
 class FoldedConv(Op):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cnngraph.graph import Graph, Node
 from cnngraph.ops.conv import Conv2d
-from cnngraph.ops.fused import BatchNormAct, BatchNormActConv
+from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, DenseBlock
 
 
 def recompute_activations(graph: Graph) -> Graph:
@@ -17,6 +17,8 @@ def recompute_activations(graph: Graph) -> Graph:
             waiting[node.path] = node
         elif node.inputs and node.inputs[0] in waiting:
             nodes.append(_fuse(waiting.pop(node.inputs[0]), node))
+        elif isinstance(node.op, DenseBlock):
+            nodes.append(replace(node, op=node.op.model_copy(update={"keep_activations": False})))
         else:
             nodes.append(node)
     return graph.with_nodes(nodes)

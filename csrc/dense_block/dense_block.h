@@ -1,0 +1,55 @@
+// The checked arguments of one call of dense_block, and what its parts agree on.
+#pragma once
+
+#include <tuple>
+#include <vector>
+
+#include <ATen/core/List.h>
+
+#include "../batch_norm_act/batch_norm_act.h"
+
+namespace cnngraph {
+
+// What a call keeps for its backward.
+enum class Keep : int64_t { nothing, maps, activations };
+
+// The output, the means and variances of every norm, the maps between the convolutions of each
+// layer, and what every convolution read. See dense_block.cpp.
+using DenseBlockResults = std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>,
+                                     std::vector<at::Tensor>, std::vector<at::Tensor>>;
+
+// A norm, an activation, and the convolution that reads it.
+struct DenseBlockStep {
+  at::Tensor norm_weight, norm_bias;  // as given
+  at::Tensor conv_weight;
+  OptionalTensor conv_bias;
+  std::array<int64_t, 2> padding, dilation;
+  int64_t groups;
+};
+
+struct DenseBlockArguments {
+  at::Tensor input;  // contiguous or channels_last; a copy where it was neither
+  at::MemoryFormat layout;
+  at::ScalarType compute_type;
+  std::vector<DenseBlockStep> steps;  // layer after layer
+  std::vector<int64_t> channels;      // that each layer reads, and at last those of the output
+  int64_t steps_of_layer;
+  double eps;
+  c10::string_view activation;
+  at::ArrayRef<double> activation_args;
+
+  int64_t layers() const { return static_cast<int64_t>(channels.size()) - 1; }
+  at::Tensor empty_map(int64_t map_channels) const {
+    return at::empty({input.size(0), map_channels, input.size(2), input.size(3)}, input.options(),
+                     layout);
+  }
+};
+
+DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm_weights,
+                                    at::TensorList norm_biases, at::TensorList conv_weights,
+                                    at::TensorList conv_biases, at::TensorList means,
+                                    at::TensorList vars, double eps, c10::string_view activation,
+                                    at::ArrayRef<double> activation_args, at::IntArrayRef dilation,
+                                    at::IntArrayRef groups, int64_t steps_of_layer);
+
+}  // namespace cnngraph
