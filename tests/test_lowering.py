@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 import cnngraph
-from cnngraph.nn import batch_norm_act
+from cnngraph.nn import batch_norm_act, dense_block
 from cnngraph.passes import BACKENDS, run_passes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -183,7 +183,7 @@ def fused_calls(network: nn.Module) -> list[fx.Node]:
         for module in network.modules()
         if isinstance(module, fx.GraphModule)
         for node in module.graph.nodes
-        if node.target is batch_norm_act
+        if node.target in (batch_norm_act, dense_block)
     ]
 
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from cnngraph import kernels
 from cnngraph.kernels.batch_norm_act import check_batch_size, compute_type
 
-_KEEP_MAPS, _KEEP_ACTIVATIONS = 1, 2
+_KEEP_NOTHING, _KEEP_MAPS, _KEEP_ACTIVATIONS = range(3)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Step:
     conv_bias: Tensor | None
     dilation: tuple[int, int]
     groups: int
+
+    @property
+    def differentiable(self) -> list[Tensor]:
+        parameters = (self.norm_weight, self.norm_bias, self.conv_weight, self.conv_bias)
+        return [parameter for parameter in parameters if parameter is not None]
 
 
 def dense_block(
@@ -62,6 +67,10 @@ def dense_block(
         ]
     else:
         biases = []
+    tensors = [input, *(tensor for step in steps for tensor in step.differentiable)]
+    keep = _KEEP_NOTHING
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        keep = _KEEP_ACTIVATIONS if keep_activations else _KEEP_MAPS
     output, means, vars, _, _ = torch.ops.cnngraph.dense_block(
         input,
         [step.norm_weight for step in steps],
@@ -76,7 +85,7 @@ def dense_block(
         [size for step in steps for size in step.dilation],
         [step.groups for step in steps],
         len(layers[0]),
-        _KEEP_ACTIVATIONS if keep_activations else _KEEP_MAPS,
+        keep,
     )
     return output, means, vars
 

@@ -174,11 +174,10 @@ DenseBlockResults dense_block_autograd(const Tensor& input, TensorList norm_weig
   const variable_list tensors =
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
   refuse_tangents(tensors);
-  Settings settings{means,    vars,   eps,            activation, activation_args,
-                    dilation, groups, steps_of_layer, keep};
+  const Settings settings{means,    vars,   eps,            activation, activation_args,
+                          dilation, groups, steps_of_layer, keep};
   if (!at::GradMode::is_enabled() || !any_requires_grad(tensors)) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    settings.keep = static_cast<int64_t>(Keep::nothing);
     return call_forward(tensors, settings);
   }
   DenseBlockResults results;

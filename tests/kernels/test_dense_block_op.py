@@ -1,0 +1,209 @@
+"""The dense_block operators: their contract with torch, their derivatives, and the same bits for any number of threads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnngraph import kernels
+from cnngraph.kernels.dense_block import Step, dense_block
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def step_of(channels: int, made: int, size: int, fixed: bool, dtype: torch.dtype, bias: bool) -> Step:
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=dtype).requires_grad_()
+
+    mean = torch.randn(channels, dtype=dtype) if fixed else None
+    var = torch.rand(channels, dtype=dtype) + 0.5 if fixed else None
+    weight = leaf(made, channels, size, size)
+    return Step(leaf(channels), leaf(channels), mean, var, weight, leaf(made) if bias else None, (1, 1), 1)
+
+
+def block(
+    channels: int, growth: int, layers: int, steps=2, fixed=False, dtype=torch.float64, bias=False
+) -> list[list[Step]]:
+    torch.manual_seed(0)
+    made = []
+    for _ in range(layers):
+        layer, read = [], channels
+        for step in range(steps):
+            last = step == steps - 1
+            layer.append(step_of(read, growth if last else 3, 3 if last else 1, fixed, dtype, bias))
+            read = 3
+        made.append(layer)
+        channels += growth
+    return made
+
+
+def parameters_of(layers: list[list[Step]]) -> list[Tensor]:
+    return [tensor for layer in layers for step in layer for tensor in step.differentiable]
+
+
+def with_parameters(layers: list[list[Step]], parameters: tuple[Tensor, ...]) -> list[list[Step]]:
+    given = iter(parameters)
+
+    def rebuilt(step: Step) -> Step:
+        weight, bias, conv = next(given), next(given), next(given)
+        conv_bias = None if step.conv_bias is None else next(given)
+        return replace(step, norm_weight=weight, norm_bias=bias, conv_weight=conv, conv_bias=conv_bias)
+
+    return [[rebuilt(step) for step in layer] for layer in layers]
+
+
+def arguments_of(x: Tensor, layers: list[list[Step]], keep: int, activation: str = "silu") -> tuple[object, ...]:
+    steps = [step for layer in layers for step in layer]
+    return (
+        x,
+        [step.norm_weight for step in steps],
+        [step.norm_bias for step in steps],
+        [step.conv_weight for step in steps],
+        [step.conv_bias for step in steps if step.conv_bias is not None],
+        [step.mean for step in steps if step.mean is not None],
+        [step.var for step in steps if step.var is not None],
+        1e-5,
+        activation,
+        [],
+        [1] * (2 * len(steps)),
+        [1] * len(steps),
+        len(layers[0]),
+        keep,
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
+@pytest.mark.parametrize("keep", [0, 1, 2])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_opcheck(keep: int, fixed: bool, layout: torch.memory_format, steps: int) -> None:
+    layers = block(4, 2, 2, steps, fixed, torch.float32, bias=fixed)
+    x = torch.randn(2, 4, 3, 5).contiguous(memory_format=layout)
+    arguments = arguments_of(x, layers, keep)
+    if keep == 0:  # without a gradient: what is kept for one is missing
+        arguments = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, arguments)
+    else:
+        x.requires_grad_()
+    torch.library.opcheck(torch.ops.cnngraph.dense_block, arguments)  # pyright: ignore
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_opcheck_of_the_backward(layout: torch.memory_format, wanted: bool) -> None:
+    layers = block(4, 2, 2, dtype=torch.float32)
+    x = torch.randn(2, 4, 3, 5).contiguous(memory_format=layout)
+    detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, arguments_of(x, layers, 2))
+    output, means, vars, maps, activations = torch.ops.cnngraph.dense_block(*detached)
+    x, *parameters = detached[:5]
+    mask = [wanted] + [True] * (12)
+    arguments = (torch.randn_like(output), output, maps, activations, x, *parameters, means, vars, True)
+    torch.library.opcheck(torch.ops.cnngraph.dense_block_backward, (*arguments, *detached[7:13], mask))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_derivatives_are_those_of_finite_differences(fixed: bool, layout: torch.memory_format, steps: int) -> None:
+    layers = block(3, 2, 3, steps, fixed, bias=True)
+    x = torch.randn(2, 3, 3, 2, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    for keep in (True, False):
+        assert torch.autograd.gradcheck(
+            lambda x, *p, keep=keep: dense_block(x, with_parameters(layers, p), 1e-2, "silu", (), keep)[0],
+            (x, *parameters_of(layers)),
+        )
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
+def test_second_derivatives_are_those_of_finite_differences(fixed: bool) -> None:
+    layers = block(2, 1, 2, 1, fixed)
+    x = torch.randn(2, 2, 2, 2, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(
+        lambda x, *p: dense_block(x, with_parameters(layers, p), 1e-1, "silu", (), False)[0],
+        (x, *parameters_of(layers)),
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_same_bits_for_any_number_of_threads(layout: torch.memory_format, dtype: torch.dtype) -> None:
+    """With convolutions that add up nothing."""
+    torch.manual_seed(0)
+    layers = [[step_of(channels, channels, 1, False, dtype, bias=False)] for channels in (24, 48, 96)]
+    layers = [[replace(step, conv_weight=step.conv_weight[:, :1], groups=len(step.norm_bias))] for (step,) in layers]
+    x = torch.randn(8, 24, 30, 31).to(dtype).contiguous(memory_format=layout)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            leaf = x.clone().requires_grad_()
+            output = dense_block(leaf, layers, 1e-5, "relu", (), False)[0]
+            norms = [tensor for (step,) in layers for tensor in (step.norm_weight, step.norm_bias)]
+            grad = torch.linspace(-1, 1, output.numel()).view_as(output).to(dtype)
+            found.append([output, *torch.autograd.grad(output, [leaf, *norms], grad)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            assert torch.equal(one, same)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_statistics_keep_their_digits_far_from_zero(layout: torch.memory_format) -> None:
+    layers = block(3, 2, 2, 1, dtype=torch.float32)
+    x = (torch.randn(8, 3, 64, 64) + 1000).contiguous(memory_format=layout)
+    output, means, vars = dense_block(x, layers, 1e-5, "relu", (), False)
+    assert [len(mean) for mean in means] == [3, 5]
+    for mean, var in zip(means, vars, strict=True):
+        maps = output.detach()[:, : len(mean)].double()
+        torch.testing.assert_close(mean.double(), maps.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(var.double(), maps.var((0, 2, 3), correction=0), rtol=1e-5, atol=1e-6)
+
+
+def test_results_share_no_memory() -> None:
+    layers = block(4, 2, 3)
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    with torch.no_grad():
+        output, *lists = torch.ops.cnngraph.dense_block(*arguments_of(x, layers, 2))
+    found = [output, *(tensor for tensors in lists for tensor in tensors)]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found}) == len(found)
+    assert x.data_ptr() not in {tensor.data_ptr() for tensor in found}
+
+
+def test_wrong_arguments_are_refused() -> None:
+    layers = block(4, 2, 2)
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+
+    def call(x: Tensor = x, **changes: object) -> None:
+        wrong = [[replace(step, **changes) for step in layer] for layer in layers]
+        dense_block(x, wrong, 1e-5, "relu", (), True)
+
+    call()
+    with pytest.raises(RuntimeError, match="a norm's weight should hold 4 elements"):
+        call(norm_weight=torch.ones(7))
+    with pytest.raises(RuntimeError, match="expected a convolution weight"):
+        call(conv_weight=torch.ones(2, 4, 1, 1))
+    with pytest.raises(RuntimeError, match="cannot keep the map's size"):
+        call(conv_weight=torch.ones(3, 4, 2, 2, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match="4 dimensions"):
+        call(x[0])
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        call(x[:1, :, :1, :1])
+    with pytest.raises(ValueError, match="unknown activation"):
+        dense_block(x, layers, 1e-5, "selu", (), True)
+    with pytest.raises(NotImplementedError, match="Half"):
+        dense_block(x.half(), block(4, 2, 2, dtype=torch.half), 1e-5, "relu", (), True)
+
+
+def test_flops_are_counted() -> None:
+    layers = block(4, 2, 2)
+    x = torch.randn(2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+    with FlopCounterMode(display=False) as counted:
+        dense_block(x, layers, 1e-5, "relu", (), True)[0].sum().backward()
+    macs = 2 * 15 * sum(step.conv_weight.numel() for layer in layers for step in layer)
+    assert counted.get_total_flops() == 3 * 2 * macs
