@@ -127,14 +127,14 @@ def _is_plain(batch_norm: nn.Module, conv: nn.Module) -> bool:
     return all(2 * side == span for side, span in zip(sides, spans, strict=True))  # pyright: ignore[reportArgumentType]
 
 
-def _channels_fit(channels: int, layers: Sequence[Layer]) -> bool:
+def _channels_fit(channels: int, layers: Sequence[Sequence[tuple[Any, nn.Module, Any]]]) -> bool:
     for layer in layers:
         read = channels
         for norm, _, conv in layer:
             if norm.num_features != read or conv.in_channels != read:
                 return False
             read = conv.out_channels
-        channels += read  # pyright: ignore[reportOperatorIssue]
+        channels += read
     return True
 
 
