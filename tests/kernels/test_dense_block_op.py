@@ -130,6 +130,23 @@ def test_second_derivatives_are_those_of_finite_differences(fixed: bool) -> None
     )
 
 
+def test_compiled_autograd() -> None:
+    compiled_autograd = pytest.importorskip("torch._dynamo.compiled_autograd")
+    layers = block(4, 2, 2, bias=True)
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    leaves = [x, *parameters_of(layers)]
+
+    def loss() -> Tensor:
+        return dense_block(x, layers, 1e-5, "silu", (), True)[0].square().sum()
+
+    expected = torch.autograd.grad(loss(), leaves)
+    value = loss()
+    with compiled_autograd._enable(torch.compile(backend="aot_eager", dynamic=False)):
+        value.backward()
+    for leaf, gradient in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(leaf.grad, gradient)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_same_bits_for_any_number_of_threads(layout: torch.memory_format, dtype: torch.dtype) -> None:

@@ -63,7 +63,7 @@ class Block(nn.Module):
 
     @property
     def nested(self) -> Any:
-        return tuple(tuple(tuple(step) for step in layer) for layer in self.layers)  # pyright: ignore
+        return tuple(tuple(tuple(step) for step in layer) for layer in self.layers)  # pyright: ignore[reportArgumentType]
 
     @property
     def norms(self) -> Iterator[nn.BatchNorm2d]:
