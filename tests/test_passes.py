@@ -10,13 +10,15 @@ import torch
 
 import cnngraph
 from cnngraph.analysis import shape_at, summarize
+from cnngraph.features import select
 from cnngraph.graph import Graph, TensorShape
 from cnngraph.ops import OPS
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
-from cnngraph.ops.fused import BatchNormAct
+from cnngraph.ops.fused import BatchNormAct, DenseBlock
 from cnngraph.passes import PASSES, run_passes
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 
 ACTIVATIONS = sorted(op.kind for op in FUSED_WITH_BATCH_NORM)
@@ -432,6 +434,91 @@ def test_the_maps_of_a_fused_network_are_channels_last() -> None:
     result = network(torch.randn(2, 3, 8, 8))
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert network.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+
+
+# --- dense blocks -------------------------------------------------------------------------------
+
+LAYER = "[batch_norm, relu, conv2d: {out_channels: 3, kernel_size: 3, padding: 1}]"
+BOTTLENECK = f"[batch_norm, relu, conv2d: {{out_channels: 5, kernel_size: 1}}, {LAYER[1:]}"
+
+
+def planned(body: str) -> Graph:
+    graph = plan_dense_blocks(fuse(body))
+    graph.verify()
+    return graph
+
+
+@pytest.mark.parametrize("body", [LAYER, BOTTLENECK])
+def test_the_layers_of_a_dense_block_become_one_node(body: str) -> None:
+    text = f"- dense: {{name: block, layers: 3, body: {body}}}\n- tanh"
+    before, after = fuse(text), planned(text)
+    block, tanh = after.nodes
+    assert isinstance(block.op, DenseBlock)
+    assert (block.path, block.inputs, block.shape) == ("block", ("input",), (13, 8, 8))
+    assert tanh.inputs == ("block",)
+    assert len(block.op.layers) == 3
+    assert block.op.keep_activations
+    assert list(after.leaves()) == list(before.leaves())
+    assert summarize(after).total == summarize(before).total
+    assert isinstance(recomputed := recompute_activations(after).nodes[0].op, DenseBlock)
+    assert not recomputed.keep_activations
+
+
+def test_every_block_of_a_network_is_found_and_ends_where_its_last_layer_does() -> None:
+    graph = planned(f"""
+        - dense: {{name: first, layers: 2, body: {LAYER}}}
+        - max_pool2d: 2
+        - dense: {{name: second, layers: 4, body: {BOTTLENECK}}}
+        - aux: {{name: side, body: [dense: {{name: third, layers: 2, body: {LAYER}}}]}}
+        - batch_norm
+    """)
+    found = {node.path: len(node.op.layers) for node in graph.nodes if isinstance(node.op, DenseBlock)}
+    assert found == {"first": 2, "second": 4, "side.third": 2}
+    assert graph.by_path["side.third"].aux == "side"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(f"- dense: {{layers: 1, body: {LAYER}}}", id="one layer"),
+        pytest.param(f"- dense: {{layers: 3, body: [dropout: 0.5, {LAYER[1:]}}}", id="another op before the norm"),
+        pytest.param(f"- dense: {{layers: 3, body: {LAYER[:-1]}, relu]}}", id="another op after the convolution"),
+        pytest.param(f"- dense: {{layers: 3, body: {LAYER[:-1]}, {BOTTLENECK[1:]}}}", id="three steps"),
+        pytest.param(
+            "- dense: {layers: 3, body: [batch_norm, relu, conv2d: {out_channels: 3, kernel_size: 3, padding: 1, "
+            "padding_mode: circular}]}",
+            id="a padding that is not of zeros",
+        ),
+        pytest.param(
+            "- dense: {layers: 3, body: [batch_norm, conv2d: {out_channels: 3, kernel_size: 1}]}", id="no activation"
+        ),
+        pytest.param(
+            "- dense: {layers: 3, body: [batch_norm: {eps: '${0.1 * (i + 1)}'}, relu, "
+            "conv2d: {out_channels: 3, kernel_size: 1}]}",
+            id="norms that differ",
+        ),
+    ],
+)
+def test_what_is_no_dense_block_stays(body: str) -> None:
+    assert "dense_block" not in kinds(planned(body))
+
+
+def test_values_that_others_read_end_a_block() -> None:
+    body = "\n".join(
+        f"- dense: {{name: {name}, layers: 1, body: {{sequential: {{name: of_{name}, body: {LAYER}}}}}}}"
+        for name in "abcd"
+    )
+    whole = [node for node in planned(body).nodes if isinstance(node.op, DenseBlock)]
+    assert [len(node.op.layers) for node in whole] == [4]  # pyright: ignore[reportAttributeAccessIssue]
+    for read, expected in (("b", [2, 2]), ("a", [3]), ("c.of_c", [2]), ("d", [4])):
+        graph = planned(f"{body}\n- concat: {{with: {read}}}")
+        found = [len(node.op.layers) for node in graph.nodes if isinstance(node.op, DenseBlock)]
+        assert found == expected, read
+    asked = select(graph_of(body), ["b", "d"])
+    found = [
+        len(n.op.layers) for n in plan_dense_blocks(fuse_batch_norm_act(asked)).nodes if isinstance(n.op, DenseBlock)
+    ]
+    assert found == [2, 2]
 
 
 # --- recomputed activations ---------------------------------------------------------------------

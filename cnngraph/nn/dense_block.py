@@ -23,6 +23,7 @@ from cnngraph.nn.batch_norm_act import (
     update_running_statistics,
 )
 from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
+from cnngraph.nn.conv2d import conv2d
 
 Layer = Sequence[tuple[nn.Module, nn.Module, nn.Module]]
 """One step or more: a batch norm, an activation, and a convolution."""
@@ -51,7 +52,7 @@ def _one_by_one(input: Tensor, layers: Sequence[Layer], keep_activations: bool) 
         value = input
         for batch_norm, activation, conv in layer:
             if keep_activations:
-                value = conv(batch_norm_act(batch_norm, activation, value))
+                value = conv2d(conv, batch_norm_act(batch_norm, activation, value))
             else:
                 value = batch_norm_act_conv(batch_norm, activation, conv, value)
         input = torch.cat([input, value], 1)
@@ -126,14 +127,14 @@ def _is_plain(batch_norm: nn.Module, conv: nn.Module) -> bool:
     return all(2 * side == span for side, span in zip(sides, spans, strict=True))  # pyright: ignore[reportArgumentType]
 
 
-def _channels_fit(channels: int, layers: Sequence[Layer]) -> bool:
+def _channels_fit(channels: int, layers: Sequence[Sequence[tuple[Any, nn.Module, Any]]]) -> bool:
     for layer in layers:
         read = channels
         for norm, _, conv in layer:
             if norm.num_features != read or conv.in_channels != read:
                 return False
             read = conv.out_channels
-        channels += read  # pyright: ignore[reportOperatorIssue]
+        channels += read
     return True
 
 

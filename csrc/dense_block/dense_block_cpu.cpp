@@ -1,5 +1,5 @@
-// The CPU implementation of dense_block: the convolutions are torch's, the passes between them are
-// those of dense_block_loops.h and batch_norm_act.
+// The CPU implementation of dense_block: the convolutions are those of conv2d, the passes between
+// them are those of batch_norm_act and dense_block_loops.h.
 //
 // The statistics of a map do not depend on which layer reads it, so each map's are taken once, when
 // it is made. In backward, a norm with its batch's statistics gives
@@ -41,16 +41,16 @@ const DenseBlockKernels& kernels() {
   return chosen;
 }
 
+// At stride 1.
 Tensor convolve(const Tensor& input, const DenseBlockStep& step) {
-  return convolution(input, step.conv_weight, step.conv_bias, /*stride=*/{1, 1}, step.padding,
-                     step.dilation, step.groups);
+  return convolution(input, step.conv_weight, step.conv_bias, {1, 1}, step.padding, step.dilation,
+                     step.groups);
 }
 
-// The gradients of the input, the weight and the bias, those that the mask asks for.
 ConvGradients convolve_backward(const Tensor& grad, const Tensor& input,
                                 const DenseBlockStep& step, std::array<bool, 3> output_mask) {
-  return convolution_backward(grad, input, step.conv_weight, /*stride=*/{1, 1}, step.padding,
-                              step.dilation, step.groups, output_mask);
+  return convolution_backward(grad, input, step.conv_weight, {1, 1}, step.padding, step.dilation,
+                              step.groups, output_mask);
 }
 
 // Laid out as `like`: autograd takes a gradient over as it is where its parameter lies so.
@@ -81,8 +81,14 @@ class Passes {
     const CoefficientTable<Scalar> coefficients = coefficients_of(step, cut, mean, var);
     const Tensor result = call_.empty_map(channels);
     for_each_task(cut, /*backwards=*/true, [&](const Task& task, double*) {
-      kernels().forward(data_type_, act_.activation, act_.arguments, at(maps, task),
-                        coefficients.from(task), at_mutable(result, task), task.block);
+      const Strided x = at(maps, task);
+      const MutableStrided y = at_mutable(result, task);
+      Block block = task.block;
+      block.x_stride = x.stride;
+      block.y_stride = y.stride;
+      batch_norm_act_kernels().forward(data_type_, act_.activation, act_.arguments, x.data,
+                                       /*residual=*/nullptr, coefficients.from(task), y.data,
+                                       block);
     });
     return result;
   }

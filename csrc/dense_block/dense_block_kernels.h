@@ -18,11 +18,9 @@ struct MutableStrided {
   int64_t stride;
 };
 
-// Blocks are those of batch_norm_act, but for their strides, which are not read.
+// Blocks are those of batch_norm_act, but for their strides, which are not read. z is normalised as
+// there: (x - mean) * scale + shift.
 struct DenseBlockKernels {
-  // y = activation(z) with z = (x - mean) * scale + shift.
-  void (*forward)(DataType, Activation, ActivationArguments, Strided x, Coefficients,
-                  MutableStrided y, Block);
   // sum = addend + dz * scale, with dz the gradient before the activation; `addend` may be where
   // `sum` is. Per channel: the sums of dz, and of dz * (x - mean).
   void (*backward)(DataType, Activation, ActivationArguments, Strided x, Strided dy, Strided addend,

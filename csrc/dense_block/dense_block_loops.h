@@ -1,4 +1,4 @@
-// The CPU loops of dense_block, compiled once per capability: those of batch_norm_act over tensors
+// The CPU loops of dense_block, compiled once per capability: batch_norm_act's backward over tensors
 // whose rows have different lengths, with the gradient added to what later layers left there.
 #pragma once
 
@@ -43,18 +43,18 @@ CNNGRAPH_INLINE void for_each_vector_of_plane(int64_t begin, int64_t end, Body b
 }
 
 // Calls body(coefficients, extent, outer, element) for every vector of a block.
-template <class Element, bool with_gradient, class Body>
+template <class Element, class Body>
 CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Body body) {
   for (int64_t outer = 0; outer < block.outer; ++outer) {
     if (block.inner == 1) {
       for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
-        body(coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent),
+        body(coefficients_of_channels<Element, true>(coefficients, channel, extent),
              extent, outer, channel);
       });
       continue;
     }
     for (int64_t channel = 0; channel < block.channels; ++channel) {
-      const auto c = coefficients_of_channel<Element, with_gradient>(coefficients, channel);
+      const auto c = coefficients_of_channel<Element, true>(coefficients, channel);
       for_each_vector_of_plane<Element>(0, block.inner, [&](auto extent, int64_t i) {
         body(c, extent, outer, channel * block.inner + i);
       });
@@ -62,20 +62,10 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
   }
 }
 
-template <class Element, class Act>
-void forward(Act act, From<Element> x, Coefficients coefficients, To<Element> y, Block block) {
-  for_each_vector<Element, false>(
-      coefficients, block,
-      [&](const auto& c, auto extent, int64_t outer, int64_t element) CNNGRAPH_LAMBDA_INLINE {
-        const auto centred = extent.load(x.at(outer, element)) - c.mean;
-        extent.store(y.at(outer, element), act.forward(c.normalise(centred)));
-      });
-}
-
 template <class Element>
 void finish(From<Element> x, From<Element> partial, Coefficients coefficients, To<Element> dx,
             Block block) {  // scale and shift are not used
-  for_each_vector<Element, true>(
+  for_each_vector<Element>(
       coefficients, block,
       [&](const auto& c, auto extent, int64_t outer, int64_t element) CNNGRAPH_LAMBDA_INLINE {
         const auto centred = extent.load(x.at(outer, element)) - c.mean;
@@ -156,16 +146,6 @@ void backward_planes(Gradient gradient, Coefficients coefficients, Block block, 
 }  // namespace
 
 extern const DenseBlockKernels dense_block = {
-    /*forward=*/
-    [](DataType data_type, Activation activation, ActivationArguments arguments, Strided x,
-       Coefficients coefficients, MutableStrided y, Block block) {
-      with_element(data_type, [&](auto element) {
-        using Element = decltype(element);
-        with_activation(activation, arguments, [&](auto act) {
-          forward(act, From<Element>(x), coefficients, To<Element>(y), block);
-        });
-      });
-    },
     /*backward=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, Strided x, Strided dy,
        Strided addend, Coefficients coefficients, MutableStrided sum, Block block, double* sum_dz,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnngraph import kernels
@@ -87,7 +88,7 @@ def test_opcheck(keep: int, fixed: bool, layout: torch.memory_format, steps: int
     x = torch.randn(2, 4, 3, 5).contiguous(memory_format=layout)
     arguments = arguments_of(x, layers, keep)
     if keep == 0:  # without a gradient: what is kept for one is missing
-        arguments = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, arguments)
+        arguments = tree_map_only(Tensor, Tensor.detach, arguments)
     else:
         x.requires_grad_()
     torch.library.opcheck(torch.ops.cnngraph.dense_block, arguments)  # pyright: ignore
@@ -98,7 +99,7 @@ def test_opcheck(keep: int, fixed: bool, layout: torch.memory_format, steps: int
 def test_opcheck_of_the_backward(layout: torch.memory_format, wanted: bool) -> None:
     layers = block(4, 2, 2, dtype=torch.float32)
     x = torch.randn(2, 4, 3, 5).contiguous(memory_format=layout)
-    detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, arguments_of(x, layers, 2))
+    detached = tree_map_only(Tensor, Tensor.detach, arguments_of(x, layers, 2))
     output, means, vars, maps, activations = torch.ops.cnngraph.dense_block(*detached)
     x, *parameters = detached[:5]
     mask = [wanted] + [True] * (12)
@@ -127,6 +128,23 @@ def test_second_derivatives_are_those_of_finite_differences(fixed: bool) -> None
         lambda x, *p: dense_block(x, with_parameters(layers, p), 1e-1, "silu", (), False)[0],
         (x, *parameters_of(layers)),
     )
+
+
+def test_compiled_autograd() -> None:
+    compiled_autograd = pytest.importorskip("torch._dynamo.compiled_autograd")
+    layers = block(4, 2, 2, bias=True)
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    leaves = [x, *parameters_of(layers)]
+
+    def loss() -> Tensor:
+        return dense_block(x, layers, 1e-5, "silu", (), True)[0].square().sum()
+
+    expected = torch.autograd.grad(loss(), leaves)
+    value = loss()
+    with compiled_autograd._enable(torch.compile(backend="aot_eager", dynamic=False)):
+        value.backward()
+    for leaf, gradient in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(leaf.grad, gradient)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)

@@ -26,7 +26,15 @@ class Block(nn.Module):
     """A dense block, as the function or as the modules."""
 
     def __init__(
-        self, channels=6, growth=5, layers=3, steps=2, bias=False, activation=nn.ReLU, norm=None, keep=True
+        self,
+        channels: int = 6,
+        growth: int = 5,
+        layers: int = 3,
+        steps: int = 2,
+        bias: bool = False,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        norm: dict[str, Any] | None = None,
+        keep: bool = True,
     ) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -55,7 +63,7 @@ class Block(nn.Module):
 
     @property
     def nested(self) -> Any:
-        return tuple(tuple(tuple(step) for step in layer) for layer in self.layers)  # pyright: ignore
+        return tuple(tuple(tuple(step) for step in layer) for layer in self.layers)  # pyright: ignore[reportArgumentType]
 
     @property
     def norms(self) -> Iterator[nn.BatchNorm2d]:
@@ -246,7 +254,7 @@ def test_no_convolution_runs_backward_for_what_is_not_wanted() -> None:
     block = Block(steps=1, layers=4)
     for parameter in block.layers[:2].parameters():
         parameter.requires_grad_(False)
-    for parameter in block.layers[2][0][2].parameters():  # pyright: ignore
+    for parameter in block.nested[2][0][2].parameters():
         parameter.requires_grad_(False)
     with torch.profiler.profile(record_shapes=True) as recorded:
         block(torch.randn(2, 6, 5, 5)).sum().backward()
