@@ -25,35 +25,7 @@ constexpr int vectors_for_shift = 16;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
-template <class Element>
-struct Whole {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  static constexpr int64_t count = M::lanes;
-  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from); }
-  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector); }
-};
-
-template <class Element>
-struct Part {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  int64_t count;
-  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from, count, 0); }
-  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector, count); }
-};
-
-// Calls body(extent, channel) over vectors that cover the channels.
-template <class Element, class Body>
-CNNGRAPH_INLINE void for_each_vector_of_channels(int64_t channels, Body body) {
-  constexpr int64_t lanes = Memory<Element>::lanes;
-  int64_t channel = 0;
-  for (; channel + lanes <= channels; channel += lanes) body(Whole<Element>{}, channel);
-  if (channel < channels) body(Part<Element>{channels - channel}, channel);
-}
-
-// The same lanes of a row of per-channel numbers, which are in the type of computation.
+// The lanes of an extent in a row of per-channel numbers, which are in the type of computation.
 template <class Scalar, class Extent>
 CNNGRAPH_INLINE typename Memory<Scalar>::Vector load_channels(const Scalar* from, Extent extent) {
   using M = Memory<Scalar>;
@@ -493,22 +465,6 @@ void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coef
         sum_dz_x[channel] += sum_of_lanes(product[0] + product[1]);
       }
     }
-  }
-}
-
-// ---- the table
-
-template <class Body>
-inline void with_element(DataType data_type, Body body) {
-  switch (data_type) {
-    case DataType::float32:
-      return body(float{});
-    case DataType::float64:
-      return body(double{});
-    case DataType::bfloat16:
-      return body(BFloat16{});
-    case DataType::float16:
-      return;  // refused by the caller
   }
 }
 
