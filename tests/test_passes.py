@@ -14,10 +14,11 @@ from cnngraph.features import select
 from cnngraph.graph import Graph, TensorShape
 from cnngraph.ops import OPS
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
-from cnngraph.ops.fused import BatchNormAct, DenseBlock
+from cnngraph.ops.fused import BatchNormAct, DenseBlock, FusedMaxPool2d
 from cnngraph.passes import PASSES, run_passes
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+from cnngraph.passes.fuse_max_pool import fuse_max_pool
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 
@@ -301,6 +302,53 @@ def test_the_blocks_of_a_resnet() -> None:
     assert [node.path for node in graph.nodes if node.op.kind == "batch_norm"] == [
         f"layer{stage}.0.downsample.1" for stage in (2, 3, 4)
     ]
+
+
+# --- max pools ----------------------------------------------------------------------------------
+
+POOL = "max_pool2d: {name: pool, kernel_size: 3, stride: 2}"
+
+
+def test_a_max_pool_takes_in_the_relu_that_it_alone_reads() -> None:
+    before = graph_of(f"- tanh\n- relu: {{name: r}}\n- {POOL}\n- dropout")
+    after = fuse_max_pool(before)
+    after.verify()
+    _, fused, last = after.nodes
+    pool = before.by_path["pool"]
+    assert fused.op == FusedMaxPool2d(relu=OPS["relu"](), pool=pool.op)
+    assert str(fused.op) == f"fused_max_pool2d[relu, {pool.op}]"
+    assert (fused.path, fused.inputs, last.inputs, fused.shape) == ("pool", ("0",), ("pool",), pool.shape)
+    assert [part.path for part in fused.parts] == ["r", "pool"]
+    assert list(after.leaves()) == list(before.nodes)
+    assert fuse_max_pool(after).nodes == after.nodes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(f"- tanh\n- {POOL}", id="no relu"),
+        pytest.param(f"- relu6\n- {POOL}", id="another activation"),
+        pytest.param(f"- {POOL}", id="the input"),
+        pytest.param(f"- relu\n- aux: {{name: side, body: tanh}}\n- {POOL}", id="a side head reads the relu too"),
+        pytest.param(f"- relu: {{name: r}}\n- parallel: [{POOL}, [conv2d: {{out_channels: 1, kernel_size: 3, stride: 2}}]]",
+                     id="another branch reads the relu too"),
+        pytest.param(f"- relu: {{name: r}}\n- aux: {{name: side, body: [{POOL}]}}", id="the relu is the result"),
+    ],
+)  # fmt: skip
+def test_a_max_pool_alone(body: str) -> None:
+    before = graph_of(body)
+    after = fuse_max_pool(before)
+    after.verify()
+    (fused,) = (node for node in after.nodes if isinstance(node.op, FusedMaxPool2d))
+    assert fused.op.relu is None
+    assert [part.path for part in fused.parts] == [fused.path]
+    assert list(after.leaves()) == list(before.nodes)
+    assert fused.inputs == before.by_path[fused.path].inputs
+
+
+def test_a_batch_norm_takes_the_relu_first() -> None:
+    graph = fuse_max_pool(fuse(f"- batch_norm\n- relu\n- {POOL}"))
+    assert kinds(graph) == ["batch_norm_act", "fused_max_pool2d"]
 
 
 # --- the pipeline -------------------------------------------------------------------------------

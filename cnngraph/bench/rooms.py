@@ -16,9 +16,11 @@ from cnngraph.bench.clock import time_of
 from cnngraph.bench.kernel_cases import Case
 from cnngraph.errors import CnngraphError
 from cnngraph.memory_settings import tune_memory
-from cnngraph.nn import batch_norm_act
+from cnngraph.nn import batch_norm_act, max_pool2d
 
 BATCH, CHANNELS = 16, 64
+
+_Way = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,15 @@ class Room:
 
     Attributes:
         passes: how often a tensor must be read or written at least, forward and backward, where it is larger than the cache.
-        make: gives, for an input's channels, our way and torch's from input to output.
+        make: gives, for such an input, our way and torch's from input to output.
     """
 
     passes: int
-    make: Callable[[int], tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
+    make: Callable[[Tensor], tuple[_Way, _Way]]
 
 
-def _batch_norm_relu(channels: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    norms = [nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)]
+def _batch_norm_relu(like: Tensor) -> tuple[_Way, _Way]:
+    norms = [nn.BatchNorm2d(like.shape[1]), nn.BatchNorm2d(like.shape[1])]
     relu = nn.ReLU()
     return (
         lambda x: batch_norm_act(norms[0], relu, x),
@@ -43,10 +45,31 @@ def _batch_norm_relu(channels: int) -> tuple[Callable[[Tensor], Tensor], Callabl
     )
 
 
+def _batch_norm_add_relu(like: Tensor) -> tuple[_Way, _Way]:
+    norms = [nn.BatchNorm2d(like.shape[1]), nn.BatchNorm2d(like.shape[1])]
+    relu, residual = nn.ReLU(), torch.randn_like(like)
+    return (
+        lambda x: batch_norm_act(norms[0], relu, x, residual),
+        lambda x: F.relu(norms[1](x) + residual, inplace=True),
+    )
+
+
+def _relu_max_pool(like: Tensor) -> tuple[_Way, _Way]:
+    relu, pool = nn.ReLU(), nn.MaxPool2d(2)
+    return (
+        lambda x: max_pool2d(relu, pool, x),
+        lambda x: pool(F.relu(x)),
+    )
+
+
 ROOMS = {
     # Forward reads the input twice and writes the output; backward reads the input and the gradient twice each, recomputing
     # the activation, and writes the input's gradient.
     "batch_norm_act": Room(8, _batch_norm_relu),
+    # The same with another value read in forward, and in backward the output read, dz written, and read for the gradient.
+    "batch_norm_add_act": Room(11, _batch_norm_add_relu),
+    # 2x2: forward reads the input, backward writes its gradient; all else is a quarter of that and less.
+    "max_pool2d": Room(2, _relu_max_pool),
 }
 
 
@@ -72,8 +95,9 @@ class Rooms:
         told = Case(**case)
         torch.manual_seed(0)
         x = _tensor(told)
-        grad, target = torch.randn_like(x), torch.empty_like(x)
-        ours, eager = ROOMS[told.room].make(x.shape[1])
+        target = torch.empty_like(x)
+        ours, eager = ROOMS[told.room].make(x)
+        grad = torch.randn_like(eager(x))
 
         def both_ways(forward: Callable[[Tensor], Tensor]) -> Callable[[], object]:
             leaf = x.clone().requires_grad_()  # keeps the memory format

@@ -10,6 +10,7 @@ from cnngraph.nn.drop_path import DropPath
 from cnngraph.nn.folded_conv import folded_conv
 from cnngraph.nn.layer_norm2d import LayerNorm2d
 from cnngraph.nn.linear2d import Linear2d
+from cnngraph.nn.max_pool2d import max_pool2d
 from cnngraph.nn.normalize import Normalize
 from cnngraph.nn.side_heads import in_training, with_aux
 
@@ -26,5 +27,6 @@ __all__ = [
     "dense_block",
     "folded_conv",
     "in_training",
+    "max_pool2d",
     "with_aux",
 ]

@@ -164,6 +164,27 @@ class DenseBlock(Op):
         return f"{self.kind}[{len(self.layers)} x ({steps})]"
 
 
+class FusedMaxPool2d(Op):
+    """A max pool, of a ReLU or not, that keeps neither's input for backward."""
+
+    kind = "fused_max_pool2d"
+
+    relu: Op | None
+    pool: Op
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return self.pool.infer(*inputs)
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import max_pool2d
+
+        held = list(map(graph.get_attr, modules))
+        return graph.call_function(max_pool2d, (*([] if self.relu else [None]), *held, *inputs))
+
+    def __str__(self) -> str:
+        return f"{self.kind}[{', '.join(str(part) for part in (self.relu, self.pool) if part is not None)}]"
+
+
 class FoldedConv(Op):
     """A convolution with what follows it: a batch norm, the addition of another value, an activation, each or none."""
 

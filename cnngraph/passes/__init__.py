@@ -12,6 +12,7 @@ from cnngraph.ops import Op
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
+from cnngraph.passes.fuse_max_pool import fuse_max_pool
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 from cnngraph.passes.weight_gradients import weight_gradients
@@ -20,12 +21,13 @@ Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
 """Is shown the graph after each stage, by the stage's name."""
 
-PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, plan_dense_blocks, weight_gradients, channels_last)
+PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, plan_dense_blocks, fuse_max_pool, weight_gradients, channels_last)
 """The passes of the fused backend, in the order they run."""
 
 LEAN: tuple[Pass, ...] = (
     fuse_batch_norm_act,
     plan_dense_blocks,
+    fuse_max_pool,
     recompute_activations,
     weight_gradients,
     channels_last,

@@ -6,11 +6,9 @@
 // contiguous tensors. It stays with its channels, whose coefficients it holds in registers. The cut
 // depends on the shape and the alignment alone and partial results are merged in a fixed order, so
 // results are the same from run to run.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <type_traits>
 
+#include "../cuda/elements.h"
 #include "batch_norm_act_cuda.h"
 #include "scalar_math.h"
 
@@ -23,54 +21,6 @@ using scalar::move_shift;
 
 constexpr int threads = 256;
 constexpr int values_in_float = 32;  // so many are summed before they are added in double
-
-template <class Element>
-struct Type {
-  using Compute = float;
-};
-template <>
-struct Type<double> {
-  using Compute = double;
-};
-template <class Element>
-using ComputeOf = typename Type<Element>::Compute;
-
-template <class Element>
-constexpr int lanes_of = 16 / sizeof(Element);
-
-// ---- elements
-
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ double widen(double x) { return x; }
-__device__ __forceinline__ float widen(__half x) { return __half2float(x); }
-__device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ void narrow(float x, float& to) { to = x; }
-__device__ __forceinline__ void narrow(double x, double& to) { to = x; }
-__device__ __forceinline__ void narrow(float x, __half& to) { to = __float2half_rn(x); }
-__device__ __forceinline__ void narrow(float x, __nv_bfloat16& to) { to = __float2bfloat16_rn(x); }
-
-template <class Element>
-struct alignas(16) Vector {
-  Element lane[lanes_of<Element>];
-};
-
-// Lanes past `width` are zero.
-template <class Element>
-__device__ __forceinline__ Vector<Element> load(const Element* from, int width) {
-  if (width > 1) return *reinterpret_cast<const Vector<Element>*>(from);
-  Vector<Element> vector = {};
-  vector.lane[0] = *from;
-  return vector;
-}
-
-template <class Element>
-__device__ __forceinline__ void store(Element* to, const Vector<Element>& vector, int width) {
-  if (width > 1) {
-    *reinterpret_cast<Vector<Element>*>(to) = vector;
-  } else {
-    *to = vector.lane[0];
-  }
-}
 
 // ---- the walk
 
@@ -474,20 +424,6 @@ __global__ void __launch_bounds__(threads)
 }
 
 // ---- launches
-
-template <class Body>
-void with_element(DataType data_type, Body body) {
-  switch (data_type) {
-    case DataType::float32:
-      return body(float{});
-    case DataType::float64:
-      return body(double{});
-    case DataType::bfloat16:
-      return body(__nv_bfloat16{});
-    case DataType::float16:
-      return body(__half{});
-  }
-}
 
 // How many elements a thread may take at a time from all of these.
 template <class Element, class... Pointers>

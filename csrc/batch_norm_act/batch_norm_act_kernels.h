@@ -4,11 +4,7 @@
 
 #include <stdint.h>
 
-#if defined(__CUDACC__)
-#define CNNGRAPH_ELEMENTWISE __host__ __device__ __forceinline__
-#else
-#define CNNGRAPH_ELEMENTWISE inline __attribute__((always_inline))
-#endif
+#include "../data_type.h"
 
 namespace cnngraph {
 
@@ -31,8 +27,6 @@ enum class Activation {
 struct ActivationArguments {
   double first = 0, second = 0;
 };
-
-enum class DataType { float32, float64, bfloat16, float16 };
 
 // Part of tensors seen as [outer][channels][inner]. inner == 1 is channels_last (outer counts
 // pixels); else outer counts samples. From one outer index to the next are `x_stride` elements in

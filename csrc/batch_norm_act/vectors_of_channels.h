@@ -1,4 +1,4 @@
-// What the CPU loops share: vectors that cover channels, sums over rows, and the coefficients of
+// What the loops over batch norms share: sums over rows, and the coefficients of
 // channels. Compiled once per capability, like the loops.
 #pragma once
 
@@ -13,35 +13,7 @@ constexpr int64_t rows_summed_in_float = 64;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
-template <class Element>
-struct Whole {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  static constexpr int64_t count = M::lanes;
-  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from); }
-  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector); }
-};
-
-template <class Element>
-struct Part {
-  using M = Memory<Element>;
-  using Vector = typename M::Vector;
-  int64_t count;
-  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from, count, 0); }
-  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector, count); }
-};
-
-// Calls body(extent, channel) over vectors that cover the channels.
-template <class Element, class Body>
-CNNGRAPH_INLINE void for_each_vector_of_channels(int64_t channels, Body body) {
-  constexpr int64_t lanes = Memory<Element>::lanes;
-  int64_t channel = 0;
-  for (; channel + lanes <= channels; channel += lanes) body(Whole<Element>{}, channel);
-  if (channel < channels) body(Part<Element>{channels - channel}, channel);
-}
-
-// The same lanes of a row of per-channel numbers, which are in the type of computation.
+// The lanes of an extent in a row of per-channel numbers, which are in the type of computation.
 template <class Scalar, class Extent>
 CNNGRAPH_INLINE typename Memory<Scalar>::Vector load_channels(const Scalar* from, Extent extent) {
   using M = Memory<Scalar>;
@@ -143,19 +115,6 @@ CNNGRAPH_INLINE ChannelCoefficients<Element, with_gradient> coefficients_of_chan
   using Vector = typename Memory<Element>::Vector;
   using Scalar = typename Memory<Element>::Scalar;
   return {from, [&](const Scalar* values) { return Vector{} + values[channel]; }};
-}
-template <class Body>
-inline void with_element(DataType data_type, Body body) {
-  switch (data_type) {
-    case DataType::float32:
-      return body(float{});
-    case DataType::float64:
-      return body(double{});
-    case DataType::bfloat16:
-      return body(BFloat16{});
-    case DataType::float16:
-      return;  // refused by the caller
-  }
 }
 
 }  // namespace

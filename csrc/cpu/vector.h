@@ -9,6 +9,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "../data_type.h"
+
 #define CNNGRAPH_INLINE inline __attribute__((always_inline))
 #define CNNGRAPH_LAMBDA_INLINE __attribute__((always_inline))
 
@@ -105,6 +107,49 @@ struct Memory<BFloat16> {
     __builtin_memcpy(to, &words, count * sizeof(BFloat16));
   }
 };
+
+// Calls `body` with an element of a type.
+template <class Body>
+inline void with_element(DataType data_type, Body body) {
+  switch (data_type) {
+    case DataType::float32:
+      return body(float{});
+    case DataType::float64:
+      return body(double{});
+    case DataType::bfloat16:
+      return body(BFloat16{});
+    case DataType::float16:
+      return;  // refused by the caller
+  }
+}
+
+// A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
+template <class Element>
+struct Whole {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  static constexpr int64_t count = M::lanes;
+  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from); }
+  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector); }
+};
+
+template <class Element>
+struct Part {
+  using M = Memory<Element>;
+  using Vector = typename M::Vector;
+  int64_t count;
+  CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from, count, 0); }
+  CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector, count); }
+};
+
+// Calls body(extent, channel) over vectors that cover the channels.
+template <class Element, class Body>
+CNNGRAPH_INLINE void for_each_vector_of_channels(int64_t channels, Body body) {
+  constexpr int64_t lanes = Memory<Element>::lanes;
+  int64_t channel = 0;
+  for (; channel + lanes <= channels; channel += lanes) body(Whole<Element>{}, channel);
+  if (channel < channels) body(Part<Element>{channels - channel}, channel);
+}
 
 // Halves added to halves: a tree, so that the rounding does not grow with the lanes.
 template <class Vector>

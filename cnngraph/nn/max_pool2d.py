@@ -1,0 +1,32 @@
+"""A ReLU and the max pool after it, or the max pool alone, run as one operator over the ordinary modules.
+
+Backward then needs neither the input of the ReLU nor the pool's. Whatever the operator cannot stand for exactly runs as
+pool(activation(input)).
+"""
+
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.utils import _pair
+
+from cnngraph import kernels
+from cnngraph.kernels import max_pool2d as kernel
+from cnngraph.nn.batch_norm_act import is_transformed, is_watched
+
+
+def max_pool2d(activation: nn.Module | None, pool: nn.Module, input: Tensor) -> Tensor:
+    """pool(activation(input)), or pool(input) where there is no activation. Raises what the modules raise."""
+    if (
+        type(pool) is not nn.MaxPool2d
+        or pool.return_indices
+        or (activation is not None and (type(activation) is not nn.ReLU or is_watched(activation)))
+        or is_watched(pool)
+        or _has_any_global_hook()
+        or not kernel.runs(input, _pair(pool.kernel_size))
+        or input.numel() == 0
+        or is_transformed()
+    ):
+        kernels.warn_if_unavailable()
+        return pool(input if activation is None else activation(input))
+    kernel_size, stride, padding, dilation = map(_pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
+    relu = activation is not None
+    return kernel.max_pool2d(input, kernel_size, stride, padding, dilation, pool.ceil_mode, relu)

@@ -1,0 +1,94 @@
+// The checks of max_pool2d, in torch's words where torch has them, and its choice of the layout.
+#include <ATen/ATen.h>
+#include <ATen/native/Pool.h>
+
+#include "max_pool2d.h"
+
+namespace cnngraph {
+namespace {
+
+DataType data_type_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return DataType::float32;
+    case at::kDouble:
+      return DataType::float64;
+    case at::kBFloat16:
+      return DataType::bfloat16;
+    case at::kHalf:
+      if (!tensor.is_cpu()) return DataType::float16;
+      [[fallthrough]];
+    default:
+      TORCH_CHECK_NOT_IMPLEMENTED(false, "max_pool2d: not implemented for ", tensor.scalar_type(),
+                                  " on ", tensor.device());
+  }
+}
+
+PoolAxis axis_of(const PoolWindow& window, int axis, int64_t size) {
+  return {size,
+          0,
+          window.kernel_size[axis],
+          window.stride[axis],
+          window.padding[axis],
+          window.dilation[axis]};
+}
+
+Pool pool_of(const at::Tensor& tensor, const PoolWindow& window, int64_t height, int64_t width) {
+  TORCH_CHECK(tensor.dim() == 4, "max_pool2d: expected an input of 4 dimensions, got ",
+              tensor.dim());
+  Pool pool = {axis_of(window, 0, height), axis_of(window, 1, width), tensor.size(0),
+               tensor.size(1), false, false};
+  TORCH_CHECK(pool.height.kernel > 0 && pool.width.kernel > 0 &&
+                  pool.height.kernel <= most_positions / pool.width.kernel,
+              "max_pool2d: a window may have ", most_positions, " positions, got ",
+              window.kernel_size);
+  pool.channels_last = tensor.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+  return pool;
+}
+
+at::MemoryFormat format_of(const Pool& pool) {
+  return pool.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
+}  // namespace
+
+MaxPool2dForward::MaxPool2dForward(const at::Tensor& given, PoolWindow window, bool ceil_mode,
+                                   bool relu, bool return_indices)
+    : pool(pool_of(given, window, given.dim() == 4 ? given.size(2) : 0,
+                   given.dim() == 4 ? given.size(3) : 0)),
+      data_type(data_type_of(given)) {
+  pool.relu = relu;
+  for (PoolAxis* axis : {&pool.height, &pool.width}) {
+    axis->out_size = at::native::pooling_output_shape<int64_t>(
+        axis->size, axis->kernel, axis->padding, axis->stride, axis->dilation, ceil_mode);
+  }
+  const PoolAxis &height = pool.height, &width = pool.width;
+  const auto format = format_of(pool);
+  at::native::pool2d_shape_check(given, height.kernel, width.kernel, height.stride, width.stride,
+                                 height.padding, width.padding, height.dilation, width.dilation,
+                                 pool.channels, height.size, width.size, height.out_size,
+                                 width.out_size, format);
+  input = given.contiguous(format);
+  const std::array<int64_t, 4> sizes = {pool.samples, pool.channels, height.out_size,
+                                        width.out_size};
+  output = at::empty(sizes, given.options(), format);
+  const auto options = given.options().dtype(at::kByte);
+  indices = return_indices ? at::empty(sizes, options, format) : at::empty({0}, options);
+}
+
+MaxPool2dBackward::MaxPool2dBackward(const at::Tensor& grad, const at::Tensor& given_indices,
+                                     int64_t height, int64_t width, PoolWindow window)
+    : pool(pool_of(given_indices, window, height, width)), data_type(data_type_of(grad)) {
+  TORCH_CHECK(grad.sizes() == given_indices.sizes() && grad.device() == given_indices.device() &&
+                  given_indices.scalar_type() == at::kByte,
+              "max_pool2d_backward: the indices must be bytes, one for each of the gradient, got ",
+              given_indices.sizes(), " ", given_indices.scalar_type(), " for ", grad.sizes());
+  pool.height.out_size = grad.size(2);
+  pool.width.out_size = grad.size(3);
+  const auto format = format_of(pool);
+  grad_output = grad.contiguous(format);
+  indices = given_indices.contiguous(format);
+  grad_input = at::empty({pool.samples, pool.channels, height, width}, grad.options(), format);
+}
+
+}  // namespace cnngraph

@@ -1,0 +1,35 @@
+// What both backends of max_pool2d share with torch: argument checks and the memory layouts.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
+
+#include "max_pool2d_kernels.h"
+
+namespace cnngraph {
+
+struct PoolWindow {
+  at::IntArrayRef kernel_size, stride, padding, dilation;
+};
+
+// A checked call, its tensors dense in the layout that the kernels walk.
+struct MaxPool2dForward {
+  Pool pool;
+  DataType data_type;
+  at::Tensor input, output;
+  at::Tensor indices;  // empty where they are not asked for
+
+  MaxPool2dForward(const at::Tensor& input, PoolWindow window, bool ceil_mode, bool relu,
+                   bool return_indices);
+};
+
+struct MaxPool2dBackward {
+  Pool pool;
+  DataType data_type;
+  at::Tensor grad_output, indices, grad_input;
+
+  MaxPool2dBackward(const at::Tensor& grad_output, const at::Tensor& indices, int64_t height,
+                    int64_t width, PoolWindow window);
+};
+
+}  // namespace cnngraph
