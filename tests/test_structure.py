@@ -19,7 +19,7 @@ LAYERS = [
     ["hints"],
     ["graph"],
     ["ops"],
-    ["spec", "provenance", "analysis", "sizes", "stages"],
+    ["spec", "provenance", "analysis", "memory", "sizes", "stages"],
     ["validation", "schema"],
     ["imports"],
     ["expectations", "elaborate"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.op import Op
+from cnngraph.ops.saved import NOTHING, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import fx
@@ -31,6 +32,10 @@ class BatchNormAct(Op):
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return self.batch_norm.buffers(inputs[0])
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        statistics = 2 * inputs[0].channels * batch.accumulated
+        return Saved(inputs=tuple(range(len(inputs))), extra=statistics)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act
@@ -64,6 +69,12 @@ class BatchNormActConv(Op):
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return self.conv.macs(output, *inputs)
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        shape = self.batch_norm_act.infer(*inputs)
+        first, then = self.batch_norm_act.saves(batch, shape, *inputs), self.conv.saves(batch, output, shape)
+        activation = batch.bytes_of(shape)
+        return Saved(inputs=(0,), extra=first.extra, forward=activation, backward=activation + then.backward)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act_conv
@@ -128,6 +139,15 @@ class FoldedConv(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return self.conv.macs(output, inputs[0])
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """In training the parts run as they are."""
+        kept = self.activation.saves(batch, output, output) if self.activation is not None else Saved()
+        extra = len(kept.inputs) * batch.bytes_of(output)
+        if self.batch_norm is not None:
+            extra += batch.bytes_of(output) + self.batch_norm.saves(batch, output, output).extra
+        conv = self.conv.saves(batch, output, inputs[0])
+        return Saved(inputs=conv.inputs, output=kept.output, extra=conv.extra + extra, backward=conv.backward)
+
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import folded_conv
 
@@ -154,6 +174,9 @@ class ChannelsLast(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import channels_last
