@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
+from cnngraph.ops.conv import Conv2d
+from cnngraph.ops.fused import BatchNormActConv
+from cnngraph.ops.recomputed import Recomputed
 from cnngraph.ops.saved import Batch, Saved
 
 ITEMSIZES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
@@ -63,6 +67,39 @@ def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepM
     )
 
 
+_MACS_PER_BYTE = 8
+"""Multiply-accumulates that take as long as moving a byte of a large tensor."""
+
+
+def extra_time(graph: Graph, batch_size: int = 16) -> float:
+    """What computing again adds to a step's time, roughly, as a share of the step without: backward takes two forwards."""
+    batch = Batch(batch_size)
+    again = forward = 0.0
+    for node in graph.nodes:
+        shapes = graph.input_shapes(node)
+        forward += _forward_time(node, shapes, batch)
+        again += time_again(node, shapes, batch)
+    return again / (3 * forward)
+
+
+def time_again(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float:
+    """How long a node computes again in backward, roughly, in bytes that could be moved in that time."""
+    if isinstance(node.op, BatchNormActConv):
+        return batch.bytes_of(inputs[0], inputs[0])
+    if not isinstance(node.op, Recomputed):
+        return 0.0
+    inner = list(node.op.inner(*inputs))
+    if isinstance(inner[-1][0].op, Conv2d):
+        inner.pop()  # backward needs its input, not its result
+    return sum(_forward_time(part, shapes, batch) for part, shapes in inner)
+
+
+def _forward_time(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float:
+    if isinstance(node.op, Recomputed):
+        return sum(_forward_time(part, shapes, batch) for part, shapes in node.op.inner(*inputs))
+    return node.op.macs(node.shape, *inputs) * batch.size / _MACS_PER_BYTE + batch.bytes_of(node.shape, *inputs)
+
+
 @dataclass(eq=False)
 class _Tensor:
     """Memory that several hold at once, and that is free when the last lets go."""
@@ -92,7 +129,7 @@ class _Step:
         self.batch = batch
         self.live = 0
         self.peak = 0
-        self.parameters = {node.path: self._bytes_of_parameters(node) for node in graph.nodes}
+        self.parameters: dict[str, int] = {}
         self.shapes: dict[str, TensorShape] = {INPUT: graph.input}
         self.trained: set[str] = set()
         """Values that a gradient is computed for."""
@@ -117,10 +154,6 @@ class _Step:
         self._backward(calls)
         return kept
 
-    def _bytes_of_parameters(self, node: Node) -> int:
-        shapes = node.op.parameters(*self.graph.input_shapes(node)).values()
-        return sum(map(prod, shapes)) * self.batch.accumulated
-
     # --- what there is ---------------------------------------------------------------------------------------------
 
     def _new(self, bytes: int) -> _Tensor:
@@ -139,37 +172,44 @@ class _Step:
 
     # --- forward ---------------------------------------------------------------------------------------------------
 
-    def _forward(self, nodes: Iterable[Node], values: dict[str, _Tensor], outputs: Iterable[str]) -> list[_Call]:
-        """Computes `nodes`. The values that are left are `outputs`; those given are read, and stay."""
-        nodes = tuple(nodes)
-        given = set(values)
-        last = {path: node.path for node in nodes for path in (*node.inputs, node.path) if path not in outputs}
-        last = {path: reader for path, reader in last.items() if path not in given}
-        over: dict[str, list[str]] = {}
+    def _forward(
+        self, nodes: Sequence[Node], values: dict[str, _Tensor], outputs: Collection[str], keep: bool = True
+    ) -> list[_Call]:
+        """Computes `nodes`, and lets go of all values but `outputs` and those given. With `keep`, backward is to follow."""
+        last = {path: node.path for node in nodes for path in (*node.inputs, node.path)}
+        over: dict[str, list[str]] = defaultdict(list)
         for path, reader in last.items():
-            over.setdefault(reader, []).append(path)
+            if path not in values and path not in outputs:
+                over[reader].append(path)
         calls = []
         for node in nodes:
-            calls += self._call(node, values)
-            for path in over.get(node.path, ()):
+            calls += self._call(node, values, keep)
+            for path in over[node.path]:
                 self._release(values.pop(path))
         return calls
 
-    def _call(self, node: Node, values: dict[str, _Tensor]) -> list[_Call]:
-        self.shapes[node.path] = node.shape
+    def _call(self, node: Node, values: dict[str, _Tensor], keep: bool) -> list[_Call]:
         inputs = [self.shapes[path] for path in node.inputs]
         saved = node.op.saves(self.batch, node.shape, *inputs)
-        output = self._hold(values[node.inputs[0]]) if saved.view else self._new(self.batch.bytes_of(node.shape))
-        self._release(self._new(saved.forward))
+        if isinstance(node.op, Recomputed):
+            inner = {path: values[path] for path in node.inputs}
+            self._forward(node.op.nodes, inner, {node.path}, keep=False)
+            output = inner[node.path]
+        else:
+            self.shapes[node.path] = node.shape
+            self.parameters[node.path] = sum(map(prod, node.op.parameters(*inputs).values())) * self.batch.accumulated
+            if self.parameters[node.path] or not self.trained.isdisjoint(node.inputs):
+                self.trained.add(node.path)
+            output = self._hold(values[node.inputs[0]]) if saved.view else self._new(self.batch.bytes_of(node.shape))
+            self._release(self._new(saved.forward))
         values[node.path] = output
-        if not self.parameters[node.path] and self.trained.isdisjoint(node.inputs):
-            return []  # nothing of it is differentiated
-        self.trained.add(node.path)
+        if not keep or node.path not in self.trained:
+            return []
         tensors = [self._hold(values[node.inputs[index]]) for index in saved.inputs]
         if saved.output:
             tensors.append(self._hold(output))
         tensors.append(self._new(saved.extra))
-        if self.batch.itemsize < 4 and node.op.macs(node.shape, *inputs):
+        if self.batch.itemsize < 4 and node.op.macs(node.shape, *inputs) and not isinstance(node.op, Recomputed):
             tensors.append(self._new(self.parameters[node.path] * self.batch.itemsize // 4))  # autocast's copy
         return [_Call(node, saved, tensors)]
 
@@ -187,6 +227,8 @@ class _Step:
     def _differentiate(self, call: _Call, gradient: _Tensor) -> list[tuple[str, _Tensor]]:
         """The gradients of the inputs."""
         node, saved = call.node, call.saved
+        if isinstance(node.op, Recomputed):
+            return self._recompute(node, node.op, call.tensors, gradient)
         passing = self._new(saved.backward)
         self._new(self.parameters[node.path])  # their gradients stay
         found = []
@@ -197,6 +239,16 @@ class _Step:
         self._release(passing)
         self._release(gradient)
         return found
+
+    def _recompute(
+        self, node: Node, op: Recomputed, inputs: list[_Tensor], gradient: _Tensor
+    ) -> list[tuple[str, _Tensor]]:
+        values = dict(zip(node.inputs, inputs, strict=False))
+        calls = self._forward(op.nodes, values, {node.path})
+        self._release(values[node.path])
+        self.gradients[node.path] = gradient
+        self._backward(calls)
+        return []
 
     def _add_gradient(self, path: str, tensor: _Tensor) -> None:
         before = self.gradients.get(path)

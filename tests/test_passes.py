@@ -471,7 +471,7 @@ def test_an_activation_that_others_read_is_kept(body: str) -> None:
 def test_the_memory_policies() -> None:
     text = "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 3}\n"
     network = cnngraph.compile(text, memory="lean")
-    assert network.compilation.memory == "lean"
+    assert network.compilation.options.memory == "lean"
     assert "batch_norm_act_conv" in network.code
     assert "batch_norm_act_conv" not in cnngraph.compile(text).code
     with pytest.raises(cnngraph.CnngraphError, match="there is no memory policy `6GB`; choose one of: fast, lean"):

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cnngraph"
 
 LAYERS = [
     ["errors", "kernels", "memory_settings"],
-    ["expressions", "yaml_mistakes", "nn", "whole_file"],
+    ["expressions", "options", "yaml_mistakes", "nn", "whole_file"],
     ["yaml_source", "naming"],
     ["hints"],
     ["graph"],

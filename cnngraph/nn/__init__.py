@@ -10,6 +10,7 @@ from cnngraph.nn.folded_conv import folded_conv
 from cnngraph.nn.layer_norm2d import LayerNorm2d
 from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.normalize import Normalize
+from cnngraph.nn.recomputed import recomputed
 from cnngraph.nn.side_heads import in_training, with_aux
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "conv2d",
     "folded_conv",
     "in_training",
+    "recomputed",
     "with_aux",
 ]

@@ -9,10 +9,12 @@ from time import perf_counter
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.ops import Op
+from cnngraph.options import Options, budget_of
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.recompute_activations import recompute_activations
+from cnngraph.passes.recompute_to_fit import recompute_to_fit
 from cnngraph.passes.weight_gradients import weight_gradients
 
 Pass = Callable[[Graph], Graph]
@@ -32,17 +34,38 @@ BACKENDS: dict[str, tuple[Pass, ...]] = {
 }
 """Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
 
-MEMORY = ("fast", "lean")
-"""What the fused backend may keep for backward: what is fastest, or as little as costs next to no time."""
+
+def passes_of(options: Options) -> tuple[Pass, ...]:
+    """The passes of a backend under a memory policy, without those turned off.
+
+    Raises `CnngraphError` for names there are not, and for a budget that the backend cannot keep.
+    """
+    if options.backend not in BACKENDS:
+        raise CnngraphError(f"there is no backend `{options.backend}`; choose one of: {', '.join(BACKENDS)}")
+    passes = BACKENDS[options.backend]
+    budget = budget_of(options.memory)
+    if budget is not None:
+        if options.backend != "fused":
+            raise CnngraphError(f"the backend `{options.backend}` keeps no budget of memory: leave it to `fused`")
+        passes = (*passes, _to_fit(budget, options.batch_size))
+    elif (options.backend, options.memory) == ("fused", "lean"):
+        passes = LEAN
+    names = [function.__name__ for function in passes]
+    for given in options.passes:
+        if given[:1] != "-" or given[1:] not in names:
+            known = ", ".join(f"-{name}" for name in names) or "there are none"
+            raise CnngraphError(
+                f"`{given}` turns off no pass of the backend `{options.backend}` with memory `{options.memory}`: {known}"
+            )
+    return tuple(function for function in passes if f"-{function.__name__}" not in options.passes)
 
 
-def passes_of(backend: str, memory: str) -> tuple[Pass, ...]:
-    """The passes of a backend under a memory policy. Raises `CnngraphError` for names there are not."""
-    if backend not in BACKENDS:
-        raise CnngraphError(f"there is no backend `{backend}`; choose one of: {', '.join(BACKENDS)}")
-    if memory not in MEMORY:
-        raise CnngraphError(f"there is no memory policy `{memory}`; choose one of: {', '.join(MEMORY)}")
-    return LEAN if (backend, memory) == ("fused", "lean") else BACKENDS[backend]
+def _to_fit(budget: int, batch_size: int) -> Pass:
+    def to_fit(graph: Graph) -> Graph:
+        return recompute_to_fit(graph, budget, batch_size)
+
+    to_fit.__name__ = recompute_to_fit.__name__
+    return to_fit
 
 
 @dataclass(frozen=True)
