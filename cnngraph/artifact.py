@@ -33,6 +33,8 @@ _CONTENTS = {
     "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "memory": str, "batch_size": int, "passes": list, "state_dict": dict,
 }  # fmt: skip
 _ZIP_START = b"PK\x03\x04"
+_FOLDER = 0x10
+"""The bit in a zip entry's attributes that says it is a folder."""
 
 
 def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -198,8 +200,11 @@ def _unpack(path: str | os.PathLike[str]) -> Any:
             raise CnngraphError(f"{name} is not a network compiled by cnngraph")
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
         if broken is not None:
             raise _damaged(path, f"the checksum of {broken} does not hold")
+        if folders:
+            raise _damaged(path, f"{folders[0]} is marked as a folder")  # torch would read no bytes of it
         return torch.load(path, map_location="cpu", weights_only=True)
     except CnngraphError:
         raise

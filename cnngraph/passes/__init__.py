@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import Graph
+from cnngraph.graph import Graph, Node
 from cnngraph.ops import Op
 from cnngraph.options import Options, budget_of
 from cnngraph.passes.channels_last import channels_last
@@ -53,7 +54,7 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
     names = [function.__name__ for function in passes]
     for given in options.passes:
         if given[:1] != "-" or given[1:] not in names:
-            known = ", ".join(f"-{name}" for name in names) or "there are none"
+            known = ", ".join(f"-{name}" for name in names) or "it has none"
             raise CnngraphError(
                 f"`{given}` turns off no pass of the backend `{options.backend}` with memory `{options.memory}`: {known}"
             )
@@ -70,12 +71,31 @@ def _to_fit(budget: int, batch_size: int) -> Pass:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What one pass did: the nodes it made that were not there before, and the time it took."""
+    """What one pass did.
+
+    Attributes:
+        made: what it made and how often, by the ops that each was made from: `batch_norm + relu`.
+        nodes: how many there are after it.
+    """
 
     name: str
-    rewrites: int
+    made: dict[str, int]
     nodes: int
     seconds: float
+
+    @property
+    def rewrites(self) -> int:
+        """How many nodes it made."""
+        return sum(self.made.values())
+
+
+_LONGEST = 5
+"""The most ops that a node is described by; what is made from more goes by its own name."""
+
+
+def _description(node: Node) -> str:
+    kinds = [part.op.kind for part in node.parts]
+    return " + ".join(kinds) if 0 < len(kinds) <= _LONGEST else node.op.kind
 
 
 def _modules(graph: Graph) -> dict[str, Op]:
@@ -101,8 +121,9 @@ def run_passes(
             raise CnngraphError(
                 f"the pass {function.__name__} left a graph that contradicts itself: {error} (passes before it: {done})"
             ) from error
-        made = sum(graph.by_path.get(node.path) is not node for node in after.nodes)
-        results.append(PassResult(function.__name__, made, len(after.nodes), seconds))
+        before = {(node.path, node.op) for node in graph.nodes}
+        made = Counter(_description(node) for node in after.nodes if (node.path, node.op) not in before)
+        results.append(PassResult(function.__name__, dict(made), len(after.nodes), seconds))
         observe(function.__name__, after)
         graph = after
     return graph, results
