@@ -232,9 +232,9 @@ class _Step:
         passing = self._new(saved.backward)
         self._new(self.parameters[node.path])  # their gradients stay
         found = []
-        for path in node.inputs:
+        for index, path in enumerate(node.inputs):
             if path in self.trained:
-                own = not saved.passes_gradient
+                own = index not in saved.passes_gradient
                 found.append((path, self._new(self.batch.bytes_of(self.shapes[path])) if own else self._hold(gradient)))
         self._release(passing)
         self._release(gradient)

@@ -118,6 +118,38 @@ def test_results_gradients_and_statistics_are_those_without_a_budget(share: floa
         torch.testing.assert_close(net(x), plain(x))
 
 
+@pytest.mark.filterwarnings("ignore:cnngraph. running on plain PyTorch")
+def test_without_the_extension_too(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    monkeypatch.setattr(kernels, "extension", None)
+    test_results_gradients_and_statistics_are_those_without_a_budget(0.2)
+
+
+def test_frozen_parameters_and_a_network_in_evaluation() -> None:
+    plain = cnngraph.compile(BLOCKS).double().eval()
+    net = cnngraph.compile(BLOCKS, memory=budget(BLOCKS, 0, 4), batch_size=4).double().eval()
+    net.load_state_dict(plain.state_dict())
+    found = []
+    for network in (plain, net):
+        network.stem.requires_grad_(False)
+        x = torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        network(x).square().sum().backward()
+        found.append({name: parameter.grad for name, parameter in network.named_parameters() if "side" not in name})
+    for name, gradient in found[0].items():
+        assert (gradient is None) == name.startswith("stem")
+        torch.testing.assert_close(found[1][name], gradient)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_compiles_and_exports_it() -> None:
+    torch.compiler.reset()
+    net = cnngraph.compile(BLOCKS, memory=budget(BLOCKS, 0, 4), batch_size=4).eval()
+    x = torch.randn(4, 3, 16, 16)
+    expected = net(x)
+    torch.testing.assert_close(torch.compile(net, backend="aot_eager", fullgraph=True)(x), expected)
+    torch.testing.assert_close(torch.export.export(net, (x,)).module()(x), expected)
+
+
 def test_everything_stays_at_its_path() -> None:
     plain = cnngraph.compile(BLOCKS)
     net = cnngraph.compile(BLOCKS, memory=budget(BLOCKS, 0, 4), batch_size=4)

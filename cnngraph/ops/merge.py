@@ -30,7 +30,7 @@ class Concat(Op):
         return inputs[0].with_channels(sum(shape.channels for shape in inputs))
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return Saved(passes_gradient=True)
+        return Saved(passes_gradient=tuple(range(len(inputs))))
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         import torch
@@ -52,7 +52,7 @@ class Add(Op):
         return inputs[0]
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return Saved(passes_gradient=True)
+        return Saved(passes_gradient=tuple(range(len(inputs))))
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         return reduce(lambda a, b: graph.call_function(operator.add, (a, b)), inputs)

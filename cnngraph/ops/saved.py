@@ -37,7 +37,7 @@ class Saved:
         forward: bytes in use for the time of the op itself, besides its inputs and its result.
         backward: the same in backward, besides what was kept and the gradients of result, inputs and parameters.
         view: the result is the first input's memory, and takes none of its own.
-        passes_gradient: each input's gradient is the result's, or a part of it, and takes none of its own.
+        passes_gradient: which inputs' gradients are the result's, or a part of it, and take none of their own.
     """
 
     inputs: tuple[int, ...] = ()
@@ -46,10 +46,10 @@ class Saved:
     forward: int = 0
     backward: int = 0
     view: bool = False
-    passes_gradient: bool = False
+    passes_gradient: tuple[int, ...] = ()
 
 
 NOTHING = Saved()
 INPUT = Saved(inputs=(0,))
 OUTPUT = Saved(output=True)
-UNCHANGED = Saved(view=True, passes_gradient=True)
+UNCHANGED = Saved(view=True, passes_gradient=(0,))
