@@ -237,6 +237,7 @@ def test_what_is_cheapest_comes_first() -> None:
     assert peaks == sorted(peaks, reverse=True)
     assert times == sorted(times)
     assert times[0] <= extra_time(lean) < times[-1] < 1 / 3 + 0.01
+    assert extra_time(graph_of(spec, memory=f"{0.7 * predict(whole).peak / 1e9}GB")) < 0.09
     assert "recomputed" not in kinds(found[0])
     assert "recomputed" in kinds(found[-1])
 

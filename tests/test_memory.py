@@ -116,6 +116,12 @@ def test_gradients_of_a_value_that_two_read_are_added_up() -> None:
     assert joined.step == (1 + 3 * 2) * 4096
 
 
+def test_a_part_of_a_gradient_is_not_added_to_in_place() -> None:
+    body = "  - tanh\n  - parallel: {merge: concat, branches: [silu, identity]}\n  - global_avg_pool2d\n"
+    # The value that tanh keeps, the result's gradient twice as large, of which it reads a part, that of silu, and their sum.
+    assert steps_of(FIRST + body).step == (1 + 2 + 1 + 1) * 4096
+
+
 def test_what_needs_no_gradient_keeps_nothing() -> None:
     assert steps_of("  - silu\n  - silu\n").kept == 4096
     assert steps_of("  - silu\n  - silu\n" + FIRST).kept == 2 * 4096
