@@ -193,7 +193,7 @@ def test_compile_tells_the_memory_of_a_step() -> None:
     data = json.loads(run("compile", spec, "--batch-size", "64", "--memory", budget, "--format", "json").stdout)
     assert data["memory"]["peak"] <= 0.6 * fast["peak"] + 1e5
     assert 0 < data["memory"]["extra_time"] < 0.4
-    assert data["passes"][-1]["name"] == "recompute_to_fit"
+    assert "recompute_to_fit" in [item["name"] for item in data["passes"]]
 
 
 def test_a_budget_that_cannot_be_kept_is_told(tmp_path: Path) -> None:

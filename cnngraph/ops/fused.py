@@ -101,6 +101,9 @@ class Convolution(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return self.conv.macs(output, *inputs)
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return self.conv.saves(batch, output, *inputs)
+
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import conv2d
 

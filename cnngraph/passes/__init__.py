@@ -22,10 +22,10 @@ Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
 """Is shown the graph after each stage, by the stage's name."""
 
-PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, weight_gradients, channels_last)
+PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last, weight_gradients)
 """The passes of the fused backend, in the order they run."""
 
-LEAN: tuple[Pass, ...] = (fuse_batch_norm_act, recompute_activations, weight_gradients, channels_last)
+LEAN: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last, recompute_activations, weight_gradients)
 """The passes of the fused backend where memory counts for more than time."""
 
 BACKENDS: dict[str, tuple[Pass, ...]] = {
@@ -48,7 +48,8 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
     if budget is not None:
         if options.backend != "fused":
             raise CnngraphError(f"the backend `{options.backend}` keeps no budget of memory: leave it to `fused`")
-        passes = (*passes, _to_fit(budget, options.batch_size))
+        to_fit = _to_fit(budget, options.batch_size)
+        passes = tuple(to_fit if function is recompute_activations else function for function in LEAN)
     elif (options.backend, options.memory) == ("fused", "lean"):
         passes = LEAN
     names = [function.__name__ for function in passes]
