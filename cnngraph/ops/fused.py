@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.activation import ReLU
 from cnngraph.ops.op import Op
 from cnngraph.ops.saved import NOTHING, Batch, Saved
 
@@ -34,8 +35,14 @@ class BatchNormAct(Op):
         return self.batch_norm.buffers(inputs[0])
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """Of a sum's ReLU the result tells backward all it needs; without an activation it needs nothing of the sum."""
         statistics = 2 * inputs[0].channels * batch.accumulated
-        return Saved(inputs=tuple(range(len(inputs))), extra=statistics)
+        if not self.residual:
+            return Saved(inputs=(0,), extra=statistics)
+        if self.activation is None:
+            return Saved(inputs=(0,), extra=statistics, passes_gradient=(1,))
+        from_output = isinstance(self.activation, ReLU)
+        return Saved(inputs=(0,) if from_output else (0, 1), output=from_output, extra=statistics)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act

@@ -70,6 +70,8 @@ FUSED: list[tuple[Op, tuple[TensorShape, ...]]] = [
     (BATCH_NORM_RELU, (MAP,)),
     (BATCH_NORM_SILU, (MAP,)),
     (RESIDUAL, (MAP, MAP)),
+    (BatchNormAct(batch_norm=norm.BatchNorm(), activation=None, residual=True), (MAP, MAP)),
+    (BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.SiLU(), residual=True), (MAP, MAP)),
     (BatchNormActConv(batch_norm_act=BATCH_NORM_RELU, conv=CONV), (MAP,)),
     (FoldedConv(conv=CONV, batch_norm=None, activation=activation.SiLU(), residual=False), (MAP,)),
     (FoldedConv(conv=CONV, batch_norm=norm.BatchNorm(), activation=activation.ReLU(), residual=True), (MAP, MAP)),
