@@ -74,14 +74,15 @@ def kinds(graph: Graph) -> set[str]:
 def budget(spec: Any, share: float, batch_size: int) -> str:
     """A share of the way from the least a step can do with to all it may want."""
     whole = graph_of(spec)
-    most, least = predict(whole, batch_size).peak, least_of(whole, batch_size)
+    most, least = predict(whole, batch_size).peak, least_of(spec, batch_size)
     return f"{(least + share * (most - least)) / 1e3 + 0.1:.3f}KB"
 
 
-def least_of(graph: Graph, batch_size: int) -> int:
+def least_of(spec: Any, batch_size: int) -> int:
+    """Of the graph that the choice is made of."""
     from cnngraph.passes.recompute_to_fit import _least
 
-    return _least(graph, batch_size)
+    return _least(graph_of(spec, passes=("-weight_gradients",)), batch_size)
 
 
 # --- what is computed ------------------------------------------------------------------------------------------------
@@ -231,19 +232,19 @@ def test_what_is_cheapest_comes_first() -> None:
     spec = SPECS / "resnet50.yaml"
     whole, lean = graph_of(spec), graph_of(spec, memory="lean")
     assert graph_of(spec, memory="100GB") == whole
-    found = [graph_of(spec, memory=f"{budget_bytes}KB") for budget_bytes in falling(whole, 6)]
+    found = [graph_of(spec, memory=f"{budget_bytes}KB") for budget_bytes in falling(spec, 6)]
     peaks = [predict(graph, 16).peak for graph in found]
     times = [extra_time(graph) for graph in found]
     assert peaks == sorted(peaks, reverse=True)
     assert times == sorted(times)
     assert times[0] <= extra_time(lean) < times[-1] < 1 / 3 + 0.01
-    assert extra_time(graph_of(spec, memory=f"{0.7 * predict(whole).peak / 1e9}GB")) < 0.09
+    assert extra_time(graph_of(spec, memory=f"{0.74 * predict(whole).peak / 1e9}GB")) < 0.09
     assert "recomputed" not in kinds(found[0])
     assert "recomputed" in kinds(found[-1])
 
 
-def falling(graph: Graph, count: int) -> list[int]:
-    most, least = predict(graph, 16).peak, least_of(graph, 16)
+def falling(spec: Any, count: int) -> list[int]:
+    most, least = predict(graph_of(spec), 16).peak, least_of(spec, 16)
     return [(most - (most - least) * (index + 1) // (count + 1)) // 1000 for index in range(count)]
 
 
@@ -252,14 +253,14 @@ def test_what_fits_as_it_is_stays_as_it_is() -> None:
 
 
 def test_what_cannot_fit_is_told_before_training() -> None:
-    least = least_of(graph_of(BLOCKS), 64)
+    least = least_of(BLOCKS, 64)
     with pytest.raises(cnngraph.CnngraphError) as caught:
         cnngraph.compile(BLOCKS, memory=f"{least // 2 / 1000}KB", batch_size=64)
     message = str(caught.value)
     assert message.startswith("a training step of batch 64 does not fit into ")
     assert f"it needs {least / 1e6:.1f} MB at its peak with all computed again that can be" in message
     fits = int(message.rpartition("A batch of ")[2].split()[0])
-    assert least_of(graph_of(BLOCKS), fits) <= least // 2 < least_of(graph_of(BLOCKS), fits + 1)
+    assert least_of(BLOCKS, fits) <= least // 2 < least_of(BLOCKS, fits + 1)
     with pytest.raises(
         cnngraph.CnngraphError, match="No batch fits: weights, their gradients and the optimizer's state"
     ):
