@@ -22,6 +22,7 @@ from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import INPUT, Graph
 from cnngraph.imports import Spec, load_spec
 from cnngraph.network import Compilation, Network
+from cnngraph.options import Options
 from cnngraph.whole_file import one_line, write_whole
 
 MARK = "cnngraph compiled network"
@@ -29,15 +30,17 @@ FORMAT = 1
 """Raised whenever a file written by this version cannot be read by the one before."""
 
 _CONTENTS = {
-    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "memory": str, "state_dict": dict,
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "memory": str, "batch_size": int, "passes": list, "state_dict": dict,
 }  # fmt: skip
 _ZIP_START = b"PK\x03\x04"
+_FOLDER = 0x10
+"""The bit in a zip entry's attributes that says it is a folder."""
 
 
 def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     """Writes a compiled network to a file that `load_compiled` reads.
 
-    The file holds the spec's text, the params, outputs, backend and memory policy it was compiled with, and the network's weights and buffers
+    The file holds the spec's text, the params, outputs and other options it was compiled with, and the network's weights and buffers
     with their dtypes. Changes made to `net.graph` by hand are not part of it, nor is `requires_grad`. The file appears
     whole or not at all: one that was there before is replaced only when the new one is complete.
 
@@ -48,6 +51,7 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     compilation = _compilation(net)
     _require_fit(net, compilation.graph)
     files, main = _texts(compilation.spec)
+    options = compilation.options
     contents = {
         "format": MARK,
         "version": FORMAT,
@@ -55,9 +59,11 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "files": files,
         "main": main,
         "params": {name: _plain(name, value) for name, value in compilation.params.items()},
-        "outputs": list(compilation.outputs),
-        "backend": compilation.backend,
-        "memory": compilation.memory,
+        "outputs": list(options.outputs),
+        "backend": options.backend,
+        "memory": options.memory,
+        "batch_size": options.batch_size,
+        "passes": list(options.passes),
         "state_dict": net.state_dict(),
     }
     # RuntimeError: torch's zip writer, where the file system refuses.
@@ -79,7 +85,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: the caller's seed is not used up
-        net = compile_spec(spec, params, backend or contents["backend"], contents["outputs"], contents["memory"])
+        net = compile_spec(spec, params, _options(contents, backend))
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
     except RuntimeError as error:
@@ -194,8 +200,11 @@ def _unpack(path: str | os.PathLike[str]) -> Any:
             raise CnngraphError(f"{name} is not a network compiled by cnngraph")
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
         if broken is not None:
             raise _damaged(path, f"the checksum of {broken} does not hold")
+        if folders:
+            raise _damaged(path, f"{folders[0]} is marked as a folder")  # torch would read no bytes of it
         return torch.load(path, map_location="cpu", weights_only=True)
     except CnngraphError:
         raise
@@ -210,6 +219,14 @@ def _unpack(path: str | os.PathLike[str]) -> Any:
         ) from None
     except Exception as error:  # whatever a damaged file makes the readers of zip and pickle stumble over
         raise _damaged(path, one_line(error)) from None
+
+
+def _options(contents: dict[str, Any], backend: Backend | None) -> Options:
+    """The memory policy and the passes turned off are those of the backend it was saved with, and mean nothing to another."""
+    outputs = tuple(contents["outputs"])
+    if backend not in (None, contents["backend"]):
+        return Options(outputs, backend)
+    return Options(outputs, contents["backend"], contents["memory"], contents["batch_size"], tuple(contents["passes"]))
 
 
 def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:

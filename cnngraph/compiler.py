@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cnngraph.checking import SpecLike, given_params, read_spec
 from cnngraph.elaborate import elaborate
-from cnngraph.errors import SpecError
+from cnngraph.errors import CnngraphError, SpecError
 from cnngraph.expectations import check_expectations
 from cnngraph.features import select
 from cnngraph.graph import Graph
@@ -15,10 +15,10 @@ from cnngraph.imports import Spec
 from cnngraph.lowering import modules_of
 from cnngraph.memory_settings import tune_memory
 from cnngraph.network import Compilation, Network
+from cnngraph.options import Options
 from cnngraph.passes import Observer, passes_of, run_passes
 
 Backend = Literal["fused", "eager", "inference"]
-Memory = Literal["fast", "lean"]
 
 
 def compile(
@@ -27,7 +27,9 @@ def compile(
     *,
     outputs: Sequence[str] = (),
     backend: Backend = "fused",
-    memory: Memory = "fast",
+    memory: str = "fast",
+    batch_size: int = 16,
+    passes: Sequence[str] = (),
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
@@ -41,7 +43,10 @@ def compile(
         backend: `fused` uses the fused operators, `eager` plain torch.nn; `inference` folds batch norms into convolutions
             where nothing is training and no gradient is asked for. The weights fit all of them.
         memory: what the fused backend keeps for backward: `fast` keeps all it may need, `lean` computes activations of batch
-            norms again there, which costs little time.
+            norms again there, which costs little time. A budget such as `6GB` keeps as much as a training step of
+            `batch_size` images, weights and all, may take.
+        batch_size: of the steps that a budget is for.
+        passes: those to turn off, each as `-name`: `["-channels_last"]`.
         observe: is called with a stage's name and the graph after it.
         memory_tuning: first makes this process keep freed memory, in huge pages, as `memory_settings.tune_memory` does;
             what was set is in `net.compilation.memory_settings`.
@@ -52,45 +57,46 @@ def compile(
 
     Raises:
         SpecError: the spec does not hold; every mistake is in its `diagnostics`.
-        CnngraphError: no value has a name in `outputs`.
+        CnngraphError: no value has a name in `outputs`, or a step does not fit into the budget.
     """
-    return compile_spec(read_spec(spec), given_params(params), backend, outputs, memory, observe, memory_tuning)
+    if isinstance(outputs, str):
+        raise CnngraphError('`outputs` is a list of names, such as ["layer2", "layer4"]')
+    if isinstance(passes, str):
+        raise CnngraphError('`passes` is a list of those to turn off, such as ["-channels_last"]')
+    options = Options(tuple(outputs), backend, memory, batch_size, tuple(passes))
+    return compile_spec(read_spec(spec), given_params(params), options, observe, memory_tuning)
 
 
 def compile_spec(
     spec: Spec,
     params: Mapping[str, Any],
-    backend: str,
-    outputs: Sequence[str] = (),
-    memory: str = "fast",
+    options: Options,
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
     """`compile` for a spec that was read already."""
-    passes_of(backend, memory)
+    passes_of(options)
     graph, diagnostics = elaborate(spec, params)
     if graph is not None and not params:
         diagnostics += check_expectations(spec, graph)
     errors = [item for item in diagnostics if item.severity == "error"]
     if graph is None or errors:
         raise SpecError(errors)
-    return compile_graph(spec, params, graph, backend, outputs, memory, observe, memory_tuning)
+    return compile_graph(spec, params, graph, options, observe, memory_tuning)
 
 
 def compile_graph(
     spec: Spec,
     params: Mapping[str, Any],
     graph: Graph,
-    backend: str,
-    outputs: Sequence[str] = (),
-    memory: str = "fast",
+    options: Options,
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
     """`compile` for a spec that was elaborated with these params already."""
     settings = tune_memory() if memory_tuning else None
-    if outputs:
-        graph = select(graph, outputs)
-    optimized, passes = run_passes(graph, passes_of(backend, memory), observe)
-    compilation = Compilation(spec, dict(params), backend, tuple(outputs), graph, tuple(passes), memory, settings)
+    if options.outputs:
+        graph = select(graph, options.outputs)
+    optimized, passes = run_passes(graph, passes_of(options), observe)
+    compilation = Compilation(spec, dict(params), options, graph, tuple(passes), settings)
     return Network.build(compilation, optimized, modules_of(graph))

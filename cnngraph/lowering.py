@@ -14,7 +14,8 @@ from typing import TypeVar
 from torch import fx, nn
 
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
-from cnngraph.nn import in_training, with_aux
+from cnngraph.nn import in_training, recomputed, with_aux
+from cnngraph.ops.recomputed import Recomputed
 
 Kind = TypeVar("Kind", bound=fx.GraphModule)
 
@@ -71,7 +72,10 @@ def _calls(graph: Graph, root: nn.Module) -> fx.Graph:
     heads: dict[str, fx.Node] = {}
     for node in graph.nodes:
         if not node.aux:
-            _emit([node], network, values)
+            if isinstance(node.op, Recomputed):
+                _recomputed(node, node.op, root, network, values)
+            else:
+                _emit([node], network, values)
         elif node is members[node.aux][-1]:
             heads[node.aux] = _side_head(graph, node.aux, members[node.aux], root, network, values)
     if graph.features:
@@ -117,6 +121,50 @@ def _side_head(
     root.get_submodule(parent).add_module(name, module)
     inputs = [values[path] for path in outside]
     return network.call_function(in_training, (network.get_attr(aux), *inputs))
+
+
+def _recomputed(node: Node, op: Recomputed, root: nn.Module, network: fx.Graph, values: dict[str, fx.Node]) -> None:
+    """Gives the network a GraphModule for the part, and calls it with the modules that it uses.
+
+    The GraphModule holds none of them, so every module stays where the spec has it.
+    """
+    part = fx.Graph()
+    inner = {path: part.placeholder("x" if path == INPUT else _variable(path)) for path in op.reads}
+    _emit(op.nodes, part, inner)
+    part.output(inner[node.path])
+    held = _as_arguments(part)
+    _keep_calls(part)
+    name = f"_recomputed_{_variable(node.path)}"
+    while hasattr(root, name):
+        name += "_"
+    root.add_module(name, fx.GraphModule(nn.Module(), part, class_name=_class_name(name)))
+    arguments = [values[path] for path in op.reads]
+    value = network.call_function(recomputed, (network.get_attr(name), [*map(network.get_attr, held)], *arguments))
+    value._rename(_variable(node.path))
+    values[node.path] = value
+
+
+def _as_arguments(part: fx.Graph) -> list[str]:
+    """Makes the modules and parameters that a graph uses its first arguments, and returns their targets."""
+    first = next(iter(part.nodes))
+    arguments: dict[str, fx.Node] = {}
+    for node in list(part.nodes):
+        if node.op not in ("get_attr", "call_module"):
+            continue
+        if node.target not in arguments:
+            with part.inserting_before(first):
+                arguments[node.target] = part.placeholder(_variable(node.target))
+        value, name = arguments[node.target], node.name
+        if node.op == "call_module":
+            with part.inserting_before(node):
+                value = part.call_method("__call__", (value, *node.args))
+        node.replace_all_uses_with(value)
+        part.erase_node(node)
+        if value.op == "call_method":
+            value._rename(name)
+    for argument in arguments.values():
+        argument.target = argument.name
+    return list(arguments)
 
 
 def _keep_calls(graph: fx.Graph) -> None:

@@ -16,8 +16,10 @@ from cnngraph.features import FeatureInfo, feature_info, last_map, select
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.imports import Spec
 from cnngraph.lowering import network_of, straight_line
+from cnngraph.memory import StepMemory, predict
 from cnngraph.ops.fused import ChannelsLast
 from cnngraph.ops.op import Op
+from cnngraph.options import Options, budget_of
 from cnngraph.passes import PassResult, passes_of, run_passes
 
 
@@ -26,19 +28,15 @@ class Compilation:
     """What a network was compiled from and how; at `net.meta["cnngraph"]` of every compiled network.
 
     Attributes:
-        outputs: the values it returns by name; empty where it returns its result.
         graph: the network as elaborated, before the passes.
-        memory: what is kept for backward, `fast` or `lean`.
         memory_settings: what `memory_tuning` set for the process that compiled it; None where that was not asked for.
     """
 
     spec: Spec
     params: Mapping[str, Any]
-    backend: str
-    outputs: tuple[str, ...]
+    options: Options
     graph: Graph
     passes: tuple[PassResult, ...]
-    memory: str
     memory_settings: str | None = None
 
 
@@ -67,6 +65,11 @@ class Network(fx.GraphModule):
         """
         return feature_info(self.compilation.graph)
 
+    def step_memory(self, batch_size: int = 16, dtype: str = "float32") -> StepMemory:
+        """The memory that a training step of so many images needs, predicted: `cnngraph.memory.predict`."""
+        optimized, _ = run_passes(self.compilation.graph, passes_of(self.compilation.options))
+        return predict(optimized, batch_size, dtype)
+
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map, before pooling and the classifier: `(batch, channels, height, width)`.
 
@@ -84,7 +87,10 @@ class Network(fx.GraphModule):
         path = last_map(graph)
         if path == INPUT:
             return lambda network, x: x
-        optimized, _ = run_passes(select(graph, [path]), passes_of(self.compilation.backend, self.compilation.memory))
+        options = self.compilation.options
+        if budget_of(options.memory) is not None:  # it is for the whole network's step
+            options = replace(options, memory="lean")
+        optimized, _ = run_passes(select(graph, [path]), passes_of(options))
         code = straight_line(optimized, path).python_code(root_module="self")
         namespace = dict(code.globals)
         exec(code.src, namespace)
@@ -101,8 +107,8 @@ class Network(fx.GraphModule):
                 spec does not hold with this number.
         """
         old = self.compilation
-        if old.outputs or "num_classes" not in old.spec.params:
-            why = "it returns features" if old.outputs else f"`{old.spec.name}` has no param `num_classes`"
+        if old.options.outputs or "num_classes" not in old.spec.params:
+            why = "it returns features" if old.options.outputs else f"`{old.spec.name}` has no param `num_classes`"
             raise CnngraphError(f"this network has no classifier to reset: {why}")
         if type(num_classes) is not int or num_classes < 1:
             raise CnngraphError(

@@ -110,9 +110,9 @@ def test_dtypes_backends_and_the_random_state(tmp_path: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert loaded.fc.weight.dtype == torch.float64
     assert loaded.fc.weight.requires_grad
-    assert loaded.meta["cnngraph"].backend == "eager"
+    assert loaded.meta["cnngraph"].options.backend == "eager"
     fused = load_compiled(tmp_path / "net.pt", backend="fused")
-    assert fused.meta["cnngraph"].backend == "fused"
+    assert fused.meta["cnngraph"].options.backend == "fused"
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(fused.eval()(x), loaded.eval()(x))
 

@@ -158,7 +158,8 @@ def test_compile_tells_stages_costs_and_what_was_fused(tmp_path: Path) -> None:
     assert "sided, 3x16x16 -> 5 (in training also side 5)" in out
     assert re.search(r"^side +aux \(training only\) +5 +45 +40$", out, re.MULTILINE)
     assert "55,336 (55.3 k) for one image; 55,376 (55.4 k) in training, with side heads" in out
-    assert "fuse_batch_norm_act: 1 rewrite" in out
+    assert "fuse_batch_norm_act: 1 x batch_norm + relu (" in out
+    assert "channels_last: done (" in out
     assert "kernels  " in out
     assert "load torch" in out
     assert f"saved    {tmp_path / 'sided.pt'} (" in out
@@ -172,11 +173,61 @@ def test_compile_for_eager_fuses_nothing() -> None:
 
 
 def test_backends_are_those_of_the_compiler() -> None:
-    from cnngraph.cli.compile import MemoryName
-    from cnngraph.passes import BACKENDS, MEMORY
+    from cnngraph.passes import BACKENDS
 
     assert [item.value for item in BackendName] == list(BACKENDS)
-    assert [item.value for item in MemoryName] == list(MEMORY)
+
+
+def test_compile_tells_the_memory_of_a_step() -> None:
+    spec = str(SPECS / "resnet20_cifar.yaml")
+    fast = json.loads(run("compile", spec, "--batch-size", "64", "--format", "json").stdout)["memory"]
+    assert (fast["policy"], fast["batch_size"], fast["extra_time"]) == ("fast", 64, 0)
+    assert fast["peak"] == fast["weights"] + fast["optimizer"] + fast["input"] + fast["step"]
+    assert fast["kept"] <= fast["step"]
+    budget = f"{fast['peak'] * 0.6 / 1e6:.1f}MB"
+    result = run("compile", spec, "--batch-size", "64", "--memory", budget)
+    assert re.search(
+        r"memory   [\d.]+ MB at the peak of a training step of batch 64 \(predicted\): [\d.]+ MB weights", result.stdout
+    )
+    assert re.search(rf"{budget}: \d+ places computed again in backward, about \d+% more time\n", result.stdout)
+    data = json.loads(run("compile", spec, "--batch-size", "64", "--memory", budget, "--format", "json").stdout)
+    assert data["memory"]["peak"] <= 0.6 * fast["peak"] + 1e5
+    assert 0 < data["memory"]["extra_time"] < 0.4
+    assert "recompute_to_fit" in [item["name"] for item in data["passes"]]
+
+
+def test_a_budget_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
+    result = run("compile", str(SPECS / "resnet20_cifar.yaml"), "--memory", "3MB", "-o", str(tmp_path / "net.pt"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: a training step of batch 16 does not fit into 3.0 MB: it needs ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (["--memory", "6"], "or give a budget: 6GB, 512MB, 1.5 GiB"),
+        (["--memory", "6GB", "--backend", "eager"], "keeps no budget of memory"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--passes", "channels_last"], "-fuse_batch_norm_act, -channels_last"),
+        (["--passes", "-channels_last,-fold_batch_norm"], "`-fold_batch_norm` turns off no pass"),
+    ],
+)
+def test_wrong_settings_of_compile(args: list[str], problem: str) -> None:
+    result = run("compile", LENET, *args)
+    assert result.exit_code == 2
+    assert problem in " ".join(result.stderr.replace("│", "").split())
+    assert result.stdout == ""
+
+
+def test_compile_turns_passes_off(tmp_path: Path) -> None:
+    path = tmp_path / "sided.yaml"
+    path.write_text(SIDE_HEAD)
+    out = run("compile", str(path), "--passes", "-channels_last").stdout
+    assert "fuse_batch_norm_act: 1 x batch_norm + relu" in out
+    assert "channels_last" not in out
+    out = run("compile", str(path), "--passes", "-channels_last,-fuse_batch_norm_act,-weight_gradients").stdout
+    assert "passes   none" in out
 
 
 def test_compile_prints_graph_and_code(tmp_path: Path) -> None:

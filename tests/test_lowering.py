@@ -702,7 +702,7 @@ def test_torch_fx_tools_read_the_graph() -> None:
 def test_a_network_holds_where_it_came_from(backend: str) -> None:
     text = spec(BODIES["aux"])
     compilation = cnngraph.compile(text, backend=backend).meta["cnngraph"]
-    assert compilation.backend == backend
+    assert compilation.options.backend == backend
     assert compilation.graph.nodes == cnngraph.check(text).graph.nodes
     assert copy.deepcopy(cnngraph.compile(text)).meta["cnngraph"].spec.name == "net"
 

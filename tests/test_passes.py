@@ -606,8 +606,32 @@ def test_an_activation_that_others_read_is_kept(body: str) -> None:
 def test_the_memory_policies() -> None:
     text = "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 3}\n"
     network = cnngraph.compile(text, memory="lean")
-    assert network.compilation.memory == "lean"
+    assert network.compilation.options.memory == "lean"
     assert "batch_norm_act_conv" in network.code
     assert "batch_norm_act_conv" not in cnngraph.compile(text).code
-    with pytest.raises(cnngraph.CnngraphError, match="there is no memory policy `6GB`; choose one of: fast, lean"):
-        cnngraph.compile(text, memory="6GB")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(cnngraph.CnngraphError, match="there is no memory policy `least`; choose one of fast, lean, or"):
+        cnngraph.compile(text, memory="least")
+
+
+def test_passes_are_turned_off_one_by_one() -> None:
+    text = "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 3}\n"
+    network = cnngraph.compile(text, passes=["-channels_last"])
+    assert [item.name for item in network.compilation.passes] == ["fuse_batch_norm_act", "weight_gradients"]
+    assert "channels_last" not in network.code
+    network = cnngraph.compile(text, passes=["-channels_last", "-fuse_batch_norm_act", "-weight_gradients"])
+    assert not network.compilation.passes
+    for given in ("channels_last", "-channel_last", "-recompute_activations", "", "-"):
+        with pytest.raises(cnngraph.CnngraphError, match="memory `fast`: -fuse_batch_norm_act, -channels_last, "):
+            cnngraph.compile(text, passes=[given])
+    with pytest.raises(cnngraph.CnngraphError, match="turns off no pass of the backend `eager` .*: it has none"):
+        cnngraph.compile(text, backend="eager", passes=["-channels_last"])
+    with pytest.raises(cnngraph.CnngraphError, match="is a list"):
+        cnngraph.compile(text, passes="-channels_last")
+
+
+def test_a_pass_tells_what_it_made() -> None:
+    text = "cnngraph: 1\nname: n\ninput: [8, 8, 8]\ngraph:\n- residual: [batch_norm]\n- relu\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 1}\n"
+    fused, layout, _ = cnngraph.compile(text).compilation.passes
+    assert fused.made == {"batch_norm + add + relu": 1, "batch_norm + relu": 1}
+    assert (fused.rewrites, fused.nodes) == (2, 3)
+    assert layout.made == {"channels_last": 1}

@@ -14,12 +14,12 @@ PACKAGE = ROOT / "cnngraph"
 
 LAYERS = [
     ["errors", "kernels", "memory_settings"],
-    ["expressions", "yaml_mistakes", "nn", "whole_file"],
+    ["expressions", "options", "yaml_mistakes", "nn", "whole_file"],
     ["yaml_source", "naming"],
     ["hints"],
     ["graph"],
     ["ops"],
-    ["spec", "provenance", "analysis", "sizes", "stages"],
+    ["spec", "provenance", "analysis", "memory", "sizes", "stages"],
     ["validation", "schema"],
     ["imports"],
     ["expectations", "elaborate"],

@@ -23,28 +23,23 @@ from cnngraph.cli.options import (
     print_json,
 )
 from cnngraph.errors import CnngraphError
+from cnngraph.options import Options
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
 if TYPE_CHECKING:
     from cnngraph.checking import Report
     from cnngraph.graph import Graph
+    from cnngraph.memory import StepMemory
     from cnngraph.network import Network
 
 
 class BackendName(StrEnum):
-    """The names of `passes.BACKENDS`, which cannot be imported here: it needs torch."""
+    """The names of `passes.BACKENDS`, which would load every op if they were imported here."""
 
     FUSED = "fused"
     EAGER = "eager"
     INFERENCE = "inference"
-
-
-class MemoryName(StrEnum):
-    """The names of `passes.MEMORY`."""
-
-    FAST = "fast"
-    LEAN = "lean"
 
 
 @app.command(
@@ -52,6 +47,7 @@ class MemoryName(StrEnum):
 Examples:
   cnngraph compile specs/googlenet.yaml
   cnngraph compile specs/googlenet.yaml --set num_classes=10 -o googlenet.pt
+  cnngraph compile specs/resnet50.yaml --memory 6GB --batch-size 64
   cnngraph compile specs/lenet.yaml --print-graph --print-code
 
 \b
@@ -60,7 +56,9 @@ With --format json, stdout holds one object:
    "name", "input", "output", "aux", "params", "buffers", "macs",
    "training_macs", "sizes", "stages",      as `check` gives them
    "backend", "kernels", "artifact",
-   "passes": [{"name", "rewrites", "nodes", "seconds"}],
+   "passes": [{"name", "made": {ops: count}, "nodes", "seconds"}],
+   "memory": {"policy", "batch_size", "weights", "optimizer", "input",
+              "kept", "step", "peak", "extra_time"},   predicted, in bytes
    "seconds": {phase: seconds},
    "graphs": [{"after", "text"}],           with --print-graph
    "code"}                                  with --print-code
@@ -85,8 +83,21 @@ def compile(
         BackendName, typer.Option(help="`fused` uses the fused operators, `eager` plain torch.nn, `inference` folds batch norms.")
     ] = BackendName.FUSED,
     memory: Annotated[
-        MemoryName, typer.Option(help="What is kept for backward: `lean` computes activations again, for less memory.")
-    ] = MemoryName.FAST,
+        str,
+        typer.Option(
+            metavar="[fast|lean|SIZE]",
+            help="What is kept for backward: `lean` computes activations again, for less memory; a budget such as 6GB as much as a step must.",
+        ),
+    ] = "fast",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images in a training step: its memory is predicted, and kept to a budget.")
+    ] = 16,
+    passes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="-NAME[,-NAME]", show_default=False, help="Turns passes off: --passes -channels_last",
+        ),
+    ] = None,
     print_graph: Annotated[
         bool, typer.Option("--print-graph", help="Print the graph before, between and after the passes.")
     ] = False,
@@ -102,6 +113,14 @@ def compile(
     params = parse_params(sets)
     if output is not None and output.exists() and spec.exists() and output.samefile(spec):
         raise typer.BadParameter("it is the spec itself", param_hint="'-o'")
+    from cnngraph.passes import passes_of
+
+    turned_off = tuple(passes.split(",")) if passes is not None else ()
+    try:
+        options = Options(backend=backend.value, memory=memory, batch_size=batch_size, passes=turned_off)
+        passes_of(options)
+    except CnngraphError as wrong:
+        raise typer.BadParameter(str(wrong)) from None
     seconds: dict[str, float] = {}
     with _timed(seconds, "check"):
         from cnngraph.checking import check
@@ -111,7 +130,7 @@ def compile(
     if report.ok:
         try:
             with terminal.progress(f"compiling {spec}"):
-                compiled = _compile(report, params, backend.value, memory.value, output, seconds)
+                compiled = _compile(report, params, options, output, seconds)
         except CnngraphError as caught:
             error = str(caught)
     if format is Format.JSON:
@@ -131,12 +150,19 @@ class _Compiled:
     graphs: list[tuple[str, Graph]]
     artifact: Path | None
 
+    def memory(self) -> tuple[StepMemory, float]:
+        """The memory of a training step, and what computing again adds to its time."""
+        from cnngraph.memory import extra_time, predict
+
+        _, optimized = self.graphs[-1]
+        batch_size = self.network.compilation.options.batch_size
+        return predict(optimized, batch_size), extra_time(optimized, batch_size)
+
 
 def _compile(
     report: Report,
     params: dict[str, Any],
-    backend: str,
-    memory: str,
+    options: Options,
     output: Path | None,
     seconds: dict[str, float],
 ) -> _Compiled:
@@ -153,7 +179,7 @@ def _compile(
         graphs.append((stage, graph))
         times.append(perf_counter())
 
-    network = compile_graph(report.spec, params, report.graph, backend, memory=memory, observe=observe)
+    network = compile_graph(report.spec, params, report.graph, options, observe)
     seconds |= {"passes": times[-1] - times[0], "lower": perf_counter() - times[-1]}
     if output is not None:
         with _timed(seconds, "save"):
@@ -171,16 +197,23 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 def _compiled_data(compiled: _Compiled | None, print_graph: bool, print_code: bool) -> dict[str, Any]:
     from cnngraph.report.compilation import code_of, kernels_in_use
 
-    keys = ["backend", "kernels", "artifact", "passes", "seconds"]
+    keys = ["backend", "kernels", "artifact", "passes", "memory", "seconds"]
     keys += ["graphs"] * print_graph + ["code"] * print_code
     if compiled is None:
         return dict.fromkeys(keys)
-    compilation = compiled.network.meta["cnngraph"]
+    compilation = compiled.network.compilation
+    memory, extra_time = compiled.memory()
     data = {
-        "backend": compilation.backend,
-        "kernels": kernels_in_use(compilation.backend),
+        "backend": compilation.options.backend,
+        "kernels": kernels_in_use(compilation.options.backend),
         "artifact": None if compiled.artifact is None else str(compiled.artifact),
         "passes": [asdict(item) for item in compilation.passes],
+        "memory": {
+            "policy": compilation.options.memory,
+            **asdict(memory),
+            "peak": memory.peak,
+            "extra_time": extra_time,
+        },
         "seconds": compiled.seconds,
         "graphs": [{"after": stage, "text": str(graph)} for stage, graph in compiled.graphs],
         "code": code_of(compiled.network),
@@ -209,15 +242,19 @@ def _print_compiled(
     print(printable(f"{report.name}: {report.graph.name}, {shapes(report.graph)}\n"))
     terminal.print_table(stage_table(report.graph))
     print()
-    compilation = compiled.network.meta["cnngraph"]
+    compilation = compiled.network.compilation
+    options = compilation.options
+    memory, extra_time = compiled.memory()
     first, *others = words.describe_passes(compilation.passes)
     rows = [
         ("params", params(report.summary)),
         ("MACs", macs(report.summary)),
-        ("backend", compilation.backend),
+        ("backend", options.backend),
         ("passes", first),
         *(("", line) for line in others),
-        ("kernels", words.describe_kernels(words.kernels_in_use(compilation.backend))),
+        ("kernels", words.describe_kernels(words.kernels_in_use(options.backend))),
+        ("memory", words.describe_memory(memory)),
+        *([("", words.describe_policy(options.memory, compilation.passes, extra_time))] * (options.memory != "fast")),
         ("time", words.describe_phases(compiled.seconds)),
     ]
     if compiled.artifact is not None:

@@ -12,6 +12,7 @@ from cnngraph.nn.layer_norm2d import LayerNorm2d
 from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.max_pool2d import max_pool2d
 from cnngraph.nn.normalize import Normalize
+from cnngraph.nn.recomputed import recomputed
 from cnngraph.nn.side_heads import in_training, with_aux
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "folded_conv",
     "in_training",
     "max_pool2d",
+    "recomputed",
     "with_aux",
 ]

@@ -20,6 +20,11 @@ from cnngraph.kernels import batch_norm_act as kernel
 # Exact types only: a subclass may mean something else.
 _BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
 
+
+class CopiedBuffers(dict[str, Tensor | None]):
+    """A module's buffers for the time of a call: what happens to them has no consequence."""
+
+
 _Lowered = tuple[str, tuple[float, ...]]
 ACTIVATIONS: dict[type[nn.Module], Callable[..., _Lowered]] = {
     nn.Identity: lambda module: ("identity", ()),
@@ -95,8 +100,9 @@ def batch_norm_act_again(
     except checkpoint._StopRecomputationError:
         # Raised where the last tensor of a checkpointed part is saved anew: torch's batch norm has updated its
         # statistics by then.
-        with torch.no_grad():
-            run()
+        if training and not isinstance(norm._buffers, CopiedBuffers):
+            with torch.no_grad():
+                run()
         raise
 
 

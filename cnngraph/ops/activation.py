@@ -8,6 +8,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, Number, PositiveNumber
 from cnngraph.ops.op import Op, ShapePreserving
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import INPUT, OUTPUT, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,6 +19,9 @@ class ReLU(ShapePreserving):
     """max(x, 0), `torch.nn.ReLU`."""
 
     kind = "relu"
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return OUTPUT
 
 
 @register
@@ -115,12 +119,18 @@ class Sigmoid(ShapePreserving):
 
     kind = "sigmoid"
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return OUTPUT
+
 
 @register
 class Tanh(ShapePreserving):
     """The hyperbolic tangent, `torch.nn.Tanh`."""
 
     kind = "tanh"
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return OUTPUT
 
 
 @register
@@ -172,6 +182,9 @@ class Softmax(ShapePreserving):
 
     kind = "softmax"
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return OUTPUT
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -183,6 +196,9 @@ class LogSoftmax(ShapePreserving):
     """Logarithm of the softmax over the channels, or the features, `torch.nn.LogSoftmax`."""
 
     kind = "log_softmax"
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return OUTPUT
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
@@ -206,6 +222,9 @@ class GLU(Op):
                 help="give it an even number of channels",
             )
         return shape.with_channels(shape.channels // 2)
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn

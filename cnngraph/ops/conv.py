@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -10,6 +11,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, PaddingPair, Pair, padding_pair
 from cnngraph.ops.op import Op, require_map, too_small, window_size
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import INPUT, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,6 +108,17 @@ class Conv2d(Op):
         height, width = self.kernel_size
         return output.elements * (inputs[0].channels // self.groups) * height * width
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        weight = prod(self.parameters(*inputs)["weight"]) * batch.accumulated
+        # Its gradient, on the way from oneDNN's layout to its own.
+        relaid = 0 if self.kernel_size == (1, 1) else 2 * weight
+        if self.padding_mode == "zeros":
+            return Saved(inputs=(0,), backward=relaid)
+        height, width = (size + sum(self._padding(axis)) for axis, size in enumerate(inputs[0].spatial))
+        padded = batch.bytes_of(TensorShape((inputs[0].channels, height, width)))
+        own = () if self.padding_mode == "circular" else (0,)
+        return Saved(inputs=own, extra=padded, backward=relaid + padded)
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -154,6 +167,9 @@ class ConvTranspose2d(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         height, width = self.kernel_size
         return inputs[0].elements * (self.out_channels // self.groups) * height * width
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn

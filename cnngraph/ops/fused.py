@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.activation import ReLU
 from cnngraph.ops.op import Op
+from cnngraph.ops.saved import NOTHING, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import fx
@@ -31,6 +33,16 @@ class BatchNormAct(Op):
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return self.batch_norm.buffers(inputs[0])
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """Of a sum's ReLU the result tells backward all it needs; without an activation it needs nothing of the sum."""
+        statistics = 2 * inputs[0].channels * batch.accumulated
+        if not self.residual:
+            return Saved(inputs=(0,), extra=statistics)
+        if self.activation is None:
+            return Saved(inputs=(0,), extra=statistics, passes_gradient=(1,))
+        from_output = isinstance(self.activation, ReLU)
+        return Saved(inputs=(0,) if from_output else (0, 1), output=from_output, extra=statistics)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act
@@ -65,6 +77,12 @@ class BatchNormActConv(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return self.conv.macs(output, *inputs)
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        shape = self.batch_norm_act.infer(*inputs)
+        first, then = self.batch_norm_act.saves(batch, shape, *inputs), self.conv.saves(batch, output, shape)
+        activation = batch.bytes_of(shape)
+        return Saved(inputs=(0,), extra=first.extra, forward=activation, backward=activation + then.backward)
+
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act_conv
 
@@ -89,6 +107,9 @@ class Convolution(Op):
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return self.conv.macs(output, *inputs)
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return self.conv.saves(batch, output, *inputs)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import conv2d
@@ -214,6 +235,15 @@ class FoldedConv(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return self.conv.macs(output, inputs[0])
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """In training the parts run as they are."""
+        kept = self.activation.saves(batch, output, output) if self.activation is not None else Saved()
+        extra = len(kept.inputs) * batch.bytes_of(output)
+        if self.batch_norm is not None:
+            extra += batch.bytes_of(output) + self.batch_norm.saves(batch, output, output).extra
+        conv = self.conv.saves(batch, output, inputs[0])
+        return Saved(inputs=conv.inputs, output=kept.output, extra=conv.extra + extra, backward=conv.backward)
+
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import folded_conv
 
@@ -240,6 +270,9 @@ class ChannelsLast(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import channels_last

@@ -8,6 +8,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count
 from cnngraph.ops.op import Op, require_map
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import INPUT, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +43,9 @@ class Linear(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return inputs[0].channels * self.out_features
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -70,6 +74,9 @@ class Linear2d(Op):
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return inputs[0].channels * output.elements
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from cnngraph.nn import Linear2d

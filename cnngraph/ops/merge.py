@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.op import Op
+from cnngraph.ops.saved import Batch, Saved
 
 if TYPE_CHECKING:
     from torch import fx
@@ -27,6 +28,9 @@ class Concat(Op):
                 help="give the branches the same strides, and padding that keeps the size",
             )
         return inputs[0].with_channels(sum(shape.channels for shape in inputs))
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(passes_gradient=tuple(range(len(inputs))))
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         import torch
@@ -47,6 +51,9 @@ class Add(Op):
             )
         return inputs[0]
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(passes_gradient=tuple(range(len(inputs))))
+
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         return reduce(lambda a, b: graph.call_function(operator.add, (a, b)), inputs)
 
@@ -66,6 +73,15 @@ class Multiply(Op):
                 "end it with `global_avg_pool2d` and 1x1 convolutions",
             )
         return TensorShape(map(max, zip(*inputs, strict=True)))
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        whole = batch.bytes_of(output)
+        repeated = any(shape != output for shape in inputs)
+        return Saved(
+            inputs=tuple(range(len(inputs))),
+            extra=(len(inputs) - 2) * whole,  # products on the way
+            backward=whole if repeated else 0,  # the gradient of what is repeated, before it is summed
+        )
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         return reduce(lambda a, b: graph.call_function(operator.mul, (a, b)), inputs)

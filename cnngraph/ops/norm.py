@@ -8,6 +8,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, Fraction, Number, PositiveNumber
 from cnngraph.ops.op import Op, require_map
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import Batch, Saved
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +42,9 @@ class BatchNorm(Op):
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return _running_statistics(inputs[0].channels) if self.track_running_stats else {}
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(inputs=(0,), extra=2 * inputs[0].channels * batch.accumulated)
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -66,6 +70,10 @@ class LayerNorm(Op):
             return {}
         shape = (inputs[0].channels,)
         return {"weight": shape, "bias": shape} if self.bias else {"weight": shape}
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        positions = output.elements // output.channels
+        return Saved(inputs=(0,), extra=2 * batch.size * positions * batch.accumulated)
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
@@ -101,6 +109,9 @@ class GroupNorm(Op):
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return _weight_and_bias(inputs[0].channels) if self.affine else {}
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(inputs=(0,), extra=2 * batch.size * self.num_groups * batch.accumulated)
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -135,6 +146,11 @@ class InstanceNorm(Op):
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return _running_statistics(inputs[0].channels) if self.track_running_stats else {}
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """Torch lays the input out by channels first, and keeps that."""
+        statistics = 2 * batch.size * output.channels * batch.accumulated
+        return Saved(extra=batch.bytes_of(output) + statistics, backward=batch.bytes_of(output))
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -157,6 +173,11 @@ class LocalResponseNorm(Op):
         (shape,) = inputs
         require_map(self, shape)
         return shape
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        whole = batch.bytes_of(output)
+        neighbours = output.with_channels(output.channels + self.size - 1)
+        return Saved(inputs=(0,), extra=batch.bytes_of(neighbours) + 2 * whole, backward=3 * whole)
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn

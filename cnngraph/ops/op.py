@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cnngraph.expressions import show
 from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.ops.saved import INPUT, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -21,7 +22,7 @@ class Op(BaseModel):
 
     - its fields, named as torch names them; they are validated strictly (`"3"` is not a number);
     - `infer`: the shape rule, which raises `ShapeError` where the op cannot be applied;
-    - `parameters` and `buffers`: what it holds; `macs`: what it costs;
+    - `parameters` and `buffers`: what it holds; `macs`: what it costs; `saves`: what backward needs of it;
     - `module`: the torch module it becomes (torch is imported there, not at the top: checking needs no torch),
       or `emit` where it becomes a plain call.
     """
@@ -51,6 +52,10 @@ class Op(BaseModel):
         """Multiply-accumulates for one image; only convolutions and products count, bias additions do not."""
         return 0
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """What autograd keeps of it for backward. An op that does not say is taken to keep its inputs and its output."""
+        return Saved(inputs=tuple(range(len(inputs))), output=True)
+
     def module(self, *inputs: TensorShape) -> nn.Module | nn.Parameter:
         """The torch module that computes the op; or the one parameter it holds, which then sits at the op's own path."""
         raise NotImplementedError
@@ -73,6 +78,9 @@ class ShapePreserving(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn

@@ -8,6 +8,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, OutputSize, PaddingPair, Pair
 from cnngraph.ops.op import Op, require_map, too_small, window_size
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import INPUT, NOTHING, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,11 @@ def _pooled(op: MaxPool2d | AvgPool2d, shape: TensorShape, dilation: tuple[int, 
     return TensorShape((shape.channels, *size))
 
 
+def _indices(batch: Batch, output: TensorShape) -> Saved:
+    """A max pool keeps where each of its values came from, in 8 bytes."""
+    return Saved(inputs=(0,), extra=8 * batch.size * output.elements)
+
+
 def _steps_over(size: int, windows: int, stride: int, padding: int, dilation: int) -> bool:
     """Whether a window that begins in the padding has no position in the input: their distance is its `dilation`.
 
@@ -69,6 +75,9 @@ class MaxPool2d(Op):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return _pooled(self, inputs[0], self.dilation)
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return _indices(batch, output)
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -91,6 +100,9 @@ class AvgPool2d(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return _pooled(self, inputs[0], (1, 1))
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
@@ -116,6 +128,9 @@ class AdaptiveAvgPool2d(Op):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return _adapted(self, inputs[0])
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -134,6 +149,9 @@ class AdaptiveMaxPool2d(Op):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return _adapted(self, inputs[0])
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return _indices(batch, output)
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -150,6 +168,9 @@ class GlobalAvgPool2d(Op):
         require_map(self, inputs[0])
         return TensorShape((inputs[0].channels, 1, 1))
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -165,6 +186,9 @@ class GlobalMaxPool2d(Op):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         require_map(self, inputs[0])
         return TensorShape((inputs[0].channels, 1, 1))
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return _indices(batch, output)
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn

@@ -8,6 +8,7 @@ from cnngraph.graph import TensorShape
 from cnngraph.ops.fields import Fraction
 from cnngraph.ops.op import ShapePreserving, require_map
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import UNCHANGED, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +22,10 @@ class Dropout(ShapePreserving):
     main = "p"
 
     p: Fraction = 0.5
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """By what each value was multiplied."""
+        return Saved(extra=batch.bytes_of(output)) if self.p else UNCHANGED
 
 
 @register
@@ -36,6 +41,9 @@ class Dropout2d(ShapePreserving):
         require_map(self, inputs[0])
         return inputs[0]
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(extra=batch.bytes_of(TensorShape((output.channels,)))) if self.p else UNCHANGED
+
 
 @register
 class AlphaDropout(ShapePreserving):
@@ -46,6 +54,9 @@ class AlphaDropout(ShapePreserving):
 
     p: Fraction = 0.5
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(extra=batch.bytes_of(output), forward=batch.bytes_of(output)) if self.p else UNCHANGED
+
 
 @register
 class DropPath(ShapePreserving):
@@ -55,6 +66,9 @@ class DropPath(ShapePreserving):
     main = "p"
 
     p: Fraction
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(extra=batch.size * batch.itemsize) if self.p else UNCHANGED
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from cnngraph.nn import DropPath

@@ -10,6 +10,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Number, PositiveNumber
 from cnngraph.ops.op import Op, require_map
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import NOTHING, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -26,6 +27,9 @@ class Scale(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         return graph.call_function(operator.mul, (inputs[0], self.factor))
@@ -45,6 +49,9 @@ class LayerScale(Op):
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return {"": (inputs[0].channels, *(1 for _ in inputs[0].spatial))}
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(inputs=(0,), backward=batch.bytes_of(output))  # the factors' gradient, before it is summed
 
     def module(self, *inputs: TensorShape) -> nn.Parameter:
         import torch
@@ -76,6 +83,9 @@ class Normalize(Op):
                     help="give `mean` and `std` one number for each channel",
                 )
         return shape
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(forward=batch.bytes_of(output))
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from cnngraph.nn import Normalize

@@ -10,6 +10,7 @@ from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
 from cnngraph.ops.op import Op, ShapePreserving, require_map, too_small
 from cnngraph.ops.registry import register
+from cnngraph.ops.saved import INPUT, NOTHING, UNCHANGED, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +22,9 @@ class Identity(ShapePreserving):
 
     kind = "identity"
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return UNCHANGED
+
 
 @register
 class Flatten(Op):
@@ -31,6 +35,9 @@ class Flatten(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return TensorShape((inputs[0].elements,))
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return UNCHANGED
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
@@ -76,6 +83,9 @@ class Upsample(Op):
             )
         return TensorShape((shape.channels, *size))
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -120,6 +130,9 @@ class Pad(Op):
                 )
         return TensorShape((shape.channels, *size))
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return INPUT if self.mode in ("reflect", "replicate") else NOTHING
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -158,6 +171,9 @@ class ChannelShuffle(Op):
             raise _indivisible(self, shape, "a number of channels", self.groups)
         return shape
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -186,6 +202,9 @@ class Chunk(Op):
             )
         return TensorShape((shape.channels // self.chunks, *shape.spatial))
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(view=True)
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from cnngraph.nn import Chunk
 
@@ -210,6 +229,9 @@ class PixelShuffle(Op):
             raise _indivisible(self, shape, "a number of channels", factor**2)
         return TensorShape((shape.channels // factor**2, shape[1] * factor, shape[2] * factor))
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
+
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn
 
@@ -233,6 +255,9 @@ class PixelUnshuffle(Op):
         if any(size % factor for size in shape.spatial):
             raise _indivisible(self, shape, "a height and width", factor)
         return TensorShape((shape.channels * factor**2, shape[1] // factor, shape[2] // factor))
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return NOTHING
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         from torch import nn

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import Graph
+from cnngraph.graph import Graph, Node
 from cnngraph.ops import Op
+from cnngraph.options import Options, budget_of
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
+from cnngraph.passes.recompute_to_fit import recompute_to_fit
 from cnngraph.passes.weight_gradients import weight_gradients
 
 Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
 """Is shown the graph after each stage, by the stage's name."""
 
-PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, plan_dense_blocks, fuse_max_pool, weight_gradients, channels_last)
+PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, plan_dense_blocks, fuse_max_pool, channels_last, weight_gradients)
 """The passes of the fused backend, in the order they run."""
 
 LEAN: tuple[Pass, ...] = (
     fuse_batch_norm_act,
     plan_dense_blocks,
     fuse_max_pool,
+    channels_last,
     recompute_activations,
     weight_gradients,
-    channels_last,
 )
 """The passes of the fused backend where memory counts for more than time."""
 
@@ -41,27 +44,68 @@ BACKENDS: dict[str, tuple[Pass, ...]] = {
 }
 """Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
 
-MEMORY = ("fast", "lean")
-"""What the fused backend may keep for backward: what is fastest, or as little as costs next to no time."""
+
+def passes_of(options: Options) -> tuple[Pass, ...]:
+    """The passes of a backend under a memory policy, without those turned off.
+
+    Raises `CnngraphError` for names there are not, and for a budget that the backend cannot keep.
+    """
+    if options.backend not in BACKENDS:
+        raise CnngraphError(f"there is no backend `{options.backend}`; choose one of: {', '.join(BACKENDS)}")
+    passes = BACKENDS[options.backend]
+    budget = budget_of(options.memory)
+    if budget is not None:
+        if options.backend != "fused":
+            raise CnngraphError(f"the backend `{options.backend}` keeps no budget of memory: leave it to `fused`")
+        to_fit = _to_fit(budget, options.batch_size)
+        passes = tuple(to_fit if function is recompute_activations else function for function in LEAN)
+    elif (options.backend, options.memory) == ("fused", "lean"):
+        passes = LEAN
+    names = [function.__name__ for function in passes]
+    for given in options.passes:
+        if given[:1] != "-" or given[1:] not in names:
+            known = ", ".join(f"-{name}" for name in names) or "it has none"
+            raise CnngraphError(
+                f"`{given}` turns off no pass of the backend `{options.backend}` with memory `{options.memory}`: {known}"
+            )
+    return tuple(function for function in passes if f"-{function.__name__}" not in options.passes)
 
 
-def passes_of(backend: str, memory: str) -> tuple[Pass, ...]:
-    """The passes of a backend under a memory policy. Raises `CnngraphError` for names there are not."""
-    if backend not in BACKENDS:
-        raise CnngraphError(f"there is no backend `{backend}`; choose one of: {', '.join(BACKENDS)}")
-    if memory not in MEMORY:
-        raise CnngraphError(f"there is no memory policy `{memory}`; choose one of: {', '.join(MEMORY)}")
-    return LEAN if (backend, memory) == ("fused", "lean") else BACKENDS[backend]
+def _to_fit(budget: int, batch_size: int) -> Pass:
+    def to_fit(graph: Graph) -> Graph:
+        return recompute_to_fit(graph, budget, batch_size)
+
+    to_fit.__name__ = recompute_to_fit.__name__
+    return to_fit
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """What one pass did: the nodes it made that were not there before, and the time it took."""
+    """What one pass did.
+
+    Attributes:
+        made: what it made and how often, by the ops that each was made from: `batch_norm + relu`.
+        nodes: how many there are after it.
+    """
 
     name: str
-    rewrites: int
+    made: dict[str, int]
     nodes: int
     seconds: float
+
+    @property
+    def rewrites(self) -> int:
+        """How many nodes it made."""
+        return sum(self.made.values())
+
+
+_LONGEST = 5
+"""The most ops that a node is described by; what is made from more goes by its own name."""
+
+
+def _description(node: Node) -> str:
+    kinds = [part.op.kind for part in node.parts]
+    return " + ".join(kinds) if 0 < len(kinds) <= _LONGEST else node.op.kind
 
 
 def _modules(graph: Graph) -> dict[str, Op]:
@@ -87,8 +131,9 @@ def run_passes(
             raise CnngraphError(
                 f"the pass {function.__name__} left a graph that contradicts itself: {error} (passes before it: {done})"
             ) from error
-        made = sum(graph.by_path.get(node.path) is not node for node in after.nodes)
-        results.append(PassResult(function.__name__, made, len(after.nodes), seconds))
+        before = {(node.path, node.op) for node in graph.nodes}
+        made = Counter(_description(node) for node in after.nodes if (node.path, node.op) not in before)
+        results.append(PassResult(function.__name__, dict(made), len(after.nodes), seconds))
         observe(function.__name__, after)
         graph = after
     return graph, results

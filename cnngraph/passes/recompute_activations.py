@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from cnngraph.graph import Graph, Node
@@ -10,10 +11,19 @@ from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, DenseBlock
 
 
 def recompute_activations(graph: Graph) -> Graph:
+    return recompute_these(graph, activations_of_convolutions(graph))
+
+
+def activations_of_convolutions(graph: Graph) -> list[str]:
+    """Paths of the activations of batch norms that a convolution alone reads."""
+    return [node.path for node in graph.nodes if _is_read_by_a_convolution_alone(graph, node)]
+
+
+def recompute_these(graph: Graph, activations: Collection[str]) -> Graph:
     nodes: list[Node] = []
     waiting: dict[str, Node] = {}
     for node in graph.nodes:
-        if _is_read_by_a_convolution_alone(graph, node):
+        if node.path in activations:
             waiting[node.path] = node
         elif node.inputs and node.inputs[0] in waiting:
             nodes.append(_fuse(waiting.pop(node.inputs[0]), node))

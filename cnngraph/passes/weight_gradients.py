@@ -7,6 +7,7 @@ from dataclasses import replace
 from cnngraph.graph import Graph, Node
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.fused import Convolution
+from cnngraph.ops.recomputed import Recomputed
 
 
 def weight_gradients(graph: Graph) -> Graph:
@@ -15,6 +16,11 @@ def weight_gradients(graph: Graph) -> Graph:
 
 
 def _rewritten(node: Node) -> Node:
+    if isinstance(node.op, Recomputed):
+        # The last stays torch's, which keeps what it reads before it computes: backward then stops in time.
+        *before, last = node.op.nodes
+        inner = (*map(_rewritten, before), last)
+        return replace(node, op=node.op.model_copy(update={"nodes": inner}))
     if not isinstance(node.op, Conv2d) or node.op.padding_mode != "zeros" or node.op.groups > 1:
         return node
     return replace(node, op=Convolution(conv=node.op), parts=(node,))

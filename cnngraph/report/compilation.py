@@ -5,23 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnngraph.report.numbers import duration, plural
+from cnngraph.report.numbers import duration, plural, size
 
 if TYPE_CHECKING:
     from torch import fx
 
+    from cnngraph.memory import StepMemory
     from cnngraph.passes import PassResult
 
 
 def describe_passes(passes: Sequence[PassResult]) -> list[str]:
-    """`fuse_batch_norm_act: 57 rewrites, 140 nodes after it (1.2 ms)`, a line for each pass."""
+    """`fuse_batch_norm_act: 33 x batch_norm + relu, 16 x batch_norm + add + relu (1.2 ms)`, a line for each pass."""
     if not passes:
         return ["none: plain torch.nn modules"]
-    return [
-        f"{item.name}: {plural(item.rewrites, 'rewrite')}, {plural(item.nodes, 'node')} after it"
-        f" ({duration(item.seconds)})"
-        for item in passes
-    ]
+    return [f"{item.name}: {_made(item)} ({duration(item.seconds)})" for item in passes]
+
+
+def _made(item: PassResult) -> str:
+    if list(item.made) == [item.name]:
+        return "done"
+    return ", ".join(f"{count:,} x {what}" for what, count in item.made.items()) or "nothing to do"
+
+
+def describe_memory(memory: StepMemory) -> str:
+    """`1.7 GB at the peak of a training step of batch 16 (predicted): 0.2 GB weights, momentum and input, ...`."""
+    own = memory.weights + memory.optimizer + memory.input
+    return (
+        f"{size(memory.peak)} at the peak of a training step of batch {memory.batch_size} (predicted): "
+        f"{size(own)} weights, momentum and input, {size(memory.kept)} kept for backward"
+    )
+
+
+def describe_policy(memory: str, passes: Sequence[PassResult], extra_time: float) -> str:
+    """`6GB: computed again in 20 places, about 5% more time`."""
+    places = sum(item.rewrites for item in passes if item.name.startswith("recompute"))
+    if not places:
+        return f"{memory}: nothing is computed again in backward"
+    return (
+        f"{memory}: {plural(places, 'place')} computed again in backward, about {max(extra_time, 0.01):.0%} more time"
+    )
 
 
 def kernels_in_use(backend: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _matching(keys: Iterable[str], patterns: Sequence[str]) -> set[str]:
 
 def _of_the_rest(net: nn.Module, keys: Iterable[str]) -> set[str]:
     """Keys of what a network compiled with `outputs` leaves out of its spec."""
-    if not isinstance(net, Network) or not net.compilation.outputs:
+    if not isinstance(net, Network) or not net.compilation.options.outputs:
         return set()
     whole, _ = elaborate(net.compilation.spec, net.compilation.params)
     assert whole is not None, "it was compiled"

@@ -1,0 +1,172 @@
+"""What ops say they keep for backward, against what autograd keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+from torch.autograd.graph import saved_tensors_hooks
+
+import cnngraph
+from cnngraph import kernels
+from cnngraph.errors import Position, Source
+from cnngraph.graph import INPUT, Graph, Node, TensorShape
+from cnngraph.lowering import modules_of, network_of
+from cnngraph.ops import OPS, Op, activation, norm
+from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, FoldedConv
+from cnngraph.ops.merge import Add, Concat, Multiply
+from cnngraph.ops.saved import Batch, Saved
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+MAP = TensorShape((8, 6, 6))
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "adaptive_avg_pool2d": [{"output_size": 3}],
+    "adaptive_max_pool2d": [{"output_size": 3}],
+    "avg_pool2d": [{"kernel_size": 2}],
+    "channel_shuffle": [{"groups": 2}],
+    "chunk": [{"chunks": 2, "index": 1}],
+    "conv2d": [
+        {"out_channels": 4, "kernel_size": 3, "padding": (1, 2), "padding_mode": mode}
+        for mode in ("zeros", "reflect", "replicate", "circular")
+    ],
+    "conv_transpose2d": [{"out_channels": 4, "kernel_size": 3}],
+    "drop_path": [{"p": 0.5}, {"p": 0.0}],
+    "dropout": [{"p": 0.5}, {"p": 0.0}],
+    "dropout2d": [{"p": 0.5}, {"p": 0.0}],
+    "group_norm": [{"num_groups": 4}],
+    "layer_norm": [{}, {"elementwise_affine": False}],
+    "linear": [{"out_features": 5}],
+    "linear2d": [{"out_features": 5}],
+    "local_response_norm": [{"size": 3}],
+    "max_pool2d": [{"kernel_size": 2}, {"kernel_size": 3, "stride": 1, "padding": 1}],
+    "normalize": [{"mean": (0.5,) * 8, "std": (2.0,) * 8}],
+    "pad": [{"padding": 1, "mode": mode} for mode in ("constant", "reflect", "replicate", "circular")],
+    "pixel_shuffle": [{"upscale_factor": 2}],
+    "pixel_unshuffle": [{"downscale_factor": 2}],
+    "scale": [{"factor": 2.0}],
+    "upsample": [{"scale_factor": 2, "mode": mode} for mode in ("nearest", "bilinear")],
+}
+CASES: list[tuple[Op, tuple[TensorShape, ...]]] = [
+    (OPS[kind](**settings), (TensorShape((12,)) if kind == "linear" else MAP,))
+    for kind in sorted(OPS)
+    for settings in SETTINGS.get(kind, [{}])
+]
+CASES += [
+    (Concat(), (MAP, MAP)),
+    (Add(), (MAP, MAP)),
+    (Add(), (MAP, MAP, MAP)),
+    (Multiply(), (MAP, MAP)),
+    (Multiply(), (MAP, MAP, MAP)),
+    (Multiply(), (MAP, TensorShape((8, 1, 1)))),
+]
+CONV = OPS["conv2d"](out_channels=8, kernel_size=3, padding=1)
+BATCH_NORM_RELU = BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.ReLU())
+BATCH_NORM_SILU = BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.SiLU())
+RESIDUAL = BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.ReLU(), residual=True)
+FUSED: list[tuple[Op, tuple[TensorShape, ...]]] = [
+    (BATCH_NORM_RELU, (MAP,)),
+    (BATCH_NORM_SILU, (MAP,)),
+    (RESIDUAL, (MAP, MAP)),
+    (BatchNormAct(batch_norm=norm.BatchNorm(), activation=None, residual=True), (MAP, MAP)),
+    (BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.SiLU(), residual=True), (MAP, MAP)),
+    (BatchNormActConv(batch_norm_act=BATCH_NORM_RELU, conv=CONV), (MAP,)),
+    (FoldedConv(conv=CONV, batch_norm=None, activation=activation.SiLU(), residual=False), (MAP,)),
+    (FoldedConv(conv=CONV, batch_norm=norm.BatchNorm(), activation=activation.ReLU(), residual=True), (MAP, MAP)),
+]
+
+
+def ids(value: object) -> str:
+    return str(value) if isinstance(value, Op) else ""
+
+
+@pytest.mark.parametrize(("op", "shapes"), CASES, ids=ids)
+def test_rules_are_what_autograd_keeps(op: Op, shapes: tuple[TensorShape, ...]) -> None:
+    compare(op, shapes)
+
+
+@pytest.mark.skipif(not kernels.available(), reason="the compiled extension is missing")
+@pytest.mark.parametrize(("op", "shapes"), FUSED, ids=ids)
+def test_rules_of_fused_ops_are_what_autograd_keeps(op: Op, shapes: tuple[TensorShape, ...]) -> None:
+    compare(op, shapes)
+
+
+def compare(op: Op, shapes: tuple[TensorShape, ...]) -> None:
+    batch = Batch(4)
+    output = op.infer(*shapes)
+    told = op.saves(batch, output, *shapes)
+    inputs = [torch.randn(4, *shape).requires_grad_() for shape in shapes]
+    if len(shapes[0]) == 3:
+        inputs = [x.detach().contiguous(memory_format=torch.channels_last).requires_grad_() for x in inputs]
+    kept, result, own = run(op, inputs, shapes, output)
+    places = {place(x): index for index, x in enumerate(inputs)}
+    read = {places[key] for key in kept if key in places}
+    if not told.view:
+        assert (place(result) in kept) == told.output
+        assert place(result) not in places
+    else:
+        assert place(result) == place(inputs[0]) or op.kind == "flatten"  # it copies maps that are channels last
+    assert read == set(told.inputs)
+    others = {key: size for key, size in kept.items() if key not in places and key != place(result) and key not in own}
+    assert sum(others.values()) == told.extra
+
+
+def place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def run(
+    op: Op, inputs: list[Tensor], shapes: tuple[TensorShape, ...], output: TensorShape
+) -> tuple[dict[int, int], Tensor, set[int]]:
+    """Bytes of what is kept, by where it is; the result; and where parameters and buffers are."""
+    here = Position(Source("test", ""), 1, 1)
+    names = [INPUT, *(f"x{index}" for index in range(1, len(shapes)))]
+    parts = tuple(leaf(name, part, shapes[0], here) for name, part in parts_of(op))
+    node = Node("op", op, tuple(names), output, here, parts=parts)
+    # Further inputs stand in as nodes, to be replaced by placeholders.
+    others = [
+        Node(name, OPS["identity"](), (INPUT,), shape, here) for name, shape in zip(names[1:], shapes[1:], strict=True)
+    ]
+    graph = Graph("net", shapes[0], (*others, node), "op")
+    root = modules_of(graph)
+    network = network_of(graph, root, fx.GraphModule).to(memory_format=torch.channels_last)  # pyright: ignore
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[place(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    own = {place(tensor) for tensor in [*network.parameters(), *network.buffers()]}
+    given = dict(zip(names, inputs, strict=True))
+
+    class Given(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            if n.name in given:
+                return given[n.name]
+            return super().run_node(n)
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = Given(network).run(inputs[0])
+    return kept, result, own
+
+
+def parts_of(op: Op) -> list[tuple[str, Op]]:
+    if isinstance(op, BatchNormActConv):
+        return [*parts_of(op.batch_norm_act), ("conv", op.conv)]
+    if isinstance(op, FoldedConv | BatchNormAct):
+        names = ("conv", "batch_norm", "activation")
+        return [(name, part) for name in names if (part := getattr(op, name, None)) is not None]
+    return []
+
+
+def leaf(name: str, op: Op, shape: TensorShape, here: Position) -> Node:
+    return Node(name, op, (INPUT,), op.infer(shape), here)
+
+
+def test_an_op_that_does_not_say_is_taken_to_keep_everything() -> None:
+    class Unknown(cnngraph.Op):
+        kind = "unknown"
+
+    assert Unknown().saves(Batch(2), MAP, MAP, MAP) == Saved(inputs=(0, 1), output=True)
