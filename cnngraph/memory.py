@@ -10,7 +10,7 @@ from math import prod
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
 from cnngraph.ops.conv import Conv2d
-from cnngraph.ops.fused import BatchNormActConv
+from cnngraph.ops.fused import BatchNormActConv, DenseBlock
 from cnngraph.ops.recomputed import Recomputed
 from cnngraph.ops.saved import Batch, Saved
 
@@ -86,6 +86,8 @@ def time_again(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float
     """How long a node computes again in backward, roughly, in bytes that could be moved in that time."""
     if isinstance(node.op, BatchNormActConv):
         return batch.bytes_of(inputs[0], inputs[0])
+    if isinstance(node.op, DenseBlock) and not node.op.keep_activations:
+        return sum(2 * batch.bytes_of(shape) for *_, shape, _ in node.op.steps(*inputs))
     if not isinstance(node.op, Recomputed):
         return 0.0
     inner = list(node.op.inner(*inputs))

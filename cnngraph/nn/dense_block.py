@@ -17,6 +17,7 @@ from cnngraph.kernels import batch_norm_act as norm_kernel
 from cnngraph.kernels import dense_block as kernel
 from cnngraph.nn.batch_norm_act import (
     ACTIVATIONS,
+    CopiedBuffers,
     batch_norm_act,
     is_transformed,
     is_watched,
@@ -42,8 +43,9 @@ def dense_block(input: Tensor, layers: Sequence[Layer], keep_activations: bool =
     try:
         return run()
     except checkpoint._StopRecomputationError:  # see batch_norm_act
-        with torch.no_grad():
-            run()
+        if not any(isinstance(norm._buffers, CopiedBuffers) for layer in layers for norm, _, _ in layer):
+            with torch.no_grad():
+                run()
         raise
 
 

@@ -147,7 +147,7 @@ class DenseBlock(Op):
             shapes.append(conv.infer(norm.infer(shapes[-1])))
         return shapes
 
-    def _steps(self, maps: TensorShape) -> Iterator[tuple[str, BatchNormAct, Op, TensorShape, TensorShape]]:
+    def steps(self, maps: TensorShape) -> Iterator[tuple[str, BatchNormAct, Op, TensorShape, TensorShape]]:
         """Each step's name, ops, input and result."""
         for index, layer in enumerate(self.layers):
             shapes = self._shapes(maps, layer)
@@ -158,7 +158,7 @@ class DenseBlock(Op):
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         """Names of the parts' own may be the same: each is told by its part."""
         held = {}
-        for name, norm, conv, shape, _ in self._steps(*inputs):
+        for name, norm, conv, shape, _ in self.steps(*inputs):
             held |= {f"{name}.batch_norm.{key}": value for key, value in norm.parameters(shape).items()}
             held |= {f"{name}.conv.{key}": value for key, value in conv.parameters(shape).items()}
         return held
@@ -166,12 +166,25 @@ class DenseBlock(Op):
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return {
             f"{name}.{key}": value
-            for name, norm, _, shape, _ in self._steps(*inputs)
+            for name, norm, _, shape, _ in self.steps(*inputs)
             for key, value in norm.buffers(shape).items()
         }
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return sum(conv.macs(result, shape) for _, _, conv, shape, result in self._steps(*inputs))
+        return sum(conv.macs(result, shape) for _, _, conv, shape, result in self.steps(*inputs))
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """The buffer, and the maps between a layer's convolutions; what these read, unless that is computed again."""
+        again = not self.keep_activations
+        extra = forward = backward = 0
+        for name, norm, conv, shape, result in self.steps(*inputs):
+            activation, own = batch.bytes_of(shape), batch.bytes_of(result)
+            last = int(name.partition(".")[2]) + 1 == len(self.layers[0])
+            extra += norm.saves(batch, shape, shape).extra + (0 if last else own) + (0 if again else activation)
+            forward = max(forward, own + activation * again)
+            # The gradients of what the convolution read and made; the one on its way to the buffer has the buffer's size.
+            backward = max(backward, own + activation * (1 + again) + conv.saves(batch, result, shape).backward)
+        return Saved(inputs=(0,), output=True, extra=extra, forward=forward, backward=batch.bytes_of(output) + backward)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import dense_block

@@ -15,20 +15,24 @@ def recompute_activations(graph: Graph) -> Graph:
 
 
 def activations_of_convolutions(graph: Graph) -> list[str]:
-    """Paths of the activations of batch norms that a convolution alone reads."""
-    return [node.path for node in graph.nodes if _is_read_by_a_convolution_alone(graph, node)]
+    """Paths of the activations of batch norms that a convolution alone reads, and of dense blocks, which have such inside."""
+    return [
+        node.path
+        for node in graph.nodes
+        if isinstance(node.op, DenseBlock) or _is_read_by_a_convolution_alone(graph, node)
+    ]
 
 
 def recompute_these(graph: Graph, activations: Collection[str]) -> Graph:
     nodes: list[Node] = []
     waiting: dict[str, Node] = {}
     for node in graph.nodes:
-        if node.path in activations:
+        if node.path in activations and isinstance(node.op, DenseBlock):
+            nodes.append(replace(node, op=node.op.model_copy(update={"keep_activations": False})))
+        elif node.path in activations:
             waiting[node.path] = node
         elif node.inputs and node.inputs[0] in waiting:
             nodes.append(_fuse(waiting.pop(node.inputs[0]), node))
-        elif isinstance(node.op, DenseBlock):
-            nodes.append(replace(node, op=node.op.model_copy(update={"keep_activations": False})))
         else:
             nodes.append(node)
     return graph.with_nodes(nodes)

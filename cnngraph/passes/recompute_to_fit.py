@@ -13,7 +13,7 @@ from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.memory import extra_time, predict, time_again
 from cnngraph.ops.conv import Conv2d
-from cnngraph.ops.fused import BatchNormAct
+from cnngraph.ops.fused import BatchNormAct, DenseBlock
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.recomputed import Recomputed
 from cnngraph.ops.saved import Batch
@@ -95,17 +95,31 @@ def _ways(graph: Graph, batch: Batch) -> Iterator[_Way]:
 def _applied(graph: Graph, activations: Sequence[str], parts: Sequence[_Part]) -> Graph:
     """The graph with these computed again. An activation inside of a part belongs to that."""
     inside = {node.path for part in parts for node in part.nodes}
-    alone = [path for path in activations if inside.isdisjoint((path, graph.users[path][0].path))]
+    alone = [path for path in activations if inside.isdisjoint(_takes_part(graph, path))]
     wholes = {part.whole.path: part.whole for part in parts}
     nodes = [wholes.get(node.path, node) for node in graph.nodes if node.path in wholes or node.path not in inside]
     return recompute_these(graph.with_nodes(nodes), alone)
 
 
+def _takes_part(graph: Graph, activation: str) -> tuple[str, ...]:
+    """What is one node when it is computed again: an activation and its convolution, or a dense block."""
+    alone = isinstance(graph.by_path[activation].op, DenseBlock)
+    return (activation,) if alone else (activation, graph.users[activation][0].path)
+
+
 def _as_one(nodes: Sequence[Node]) -> Node:
+    nodes = [_lean(node) for node in nodes]
     own = {node.path for node in nodes}
     reads = tuple(dict.fromkeys(path for node in nodes for path in node.inputs if path not in own))
     parts = tuple(part for node in nodes for part in node.parts or (node,))
     return replace(nodes[-1], op=Recomputed(reads=reads, nodes=tuple(nodes)), inputs=reads, parts=parts)
+
+
+def _lean(node: Node) -> Node:
+    """A dense block keeps its activations from one time to the other no more than for backward."""
+    if isinstance(node.op, DenseBlock):
+        return replace(node, op=node.op.model_copy(update={"keep_activations": False}))
+    return node
 
 
 def _sorted(parts: Sequence[_Part]) -> list[_Part]:
