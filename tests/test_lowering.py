@@ -294,7 +294,7 @@ def test_the_code_of_a_residual_block() -> None:
 
 
 def test_the_additions_of_residuals_are_fused() -> None:
-    for name, expected in {"residual": [3, 4, 3, 4], "repeat": [3, 3, 3]}.items():
+    for name, expected in {"residual": [3, 3, 4, 3, 4], "repeat": [3, 3, 3]}.items():
         assert [len(call.args) for call in fused_calls(compiled(BODIES[name], "fused"))] == expected
 
 

@@ -209,6 +209,9 @@ class FusedMaxPool2d(Op):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return self.pool.infer(*inputs)
 
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return Saved(extra=batch.size * output.elements)  # where in its window each result was found, in a byte
+
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import max_pool2d
 

@@ -1,4 +1,4 @@
-"""A batch norm and what follows it become one node, computed in one go: an addition, an activation, or one and the other."""
+"""A batch norm and what follows it become one node, computed in one go: an addition, an activation, both, or neither."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fuse_batch_norm_act(graph: Graph) -> Graph:
 
 
 def _parts(graph: Graph, last: Node) -> tuple[Node, ...]:
-    """What an activation that the kernel knows, or an addition, is fused with, and itself.
+    """What an activation that the kernel knows, or an addition, is fused with, and itself; a batch norm alone.
 
     Of two batch norms that are added to each other it is the first the addition reads, which ends the body of a residual.
     """
@@ -41,7 +41,7 @@ def _parts(graph: Graph, last: Node) -> tuple[Node, ...]:
             norm = _only_for(graph, last, path)
             if norm is not None and isinstance(norm.op, BatchNorm):
                 return norm, last
-    return ()
+    return (last,) if isinstance(last.op, BatchNorm) else ()
 
 
 def _only_for(graph: Graph, reader: Node, path: str) -> Node | None:
@@ -54,8 +54,8 @@ def _only_for(graph: Graph, reader: Node, path: str) -> Node | None:
 
 def _fuse(parts: tuple[Node, ...]) -> Node:
     """The fused node has the last part's path and place, by which others read it."""
-    norm, *_, last = parts
+    norm, last = parts[0], parts[-1]
     residual = tuple(path for part in parts if isinstance(part.op, Add) for path in part.inputs if path != norm.path)
-    activation = None if isinstance(last.op, Add) else last.op
+    activation = None if isinstance(last.op, Add | BatchNorm) else last.op
     op = BatchNormAct(batch_norm=norm.op, activation=activation, residual=bool(residual))
     return replace(last, op=op, inputs=(*norm.inputs, *residual), parts=parts)

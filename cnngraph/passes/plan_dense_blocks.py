@@ -53,7 +53,7 @@ def _layer(graph: Graph, concat: Node) -> _Layer | None:
         activation = _only_for(graph, conv, conv.inputs[0]) if conv and _keeps_the_size(graph, conv) else None
         if conv is None or activation is None:
             return None
-        if not isinstance(activation.op, BatchNormAct) or activation.op.residual:
+        if not isinstance(activation.op, BatchNormAct) or activation.op.residual or activation.op.activation is None:
             return None
         steps.insert(0, (activation, conv))
         reader, path = activation, activation.inputs[0]

@@ -39,7 +39,9 @@ def recompute_these(graph: Graph, activations: Collection[str]) -> Graph:
 
 
 def _is_read_by_a_convolution_alone(graph: Graph, node: Node) -> bool:
-    if not isinstance(node.op, BatchNormAct) or len(node.inputs) != 1 or node.path in graph.outputs:
+    if not isinstance(node.op, BatchNormAct) or node.op.activation is None or node.op.residual:
+        return False
+    if node.path in graph.outputs:
         return False
     users = graph.users.get(node.path, ())
     return len(users) == 1 and isinstance(users[0].op, Conv2d) and users[0].aux == node.aux

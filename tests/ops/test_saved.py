@@ -14,8 +14,8 @@ from cnngraph import kernels
 from cnngraph.errors import Position, Source
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
 from cnngraph.lowering import modules_of, network_of
-from cnngraph.ops import OPS, Op, activation, norm
-from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, FoldedConv
+from cnngraph.ops import OPS, Op, activation, norm, pool
+from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, FoldedConv, FusedMaxPool2d
 from cnngraph.ops.merge import Add, Concat, Multiply
 from cnngraph.ops.saved import Batch, Saved
 
@@ -69,10 +69,13 @@ RESIDUAL = BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.ReLU(
 FUSED: list[tuple[Op, tuple[TensorShape, ...]]] = [
     (BATCH_NORM_RELU, (MAP,)),
     (BATCH_NORM_SILU, (MAP,)),
+    (BatchNormAct(batch_norm=norm.BatchNorm(), activation=None), (MAP,)),
     (RESIDUAL, (MAP, MAP)),
     (BatchNormAct(batch_norm=norm.BatchNorm(), activation=None, residual=True), (MAP, MAP)),
     (BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.SiLU(), residual=True), (MAP, MAP)),
     (BatchNormActConv(batch_norm_act=BATCH_NORM_RELU, conv=CONV), (MAP,)),
+    (FusedMaxPool2d(relu=None, pool=pool.MaxPool2d(kernel_size=2)), (MAP,)),
+    (FusedMaxPool2d(relu=activation.ReLU(), pool=pool.MaxPool2d(kernel_size=3, padding=1)), (MAP,)),
     (FoldedConv(conv=CONV, batch_norm=None, activation=activation.SiLU(), residual=False), (MAP,)),
     (FoldedConv(conv=CONV, batch_norm=norm.BatchNorm(), activation=activation.ReLU(), residual=True), (MAP, MAP)),
 ]
@@ -155,8 +158,8 @@ def run(
 def parts_of(op: Op) -> list[tuple[str, Op]]:
     if isinstance(op, BatchNormActConv):
         return [*parts_of(op.batch_norm_act), ("conv", op.conv)]
-    if isinstance(op, FoldedConv | BatchNormAct):
-        names = ("conv", "batch_norm", "activation")
+    if isinstance(op, FoldedConv | BatchNormAct | FusedMaxPool2d):
+        names = ("conv", "batch_norm", "activation", "relu", "pool")
         return [(name, part) for name in names if (part := getattr(op, name, None)) is not None]
     return []
 
