@@ -189,24 +189,25 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& inpu
                               {dilation[0], dilation[1]}, groups};
   const bool ours =
       output_mask[1] && weight_gradient_pays(grad_output, input, weight.sizes(), geometry);
-  const std::array<bool, 3> rest = {output_mask[0], output_mask[1] && !ours, output_mask[2]};
+  // The library takes the bias's gradient with the weight's, and so both where it is asked for one.
+  const std::array<bool, 3> rest = {output_mask[0], output_mask[1] && !ours,
+                                    output_mask[2] && !ours};
   ConvGradients gradients;
   auto& [dinput, dweight, dbias] = gradients;
-  if (rest[0] || rest[1]) {
+  if (rest[0] || rest[1] || rest[2]) {
     const bool wide = computes_in_float(input);
     const auto widen = [&](const Tensor& tensor) { return wide ? tensor.to(at::kFloat) : tensor; };
     const Tensor values =  // for its own gradient only the size of the input counts
-        wide && !rest[1] ? at::empty_like(input, at::kFloat) : widen(input);
+        wide && !rest[1] && !rest[2] ? at::empty_like(input, at::kFloat) : widen(input);
     gradients = at::convolution_backward(
         widen(grad_output), values, widen(weight), IntArrayRef{weight.size(0)}, stride, padding,
         dilation, /*transposed=*/false, /*output_padding=*/{0, 0}, groups, rest);
     for (Tensor* gradient : {&dinput, &dweight, &dbias}) {
       if (wide && gradient->defined()) *gradient = gradient->to(input.scalar_type());
     }
-  } else if (rest[2]) {
-    dbias = grad_output.sum(IntArrayRef{0, 2, 3});
   }
   if (ours) dweight = weight_gradient(grad_output, input, weight.sizes(), geometry);
+  if (ours && output_mask[2]) dbias = grad_output.sum(IntArrayRef{0, 2, 3});
   return gradients;
 }
 

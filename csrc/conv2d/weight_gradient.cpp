@@ -38,6 +38,7 @@ const WeightGradientKernels& kernels() {
 }
 
 constexpr int64_t positions_of_block = 384;
+constexpr int64_t most_merged_channels = 64;
 constexpr int64_t least_together = 64;
 constexpr int64_t most_merged_positions = 1024;
 constexpr int64_t least_positions = 128;
@@ -72,7 +73,7 @@ struct Problem {
           geometry.dilation[1]},
         row_elements(input.size(3) * input.size(1)),
         column_elements(input.size(1)) {
-    if (x.kernel > 1 && x.dilation == 1 && in_channels * x.kernel <= 32) {
+    if (x.kernel > 1 && x.dilation == 1 && in_channels * x.kernel <= most_merged_channels) {
       in_channels *= x.kernel;
       x.kernel = 1;
     }
