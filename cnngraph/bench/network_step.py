@@ -125,7 +125,7 @@ def _onnxruntime(work: Work) -> _Built:
         torch.onnx.export(network, (example,), str(file), dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     values = {session.get_inputs()[0].name: example.numpy()}
 
     def step() -> float:

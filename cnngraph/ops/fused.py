@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,8 @@ class Convolution(Op):
         return self.conv.macs(output, *inputs)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return self.conv.saves(batch, output, *inputs)
+        """The weight's gradient is made in its own layout, so nothing is in use for another's."""
+        return dataclasses.replace(self.conv.saves(batch, output, *inputs), backward=0)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import conv2d

@@ -108,6 +108,11 @@ def _description(node: Node) -> str:
     return " + ".join(kinds) if 0 < len(kinds) <= _LONGEST else node.op.kind
 
 
+def _was_there(node: Node, before: Graph) -> bool:
+    known = before.by_path.get(node.path)
+    return known is not None and known.op == node.op
+
+
 def _modules(graph: Graph) -> dict[str, Op]:
     return {leaf.path: leaf.op for leaf in graph.leaves() if leaf.op.has_module}
 
@@ -131,8 +136,7 @@ def run_passes(
             raise CnngraphError(
                 f"the pass {function.__name__} left a graph that contradicts itself: {error} (passes before it: {done})"
             ) from error
-        before = {(node.path, node.op) for node in graph.nodes}
-        made = Counter(_description(node) for node in after.nodes if (node.path, node.op) not in before)
+        made = Counter(_description(node) for node in after.nodes if not _was_there(node, graph))
         results.append(PassResult(function.__name__, dict(made), len(after.nodes), seconds))
         observe(function.__name__, after)
         graph = after

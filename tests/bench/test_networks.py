@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,8 @@ def test_the_callers_environment_does_not_change_a_contender(monkeypatch: pytest
         environment = Path(f"/proc/{workers.start('eager').process_id}/environ")
         if not environment.exists():
             pytest.skip("needs /proc")
-        text = environment.read_text()
+        while not (text := environment.read_text()):  # it has just been forked
+            time.sleep(0.01)
     assert "MALLOC_" not in text
     assert "GLIBC_TUNABLES" not in text
     assert "OMP_NUM_THREADS=1" in text
