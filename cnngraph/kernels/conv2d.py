@@ -26,8 +26,16 @@ def conv2d(
     return torch.ops.cnngraph.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
+LEAST_MACS = 10_000_000
+"""Of a float32 convolution that gains more than the operator's own calls take."""
+
+
 def runs(input: Tensor, weight: Tensor) -> bool:
     """Whether the compiled operator takes these, and may be the faster one: else torch's own must."""
+    if input.dtype is torch.float32 and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()):
+        pixels = input.numel() // max(1, input.shape[1]) if input.dim() == 4 else 0
+        if pixels * weight.numel() < LEAST_MACS:
+            return False
     return (
         kernels.extension is not None
         and input.device.type == weight.device.type == "cpu"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cnngraph import kernels
 from cnngraph.nn import conv2d
 
 CONVS: dict[str, dict[str, Any]] = {
@@ -20,6 +21,12 @@ CONVS: dict[str, dict[str, Any]] = {
     "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
     "grouped": {"kernel_size": 3, "groups": 4},
 }
+
+
+@pytest.fixture(autouse=True)
+def whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small convolutions run by the operator too."""
+    monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", 0)
 
 
 def gradients(run: Any, conv: nn.Module, x: Tensor) -> list[Tensor]:
@@ -92,3 +99,12 @@ def test_errors_are_torchs() -> None:
     with pytest.raises(RuntimeError, match="to have 32 channels, but got 31 channels"):
         conv2d(conv, torch.randn(1, 31, 8, 8))
     assert conv2d(conv, torch.randn(32, 8, 8)).shape == (32, 6, 6)
+
+
+def test_small_ones_are_left_to_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = nn.Conv2d(32, 32, 3)
+    x = torch.randn(1, 32, 32, 32).to(memory_format=torch.channels_last)
+    ours = "CppFunction" if kernels.available() else "ConvolutionBackward0"
+    for least, expected in ((1, ours), (10**9, "ConvolutionBackward0")):
+        monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", least)
+        assert type(conv2d(conv, x).grad_fn).__name__ == expected
