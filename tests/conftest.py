@@ -77,3 +77,9 @@ def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 
     Recorder(network.to("meta").eval()).run(torch.empty(2, *shape, device="meta"))
     return shapes
+
+
+@pytest.fixture
+def convolutions_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones run by the operator too."""
+    monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", 0)

@@ -22,7 +22,7 @@ import cnngraph
 from cnngraph.nn import batch_norm_act, dense_block
 from cnngraph.passes import BACKENDS, run_passes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "convolutions_of_any_size")
 
 
 BODIES = {
@@ -185,12 +185,6 @@ def fused_calls(network: nn.Module) -> list[fx.Node]:
         for node in module.graph.nodes
         if node.target in (batch_norm_act, dense_block)
     ]
-
-
-@pytest.fixture(autouse=True)
-def whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small convolutions run by the operator too."""
-    monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", 0)
 
 
 # --- the module tree ----------------------------------------------------------------------------

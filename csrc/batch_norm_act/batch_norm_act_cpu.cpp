@@ -9,18 +9,7 @@
 namespace cnngraph {
 
 const BatchNormActKernels& batch_norm_act_kernels() {
-  static const BatchNormActKernels& chosen = []() -> const BatchNormActKernels& {
-    switch (cpu_capability()) {
-#if defined(__x86_64__)
-      case CpuCapability::avx512:
-        return avx512::batch_norm_act;
-      case CpuCapability::avx2:
-        return avx2::batch_norm_act;
-#endif
-      default:
-        return baseline::batch_norm_act;
-    }
-  }();
+  static const BatchNormActKernels& chosen = CNNGRAPH_KERNELS_IN_USE(batch_norm_act);
   return chosen;
 }
 

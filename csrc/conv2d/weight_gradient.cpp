@@ -22,18 +22,7 @@ namespace {
 using at::Tensor;
 
 const WeightGradientKernels& kernels() {
-  static const WeightGradientKernels& chosen = []() -> const WeightGradientKernels& {
-    switch (cpu_capability()) {
-#if defined(__x86_64__)
-      case CpuCapability::avx512:
-        return avx512::weight_gradient;
-      case CpuCapability::avx2:
-        return avx2::weight_gradient;
-#endif
-      default:
-        return baseline::weight_gradient;
-    }
-  }();
+  static const WeightGradientKernels& chosen = CNNGRAPH_KERNELS_IN_USE(weight_gradient);
   return chosen;
 }
 

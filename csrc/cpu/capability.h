@@ -11,6 +11,16 @@ CpuCapability cpu_capability();
 
 const char* name_of(CpuCapability capability);
 
+// The table of that name which was compiled for the capability in use.
+#if defined(__x86_64__)
+#define CNNGRAPH_KERNELS_IN_USE(table)                                             \
+  (cpu_capability() == CpuCapability::avx512 ? avx512::table                       \
+   : cpu_capability() == CpuCapability::avx2 ? avx2::table                         \
+                                             : baseline::table)
+#else
+#define CNNGRAPH_KERNELS_IN_USE(table) (baseline::table)
+#endif
+
 // Whether the processor multiplies bfloat16, and whether libraries do so by its widest vectors if
 // not. Where neither holds they fall back to loops of single numbers.
 bool multiplies_bfloat16();

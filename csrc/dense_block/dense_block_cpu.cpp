@@ -26,18 +26,7 @@ namespace {
 using at::Tensor;
 
 const DenseBlockKernels& kernels() {
-  static const DenseBlockKernels& chosen = []() -> const DenseBlockKernels& {
-    switch (cpu_capability()) {
-#if defined(__x86_64__)
-      case CpuCapability::avx512:
-        return avx512::dense_block;
-      case CpuCapability::avx2:
-        return avx2::dense_block;
-#endif
-      default:
-        return baseline::dense_block;
-    }
-  }();
+  static const DenseBlockKernels& chosen = CNNGRAPH_KERNELS_IN_USE(dense_block);
   return chosen;
 }
 

@@ -15,18 +15,7 @@ namespace {
 using at::Tensor;
 
 const MaxPool2dKernels& kernels() {
-  static const MaxPool2dKernels& chosen = []() -> const MaxPool2dKernels& {
-    switch (cpu_capability()) {
-#if defined(__x86_64__)
-      case CpuCapability::avx512:
-        return avx512::max_pool2d;
-      case CpuCapability::avx2:
-        return avx2::max_pool2d;
-#endif
-      default:
-        return baseline::max_pool2d;
-    }
-  }();
+  static const MaxPool2dKernels& chosen = CNNGRAPH_KERNELS_IN_USE(max_pool2d);
   return chosen;
 }
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from cnngraph import kernels
 from cnngraph.nn import conv2d
 
+pytestmark = pytest.mark.usefixtures("convolutions_of_any_size")
+
 CONVS: dict[str, dict[str, Any]] = {
     "3x3": {"kernel_size": 3, "padding": 1, "bias": False},
     "1x1": {"kernel_size": 1},
@@ -21,12 +23,6 @@ CONVS: dict[str, dict[str, Any]] = {
     "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
     "grouped": {"kernel_size": 3, "groups": 4},
 }
-
-
-@pytest.fixture(autouse=True)
-def whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small convolutions run by the operator too."""
-    monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", 0)
 
 
 def gradients(run: Any, conv: nn.Module, x: Tensor) -> list[Tensor]:
