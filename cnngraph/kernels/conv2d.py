@@ -31,15 +31,18 @@ LEAST_MACS = 10_000_000
 
 
 def runs(input: Tensor, weight: Tensor) -> bool:
-    """Whether the compiled operator takes these, and may be the faster one: else torch's own must."""
+    """Whether the compiled operator takes these, and may be the faster one: else torch's own must.
+
+    Of a linear layer both are matrices: maps and kernels of one pixel.
+    """
     if input.dtype is torch.float32 and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()):
-        pixels = input.numel() // max(1, input.shape[1]) if input.dim() == 4 else 0
+        pixels = input.numel() // max(1, input.shape[1]) if input.dim() > 1 else 0
         if pixels * weight.numel() < LEAST_MACS:
             return False
     return (
         kernels.extension is not None
         and input.device.type == weight.device.type == "cpu"
-        and input.dim() == 4
+        and input.dim() == weight.dim()
         and weight.dtype in (torch.float32, torch.bfloat16)
         and input.dtype in (torch.float32, torch.bfloat16)
         and (input.dtype is weight.dtype or torch.is_autocast_enabled("cpu"))

@@ -9,6 +9,7 @@ from cnngraph.nn.dense_block import dense_block
 from cnngraph.nn.drop_path import DropPath
 from cnngraph.nn.folded_conv import folded_conv
 from cnngraph.nn.layer_norm2d import LayerNorm2d
+from cnngraph.nn.linear import linear
 from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.max_pool2d import max_pool2d
 from cnngraph.nn.normalize import Normalize
@@ -28,6 +29,7 @@ __all__ = [
     "dense_block",
     "folded_conv",
     "in_training",
+    "linear",
     "max_pool2d",
     "recomputed",
     "with_aux",

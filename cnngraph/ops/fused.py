@@ -93,33 +93,51 @@ class BatchNormActConv(Op):
         return f"{self.kind}[{self.batch_norm_act}, {self.conv}]"
 
 
-class Convolution(Op):
+class _Faster(Op):
+    """An op that runs in another way than its module: by the faster of two, chosen by size."""
+
+    op: Op
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return self.op.infer(*inputs)
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return self.op.parameters(*inputs)
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return self.op.macs(output, *inputs)
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return self.op.saves(batch, output, *inputs)
+
+    def __str__(self) -> str:
+        return f"{self.kind}[{self.op}]"
+
+
+class Convolution(_Faster):
     """A convolution whose weight gradient is computed by the faster of two ways."""
 
     kind = "convolution"
 
-    conv: Op
-
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        return self.conv.infer(*inputs)
-
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return self.conv.parameters(*inputs)
-
-    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return self.conv.macs(output, *inputs)
-
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         """The weight's gradient is made in its own layout, so nothing is in use for another's."""
-        return dataclasses.replace(self.conv.saves(batch, output, *inputs), backward=0)
+        return dataclasses.replace(super().saves(batch, output, *inputs), backward=0)
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import conv2d
 
         return graph.call_function(conv2d, (*map(graph.get_attr, modules), *inputs))
 
-    def __str__(self) -> str:
-        return f"{self.kind}[{self.conv}]"
+
+class FullyConnected(_Faster):
+    """A linear layer whose products over few rows are computed by the faster of two ways."""
+
+    kind = "fully_connected"
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import linear
+
+        return graph.call_function(linear, (*map(graph.get_attr, modules), *inputs))
 
 
 class DenseBlock(Op):

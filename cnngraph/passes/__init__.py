@@ -15,6 +15,7 @@ from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
+from cnngraph.passes.linear_layers import linear_layers
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 from cnngraph.passes.recompute_to_fit import recompute_to_fit
@@ -24,7 +25,14 @@ Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
 """Is shown the graph after each stage, by the stage's name."""
 
-PASSES: tuple[Pass, ...] = (fuse_batch_norm_act, plan_dense_blocks, fuse_max_pool, channels_last, weight_gradients)
+PASSES: tuple[Pass, ...] = (
+    fuse_batch_norm_act,
+    plan_dense_blocks,
+    fuse_max_pool,
+    channels_last,
+    linear_layers,
+    weight_gradients,
+)
 """The passes of the fused backend, in the order they run."""
 
 LEAN: tuple[Pass, ...] = (
@@ -32,6 +40,7 @@ LEAN: tuple[Pass, ...] = (
     plan_dense_blocks,
     fuse_max_pool,
     channels_last,
+    linear_layers,
     recompute_activations,
     weight_gradients,
 )
@@ -40,7 +49,7 @@ LEAN: tuple[Pass, ...] = (
 BACKENDS: dict[str, tuple[Pass, ...]] = {
     "fused": PASSES,
     "eager": (),
-    "inference": (fold_batch_norm, fuse_batch_norm_act, channels_last),
+    "inference": (fold_batch_norm, fuse_batch_norm_act, channels_last, linear_layers),
 }
 """Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
 

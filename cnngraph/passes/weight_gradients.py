@@ -23,4 +23,4 @@ def _rewritten(node: Node) -> Node:
         return replace(node, op=node.op.model_copy(update={"nodes": inner}))
     if not isinstance(node.op, Conv2d) or node.op.padding_mode != "zeros" or node.op.groups > 1:
         return node
-    return replace(node, op=Convolution(conv=node.op), parts=(node,))
+    return replace(node, op=Convolution(op=node.op), parts=(node,))

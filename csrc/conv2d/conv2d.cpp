@@ -11,6 +11,7 @@
 #include <torch/library.h>
 
 #include "../cpu/capability.h"
+#include "../linear/linear.h"
 #include "conv2d.h"
 #include "weight_gradient.h"
 
@@ -41,8 +42,20 @@ ConvGradients call_conv2d_backward(const Tensor& grad_output, const Tensor& inpu
 }
 
 bool computes_in_float(const Tensor& input) {
-  static const bool slow = !multiplies_bfloat16() && !has_avx512();
-  return slow && input.is_cpu() && input.scalar_type() == at::kBFloat16;
+  return input.is_cpu() && input.scalar_type() == at::kBFloat16 && bfloat16_is_slow();
+}
+
+// Whether it is a linear layer: maps and kernels of one pixel.
+bool is_linear(const Tensor& input, IntArrayRef weight, IntArrayRef padding, int64_t groups) {
+  return input.dim() == 4 && input.size(2) == 1 && input.size(3) == 1 && weight[2] == 1 &&
+         weight[3] == 1 && padding[0] == 0 && padding[1] == 0 && groups == 1 &&
+         input.size(1) == weight[1];
+}
+
+// Between a matrix and maps of one pixel.
+Tensor as_matrix(const Tensor& maps) { return maps.reshape({maps.size(0), maps.size(1)}); }
+Tensor as_maps(const Tensor& matrix) {
+  return matrix.reshape({matrix.size(0), matrix.size(1), 1, 1});
 }
 
 bool needs_grad(const Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); }
@@ -171,6 +184,9 @@ TORCH_LIBRARY_IMPL(cnngraph, Autograd, library) {
 
 Tensor convolution(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+  if (is_linear(input, weight.sizes(), padding, groups)) {
+    return as_maps(cnngraph::linear(as_matrix(input), as_matrix(weight), bias));
+  }
   const auto convolve = [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {
     return at::convolution(x, w, b, stride, padding, dilation, /*transposed=*/false,
                            /*output_padding=*/{0, 0}, groups);
@@ -185,6 +201,12 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& inpu
                                    const Tensor& weight, IntArrayRef stride, IntArrayRef padding,
                                    IntArrayRef dilation, int64_t groups,
                                    std::array<bool, 3> output_mask) {
+  if (is_linear(input, weight.sizes(), padding, groups)) {
+    const Tensor grad = as_matrix(grad_output);
+    return {output_mask[0] ? as_maps(linear_input_gradient(grad, as_matrix(weight))) : Tensor(),
+            output_mask[1] ? as_maps(linear_weight_gradient(grad, as_matrix(input))) : Tensor(),
+            output_mask[2] ? grad.sum(0) : Tensor()};
+  }
   const ConvGeometry geometry{{stride[0], stride[1]}, {padding[0], padding[1]},
                               {dilation[0], dilation[1]}, groups};
   const bool ours =

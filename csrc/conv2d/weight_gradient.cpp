@@ -14,6 +14,7 @@
 #include <ATen/Parallel.h>
 
 #include "../cpu/capability.h"
+#include "../cpu/range.h"
 #include "weight_gradient_kernels.h"
 
 namespace cnngraph {
@@ -100,13 +101,6 @@ struct Operand {
   Operand(int64_t count, int64_t panel_width)
       : channels(count), width(panel_width), panels(ceil_div(count, panel_width)), panel_stride(0) {}
   int64_t padded() const { return panels * width; }
-};
-
-struct Range {
-  int64_t begin, end;
-  static Range of_part(int64_t size, int64_t part, int64_t parts) {
-    return {size * part / parts, size * (part + 1) / parts};
-  }
 };
 
 class WeightGradient {

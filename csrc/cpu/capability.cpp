@@ -53,7 +53,10 @@ bool multiplies_bfloat16() {
 #endif
 }
 
-bool has_avx512() { return best_capability() == CpuCapability::avx512; }
+bool bfloat16_is_slow() {
+  static const bool slow = !multiplies_bfloat16() && best_capability() != CpuCapability::avx512;
+  return slow;
+}
 
 const char* name_of(CpuCapability capability) {
   switch (capability) {

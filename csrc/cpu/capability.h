@@ -21,9 +21,11 @@ const char* name_of(CpuCapability capability);
 #define CNNGRAPH_KERNELS_IN_USE(table) (baseline::table)
 #endif
 
-// Whether the processor multiplies bfloat16, and whether libraries do so by its widest vectors if
-// not. Where neither holds they fall back to loops of single numbers.
+// Whether the processor multiplies bfloat16.
 bool multiplies_bfloat16();
-bool has_avx512();
+
+// Whether libraries have nothing but loops of single numbers for bfloat16: where the processor
+// does not multiply it, nor has the widest vectors to do so in float.
+bool bfloat16_is_slow();
 
 }  // namespace cnngraph

@@ -127,16 +127,23 @@ def children(process: int) -> list[int]:
 def test_ctrl_c_ends_every_process() -> None:
     command = [sys.executable, "-m", "cnngraph", "bench", str(SPECS / "lenet.yaml"), "--rounds", "1000"]
     process = subprocess.Popen(
-        [*command, "--against", "eager"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--against", "eager"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    workers: list[int] = []
-    for _ in range(600):
-        workers = children(process.pid)
-        if len(workers) >= 2:
-            break
-        time.sleep(0.1)
-    assert len(workers) >= 2
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        workers: list[int] = []
+        for _ in range(600):
+            workers = children(process.pid)
+            if len(workers) >= 2:
+                break
+            time.sleep(0.1)
+        assert len(workers) >= 2
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

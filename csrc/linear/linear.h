@@ -1,0 +1,18 @@
+// Linear layers: products of a few rows with a weight too large for the cache. The libraries read it
+// at a fraction of the memory's rate, and bfloat16 that the processor does not multiply at far less.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "../conv2d/conv2d.h"
+
+namespace cnngraph {
+
+// input (N, I), weight (O, I), bias (O): the result is (N, O), in the type of the weight.
+at::Tensor linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias);
+
+// The gradients of the input and of the weight.
+at::Tensor linear_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight);
+at::Tensor linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& input);
+
+}  // namespace cnngraph
