@@ -402,7 +402,7 @@ def test_an_output_that_is_full_is_one_line() -> None:
 
 def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: object) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("cnngraph.checking.check", interrupt)
     result = run("check", LENET)
