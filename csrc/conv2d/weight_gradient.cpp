@@ -110,7 +110,7 @@ class WeightGradient {
       : problem_(grad, input, weight, geometry),
         grad_(grad),
         input_(input),
-        type_(input.scalar_type() == at::kFloat ? PackedType::float32 : PackedType::bfloat16),
+        type_(input.scalar_type() == at::kFloat ? DataType::float32 : DataType::bfloat16),
         input_is_a_(padding_with(problem_.in_channels, problem_.out_channels) <=
                     padding_with(problem_.out_channels, problem_.in_channels)),
         a_(input_is_a_ ? problem_.in_channels : problem_.out_channels, kernels().height),
@@ -294,7 +294,7 @@ class WeightGradient {
 
   Problem problem_;
   const Tensor &grad_, &input_;
-  PackedType type_;
+  DataType type_;
   bool input_is_a_;
   Operand a_, b_;
   int64_t rows_of_block_, images_of_block_, blocks_of_image_, blocks_, parts_, shares_, together_;

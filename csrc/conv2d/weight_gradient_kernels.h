@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-namespace cnngraph {
+#include "../data_type.h"
 
-enum class PackedType { float32, bfloat16 };
+namespace cnngraph {
 
 // One row of a channels_last map, taken apart into panels: panel p holds the channels
 // [p * width, (p + 1) * width) of every position, position after position, padded with zeros.
@@ -32,8 +32,9 @@ struct WeightGradientKernels {
   static constexpr int64_t overrun = 16;
   int64_t height, width;
 
-  void (*pack_a)(PackedType, const void* row, RowOfMap, float* panels, int64_t panel_stride);
-  void (*pack_b)(PackedType, const void* row, RowOfMap, float* panels, int64_t panel_stride);
+  // Of float32 or bfloat16.
+  void (*pack_a)(DataType, const void* row, RowOfMap, float* panels, int64_t panel_stride);
+  void (*pack_b)(DataType, const void* row, RowOfMap, float* panels, int64_t panel_stride);
   // tile[i][j] = sum over positions of a[i] * b[j], or that added to it
   void (*multiply)(const float* a, const float* b, SummedPositions, bool add, float* tile);
 };

@@ -61,13 +61,11 @@ void pack(const Element* row, RowOfMap map, float* panels, int64_t panel_stride)
 }
 
 template <int width>
-void pack_of_type(PackedType type, const void* row, RowOfMap map, float* panels,
+void pack_of_type(DataType type, const void* row, RowOfMap map, float* panels,
                   int64_t panel_stride) {
-  if (type == PackedType::float32) {
-    pack<width>(static_cast<const float*>(row), map, panels, panel_stride);
-  } else {
-    pack<width>(static_cast<const BFloat16*>(row), map, panels, panel_stride);
-  }
+  with_float_or_bfloat16(type, [&]<class Element>(Element) {
+    pack<width>(static_cast<const Element*>(row), map, panels, panel_stride);
+  });
 }
 
 struct Tile {

@@ -123,6 +123,13 @@ inline void with_element(DataType data_type, Body body) {
   }
 }
 
+// The same where the type is float32 or bfloat16.
+template <class Body>
+inline void with_float_or_bfloat16(DataType data_type, Body body) {
+  if (data_type == DataType::bfloat16) return body(BFloat16{});
+  body(float{});
+}
+
 // A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
 template <class Element>
 struct Whole {

@@ -184,16 +184,9 @@ void outer_product(Factor factor, const float* matrix, Range some_rows, int64_t 
   }
 }
 
-// Calls `body` with float or BFloat16, the types that a weight has here.
-template <class Body>
-void with_weight(DataType type, Body body) {
-  if (type == DataType::bfloat16) return body(BFloat16{});
-  body(float{});
-}
-
 void multiply_transposed_of_type(DataType type, const float* x, const void* weight, int64_t rows,
                                  int64_t inputs, int64_t outputs, Range some_outputs, float* to) {
-  with_weight(type, [&]<class Element>(Element) {
+  with_float_or_bfloat16(type, [&]<class Element>(Element) {
     multiply_transposed(x, static_cast<const Element*>(weight), rows, inputs, outputs, some_outputs,
                         to);
   });
@@ -201,14 +194,14 @@ void multiply_transposed_of_type(DataType type, const float* x, const void* weig
 
 void multiply_of_type(DataType type, Factor factor, const void* matrix, int64_t rows,
                       int64_t terms, int64_t columns, Range some_columns, float* to) {
-  with_weight(type, [&]<class Element>(Element) {
+  with_float_or_bfloat16(type, [&]<class Element>(Element) {
     multiply(factor, static_cast<const Element*>(matrix), rows, terms, columns, some_columns, to);
   });
 }
 
 void outer_product_of_type(DataType type, Factor factor, const float* matrix, Range some_rows,
                            int64_t terms, int64_t columns, void* to) {
-  with_weight(type, [&]<class Element>(Element) {
+  with_float_or_bfloat16(type, [&]<class Element>(Element) {
     outer_product(factor, matrix, some_rows, terms, columns, static_cast<Element*>(to));
   });
 }
