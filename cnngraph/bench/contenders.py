@@ -9,7 +9,10 @@ from typing import Any
 from cnngraph.errors import CnngraphError, did_you_mean
 
 MODES = ("train", "eval")
-DTYPES = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
+DTYPES = ("float32", "bfloat16", "float16")
+BATCH_SIZES = {"cpu": 16, "cuda": 128}
+"""Of a step, where none is given."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Work:
     Attributes:
         spec: path of the spec.
         input: channels, height and width of the input, or its features.
-        dtype: `bfloat16` runs under autocast, with float32 weights.
+        dtype: `bfloat16` and `float16` run under autocast, with float32 weights; `float16` on a GPU only, with scaled
+            gradients.
         threads: None leaves it to torch.
     """
 
@@ -30,6 +34,7 @@ class Work:
     dtype: str = "float32"
     mode: str = "train"
     threads: int | None = None
+    device: str = "cpu"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -44,41 +49,59 @@ class Contender:
     """One way to run the network.
 
     Attributes:
-        tuned: whether the process sets `memory_settings.tune_memory` first.
+        tuned: whether the process sets `memory_settings.tune_memory` first; on the CPU, elsewhere it is of no use.
+        captured: whether the whole step runs as one CUDA graph.
         modes: those it can run.
+        devices: those it can run on.
     """
 
     name: str
     about: str
     tuned: bool = False
+    captured: bool = False
     modes: tuple[str, ...] = MODES
+    devices: tuple[str, ...] = DEVICES
+
+    def about_on(self, device: str) -> str:
+        return f"{self.about}, memory settings" if self.tuned and device == "cpu" else self.about
 
 
 OURS = "cnngraph"
 
 _ALL = (
-    Contender(OURS, "fused backend, channels_last, memory settings", tuned=True),
-    Contender("default-malloc", "fused backend, channels_last, the C library's default malloc"),
-    Contender("lean", "fused backend that keeps less for backward, memory settings", tuned=True, modes=("train",)),
-    Contender("inference", "inference backend, channels_last, memory settings", tuned=True, modes=("eval",)),
+    Contender(OURS, "fused backend, channels_last", tuned=True),
+    Contender("default-malloc", "fused backend, channels_last, the C library's default malloc", devices=("cpu",)),
+    Contender("cnngraph-graph", "fused backend, its step as one CUDA graph", captured=True, devices=("cuda",)),
+    Contender("lean", "fused backend that keeps less for backward", tuned=True, modes=("train",)),
+    Contender("inference", "inference backend, channels_last", tuned=True, modes=("eval",)),
     Contender("eager", "plain torch.nn, channels_last"),
     Contender("eager-nchw", "plain torch.nn, contiguous"),
-    Contender("tuned-malloc", "plain torch.nn, channels_last, memory settings", tuned=True),
-    Contender("compile", "torch.compile of plain torch.nn, channels_last, memory settings", tuned=True),
-    Contender("onnxruntime", "ONNX Runtime on plain torch.nn's export", modes=("eval",)),
+    Contender(
+        "eager-graph", "plain torch.nn, channels_last, its step as one CUDA graph", captured=True, devices=("cuda",)
+    ),
+    Contender("tuned-malloc", "plain torch.nn, channels_last", tuned=True, devices=("cpu",)),
+    Contender("compile", "torch.compile of plain torch.nn, channels_last", tuned=True),
+    Contender("compile-max-autotune", "torch.compile in the mode max-autotune, channels_last", devices=("cuda",)),
+    Contender("onnxruntime", "ONNX Runtime on plain torch.nn's export", modes=("eval",), devices=("cpu",)),
 )
 CONTENDERS = {contender.name: contender for contender in _ALL}
-ALWAYS = (OURS, "default-malloc")
-"""The fused backend, with memory settings and without: measured every time."""
-PEERS = tuple(name for name in CONTENDERS if name not in ALWAYS)
+_ALWAYS = (OURS, "default-malloc")
 
 
-def peers(names: Sequence[str] | None, mode: str) -> list[str]:
-    """The peers asked for, or all that can run in this mode. Raises `CnngraphError` for a name that is none."""
+def always(device: str) -> list[str]:
+    """Those that are measured every time: the fused backend, on the CPU with memory settings and without."""
+    return [name for name in _ALWAYS if device in CONTENDERS[name].devices]
+
+
+def peers(names: Sequence[str] | None, mode: str, device: str = "cpu") -> list[str]:
+    """The peers asked for, or all that can run in this mode. Raises `CnngraphError` for a name that is none there."""
+    there = [name for name in CONTENDERS if name not in _ALWAYS and device in CONTENDERS[name].devices]
     if names is None:
-        return [name for name in PEERS if mode in CONTENDERS[name].modes]
+        return [name for name in there if mode in CONTENDERS[name].modes]
     for name in names:
-        if name not in PEERS:
-            hint = next((text for _, text in did_you_mean(name, PEERS)), f"there are {', '.join(PEERS)}")
+        if name not in there:
+            if name in CONTENDERS and device not in CONTENDERS[name].devices:
+                raise CnngraphError(f"`{name}` needs --device {CONTENDERS[name].devices[0]}")
+            hint = next((text for _, text in did_you_mean(name, there)), f"there are {', '.join(there)}")
             raise CnngraphError(f"there is no contender `{name}`; {hint}")
     return list(dict.fromkeys(names))

@@ -12,13 +12,15 @@ from torch.nn import functional as F
 
 from cnngraph.analysis import node_cost
 from cnngraph.bench.arithmetic import flops_of, graph_of
-from cnngraph.bench.clock import time_of
 from cnngraph.bench.contenders import Work
+from cnngraph.bench.devices import device_of
 from cnngraph.graph import INPUT, Graph, TensorShape
-from cnngraph.memory_settings import tune_memory
 
-PEAK = ((8, 256, 28), (8, 128, 56))
-"""Batch, channels and size of the 3x3 convolutions whose rate is the machine's: 7.4 GFLOP each."""
+CONVOLUTIONS = ((8, 256, 28), (8, 128, 56))
+"""Batch, channels and size of the 3x3 convolutions whose rate is the processor's: 7.4 GFLOP each."""
+
+PRODUCT = 8192
+"""Rows and columns of the square matrices whose product's rate is the GPU's: 1.1 TFLOP."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,21 @@ class Floor:
     """The subject of one worker: the library's rate, and each distinct layer alone."""
 
     def __init__(self, work: Work) -> None:
-        if work.threads is not None:
-            torch.set_num_threads(work.threads)
-        settings = tune_memory()
+        self._device = device_of(work.device, work.threads)
+        settings = self._device.tune_memory()
         torch.manual_seed(0)
         dtype = getattr(torch, work.dtype)
-        self._peak = [_large_convolution(*sizes, dtype) for sizes in PEAK]
+        if work.device == "cuda":
+            peak, self._peak = "large matrix products", [_large_product(dtype)]
+        else:
+            peak, self._peak = "large convolutions", [_large_convolution(*sizes, dtype) for sizes in CONVOLUTIONS]
         self._layers = _layers(graph_of(work), work, dtype)
         for run in (*(run for run, _ in self._peak), *(layer.run for layer in self._layers)):
             run()
+        self._device.rest()
         self.prepared = {
             "memory_settings": settings,
+            "peak": peak,
             "layers": [
                 {"path": layer.path, "kind": layer.kind, "count": layer.count, "flops": layer.flops}
                 for layer in self._layers
@@ -56,8 +62,11 @@ class Floor:
     def measure(self, seconds: float) -> dict[str, Any]:
         """The rate in FLOP/s, and the seconds of each distinct layer."""
         share = seconds / (len(self._layers) + 2)
-        rate = max(flops / time_of(run, 0.0) for run, flops in self._peak for _ in range(3))
-        return {"rate": rate, "layers": [time_of(layer.run, share) for layer in self._layers]}
+        time_alone = self._device.time_alone
+        rate = max(flops / time_alone(run, 0.0) for run, flops in self._peak for _ in range(3))
+        layers = [time_alone(layer.run, share) for layer in self._layers]
+        self._device.rest()
+        return {"rate": rate, "layers": layers}
 
 
 def _layers(graph: Graph, work: Work, dtype: torch.dtype) -> list[Layer]:
@@ -75,13 +84,14 @@ def _layers(graph: Graph, work: Work, dtype: torch.dtype) -> list[Layer]:
             continue
         module = node.op.module(*inputs)
         assert isinstance(module, nn.Module)
-        run = _layer(module.to(dtype), [_tensor(work.batch_size, shape, dtype) for shape in inputs], train, reads_input)
+        values = [_tensor(work.batch_size, shape, dtype, work.device) for shape in inputs]
+        run = _layer(module.to(work.device, dtype), values, train, reads_input)
         found[key] = Layer(node.path, node.op.kind, 1, flops_of(macs, work), run)
     return list(found.values())
 
 
-def _tensor(batch_size: int, shape: TensorShape, dtype: torch.dtype) -> Tensor:
-    x = torch.randn(batch_size, *shape).to(dtype)
+def _tensor(batch_size: int, shape: TensorShape, dtype: torch.dtype, device: str) -> Tensor:
+    x = torch.randn(batch_size, *shape, device=device).to(dtype)
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
@@ -107,8 +117,13 @@ def _layer(module: nn.Module, inputs: list[Tensor], train: bool, reads_input: bo
     return learn
 
 
+def _large_product(dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    left, right = torch.randn(2, PRODUCT, PRODUCT, device="cuda").to(dtype)
+    return lambda: left @ right, 2 * PRODUCT**3
+
+
 def _large_convolution(batch: int, channels: int, size: int, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    x = _tensor(batch, TensorShape((channels, size, size)), dtype)
+    x = _tensor(batch, TensorShape((channels, size, size)), dtype, "cpu")
     weight = torch.randn(channels, channels, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last)
 
     def run() -> None:

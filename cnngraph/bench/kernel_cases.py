@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-MEGABYTES = (0.5, 2.0, 8.0, 32.0, 100.0)
+MEGABYTES = {"cpu": (0.5, 2.0, 8.0, 32.0, 100.0), "cuda": (16.0, 64.0, 256.0, 1000.0)}
 MEMORY_FORMATS = ("channels_last", "contiguous_format")
 DTYPES = ("float32", "bfloat16")
 
@@ -18,7 +18,7 @@ class Case:
     dtype: str
 
 
-def cases(rooms: Iterable[str], megabytes: Sequence[float] = MEGABYTES) -> list[Case]:
+def cases(rooms: Iterable[str], megabytes: Sequence[float]) -> list[Case]:
     return [
         Case(room, size, memory_format, dtype)
         for room in rooms

@@ -51,30 +51,34 @@ class KernelRow:
 
 @dataclass(frozen=True)
 class KernelBench:
+    device: str
     rounds: int
     rows: list[KernelRow]
     machine: dict[str, Any]
 
 
 def bench_kernels(
-    megabytes: Sequence[float] = MEGABYTES,
+    megabytes: Sequence[float] | None = None,
     rounds: int = 5,
     seconds: float = 0.02,
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress = lambda what, share: None,
 ) -> KernelBench:
     """Measures rooms in one process with memory settings: a copy, ours and torch's take turns in every round.
 
-    Raises `CnngraphError` where there are no compiled kernels.
+    The tensors have about so many megabytes; None takes those of the device. Raises `CnngraphError` where there are no
+    compiled kernels, or no such device.
     """
+    machine.require(device)
     found = machine.describe()
     rows = []
     with Workers(threads) as workers:
         worker = workers.start("kernels")
         progress("starting", 0)
-        found |= worker.ask("prepare_kernels", threads=threads)
+        found |= worker.ask("prepare_kernels", threads=threads, device=device)
         rooms = found.pop("rooms")
-        every = cases(rooms, megabytes)
+        every = cases(rooms, MEGABYTES[device] if megabytes is None else megabytes)
         others = machine.OtherWork([worker.process_id])
         for index, case in enumerate(every):
             progress(f"{case.room}, {case.megabytes:g} MB, {case.dtype}, {case.memory_format}", index / len(every))
@@ -82,4 +86,4 @@ def bench_kernels(
             figures = {name: Figure(tuple(answer[name])) for name in ("copy", "ours", "eager")}
             rows.append(KernelRow(case, rooms[case.room], tuple(answer["shape"]), answer["bytes"], **figures))
         found["other_work"] = others.share
-    return KernelBench(rounds, rows, found)
+    return KernelBench(device, rounds, rows, found)

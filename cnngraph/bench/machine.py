@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cnngraph.errors import CnngraphError
+
 
 def describe() -> dict[str, Any]:
     """What a reader of the figures must know; what the system does not tell is null."""
@@ -19,6 +21,27 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def require(device: str) -> None:
+    """Raises `CnngraphError` for `cuda` where there is no GPU, or no kernels for one."""
+    if device == "cpu":
+        return
+    import torch
+
+    from cnngraph import kernels
+
+    if not torch.cuda.is_available():
+        why = "it finds none" if torch.version.cuda else "it was built without CUDA"
+        raise CnngraphError(
+            f"--device cuda: torch {torch.__version__} has no GPU here, {why}; what `nvidia-smi` lists needs a torch for CUDA"
+            " (https://pytorch.org/get-started) and no CUDA_VISIBLE_DEVICES that hides it"
+        )
+    if not kernels.build_info().get("cuda"):
+        raise CnngraphError(
+            "--device cuda: the compiled kernels are missing or for the CPU alone; where nvcc is, in a clone:"
+            " FORCE_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps ."
+        )
 
 
 def _cpu() -> str | None:

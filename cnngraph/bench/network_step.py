@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -14,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnngraph.bench.contenders import Contender, Work
-from cnngraph.bench.memory import peak_of_process, peak_of_tensors, restart_peak_of_process
+from cnngraph.bench.devices import captured, device_of
 from cnngraph.compiler import compile
 from cnngraph.errors import CnngraphError
-from cnngraph.memory_settings import tune_memory
 
 WARM_UP = 2
 """Steps before the first that is measured: the first of all makes the optimizer's state, or compiles."""
@@ -29,48 +30,43 @@ class NetworkStep:
     def __init__(self, contender: Contender, work: Work) -> None:
         if work.mode not in contender.modes:
             raise CnngraphError(f"it runs in {' and '.join(contender.modes)} mode only")
-        if work.threads is not None:
-            torch.set_num_threads(work.threads)
+        self._device = device = device_of(work.device, work.threads)
         start = perf_counter()
-        settings = tune_memory() if contender.tuned else None
+        settings = device.tune_memory() if contender.tuned else None
         torch.manual_seed(0)
         self._step, self._held = BUILDERS[contender.name](work)
         result = float(self._step())
+        device.restart_peaks()
+        if contender.captured:
+            assert self._held is not None
+            self._step = captured(self._step, self._held)
         for _ in range(WARM_UP - 1):
             self._step()
-        self._last = self._timed()
-        restart_peak_of_process()
+        self._last = device.time_of(self._step, 0.0)
+        device.rest()
         self.prepared = {
             "seconds": perf_counter() - start,
             "result": result,
             "memory_settings": settings,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "machine": device.describe(),
         }
 
     def measure(self, seconds: float) -> float:
         """A step's time: the median of as many as fill `seconds`, or of one that takes longer."""
         if self._last < seconds:
             self._step()  # wakes threads and fills caches that the others used meanwhile
-        times: list[float] = []
-        while sum(times) < seconds or not times:
-            times.append(self._timed())
-        self._last = sorted(times)[len(times) // 2]
+        self._last = self._device.time_of(self._step, seconds)
+        self._device.rest()
         return self._last
 
     def memory(self) -> dict[str, int | None]:
         """Bytes at the peak of a step: of the process, and of torch's tensors, where those are torch's."""
-        process = peak_of_process()
+        process = self._device.peak_of_process()
         if self._held is None:
             return {"process_bytes": process, "tensor_bytes": None, "held_bytes": None}
         held = _bytes_of(self._held())
-        return {"process_bytes": process, "tensor_bytes": held + peak_of_tensors(self._step), "held_bytes": held}
-
-    def _timed(self) -> float:
-        start = perf_counter()
-        self._step()
-        return perf_counter() - start
+        tensors = self._device.peak_of_tensors(self._step, held)
+        return {"process_bytes": process, "tensor_bytes": tensors, "held_bytes": held}
 
 
 _Held = Callable[[], list[Tensor]]
@@ -101,13 +97,13 @@ def _eager_nchw(work: Work) -> _Built:
     return _torch_step(_network(work, "eager"), work, torch.contiguous_format)
 
 
-def _compiled(work: Work) -> _Built:
+def _compiled(work: Work, mode: str | None = None) -> _Built:
     network = _network(work, "eager")
     if work.mode == "eval":
         import torch._inductor.config as inductor
 
         inductor.freezing = True  # weights as constants, batch norms folded into convolutions
-    return _torch_step(network, work, run=torch.compile(network))
+    return _torch_step(network, work, run=torch.compile(network, mode=mode))
 
 
 def _onnxruntime(work: Work) -> _Built:
@@ -137,12 +133,15 @@ def _onnxruntime(work: Work) -> _Built:
 BUILDERS: dict[str, Callable[[Work], _Built]] = {
     "cnngraph": _fused,
     "default-malloc": _fused,
+    "cnngraph-graph": _fused,
     "lean": _lean,
     "inference": _inference,
     "eager": _eager,
     "eager-nchw": _eager_nchw,
+    "eager-graph": _eager,
     "tuned-malloc": _eager,
     "compile": _compiled,
+    "compile-max-autotune": partial(_compiled, mode="max-autotune"),
     "onnxruntime": _onnxruntime,
 }
 
@@ -163,29 +162,33 @@ def _torch_step(
 ) -> _Built:
     """The step of a module; `run` is what is called in its place."""
     run = network if run is None else run
-    x = _input(work)
+    network.to(work.device)
+    x = _input(work).to(work.device)
     if x.dim() == 4:
         network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         x = x.contiguous(memory_format=memory_format)
     network.train(work.mode == "train")
-    cast = work.dtype == "bfloat16"
 
     def evaluate() -> Tensor:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=cast):
+        with torch.no_grad(), _autocast(work):
             return _tensors(run(x))[0].abs().mean()
 
     if work.mode == "eval":
         return evaluate, lambda: [*network.parameters(), *network.buffers(), x]
 
-    # A rate this low keeps a network that sees one batch over and over from reaching infinity.
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.9)
+    # A rate this low keeps a network that sees one batch over and over from reaching infinity. On a GPU a fused update
+    # is the fastest, and the only one that can be captured with scaled gradients.
+    fused = True if work.device == "cuda" else None
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-5, momentum=0.9, fused=fused)
+    scaler = torch.amp.GradScaler(work.device, init_scale=1024.0, enabled=work.dtype == "float16")
 
     def train() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
-            loss = sum((_loss(value) for value in _tensors(run(x))), torch.zeros(()))
-        loss.backward()
-        optimizer.step()
+        with _autocast(work):
+            loss = sum((_loss(value) for value in _tensors(run(x))), x.new_zeros(()))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         return loss.detach()
 
     def held() -> list[Tensor]:
@@ -197,12 +200,16 @@ def _torch_step(
     return train, held
 
 
+def _autocast(work: Work) -> AbstractContextManager[object]:
+    return nullcontext() if work.dtype == "float32" else torch.autocast(work.device, getattr(torch, work.dtype))
+
+
 def _loss(output: Tensor) -> Tensor:
     """Of classes, against labels that go through them; of anything else, its mean square."""
     output = output.float()
     if output.dim() != 2:
         return output.square().mean()
-    labels = torch.arange(output.shape[0]) % output.shape[1]
+    labels = torch.arange(output.shape[0], device=output.device) % output.shape[1]
     return F.cross_entropy(output, labels)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnngraph.bench import machine
 from cnngraph.bench.arithmetic import flops_of, graph_of, macs_of
-from cnngraph.bench.contenders import ALWAYS, CONTENDERS, OURS, Contender, Work
+from cnngraph.bench.contenders import CONTENDERS, OURS, Contender, Work, always
 from cnngraph.bench.figures import Figure
 from cnngraph.bench.processes import Worker, WorkerError, Workers
 
@@ -26,7 +26,7 @@ class Row:
         ratio: its step over ours, the median of the rounds' ratios.
         result: the first step's loss, or what evaluation results in on average: the same for all that compute the same.
         tensor_bytes: the peak of torch's tensors in a step, `held_bytes` that outlive it included.
-        process_bytes: the process's peak while it was measured.
+        process_bytes: the process's peak while it was measured; on a GPU, of what its torch had of the GPU's memory.
     """
 
     contender: Contender
@@ -56,11 +56,13 @@ class LayerAlone:
 class FloorFound:
     """Attributes:
     flops: of the convolutions and linear layers in a step.
-    rate: FLOP/s of large convolutions, forward, once a round.
+    peak: whose rate is the machine's.
+    rate: FLOP/s of these, once a round.
     layers: the distinct layers.
     """
 
     flops: int
+    peak: str = ""
     rate: Figure | None = None
     layers: list[LayerAlone] = field(default_factory=list)
     error: str | None = None
@@ -105,10 +107,12 @@ def bench_network(
     Whatever goes wrong with a contender is told in its row.
 
     Raises:
-        CnngraphError: the network does not take this input; `SpecError` where the spec does not hold.
+        CnngraphError: there is no such device, or the network does not take this input; `SpecError` where the spec does
+            not hold.
     """
+    machine.require(work.device)
     graph = graph_of(work)
-    rows = [Row(CONTENDERS[name]) for name in dict.fromkeys([*ALWAYS, *against])]
+    rows = [Row(CONTENDERS[name]) for name in dict.fromkeys([*always(work.device), *against])]
     floor = FloorFound(flops_of(macs_of(graph, work), work))
     told = _Progress(progress, len(rows) + 1, rounds)
     found = machine.describe()
@@ -148,27 +152,36 @@ def _prepared(workers: Workers, row: Row, work: Work, found: dict[str, Any]) -> 
         row.error = f"runs in {' and '.join(row.contender.modes)} mode only"
         return {}
     try:
-        worker = workers.start(name)
-        answer = worker.ask("prepare_contender", contender=name, work=work.to_json())
+        worker, answer = _started(workers, name, "prepare_contender", contender=name, work=work.to_json())
     except WorkerError as error:
         row.error = str(error)
         return {}
     row.result, row.memory_settings, row.prepare_seconds = (
         answer[key] for key in ("result", "memory_settings", "seconds")
     )
-    found |= {key: answer[key] for key in ("torch", "threads", "cpu_capability")}
+    found |= answer["machine"]
     return {name: worker}
 
 
 def _prepared_floor(workers: Workers, floor: FloorFound, work: Work) -> list[Worker]:
     try:
-        worker = workers.start("floor")
-        layers = worker.ask("prepare_floor", work=work.to_json())["layers"]
+        worker, answer = _started(workers, "floor", "prepare_floor", work=work.to_json())
     except WorkerError as error:
         floor.error = str(error)
         return []
-    floor.layers = [LayerAlone(**layer, seconds=Figure(())) for layer in layers]
+    floor.peak = answer["peak"]
+    floor.layers = [LayerAlone(**layer, seconds=Figure(())) for layer in answer["layers"]]
     return [worker]
+
+
+def _started(workers: Workers, name: str, request: str, **arguments: Any) -> tuple[Worker, Any]:
+    """A worker, and its answer to the first request; one that cannot answer is ended, with all memory it took."""
+    worker = workers.start(name)
+    try:
+        return worker, worker.ask(request, **arguments)
+    except WorkerError:
+        worker.end()
+        raise
 
 
 def _rounds(

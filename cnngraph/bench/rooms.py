@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnngraph import kernels
-from cnngraph.bench.clock import time_of
+from cnngraph.bench.devices import device_of
 from cnngraph.bench.kernel_cases import Case
 from cnngraph.errors import CnngraphError
-from cnngraph.memory_settings import tune_memory
 from cnngraph.nn import batch_norm_act, max_pool2d
 
-BATCH, CHANNELS = 16, 64
+BATCH, CHANNELS, MULTIPLE = {"cpu": 16, "cuda": 128}, 64, {"cpu": 1, "cuda": 4}
+"""The maps' sizes are multiples of this: on a GPU rows of odd lengths are another, rarer case."""
 
 _Way = Callable[[Tensor], Tensor]
 
@@ -37,7 +37,7 @@ class Room:
 
 
 def _batch_norm_relu(like: Tensor) -> tuple[_Way, _Way]:
-    norms = [nn.BatchNorm2d(like.shape[1]), nn.BatchNorm2d(like.shape[1])]
+    norms = [nn.BatchNorm2d(like.shape[1], device=like.device) for _ in range(2)]
     relu = nn.ReLU()
     return (
         lambda x: batch_norm_act(norms[0], relu, x),
@@ -46,7 +46,7 @@ def _batch_norm_relu(like: Tensor) -> tuple[_Way, _Way]:
 
 
 def _batch_norm_add_relu(like: Tensor) -> tuple[_Way, _Way]:
-    norms = [nn.BatchNorm2d(like.shape[1]), nn.BatchNorm2d(like.shape[1])]
+    norms = [nn.BatchNorm2d(like.shape[1], device=like.device) for _ in range(2)]
     relu, residual = nn.ReLU(), torch.randn_like(like)
     return (
         lambda x: batch_norm_act(norms[0], relu, x, residual),
@@ -76,25 +76,23 @@ ROOMS = {
 class Rooms:
     """The subject of the worker for kernels: each room forward and backward, beside torch and a copy of the tensor."""
 
-    def __init__(self, threads: int | None) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+    def __init__(self, threads: int | None, device: str) -> None:
+        self._device = device_of(device, threads)
         if not kernels.available():
             raise CnngraphError("the compiled extension is missing: there are no kernels to measure")
         self.prepared = {
             "rooms": {name: room.passes for name, room in ROOMS.items()},
-            "memory_settings": tune_memory(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "memory_settings": self._device.tune_memory(),
             "kernels": kernels.build_info(),
+            **self._device.describe(),
         }
 
     def case(self, case: dict[str, Any], rounds: int, seconds: float) -> dict[str, Any]:
         """The seconds of a copy, of ours and of torch's way, once a round each, in turns."""
+        self._device.rest()
         told = Case(**case)
         torch.manual_seed(0)
-        x = _tensor(told)
+        x = _tensor(told, self._device.name)
         target = torch.empty_like(x)
         ours, eager = ROOMS[told.room].make(x)
         grad = torch.randn_like(eager(x))
@@ -113,12 +111,14 @@ class Rooms:
         for _ in range(rounds):
             for name, run in runs.items():
                 run()  # wakes threads and fills caches
-                times[name].append(time_of(run, seconds))
+                times[name].append(self._device.time_alone(run, seconds))
         return {"shape": list(x.shape), "bytes": x.numel() * x.element_size(), **times}
 
 
-def _tensor(case: Case) -> Tensor:
+def _tensor(case: Case, device: str) -> Tensor:
     """A map of about so many megabytes."""
     dtype = getattr(torch, case.dtype)
-    size = max(1, isqrt(round(case.megabytes * 1e6 / (BATCH * CHANNELS * dtype.itemsize))))
-    return torch.randn(BATCH, CHANNELS, size, size).to(dtype, memory_format=getattr(torch, case.memory_format))
+    size = isqrt(round(case.megabytes * 1e6 / (BATCH[device] * CHANNELS * dtype.itemsize)))
+    size = max(1, size // MULTIPLE[device]) * MULTIPLE[device]
+    x = torch.randn(BATCH[device], CHANNELS, size, size, device=device)
+    return x.to(dtype, memory_format=getattr(torch, case.memory_format))

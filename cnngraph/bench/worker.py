@@ -28,10 +28,10 @@ def prepare_floor(work: Mapping[str, Any]) -> Any:
     return Floor(Work.from_json(work))
 
 
-def prepare_kernels(threads: int | None) -> Any:
+def prepare_kernels(threads: int | None, device: str) -> Any:
     from cnngraph.bench.rooms import Rooms
 
-    return Rooms(threads)
+    return Rooms(threads, device)
 
 
 SUBJECTS = {"prepare_contender": prepare_contender, "prepare_floor": prepare_floor, "prepare_kernels": prepare_kernels}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class Dtype(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
 
 
 class Mode(StrEnum):
@@ -30,6 +31,12 @@ class Mode(StrEnum):
     EVAL = "eval"
 
 
+class Device(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="`cuda` is the first GPU that CUDA shows.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Threads of each process; torch's own choice if not given.")
 ]
@@ -45,25 +52,31 @@ Examples:
   cnngraph bench specs/resnet50.yaml
   cnngraph bench specs/googlenet.yaml --dtype bfloat16 --against tuned-malloc,compile
   cnngraph bench specs/resnet50.yaml --mode eval --batch-size 1 --plot bench.svg -o bench.json
+  cnngraph bench specs/densenet121.yaml --device cuda --dtype bfloat16 --rounds 3
 
 \b
 Contenders:
-  cnngraph        the fused backend, with memory settings; always there
-  default-malloc  the same without memory settings; always there
-  eager           plain torch.nn, channels_last
-  eager-nchw      plain torch.nn, contiguous
-  lean            fused, keeping less for backward (training)
-  inference       batch norms folded into convolutions (evaluation)
-  tuned-malloc    eager with memory settings
-  compile         torch.compile of eager, with memory settings
-  onnxruntime     ONNX Runtime, with --mode eval only
+  cnngraph              the fused backend, with memory settings; always there
+  default-malloc        the same without memory settings; always there (CPU)
+  cnngraph-graph        cnngraph with its step as one CUDA graph (CUDA)
+  eager                 plain torch.nn, channels_last
+  eager-nchw            plain torch.nn, contiguous
+  eager-graph           eager with its step as one CUDA graph (CUDA)
+  lean                  fused, keeping less for backward (training)
+  inference             batch norms folded into convolutions (evaluation)
+  tuned-malloc          eager with memory settings (CPU)
+  compile               torch.compile of eager, with memory settings
+  compile-max-autotune  the same in its mode max-autotune (CUDA)
+  onnxruntime           ONNX Runtime (CPU, evaluation)
+There are memory settings on the CPU only.
 
 \b
 With --format json, stdout holds one object:
   {"cnngraph", "file", "name", "params", "mode", "batch_size", "input",
-   "dtype", "threads", "rounds",
+   "dtype", "device", "threads", "rounds",
    "machine": {"cpu", "cpu_capability", "cpus", "memory_bytes",
-               "system", "python", "torch", "other_work": share of it that others took},
+               "system", "python", "torch", "gpu", "gpu_memory_bytes",
+               "driver", "cuda", "cudnn", "other_work": share of it that others took},
    "contenders": [
      {"name", "about", "error", "memory_settings",
       "seconds": {"median", "min", "iqr", "rounds"},
@@ -76,22 +89,28 @@ With --format json, stdout holds one object:
 What could not be measured is null, and "error" says why.
 
 \b
-Exit codes: 0 measured, 1 the spec is at fault or cnngraph itself could not run, 2 wrong usage, 130 interrupted.
+Exit codes: 0 measured, 1 the spec is at fault, there is no GPU for --device cuda, or cnngraph itself could not run,
+2 wrong usage, 130 interrupted.
 """
 )
 def bench(
     spec: SpecArgument,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images in a step.")] = 16,
+    device: DeviceOption = Device.CPU,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Images in a step; 16, on a GPU 128, if not given.")
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Height and width of the images; the spec's if not given.")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="`bfloat16` runs under autocast.")] = Dtype.FLOAT32,
+    dtype: Annotated[
+        Dtype, typer.Option(help="bfloat16 and float16 run under autocast; float16 on a GPU.")
+    ] = Dtype.FLOAT32,
     mode: Annotated[Mode, typer.Option(help="A training step, or a forward pass in evaluation.")] = Mode.TRAIN,
     threads: ThreadsOption = None,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often each contender is measured.")] = 7,
     against: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="The peers; all that run in this mode if not given.", show_default=False),
+        typer.Option(metavar="NAME,...", help="The peers; all that run there if not given.", show_default=False),
     ] = None,
     sets: SetOption = None,
     format: FormatOption = Format.TEXT,
@@ -106,14 +125,17 @@ def bench(
     Each contender has a process of its own, and they take turns in rounds. Shown are the median step with its spread,
     how many times ours it is, peak memory, and how far each stands from the least that its arithmetic takes.
     """
-    from cnngraph.bench.contenders import Work, peers
+    from cnngraph.bench.contenders import BATCH_SIZES, Work, peers
     from cnngraph.bench.networks import bench_network
     from cnngraph.checking import read_spec
     from cnngraph.report.bench import network_data
 
     params = parse_params(sets)
+    if dtype is Dtype.FLOAT16 and device is Device.CPU:
+        raise typer.BadParameter("float16 needs --device cuda", param_hint="'--dtype'")
     try:
-        names = peers(None if against is None else [name.strip() for name in against.split(",") if name.strip()], mode)
+        named = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
+        names = peers(named, mode, device)
     except CnngraphError as error:
         raise typer.BadParameter(str(error), param_hint="'--against'") from None
     _check_outputs(plot, output)
@@ -122,7 +144,8 @@ def bench(
         if len(input) != 3:
             raise typer.BadParameter("the network's input is no image", param_hint="'--size'")
         input = (input[0], size, size)
-    work = Work(str(spec), params, batch_size, input, dtype.value, mode.value, threads)
+    images = batch_size or BATCH_SIZES[device]
+    work = Work(str(spec), params, images, input, dtype.value, mode.value, threads, device.value)
     with terminal.progress_bar() as progress:
         found = bench_network(work, names, rounds, progress=progress)
     data = network_data(found)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cnngraph.cli.app import app
-from cnngraph.cli.bench import OutputOption, ThreadsOption, write_json
+from cnngraph.cli.bench import Device, DeviceOption, OutputOption, ThreadsOption, write_json
 from cnngraph.cli.options import Format, FormatOption, print_json
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
@@ -19,21 +19,30 @@ from cnngraph.report.terminal import printable
 Examples:
   cnngraph bench-kernels
   cnngraph bench-kernels --megabytes 0.5,100 --rounds 9 -o kernels.json
+  cnngraph bench-kernels --device cuda
 
 \b
 With --format json, stdout holds one object:
-  {"cnngraph", "threads", "rounds", "machine", "memory_settings", "kernels",
+  {"cnngraph", "device", "threads", "rounds", "machine", "memory_settings", "kernels",
    "rows": [{"room", "dtype", "memory_format", "shape", "bytes",
              "copy", "ours", "eager": {"median", "min", "iqr", "rounds"},
              "bandwidth": bytes a second of the copy, "speedup",
              "passes", "eager_passes", "least_passes", "of_floor"}]}
 
 \b
-Exit codes: 0 measured, 1 there are no kernels, 2 wrong usage, 130 interrupted.
+Exit codes: 0 measured, 1 there are no kernels, or no GPU for --device cuda, 2 wrong usage, 130 interrupted.
 """,
 )
 def bench_kernels(
-    megabytes: Annotated[str, typer.Option(metavar="MB,...", help="Sizes of the tensor, roughly.")] = "0.5,2,8,32,100",
+    device: DeviceOption = Device.CPU,
+    megabytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MB,...",
+            help="Sizes of the tensor, roughly; 0.5,2,8,32,100, on a GPU 16,64,256,1000, if not given.",
+            show_default=False,
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often each is measured.")] = 5,
     format: FormatOption = Format.TEXT,
@@ -46,8 +55,9 @@ def bench_kernels(
     from cnngraph.bench.kernels import bench_kernels
     from cnngraph.report.bench import kernels_data, kernels_table, machine_line
 
+    sizes = None if megabytes is None else _sizes(megabytes)
     with terminal.progress_bar() as progress:
-        found = bench_kernels(_sizes(megabytes), rounds, threads=threads, progress=progress)
+        found = bench_kernels(sizes, rounds, threads=threads, device=device.value, progress=progress)
     data = kernels_data(found)
     if output is not None:
         write_json(output, data)
@@ -55,7 +65,8 @@ def bench_kernels(
         print_json(data)
         return
     terminal.print_table(kernels_table(found))
-    print(f"\n{data['memory_settings']}\n{printable(machine_line(found.machine, found.rounds))}")
+    settings = [data["memory_settings"]] if data["memory_settings"] else []
+    print("", *settings, printable(machine_line(found.machine, found.rounds)), sep="\n")
     if output is not None:
         print(f"wrote {output}")
 

@@ -26,6 +26,9 @@ def machine_line(found: Mapping[str, Any], rounds: int) -> str:
     """The machine, and how much of it others took while it was measured."""
     capability = f" ({found['cpu_capability']})" if "cpu_capability" in found else ""
     parts = [
+        f"{found['gpu']}, driver {found['driver']}, CUDA {found['cuda']}, cuDNN {found['cudnn']}"
+        if "gpu" in found
+        else "",
         f"{found['cpu']}{capability}, {plural(found['cpus'], 'CPU')}",
         plural(found["threads"], "thread") if "threads" in found else "",
         f"torch {found['torch']}" if "torch" in found else "",
@@ -97,7 +100,7 @@ def floor_lines(floor: FloorFound) -> list[str]:
         return []
     lines = [
         f"floor: {short(floor.flops)}FLOP of convolutions and linear layers at {short(int(floor.rate.median))}FLOP/s,"
-        f" the rate of large convolutions: {precise(floor.seconds)}"
+        f" the rate of {floor.peak}: {precise(floor.seconds)}"
     ]
     if floor.layers_seconds:
         total = sum(layer.count for layer in floor.layers)
@@ -118,10 +121,11 @@ def network_data(bench: NetworkBench) -> dict[str, Any]:
         "batch_size": work.batch_size,
         "input": list(work.input),
         "dtype": work.dtype,
+        "device": work.device,
         "threads": bench.machine.get("threads"),
         "rounds": bench.rounds,
         "machine": machine_data(bench.machine),
-        "contenders": [_row_data(row, floor) for row in bench.rows],
+        "contenders": [_row_data(row, bench) for row in bench.rows],
         "floor": {
             "flops": floor.flops,
             "flops_per_second": None if floor.rate is None else floor.rate.median,
@@ -137,11 +141,11 @@ def network_data(bench: NetworkBench) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row_data(row: Row, floor: FloorFound) -> dict[str, Any]:
-    of_floor, of_layers = _over_floors(row, floor)
+def _row_data(row: Row, bench: NetworkBench) -> dict[str, Any]:
+    of_floor, of_layers = _over_floors(row, bench.floor)
     return {
         "name": row.contender.name,
-        "about": row.contender.about,
+        "about": row.contender.about_on(bench.work.device),
         "error": row.error,
         "memory_settings": row.memory_settings,
         "seconds": None if row.seconds is None else row.seconds.to_json(),
@@ -157,7 +161,10 @@ def _row_data(row: Row, floor: FloorFound) -> dict[str, Any]:
 
 
 def machine_data(found: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("cpu", "cpu_capability", "cpus", "memory_bytes", "system", "python", "torch", "other_work")
+    keys = (
+        "cpu", "cpu_capability", "cpus", "memory_bytes", "system", "python", "torch",
+        "gpu", "gpu_memory_bytes", "driver", "cuda", "cudnn", "other_work",
+    )  # fmt: skip
     return {key: found.get(key) for key in keys}
 
 
@@ -184,6 +191,7 @@ def _kernel_cells(row: KernelRow) -> list[str]:
 
 def kernels_data(bench: KernelBench) -> dict[str, Any]:
     return {
+        "device": bench.device,
         "threads": bench.machine.get("threads"),
         "rounds": bench.rounds,
         "machine": machine_data(bench.machine),

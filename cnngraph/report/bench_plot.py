@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cnngraph.bench.contenders import ALWAYS
+from cnngraph.bench.contenders import always
 from cnngraph.bench.networks import NetworkBench
 from cnngraph.errors import CnngraphError
 from cnngraph.report.bench import headline, precise
@@ -34,7 +34,8 @@ def save_plot(bench: NetworkBench, path: Path, format: str) -> None:
     time, memory = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
     names = [row.contender.name for row in rows]
-    colours = [OURS if name in ALWAYS else OTHERS for name in names]
+    ours = always(bench.work.device)
+    colours = [OURS if name in ours else OTHERS for name in names]
     medians = [row.seconds.median for row in rows if row.seconds]
     spread = [row.seconds.quartiles for row in rows if row.seconds]
     sides = [
@@ -43,7 +44,7 @@ def save_plot(bench: NetworkBench, path: Path, format: str) -> None:
     ]
     time.barh(places, medians, color=colours, xerr=sides, error_kw={"ecolor": "#555555", "capsize": 2})
     for place, name, median in zip(places, names, medians, strict=True):
-        time.text(0, place, f"  {precise(median)}", va="center", color="white" if name in ALWAYS else "black")
+        time.text(0, place, f"  {precise(median)}", va="center", color="white" if name in ours else "black")
     _floors(time, bench)
     time.set_yticks(places, names)
     time.invert_yaxis()

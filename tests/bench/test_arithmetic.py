@@ -9,7 +9,7 @@ from conftest import SPECS
 
 import cnngraph
 from cnngraph.bench.arithmetic import TRAINING, flops_of, graph_of, macs_of
-from cnngraph.bench.contenders import CONTENDERS, PEERS, Work, peers
+from cnngraph.bench.contenders import CONTENDERS, Work, always, peers
 from cnngraph.bench.figures import Figure
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -48,7 +48,7 @@ def test_a_size_that_the_network_does_not_take() -> None:
 def test_work_survives_json() -> None:
     import json
 
-    work = Work(str(TINY), {"width": 4}, 2, (3, 32, 32), threads=1)
+    work = Work(str(TINY), {"width": 4}, 2, (3, 32, 32), threads=1, device="cuda")
     assert Work.from_json(json.loads(json.dumps(work.to_json()))) == work
 
 
@@ -60,7 +60,19 @@ def test_peers_are_checked() -> None:
         peers(["eagre"], "train")
     with pytest.raises(cnngraph.CnngraphError, match="there are lean, inference, eager, eager-nchw"):
         peers(["caffe"], "train")
-    assert set(PEERS) < set(CONTENDERS)
+
+
+def test_a_gpu_has_peers_of_its_own() -> None:
+    graphs = ["cnngraph-graph", "eager-graph"]
+    assert always("cpu") == ["cnngraph", "default-malloc"]
+    assert always("cuda") == ["cnngraph"]
+    there = [*graphs[:1], "lean", "eager", "eager-nchw", *graphs[1:], "compile", "compile-max-autotune"]
+    assert peers(None, "train", "cuda") == there
+    for name, device, needed in [("tuned-malloc", "cuda", "cpu"), *((name, "cpu", "cuda") for name in graphs)]:
+        with pytest.raises(cnngraph.CnngraphError, match=f"`{name}` needs --device {needed}"):
+            peers([name], "train", device)
+    about = CONTENDERS["cnngraph"].about_on
+    assert about("cpu") == f"{about('cuda')}, memory settings"
 
 
 def test_every_contender_can_be_built() -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from cnngraph import kernels
 from cnngraph.bench.rooms import ROOMS
 from cnngraph.cli import app
-from cnngraph.cli.bench import Dtype, Mode
+from cnngraph.cli.bench import Device, Dtype, Mode
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -71,6 +71,9 @@ def test_json_alone_on_stdout() -> None:
         (["--plot", "bench.pdf"], 2, "a chart is a .png or .svg file"),
         (["--rounds", "0"], 2, "Invalid value for '--rounds'"),
         (["--dtype", "float64"], 2, "float32"),
+        (["--dtype", "float16"], 2, "float16 needs --device cuda"),
+        (["--against", "eager-graph"], 2, "`eager-graph` needs --device cuda"),
+        (["--against", "onnxruntime", "--device", "cuda"], 2, "`onnxruntime` needs --device cpu"),
         (["--set", "width=0"], 1, "`out_channels` must be at least 1"),
         (["-o", "nowhere/bench.json"], 1, "cannot write nowhere/bench.json: the folder nowhere does not exist"),
     ],
@@ -88,6 +91,20 @@ def test_a_size_that_the_network_does_not_take() -> None:
     assert result.stderr.startswith("error: lenet does not take 1x64x64: the weights of fc1")
 
 
+@pytest.mark.parametrize("command", [["bench", str(TINY)], ["bench-kernels"]], ids=lambda command: command[0])
+def test_without_a_gpu(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = run(*command, "--device", "cuda")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert re.fullmatch(r"error: --device cuda: torch [^\n]* has no GPU here, it [^\n]*\n", result.stderr)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("cnngraph.kernels.build_info", lambda: {"cuda": False})
+    result = run(*command, "--device", "cuda")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"error: [^\n]* for the CPU alone; [^\n]* FORCE_CUDA=1 pip install [^\n]*\n", result.stderr)
+
+
 def test_a_chart_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run("bench", TINY, "--plot", "bench.png")
@@ -96,9 +113,11 @@ def test_a_chart_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_choices_are_those_of_the_benchmark() -> None:
-    from cnngraph.bench.contenders import DTYPES, MODES
+    from cnngraph.bench.contenders import BATCH_SIZES, DEVICES, DTYPES, MODES
+    from cnngraph.bench.kernel_cases import MEGABYTES
 
     assert tuple(Dtype) == DTYPES
+    assert tuple(Device) == DEVICES == tuple(BATCH_SIZES) == tuple(MEGABYTES)
     assert tuple(Mode) == MODES
 
 

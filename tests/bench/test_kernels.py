@@ -41,7 +41,7 @@ def test_every_room_type_and_format(found: KernelBench) -> None:
 
 def test_the_data_and_the_table(found: KernelBench) -> None:
     data = kernels_data(found)
-    assert (data["threads"], data["rounds"]) == (1, 2)
+    assert (data["device"], data["threads"], data["rounds"]) == ("cpu", 1, 2)
     assert data["memory_settings"].startswith("memory settings: ")
     assert len(data["rows"][0]["ours"]["rounds"]) == 2
     table = to_text(kernels_table(found))

@@ -90,6 +90,7 @@ def test_the_data_says_everything(trained: NetworkBench) -> None:
     data = network_data(trained)
     assert (data["file"], data["name"], data["mode"], data["batch_size"]) == (str(TINY), "tiny", "train", 2)
     assert (data["input"], data["dtype"], data["threads"], data["rounds"]) == ([3, 32, 32], "float32", 1, 2)
+    assert (data["device"], data["machine"]["gpu"]) == ("cpu", None)
     assert data["machine"]["cpu"]
     assert data["machine"]["torch"]
     first, *_, last = data["contenders"]
@@ -144,7 +145,7 @@ def test_torch_compile_runs_in_place_of_the_network(monkeypatch: pytest.MonkeyPa
     from cnngraph.bench.network_step import BUILDERS
 
     compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network: compile(network, backend="eager"))  # spares the C++ compiler
+    monkeypatch.setattr(torch, "compile", lambda network, mode: compile(network, backend="eager"))  # spares the C++ compiler
     work = Work(str(TINY), {}, 2, (3, 32, 32), threads=1)
     torch.manual_seed(0)
     compiled, held = BUILDERS["compile"](work)
