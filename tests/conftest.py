@@ -58,6 +58,35 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """`cuda`, with float32 that is float32. Skips where there is no GPU, or no kernels for it."""
+    import torch
+
+    from cnngraph import CnngraphError
+    from cnngraph.bench.machine import require
+
+    try:
+        require("cuda")
+    except CnngraphError as error:
+        pytest.skip(str(error).partition(". ")[0])
+    torch.backends.cudnn.allow_tf32 = False
+    return "cuda"
+
+
+@pytest.fixture(scope="session", params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param if request.param == "cpu" else request.getfixturevalue("gpu")
+
+
+def on_every_device(*dtypes: Any) -> pytest.MarkDecorator:
+    """Parametrises `device` and `dtype`: with these types everywhere, on a GPU with float16 too."""
+    import torch
+
+    cases = [("cpu", dtype) for dtype in dtypes] + [("cuda", dtype) for dtype in (*dtypes, torch.float16)]
+    return pytest.mark.parametrize(("device", "dtype"), cases, ids=str, indirect=["device"])
+
+
 def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The shape of each value that a network computes for a meta tensor of `shape`, without the batch."""
     import torch

@@ -150,7 +150,7 @@ def logits(result: Tensor | dict[str, Tensor]) -> Tensor:
 def total(result: Tensor | dict[str, Tensor]) -> Tensor:
     """One number that depends on every value of every result, each in another way."""
     values = [result] if isinstance(result, Tensor) else list(result.values())
-    weighted = [(v.flatten() * torch.linspace(-1, 1, v.numel(), dtype=v.dtype)).sum() for v in values]
+    weighted = [(v.flatten() * torch.linspace(-1, 1, v.numel(), dtype=v.dtype, device=v.device)).sum() for v in values]
     return torch.stack(weighted).sum()
 
 
@@ -448,8 +448,10 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 @in_both_modes
 @every_format
 @pytest.mark.parametrize("setting", ["float32", "bfloat16", "autocast"])
-def test_lower_precision_costs_no_more_than_eagers(setting: str, memory_format: str, training: bool) -> None:
-    assert not worse_than_eagers(VARIED, setting, FORMATS[memory_format], training)
+def test_lower_precision_costs_no_more_than_eagers(
+    setting: str, memory_format: str, training: bool, device: str
+) -> None:
+    assert not worse_than_eagers(VARIED, setting, FORMATS[memory_format], training, device)
 
 
 @in_both_modes
@@ -460,7 +462,7 @@ def test_additions_in_lower_precision_cost_no_more_than_eagers(setting: str, tra
 
 
 def worse_than_eagers(
-    body: str, setting: str, layout: torch.memory_format, training: bool
+    body: str, setting: str, layout: torch.memory_format, training: bool, device: str = "cpu"
 ) -> dict[str, tuple[float, float]]:
     """Neither network is exact here, so both are held against float64.
 
@@ -469,8 +471,8 @@ def worse_than_eagers(
     """
     dtype = torch.bfloat16 if setting == "bfloat16" else torch.float32
     rounding = torch.finfo(torch.float32 if setting == "float32" else torch.bfloat16).eps
-    x = batch(dtype, size=16).to(memory_format=layout)
-    networks = [n.train(training) for n in both(body, dtype)]
+    x = batch(dtype, size=16).to(device, memory_format=layout)
+    networks = [n.train(training).to(device) for n in both(body, dtype)]
     reference = copy.deepcopy(networks[1]).double()
     exact = step(reference, x.double())
     fused, eager = (
@@ -482,7 +484,7 @@ def worse_than_eagers(
 
 def autocast_step(network: nn.Module, x: Tensor, autocast: bool) -> dict[str, Tensor]:
     def run(x: Tensor) -> object:
-        with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
+        with torch.autocast(x.device.type, torch.bfloat16) if autocast else nullcontext():
             return network(x)
 
     return step(network, x, run)

@@ -173,8 +173,17 @@ def head_shapes(network: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[i
     return {name: tuple(result.shape[1:]) for name, result in results.items() if name != "logits"}
 
 
-@every_network
-def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
+VARIED = ["resnet18", "resnetv2_18", "densenet121", "googlenet_aux", "mobilenet_v2", "shufflenet_v2_x1_0"]
+EVERYWHERE = [("cpu", path) for path in NETWORKS] + [("cuda", SPECS / f"{name}.yaml") for name in VARIED]
+
+
+@pytest.mark.parametrize(
+    ("device", "path"),
+    EVERYWHERE,
+    ids=lambda value: value if type(value) is str else name_of(value),
+    indirect=["device"],
+)
+def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> None:
     """Same weights, same batch: outputs, gradients and running statistics in training, and outputs in evaluation.
 
     In float64, because a batch norm over the few values of a small map magnifies float32's rounding beyond measure.
@@ -182,9 +191,10 @@ def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
     networks = {}
     for backend in ("fused", "eager"):
         network, batch = small(path, backend)
+        batch = batch.to(device)
         if networks:
             network.load_state_dict(networks["fused"].state_dict())
-        networks[backend] = network
+        networks[backend] = network.to(device)
     results = {}
     for backend, network in networks.items():
         network.train()
@@ -194,7 +204,8 @@ def test_one_step_of_the_fused_network_is_eagers(path: Path) -> None:
         outputs = network(batch)
         if isinstance(outputs, torch.Tensor):
             outputs = {"logits": outputs}
-        losses = [nn.functional.cross_entropy(output, torch.tensor([1, 2, 3])) for output in outputs.values()]
+        labels = torch.tensor([1, 2, 3], device=device)
+        losses = [nn.functional.cross_entropy(output, labels) for output in outputs.values()]
         loss = torch.stack(losses).sum()
         loss.backward()
         results[backend] = {"loss": loss.detach(), **{f"output {k}": v.detach() for k, v in outputs.items()}}
@@ -249,9 +260,7 @@ def test_folding_for_inference_changes_nothing(path: Path) -> None:
     torch.testing.assert_close(network.eval()(batch), expected, rtol=1e-8, atol=1e-10 * scale)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "resnetv2_18", "densenet121", "googlenet_aux", "mobilenet_v2", "shufflenet_v2_x1_0"]
-)
+@pytest.mark.parametrize("name", VARIED)
 def test_a_lean_step_is_the_fast_one(name: str) -> None:
     results = []
     for memory in ("fast", "lean"):

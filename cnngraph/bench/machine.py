@@ -34,12 +34,12 @@ def require(device: str) -> None:
     if not torch.cuda.is_available():
         why = "it finds none" if torch.version.cuda else "it was built without CUDA"
         raise CnngraphError(
-            f"--device cuda: torch {torch.__version__} has no GPU here, {why}; what `nvidia-smi` lists needs a torch for CUDA"
-            " (https://pytorch.org/get-started) and no CUDA_VISIBLE_DEVICES that hides it"
+            f"torch {torch.__version__} has no GPU here: {why}. What `nvidia-smi` lists needs a torch for CUDA"
+            " (https://pytorch.org/get-started), and no CUDA_VISIBLE_DEVICES that hides it"
         )
     if not kernels.build_info().get("cuda"):
         raise CnngraphError(
-            "--device cuda: the compiled kernels are missing or for the CPU alone; where nvcc is, in a clone:"
+            "the compiled kernels are missing, or for the CPU alone. Where nvcc is, in a clone:"
             " FORCE_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps ."
         )
 

@@ -145,7 +145,9 @@ def test_torch_compile_runs_in_place_of_the_network(monkeypatch: pytest.MonkeyPa
     from cnngraph.bench.network_step import BUILDERS
 
     compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda network, mode: compile(network, backend="eager"))  # spares the C++ compiler
+    monkeypatch.setattr(
+        torch, "compile", lambda network, mode: compile(network, backend="eager")
+    )  # spares the C++ compiler
     work = Work(str(TINY), {}, 2, (3, 32, 32), threads=1)
     torch.manual_seed(0)
     compiled, held = BUILDERS["compile"](work)

@@ -44,6 +44,19 @@ def block(
     return made
 
 
+def on(device: str, layers: list[list[Step]]) -> list[list[Step]]:
+    """The same there; a leaf that moves is a leaf again."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(device).requires_grad_(tensor.requires_grad)
+
+    def there(step: Step) -> Step:
+        tensors = {name: value for name, value in vars(step).items() if isinstance(value, Tensor)}
+        return replace(step, **{name: moved(tensor) for name, tensor in tensors.items()})
+
+    return [[there(step) for step in layer] for layer in layers]
+
+
 def parameters_of(layers: list[list[Step]]) -> list[Tensor]:
     return [tensor for layer in layers for step in layer for tensor in step.differentiable]
 
@@ -110,9 +123,11 @@ def test_opcheck_of_the_backward(layout: torch.memory_format, wanted: bool) -> N
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_derivatives_are_those_of_finite_differences(fixed: bool, layout: torch.memory_format, steps: int) -> None:
-    layers = block(3, 2, 3, steps, fixed, bias=True)
-    x = torch.randn(2, 3, 3, 2, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+def test_derivatives_are_those_of_finite_differences(
+    fixed: bool, layout: torch.memory_format, steps: int, device: str
+) -> None:
+    layers = on(device, block(3, 2, 3, steps, fixed, bias=True))
+    x = torch.randn(2, 3, 3, 2, dtype=torch.float64, device=device).contiguous(memory_format=layout).requires_grad_()
     for keep in (True, False):
         assert torch.autograd.gradcheck(
             lambda x, *p, keep=keep: dense_block(x, with_parameters(layers, p), 1e-2, "silu", (), keep)[0],
@@ -172,9 +187,9 @@ def test_the_same_bits_for_any_number_of_threads(layout: torch.memory_format, dt
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_statistics_keep_their_digits_far_from_zero(layout: torch.memory_format) -> None:
-    layers = block(3, 2, 2, 1, dtype=torch.float32)
-    x = (torch.randn(8, 3, 64, 64) + 1000).contiguous(memory_format=layout)
+def test_statistics_keep_their_digits_far_from_zero(layout: torch.memory_format, device: str) -> None:
+    layers = on(device, block(3, 2, 2, 1, dtype=torch.float32))
+    x = (torch.randn(8, 3, 64, 64, device=device) + 1000).contiguous(memory_format=layout)
     output, means, vars = dense_block(x, layers, 1e-5, "relu", (), False)
     assert [len(mean) for mean in means] == [3, 5]
     for mean, var in zip(means, vars, strict=True):

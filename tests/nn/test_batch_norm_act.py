@@ -79,9 +79,9 @@ def assert_same_step(batch_norm, activation, x, residual=None, rtol=1e-4, atol=1
 @pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_activations(activation, training, added):
-    batch_norm = randomised(nn.BatchNorm2d(6)).train(training)
-    x, residual = torch.randn(2, 4, 6, 5, 7)
+def test_activations(activation, training, added, device):
+    batch_norm = randomised(nn.BatchNorm2d(6)).train(training).to(device)
+    x, residual = torch.randn(2, 4, 6, 5, 7, device=device)
     assert_same_step(batch_norm, activation, x * 2, residual if added else None)
 
 
@@ -123,10 +123,10 @@ def test_the_residual_itself_is_left_alone():
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
 @pytest.mark.parametrize("track", [True, False], ids=["track", "forget"])
 @pytest.mark.parametrize("momentum", [0.1, None, 0.0, 1.0], ids=str)
-def test_settings(momentum, track, affine, training):
+def test_settings(momentum, track, affine, training, device):
     batch_norm = nn.BatchNorm2d(6, momentum=momentum, affine=affine, track_running_stats=track)
-    x = torch.randn(4, 6, 5, 7).to(memory_format=torch.channels_last)
-    assert_same_step(randomised(batch_norm).train(training), nn.SiLU(), x)
+    x = torch.randn(4, 6, 5, 7, device=device).to(memory_format=torch.channels_last)
+    assert_same_step(randomised(batch_norm).train(training).to(device), nn.SiLU(), x)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_running_statistics_kept_when_not_tracked_any_more():
 
 @pytest.mark.parametrize("dtypes", ["bfloat16 input", "all bfloat16", "float64", "float16"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_types(dtypes, training):
-    batch_norm = randomised(nn.BatchNorm2d(6)).train(training)
-    x = torch.randn(4, 6, 5, 7)
+def test_types(dtypes, training, device):
+    batch_norm = randomised(nn.BatchNorm2d(6)).train(training).to(device)
+    x = torch.randn(4, 6, 5, 7, device=device)
     if dtypes == "float64":
         assert_same_step(batch_norm.double(), nn.ReLU(), x.double())
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import on_every_device
 from torch import Tensor, nn
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -127,10 +128,12 @@ def is_fused(function: Callable[[], object]) -> bool:
     return torch.ops.cnngraph.dense_block.default in operators(function)
 
 
-def input_of(*shape: int, dtype: torch.dtype = torch.float64, layout: Any = torch.contiguous_format) -> Tensor:
+def input_of(
+    *shape: int, dtype: torch.dtype = torch.float64, layout: Any = torch.contiguous_format, device: str = "cpu"
+) -> Tensor:
     torch.manual_seed(1)
     x = torch.randn(*shape, dtype=torch.float64) * 2 + 1
-    return x.to(dtype).contiguous(memory_format=layout).requires_grad_()
+    return x.to(device, dtype).contiguous(memory_format=layout).requires_grad_()
 
 
 @both_layouts
@@ -138,20 +141,20 @@ def input_of(*shape: int, dtype: torch.dtype = torch.float64, layout: Any = torc
 @kept_or_not
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", ""])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_equals_the_modules(layout, steps: int, keep: bool, bias: bool, training: bool) -> None:
-    block = Block(steps=steps, bias=bias, keep=keep).double().train(training)
-    assert_same_step(block, input_of(3, 6, 7, 5, layout=layout))
-    assert_same_step(block, input_of(2, 6, 1, 1, layout=layout))
+def test_equals_the_modules(layout, steps: int, keep: bool, bias: bool, training: bool, device: str) -> None:
+    block = Block(steps=steps, bias=bias, keep=keep).double().train(training).to(device)
+    assert_same_step(block, input_of(3, 6, 7, 5, layout=layout, device=device))
+    assert_same_step(block, input_of(2, 6, 1, 1, layout=layout, device=device))
 
 
 @both_layouts
 @kept_or_not
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_types(dtype: torch.dtype, layout, keep: bool) -> None:
-    tolerance = {torch.float32: 1e-4, torch.bfloat16: 3e-2}[dtype]
+@on_every_device(torch.float32, torch.bfloat16)
+def test_types(device: str, dtype: torch.dtype, layout, keep: bool) -> None:
+    tolerance = 1e-4 if dtype is torch.float32 else 3e-2
     for channels, growth in ((16, 8), (10, 5)):
-        block = Block(channels, growth, keep=keep, activation=nn.SiLU).to(dtype)
-        x = input_of(4, channels, 9, 7, dtype=dtype, layout=layout)
+        block = Block(channels, growth, keep=keep, activation=nn.SiLU).to(device, dtype)
+        x = input_of(4, channels, 9, 7, dtype=dtype, layout=layout, device=device)
         assert_same_step(block, x, rtol=tolerance, atol=tolerance)
 
 
@@ -264,14 +267,14 @@ def test_no_convolution_runs_backward_for_what_is_not_wanted() -> None:
 
 
 @both_layouts
-def test_bfloat16_under_autocast(layout) -> None:
-    block = Block(16, 8, bias=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        x = input_of(3, 16, 7, 5, dtype=torch.bfloat16, layout=layout)
-        assert_same_step(block, x, 3e-2, 3e-2, torch.autocast("cpu", torch.bfloat16))
+def test_bfloat16_under_autocast(layout, device: str) -> None:
+    block = Block(16, 8, bias=True).to(device)
+    with torch.autocast(device, torch.bfloat16):
+        x = input_of(3, 16, 7, 5, dtype=torch.bfloat16, layout=layout, device=device)
+        assert_same_step(block, x, 3e-2, 3e-2, torch.autocast(device, torch.bfloat16))
         assert not kernels.available() or is_fused(lambda: block(x))
         assert block(x).dtype is torch.bfloat16
-        assert_same_step(block, x.float().detach().requires_grad_(), 3e-2, 3e-2, torch.autocast("cpu", torch.bfloat16))
+        assert_same_step(block, x.float().detach().requires_grad_(), 3e-2, 3e-2, torch.autocast(device, torch.bfloat16))
         assert not is_fused(lambda: block(x.float()))
     assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in block.parameters())
 
