@@ -102,6 +102,25 @@ def test_the_data_says_everything(trained: NetworkBench) -> None:
     assert data["floor"]["layers"][0].keys() == {"path", "kind", "count", "seconds", "flops_per_second"}
 
 
+@pytest.mark.usefixtures("gpu")
+def test_on_a_gpu() -> None:
+    work = Work(str(TINY), {}, 2, (3, 32, 32), "bfloat16", threads=1, device="cuda")
+    found = bench_network(work, ["cnngraph-graph", "eager", "eager-graph"], rounds=2, seconds=0.001)
+    assert [row.contender.name for row in found.rows] == ["cnngraph", "cnngraph-graph", "eager", "eager-graph"]
+    for row in found.rows:
+        assert row.error is None
+        assert row.seconds is not None
+        assert row.tensor_bytes is not None
+        assert row.held_bytes is not None
+        assert row.process_bytes is not None
+        assert row.process_bytes >= row.tensor_bytes > row.held_bytes > 0
+        assert row.memory_settings is None
+    assert not differing(found), "every contender computes the same loss"
+    assert found.floor.seconds
+    assert found.floor.layers_seconds
+    assert found.machine["gpu"]
+
+
 def test_a_process_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = Worker.ask
 
