@@ -33,5 +33,15 @@ cudaError_t forward(const BatchNormAct& call, void* output);
 cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool batch_statistics,
                      void* dinput, void* dweight, void* dbias, void* dresidual);
 
+// Parts of these, for the kernels of other rooms. The workspace holds the table of coefficients,
+// rows of them in the order of Coefficients, with slope and offset zero until they are added to, and
+// after it a row of sums for each part of plan_to_reduce.
+void make_table(const BatchNormAct& call);
+void* partials_of(const BatchNormAct& call);
+// Adds up the sums of dz and dz * (x - mean). Null is allowed for dweight, dbias, and, where the
+// statistics are fixed, for `slope` and `offset`, to which the terms of dx are added.
+void finish_sums(const BatchNormAct& call, int64_t parts, void* slope, void* offset, void* dweight,
+                 void* dbias);
+
 }  // namespace cuda
 }  // namespace cnngraph

@@ -1,11 +1,13 @@
-// Runs CUDA kernels on a CPU, one block after another with a thread of the system for each of
-// CUDA's: slow, but with all the barriers and indices of the real thing.
+// Runs CUDA kernels on a CPU, one block after another, its threads taking turns from barrier to
+// barrier: slow, but with all the barriers and indices of the real thing.
 #pragma once
 
+#include <ucontext.h>
+
 #include <algorithm>
-#include <barrier>
 #include <cstdint>
-#include <thread>
+#include <cstdlib>
+#include <memory>
 #include <vector>
 
 #include <cuda_runtime_api.h>
@@ -15,34 +17,55 @@
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 
-inline thread_local uint3 threadIdx, blockIdx;
+inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
-inline std::barrier<>* block_barrier;
 
-inline void __syncthreads() { block_barrier->arrive_and_wait(); }
+struct EmulatedThread {
+  static constexpr size_t stack_bytes = 64 * 1024;
+  std::unique_ptr<char[]> stack{new char[stack_bytes]};
+  ucontext_t context;
+  bool done;
+};
+
+inline ucontext_t scheduler;
+inline EmulatedThread* running;
+
+inline void __syncthreads() {
+  const uint3 mine = threadIdx;
+  swapcontext(&running->context, &scheduler);
+  threadIdx = mine;
+}
 inline int64_t min(int64_t a, int64_t b) { return std::min(a, b); }
 
 template <class Kernel>
 void emulate(dim3 grid, dim3 block, const Kernel& kernel) {
+  static const Kernel* body;
+  static std::vector<EmulatedThread> threads;
+  body = &kernel;
   gridDim = grid;
   blockDim = block;
-  const unsigned threads = block.x * block.y;
-  std::barrier barrier(threads);
-  block_barrier = &barrier;
-  std::vector<std::thread> running;
-  for (unsigned i = 0; i < threads; ++i) {
-    running.emplace_back([&, i] {
-      threadIdx = {i % block.x, i / block.x, 0};
-      for (unsigned y = 0; y < grid.y; ++y) {
-        for (unsigned x = 0; x < grid.x; ++x) {
-          blockIdx = {x, y, 0};
-          kernel();
-          barrier.arrive_and_wait();
-        }
+  threads.resize(std::max<size_t>(threads.size(), block.x * block.y));
+  for (unsigned part = 0; part < grid.x * grid.y; ++part) {
+    blockIdx = {part % grid.x, part / grid.x, 0};
+    const unsigned count = block.x * block.y;
+    for (unsigned i = 0; i < count; ++i) {
+      EmulatedThread& thread = threads[i];
+      thread.done = false;
+      getcontext(&thread.context);
+      thread.context.uc_stack = {thread.stack.get(), 0, EmulatedThread::stack_bytes};
+      thread.context.uc_link = &scheduler;
+      makecontext(&thread.context, +[] { (*body)(), running->done = true; }, 0);
+    }
+    for (unsigned done = 0; done == 0;) {
+      for (unsigned i = 0; i < count; ++i) {
+        running = &threads[i];
+        threadIdx = {i % block.x, i / block.x, 0};
+        swapcontext(&scheduler, &running->context);
+        done += running->done;
       }
-    });
+      if (done != 0 && done != count) std::abort();  // a barrier that not all threads reach
+    }
   }
-  for (std::thread& thread : running) thread.join();
 }
 
 inline cudaError_t emulated_last_error() { return cudaSuccess; }

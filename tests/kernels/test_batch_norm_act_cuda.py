@@ -104,7 +104,7 @@ def library(tmp_path_factory):
     header = re.sub(r"    case Activation::(\w+:)\n.+\n", lambda case: case[0] if case[1] in kept else "", header)
     folder = tmp_path_factory.mktemp("emulated")
     (folder / "activations.h").write_text(header)
-    for name in ("scalar_math.h", "moments.h", "batch_norm_act_kernels.h", "batch_norm_act_cuda.h"):
+    for name in ("scalar_math.h", "moments.h", "batch_norm_act_kernels.h", "batch_norm_act_cuda.h", "channels_cuda.h"):
         shutil.copy(SOURCES / name, folder)
     code = (
         '#include "emulated_cuda.h"\n'

@@ -1,0 +1,282 @@
+// What the CUDA kernels over batch norms share: the walk over a tensor, the sums of its channels,
+// and the coefficients of a thread's channels.
+//
+// A thread has `width` neighbouring elements at a time, 16 bytes where the alignment allows it, else
+// one: of as many channels in channels_last, of one channel in contiguous tensors. It stays with its
+// channels, whose coefficients it holds in registers, and loads a tile of several vectors before it
+// computes with any, so that memory always has work. The cut depends on the shape and the alignment
+// alone and partial results are added in a fixed order, so results are the same from run to run.
+#pragma once
+
+#include <initializer_list>
+
+#include "../cuda/elements.h"
+#include "batch_norm_act_kernels.h"
+
+namespace cnngraph {
+namespace cuda {
+namespace {
+
+constexpr int threads = 256;
+constexpr int vectors_in_flight = 4;  // of all tensors a thread reads: more take registers
+
+// ---- the walk
+
+// The vectors of one tensor that a thread has at the same time.
+template <int vectors>
+struct Tile {
+  int64_t outer[vectors], element[vectors];
+  int count;
+
+  // Where vector t begins in a tensor with so many elements from one outer index to the next.
+  __device__ __forceinline__ int64_t at(int t, int64_t stride) const {
+    return outer[t] * stride + element[t];
+  }
+  template <class Body>
+  __device__ __forceinline__ void for_each(Body body) const {
+#pragma unroll
+    for (int t = 0; t < vectors; ++t) {
+      if (t < count) body(t);
+    }
+  }
+};
+
+template <class Element, int vectors>
+struct VectorsOfTile {
+  Vector<Element> vector[vectors];
+
+  __device__ __forceinline__ VectorsOfTile(const Tile<vectors>& tile, const Element* from,
+                                           int64_t stride, int width) {
+    tile.for_each([&](int t) { vector[t] = load(from + tile.at(t, stride), width); });
+  }
+};
+
+struct Walk {
+  Block block;
+  int64_t outer_of_part, inner_of_part;
+  int inner_parts;
+  int width;      // elements a thread takes at a time: a vector's, or 1
+  bool from_end;  // where the pass before has left the cache warm
+
+  __host__ __device__ bool rows() const { return block.inner == 1; }
+  __device__ int64_t channel() const {
+    return rows() ? (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * width : blockIdx.x;
+  }
+
+  // Calls body(tile) until this thread has had all its vectors, of so many tensors.
+  template <int tensors, class Body>
+  __device__ __forceinline__ void for_each_tile(Body body) const {
+    constexpr int vectors = vectors_in_flight / tensors;
+    const int64_t first = channel();
+    if (first >= block.channels) return;
+    const int64_t part = from_end ? gridDim.y - 1 - blockIdx.y : blockIdx.y;
+    const int64_t outer_begin = part / inner_parts * outer_of_part;
+    const int64_t outer_end = min(outer_begin + outer_of_part, block.outer);
+    const int64_t plane = part % inner_parts * inner_of_part;
+    const int64_t begin = rows() ? 0 : plane + int64_t{threadIdx.x} * width;
+    const int64_t end = rows() ? 1 : min(plane + inner_of_part, block.inner);
+    const int64_t step = int64_t{blockDim.x} * width;
+    if (begin >= end) return;
+    int64_t outer = outer_begin + threadIdx.y, i = begin;
+    while (outer < outer_end) {
+      Tile<vectors> tile;
+      tile.count = 0;
+#pragma unroll
+      for (int t = 0; t < vectors; ++t) {
+        tile.outer[t] = outer;
+        tile.element[t] = first * block.inner + i;
+        if (outer >= outer_end) continue;
+        ++tile.count;
+        i += step;
+        if (i >= end) {
+          i = begin;
+          outer += blockDim.y;
+        }
+      }
+      body(tile);
+    }
+  }
+};
+
+struct Plan {
+  Walk walk;
+  dim3 grid, block;
+  int64_t parts;
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+
+// Cuts the tensor so that a thread has about `vectors` vectors, or more where there would be more
+// than about `most_blocks` blocks. Launches hold 65535 parts.
+inline Plan make_plan(const Block& block, int width, int64_t vectors, int64_t most_blocks,
+                      bool from_end) {
+  const bool rows = block.inner == 1;
+  const int64_t lanes = ceil_div(rows ? block.channels : block.inner, width);
+  int64_t across = 1;
+  while (across < smaller(lanes, rows ? 32 : threads)) across *= 2;
+  const int64_t down = threads / across;
+  const int64_t columns = rows ? ceil_div(lanes, across) : block.channels;
+  const int64_t most_parts = smaller(larger(most_blocks / columns, 1), 65535);
+
+  const int64_t steps = rows ? 1 : ceil_div(lanes, across);
+  const int64_t inner_parts = smaller(ceil_div(steps, vectors), most_parts);
+  const int64_t steps_of_part = ceil_div(steps, inner_parts);
+  const int64_t rows_of_part = down * larger(vectors / steps_of_part, 1);
+  const int64_t outer_parts =
+      smaller(ceil_div(block.outer, rows_of_part), larger(most_parts / inner_parts, 1));
+
+  Plan plan;
+  plan.walk = {block, ceil_div(block.outer, outer_parts), rows ? 1 : steps_of_part * across * width,
+               0, width, from_end};
+  plan.walk.inner_parts = static_cast<int>(ceil_div(block.inner, plan.walk.inner_of_part));
+  plan.parts = ceil_div(block.outer, plan.walk.outer_of_part) * plan.walk.inner_parts;
+  plan.grid = dim3(static_cast<unsigned>(columns), static_cast<unsigned>(plan.parts));
+  plan.block = dim3(static_cast<unsigned>(across), static_cast<unsigned>(down));
+  return plan;
+}
+
+inline Plan plan_to_reduce(const Block& block, int width) {
+  return make_plan(block, width, /*vectors=*/8, /*most_blocks=*/1024, /*from_end=*/false);
+}
+
+inline Plan plan_of_elements(const Block& block, int width, bool from_end) {
+  return make_plan(block, width, /*vectors=*/8, /*most_blocks=*/int64_t{1} << 40, from_end);
+}
+
+// How many elements a thread may take at a time from all of these, with rows of these lengths.
+template <class Element>
+int width_of(const Block& block, std::initializer_list<const void*> pointers,
+             std::initializer_list<int64_t> strides) {
+  constexpr int lanes = lanes_of<Element>;
+  bool aligned = (block.inner == 1 ? block.channels : block.inner) % lanes == 0;
+  for (const void* pointer : pointers) aligned &= reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+  for (const int64_t stride : strides) aligned &= stride % lanes == 0;
+  return aligned ? lanes : 1;
+}
+
+// ---- numbers per channel
+
+// Those of a thread's lanes. Rows of them are aligned as width_of asks.
+template <class Compute, int lanes>
+struct PerLane {
+  Compute lane[lanes];
+
+  __device__ __forceinline__ PerLane(const Walk& walk, const Compute* row) {
+    const int64_t channel = walk.channel() < walk.block.channels ? walk.channel() : 0;
+    constexpr int together = lanes_of<Compute>;
+    if (walk.rows() && walk.width > 1) {
+#pragma unroll
+      for (int v = 0; v < lanes; v += together) {
+        const Vector<Compute> vector = load(row + channel + v, together);
+#pragma unroll
+        for (int i = 0; i < together; ++i) lane[v + i] = vector.lane[i];
+      }
+      return;
+    }
+    const Compute value = row[channel];
+#pragma unroll
+    for (int v = 0; v < lanes; ++v) lane[v] = value;
+  }
+  __device__ __forceinline__ Compute operator[](int v) const { return lane[v]; }
+};
+
+// z = (x - mean) * scale + shift
+template <class Element>
+struct Normalisation {
+  using Compute = ComputeOf<Element>;
+  PerLane<Compute, lanes_of<Element>> mean, scale, shift;
+
+  __device__ __forceinline__ Normalisation(const Walk& walk, const Compute* table)
+      : mean(walk, table),
+        scale(walk, table + walk.block.channels),
+        shift(walk, table + 2 * walk.block.channels) {}
+  __device__ __forceinline__ Compute centred(Element x, int v) const { return widen(x) - mean[v]; }
+  __device__ __forceinline__ Compute of(Compute centred, int v) const {
+    return centred * scale[v] + shift[v];
+  }
+};
+
+// ---- sums
+
+struct Sums {
+  double first, second;
+
+  __device__ __forceinline__ void add(const Sums& other) {
+    first += other.first;
+    second += other.second;
+  }
+};
+
+// Adds up the block's sums in the order of a tree and writes them for each of its channels.
+template <int lanes>
+__device__ __forceinline__ void write_partials(const Walk& walk, Sums (&mine)[lanes],
+                                               Sums* partials) {
+  __shared__ Sums shared[threads];
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  // Threads one above the other have the channels of a row; in a plane all have the same channel.
+  const int columns = walk.rows() ? blockDim.x : 1;
+  const int channels = walk.rows() ? walk.width : 1;
+  if (!walk.rows()) {
+#pragma unroll
+    for (int v = 1; v < lanes; ++v) {
+      if (v < walk.width) mine[0].add(mine[v]);
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < lanes; ++v) {
+    if (v >= channels) break;
+    __syncthreads();
+    shared[thread] = mine[v];
+    for (int half = threads / 2; half >= columns; half /= 2) {
+      __syncthreads();
+      if (thread < half) shared[thread].add(shared[thread + half]);
+    }
+    const int64_t channel = walk.channel() + v;
+    if (thread < columns && channel < walk.block.channels) {
+      partials[blockIdx.y * walk.block.channels + channel] = shared[thread];
+    }
+  }
+}
+
+// The two sums of each of a thread's lanes: of a few values first, then of these sums, as more would
+// lose digits. Those of the block are added in double.
+template <class Compute, int lanes>
+struct SumsOfLanes {
+  static constexpr int values_of_part = 32;
+  Compute first[lanes] = {}, second[lanes] = {};
+  Compute total_first[lanes] = {}, total_second[lanes] = {};
+  int values = 0;
+
+  __device__ __forceinline__ void add(int v, Compute a, Compute b) {
+    first[v] += a;
+    second[v] += b;
+  }
+  __device__ __forceinline__ void end_of_tile(int count) {
+    values += count;
+    if (values >= values_of_part) flush();
+  }
+  __device__ __forceinline__ void flush() {
+#pragma unroll
+    for (int v = 0; v < lanes; ++v) {
+      total_first[v] += first[v];
+      total_second[v] += second[v];
+      first[v] = second[v] = 0;
+    }
+    values = 0;
+  }
+  __device__ __forceinline__ void write(const Walk& walk, Sums* partials) {
+    flush();
+    Sums mine[lanes];
+#pragma unroll
+    for (int v = 0; v < lanes; ++v) {
+      mine[v] = {static_cast<double>(total_first[v]), static_cast<double>(total_second[v])};
+    }
+    write_partials(walk, mine, partials);
+  }
+};
+
+}  // namespace
+}  // namespace cuda
+}  // namespace cnngraph
