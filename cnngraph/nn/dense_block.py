@@ -69,7 +69,6 @@ def _operator(input: Tensor, layers: Sequence[Layer], keep_activations: bool) ->
         or len({len(layer) for layer in layers}) > 1
         or input.dim() != 4
         or input.numel() == 0
-        or input.device.type != "cpu"
         or _has_any_global_hook()
         or is_transformed()
         or any(map(is_watched, (module for step in steps for module in step)))
@@ -152,8 +151,9 @@ def _casts(input: Tensor, convs: Sequence[Any]) -> Callable[[Tensor], Tensor] | 
     """What autocast does to the convolutions' parameters; None where the operator cannot do as it does."""
     dtype = input.dtype
     types = {parameter.dtype for conv in convs for parameter in (conv.weight, conv.bias) if parameter is not None}
-    if not torch.is_autocast_enabled("cpu"):
+    device = input.device.type
+    if not torch.is_autocast_enabled(device):
         return (lambda parameter: parameter) if types == {dtype} else None
-    if dtype is not torch.get_autocast_dtype("cpu") or not types <= {dtype, torch.float32}:
+    if dtype is not torch.get_autocast_dtype(device) or not types <= {dtype, torch.float32}:
         return None
     return lambda parameter: parameter.to(dtype)

@@ -21,34 +21,37 @@
 #include "batch_norm_act.h"
 
 namespace cnngraph {
-namespace {
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
-Tensors call_forward(const Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
-                     const OptionalTensor& mean, const OptionalTensor& var, double eps,
-                     c10::string_view activation, at::ArrayRef<double> activation_args,
-                     const OptionalTensor& residual) {
+Tensors batch_norm_act(const Tensor& input, const OptionalTensor& weight,
+                       const OptionalTensor& bias, const OptionalTensor& mean,
+                       const OptionalTensor& var, double eps, c10::string_view activation,
+                       at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnngraph::batch_norm_act", "")
-                             .typed<decltype(call_forward)>();
+                             .typed<decltype(batch_norm_act)>();
   return op.call(input, weight, bias, mean, var, eps, activation, activation_args, residual);
 }
 
-Gradients call_backward(const Tensor& grad_output, const Tensor& input,
-                        const OptionalTensor& weight, const OptionalTensor& bias,
-                        const Tensor& mean, const Tensor& var, bool batch_statistics, double eps,
-                        c10::string_view activation, at::ArrayRef<double> activation_args,
-                        std::array<bool, 4> output_mask, const OptionalTensor& residual,
-                        const OptionalTensor& output) {
+Gradients batch_norm_act_backward(const Tensor& grad_output, const Tensor& input,
+                                  const OptionalTensor& weight, const OptionalTensor& bias,
+                                  const Tensor& mean, const Tensor& var, bool batch_statistics,
+                                  double eps, c10::string_view activation,
+                                  at::ArrayRef<double> activation_args,
+                                  std::array<bool, 4> output_mask, const OptionalTensor& residual,
+                                  const OptionalTensor& output) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnngraph::batch_norm_act_backward", "")
-                             .typed<decltype(call_backward)>();
+                             .typed<decltype(batch_norm_act_backward)>();
   return op.call(grad_output, input, weight, bias, mean, var, batch_statistics, eps, activation,
                  activation_args, output_mask, residual, output);
 }
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 bool is_defined(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
 
@@ -87,7 +90,7 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
     at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output;
     std::tie(output, *batch_mean, *batch_var) =
-        call_forward(input, weight, bias, mean, var, eps, activation, activation_args, residual);
+        batch_norm_act(input, weight, bias, mean, var, eps, activation, activation_args, residual);
     const bool batch_statistics = !is_defined(mean);
     const bool keep_output = is_defined(residual) && activation == "relu";
     const bool keep_residual = is_defined(residual) && !keep_output && activation != "identity";
@@ -117,7 +120,7 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
       mask[i] = given[i] && context->needs_input_grad(edge++);
     }
     std::array<Tensor, 4> gradients;
-    std::tie(gradients[0], gradients[1], gradients[2], gradients[3]) = call_backward(
+    std::tie(gradients[0], gradients[1], gradients[2], gradients[3]) = batch_norm_act_backward(
         grads[0], saved[0], saved[1], saved[2], saved[3], saved[4],
         context->saved_data["batch_statistics"].toBool(), context->saved_data["eps"].toDouble(),
         context->saved_data["activation"].toStringView(),
@@ -139,8 +142,8 @@ Tensors batch_norm_act_autograd(const Tensor& input, const OptionalTensor& weigh
   if (!at::GradMode::is_enabled() || !(input.requires_grad() || needs_grad(weight) ||
                                        needs_grad(bias) || needs_grad(residual))) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    return call_forward(input, weight, bias, mean, var, eps, activation, activation_args,
-                        residual);
+    return batch_norm_act(input, weight, bias, mean, var, eps, activation, activation_args,
+                          residual);
   }
   Tensor batch_mean, batch_var;
   const Tensor output =
@@ -211,8 +214,8 @@ Gradients batch_norm_act_backward_autograd(
                                    eps, activation, activation_args, output_mask, residual, output);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  return call_backward(grad_output, input, weight, bias, mean, var, batch_statistics, eps,
-                       activation, activation_args, output_mask, residual, output);
+  return batch_norm_act_backward(grad_output, input, weight, bias, mean, var, batch_statistics,
+                                 eps, activation, activation_args, output_mask, residual, output);
 }
 
 TORCH_LIBRARY(cnngraph, library) {

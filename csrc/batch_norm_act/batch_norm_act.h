@@ -58,6 +58,19 @@ BatchNormArguments check_arguments_of_backward(
 // The gradient of the output must be like the input.
 void check_gradient(const at::Tensor& grad_output, const at::Tensor& input);
 
+// The operators, for kernels that are made of them.
+Tensors batch_norm_act(const at::Tensor& input, const OptionalTensor& weight,
+                       const OptionalTensor& bias, const OptionalTensor& mean,
+                       const OptionalTensor& var, double eps, c10::string_view activation,
+                       at::ArrayRef<double> activation_args, const OptionalTensor& residual);
+Gradients batch_norm_act_backward(const at::Tensor& grad_output, const at::Tensor& input,
+                                  const OptionalTensor& weight, const OptionalTensor& bias,
+                                  const at::Tensor& mean, const at::Tensor& var,
+                                  bool batch_statistics, double eps, c10::string_view activation,
+                                  at::ArrayRef<double> activation_args,
+                                  std::array<bool, 4> output_mask, const OptionalTensor& residual,
+                                  const OptionalTensor& output);
+
 // PyTorch refuses one value per channel when it must take statistics; so do we, in its words.
 void check_batch_size(const at::Tensor& input);
 

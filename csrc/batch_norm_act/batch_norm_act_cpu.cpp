@@ -101,8 +101,6 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   return {dinput, dweight, dbias, dresidual};
 }
 
-}  // namespace
-
 Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
                            const OptionalTensor& bias, const OptionalTensor& mean,
                            const OptionalTensor& var, double eps, c10::string_view activation,
@@ -156,8 +154,6 @@ Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& i
              : backward<float>(call, grad_output, batch_statistics, eps, act, weight_type,
                                bias_type, output_mask);
 }
-
-namespace {
 
 TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
   library.impl("batch_norm_act", &batch_norm_act_cpu);

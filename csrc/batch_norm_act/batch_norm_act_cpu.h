@@ -17,21 +17,6 @@ namespace cnngraph {
 
 const BatchNormActKernels& batch_norm_act_kernels();
 
-// The operators, for kernels that are made of them.
-Tensors batch_norm_act_cpu(const at::Tensor& input, const OptionalTensor& weight,
-                           const OptionalTensor& bias, const OptionalTensor& mean,
-                           const OptionalTensor& var, double eps, c10::string_view activation,
-                           at::ArrayRef<double> activation_args, const OptionalTensor& residual);
-Gradients batch_norm_act_backward_cpu(const at::Tensor& grad_output, const at::Tensor& input,
-                                      const OptionalTensor& weight, const OptionalTensor& bias,
-                                      const at::Tensor& mean, const at::Tensor& var,
-                                      bool batch_statistics, double eps,
-                                      c10::string_view activation,
-                                      at::ArrayRef<double> activation_args,
-                                      std::array<bool, 4> output_mask,
-                                      const OptionalTensor& residual,
-                                      const OptionalTensor& output);
-
 inline constexpr int64_t bytes_of_task = 128 * 1024;
 inline constexpr int64_t bytes_of_run = 16 * 1024;  // contiguous memory a task walks at a time
 inline constexpr int64_t most_parts = 128;

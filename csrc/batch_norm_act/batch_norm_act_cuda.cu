@@ -40,8 +40,8 @@ struct Moments {
   __device__ __forceinline__ void flush(double values, Compute origin, Sums& total) {
     const double step = static_cast<double>(shift) - static_cast<double>(origin);
     const double part = static_cast<double>(sum);
-    total.add({part + values * step,
-               static_cast<double>(square) + step * (2 * part + values * step)});
+    total.add(
+        {part + values * step, static_cast<double>(square) + step * (2 * part + values * step)});
     sum = square = 0;
   }
 };
@@ -109,8 +109,7 @@ __device__ __forceinline__ void merge_partials(int64_t parts, int64_t channels,
 template <class Element>
 __global__ void __launch_bounds__(threads)
     finish_statistics_kernel(int64_t parts, Block block, double values, const Sums* partials,
-                             const Element* x, ComputeOf<Element>* mean,
-                             ComputeOf<Element>* var) {
+                             const Element* x, ComputeOf<Element>* mean, ComputeOf<Element>* var) {
   using Compute = ComputeOf<Element>;
   merge_partials(parts, block.channels, partials, [&](int64_t c, const Sums& sum) {
     const double step = sum.first / values;
@@ -294,13 +293,12 @@ void finish_sums(const BatchNormAct& call, int64_t parts, void* slope, void* off
   with_element(call.data_type, [&](auto element) {
     using Compute = ComputeOf<decltype(element)>;
     const int64_t channels = call.block.channels;
-    finish_sums_kernel<Compute>
-        <<<grid_to_merge(channels), block_to_merge, 0, call.stream>>>(
-            parts, channels, static_cast<const Sums*>(partials_of(call)),
-            values_per_channel(call.block), call.eps, static_cast<const Compute*>(call.var),
-            static_cast<const Compute*>(call.workspace) + channels, static_cast<Compute*>(slope),
-            static_cast<Compute*>(offset), static_cast<Compute*>(dweight),
-            static_cast<Compute*>(dbias));
+    finish_sums_kernel<Compute><<<grid_to_merge(channels), block_to_merge, 0, call.stream>>>(
+        parts, channels, static_cast<const Sums*>(partials_of(call)),
+        values_per_channel(call.block), call.eps, static_cast<const Compute*>(call.var),
+        static_cast<const Compute*>(call.workspace) + channels, static_cast<Compute*>(slope),
+        static_cast<Compute*>(offset), static_cast<Compute*>(dweight),
+        static_cast<Compute*>(dbias));
   });
 }
 
@@ -313,12 +311,11 @@ cudaError_t statistics(const BatchNormAct& call, void* mean, void* var) {
         plan_to_reduce(block, width_of<Element>(block, {call.input}, {block.x_stride}));
     const auto* x = static_cast<const Element*>(call.input);
     auto* partials = static_cast<Sums*>(partials_of(call));
-    statistics_kernel<Element>
-        <<<plan.grid, plan.block, 0, call.stream>>>(plan.walk, x, partials);
+    statistics_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(plan.walk, x, partials);
     finish_statistics_kernel<Element>
         <<<grid_to_merge(block.channels), block_to_merge, 0, call.stream>>>(
-            plan.parts, block, values_per_channel(block), partials, x,
-            static_cast<Compute*>(mean), static_cast<Compute*>(var));
+            plan.parts, block, values_per_channel(block), partials, x, static_cast<Compute*>(mean),
+            static_cast<Compute*>(var));
   });
   return cudaGetLastError();
 }
@@ -336,8 +333,8 @@ cudaError_t forward(const BatchNormAct& call, void* output) {
       scalar::with_residual(call.residual != nullptr, [&](auto given) {
         forward_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
             plan.walk, act, given, static_cast<const Element*>(call.input),
-            static_cast<const Element*>(call.residual),
-            static_cast<const Compute*>(call.workspace), static_cast<Element*>(output));
+            static_cast<const Element*>(call.residual), static_cast<const Compute*>(call.workspace),
+            static_cast<Element*>(output));
       });
     });
   });
@@ -368,13 +365,12 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
           plan.walk, act, x, gradient, table, static_cast<Element*>(dinput));
     };
     const auto sum = [&](auto act, auto given) {
-      const Plan plan =
-          plan_to_reduce(call.block, plan_width(call.block, {x, residual, dy, dz}));
+      const Plan plan = plan_to_reduce(call.block, plan_width(call.block, {x, residual, dy, dz}));
       backward_sums_kernel<Element><<<plan.grid, plan.block, 0, call.stream>>>(
-          plan.walk, act, given, x, residual, dy, table, dz,
-          static_cast<Sums*>(partials_of(call)));
-      Compute* slope = batch_statistics ? table + 3 * call.block.channels : nullptr;
-      finish_sums(call, plan.parts, slope, slope + call.block.channels, dweight, dbias);
+          plan.walk, act, given, x, residual, dy, table, dz, static_cast<Sums*>(partials_of(call)));
+      Compute* terms = batch_statistics ? table + 3 * call.block.channels : nullptr;
+      finish_sums(call, plan.parts, terms, terms ? terms + call.block.channels : nullptr, dweight,
+                  dbias);
     };
     if (call.output != nullptr) {
       sum(scalar::ReLU{}, Output{});

@@ -34,8 +34,8 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
                      void* dinput, void* dweight, void* dbias, void* dresidual);
 
 // Parts of these, for the kernels of other rooms. The workspace holds the table of coefficients,
-// rows of them in the order of Coefficients, with slope and offset zero until they are added to, and
-// after it a row of sums for each part of plan_to_reduce.
+// rows of them in the order of Coefficients, with slope and offset zero until they are added to,
+// and after it a row of sums for each part of plan_to_reduce.
 void make_table(const BatchNormAct& call);
 void* partials_of(const BatchNormAct& call);
 // Adds up the sums of dz and dz * (x - mean). Null is allowed for dweight, dbias, and, where the

@@ -1,11 +1,12 @@
 // What the CUDA kernels over batch norms share: the walk over a tensor, the sums of its channels,
 // and the coefficients of a thread's channels.
 //
-// A thread has `width` neighbouring elements at a time, 16 bytes where the alignment allows it, else
-// one: of as many channels in channels_last, of one channel in contiguous tensors. It stays with its
-// channels, whose coefficients it holds in registers, and loads a tile of several vectors before it
-// computes with any, so that memory always has work. The cut depends on the shape and the alignment
-// alone and partial results are added in a fixed order, so results are the same from run to run.
+// A thread has `width` neighbouring elements at a time, 16 bytes where the alignment allows it,
+// else one: of as many channels in channels_last, of one channel in contiguous tensors. It stays
+// with its channels, whose coefficients it holds in registers, and loads a tile of several vectors
+// before it computes with any, so that memory always has work. The cut depends on the shape and the
+// alignment alone and partial results are added in a fixed order, so results are the same from run
+// to run.
 #pragma once
 
 #include <initializer_list>
@@ -128,8 +129,12 @@ inline Plan make_plan(const Block& block, int width, int64_t vectors, int64_t mo
       smaller(ceil_div(block.outer, rows_of_part), larger(most_parts / inner_parts, 1));
 
   Plan plan;
-  plan.walk = {block, ceil_div(block.outer, outer_parts), rows ? 1 : steps_of_part * across * width,
-               0, width, from_end};
+  plan.walk = {block,
+               ceil_div(block.outer, outer_parts),
+               rows ? 1 : steps_of_part * across * width,
+               0,
+               width,
+               from_end};
   plan.walk.inner_parts = static_cast<int>(ceil_div(block.inner, plan.walk.inner_of_part));
   plan.parts = ceil_div(block.outer, plan.walk.outer_of_part) * plan.walk.inner_parts;
   plan.grid = dim3(static_cast<unsigned>(columns), static_cast<unsigned>(plan.parts));
@@ -240,8 +245,8 @@ __device__ __forceinline__ void write_partials(const Walk& walk, Sums (&mine)[la
   }
 }
 
-// The two sums of each of a thread's lanes: of a few values first, then of these sums, as more would
-// lose digits. Those of the block are added in double.
+// The two sums of each of a thread's lanes: of a few values first, then of these sums, as more
+// would lose digits. Those of the block are added in double.
 template <class Compute, int lanes>
 struct SumsOfLanes {
   static constexpr int values_of_part = 32;

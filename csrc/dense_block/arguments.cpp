@@ -11,6 +11,11 @@ void check_parameters(at::TensorList tensors, const char* name, size_t steps) {
               tensors.size());
 }
 
+void check_device(const at::Tensor& tensor, const char* name, const DenseBlockArguments& call) {
+  TORCH_CHECK(tensor.device() == call.input.device(), "dense_block: ", name, " is on ",
+              tensor.device(), ", the input on ", call.input.device());
+}
+
 void check_per_channel(const at::Tensor& tensor, const char* name, int64_t channels,
                        const DenseBlockArguments& call) {
   TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == channels, "dense_block: ", name,
@@ -19,6 +24,7 @@ void check_per_channel(const at::Tensor& tensor, const char* name, int64_t chann
                   tensor.scalar_type() == call.compute_type,
               "dense_block: expected ", name, " of type ", call.input.scalar_type(), " or ",
               call.compute_type, ", got ", tensor.scalar_type());
+  check_device(tensor, name, call);
 }
 
 // Pads as much as keeps the map's size.
@@ -81,8 +87,12 @@ DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm
                 "dense_block: expected a convolution weight of 4 dimensions, ",
                 input.scalar_type(), " and ", channels, " input channels in ", groups[i],
                 " groups, got ", weight.scalar_type(), " of shape ", weight.sizes());
+    check_device(weight, "a convolution's weight", call);
     OptionalTensor bias;
-    if (!conv_biases.empty()) bias = conv_biases[i];
+    if (!conv_biases.empty()) {
+      bias = conv_biases[i];
+      check_device(*bias, "a convolution's bias", call);
+    }
     const auto spread = dilation.slice(2 * i, 2);
     call.steps.push_back({norm_weights[i], norm_biases[i], weight, bias,
                           check_padding(weight, spread), {spread[0], spread[1]}, groups[i]});

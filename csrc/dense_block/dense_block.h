@@ -4,6 +4,7 @@
 #include <tuple>
 #include <vector>
 
+#include <ATen/ATen.h>
 #include <ATen/core/List.h>
 
 #include "../batch_norm_act/batch_norm_act.h"
@@ -37,6 +38,12 @@ struct DenseBlockArguments {
   double eps;
   c10::string_view activation;
   at::ArrayRef<double> activation_args;
+
+  // Maps as the kernels walk them: see Block.
+  int64_t inner() const {
+    return layout == at::MemoryFormat::Contiguous ? input.size(2) * input.size(3) : 1;
+  }
+  int64_t outer() const { return input.numel() / (input.size(1) * inner()); }
 
   int64_t layers() const { return static_cast<int64_t>(channels.size()) - 1; }
   at::Tensor empty_map(int64_t map_channels) const {

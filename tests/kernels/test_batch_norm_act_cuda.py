@@ -33,7 +33,7 @@ def compiled(folder, name, code, *flags):
     source, result = folder / f"{name}.cpp", folder / name
     source.write_text(code)
     subprocess.run(
-        [COMPILER, "-std=c++20", "-w", f"-I{SOURCES}", f"-I{HERE}", *flags, "-o", result, source, "-pthread"],
+        [COMPILER, "-std=c++20", "-w", *flags, f"-I{SOURCES}", f"-I{HERE}", "-o", result, source],
         check=True,
     )
     return result
@@ -82,33 +82,44 @@ def test_activations_of_single_numbers(tmp_path):
                 assert (difference <= tolerance * (1 + wanted.detach().double().abs())).all(), (name, dtype)
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """The .cu compiled as C++, its launches replaced by loops."""
+def emulated(source, launches):
+    """A .cu as C++, its launches replaced by loops."""
     if CUDA is None:
         pytest.skip("the CUDA toolkit's headers are not here")
-    code = (SOURCES / "batch_norm_act_cuda.cu").read_text()
-    code, launches = re.subn(
-        r"(\w+_kernel<\w+>)\s*<<<(.+?), 0, call\.stream>>>\s*\((.+?)\);",
+    code, found = re.subn(
+        r"(\w+_kernel<\w+>)\s*<<<(.+?), 0, (?:call\.)?stream>>>\s*\((.+?)\);",
         r"emulate(\2, [&] { \1(\3); });",
-        code,
+        source.read_text(),
         flags=re.DOTALL,
     )
-    assert launches == 7
-    code = code.replace("cudaGetLastError()", "emulated_last_error()")
-    # The kernels are templates of the activation: four of them, or compiling takes minutes.
+    assert found == launches
+    return '#include "emulated_cuda.h"\n' + code.replace("cudaGetLastError()", "emulated_last_error()")
+
+
+def with_few_activations(folder):
+    """A copy of the sources in which kernels are made for four activations: for all of them it takes minutes."""
+    sources = shutil.copytree(SOURCES.parent, folder / "csrc", ignore=shutil.ignore_patterns("*.cpp"))
+    header = sources / "batch_norm_act" / "activations.h"
     kept = ["identity:", "relu:", "leaky_relu:", "silu:"]
-    header = (SOURCES / "activations.h").read_text()
-    cases = re.findall(r"    case Activation::(\w+:)\n.+\n", header)
-    assert len(cases) == len(ACTIVATIONS)
-    header = re.sub(r"    case Activation::(\w+:)\n.+\n", lambda case: case[0] if case[1] in kept else "", header)
+    cases = re.compile(r"    case Activation::(\w+:)\n.+\n")
+    assert len(cases.findall(header.read_text())) == len(ACTIVATIONS)
+    header.write_text(cases.sub(lambda case: case[0] if case[1] in kept else "", header.read_text()))
+    return sources
+
+
+def loaded(folder, code, sources):
+    """The shared library of some emulated code, whose includes lie in `sources`."""
+    return ctypes.CDLL(
+        compiled(folder, "emulated.so", code, f"-I{sources}", f"-I{CUDA}/include", "-O1", "-shared", "-fPIC")
+    )
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulated")
-    (folder / "activations.h").write_text(header)
-    for name in ("scalar_math.h", "moments.h", "batch_norm_act_kernels.h", "batch_norm_act_cuda.h", "channels_cuda.h"):
-        shutil.copy(SOURCES / name, folder)
+    sources = with_few_activations(folder) / "batch_norm_act"
     code = (
-        '#include "emulated_cuda.h"\n'
-        + code
+        emulated(sources / "batch_norm_act_cuda.cu", launches=7)
         + """
     using namespace cnngraph;
     extern "C" int64_t workspace(Block* block) { return cuda::workspace_bytes(*block); }
@@ -122,8 +133,7 @@ def library(tmp_path_factory):
     }
     """
     )
-    made = compiled(folder, "emulated.so", code, f"-I{folder}", f"-I{CUDA}/include", "-O1", "-shared", "-fPIC")
-    return ctypes.CDLL(made)
+    return loaded(folder, code, sources)
 
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}

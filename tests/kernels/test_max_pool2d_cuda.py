@@ -1,12 +1,11 @@
 """The CUDA kernels of max_pool2d without a GPU, emulated on a CPU: see test_batch_norm_act_cuda.py."""
 
 import ctypes
-import re
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_batch_norm_act_cuda import COMPILER, CUDA, SOURCES, TYPES, compiled
+from test_batch_norm_act_cuda import COMPILER, SOURCES, TYPES, emulated, loaded
 from test_max_pool2d_op import WINDOWS, values
 
 POOL = SOURCES.parent / "max_pool2d"
@@ -19,19 +18,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """The .cu compiled as C++, its launches replaced by loops."""
-    if CUDA is None:
-        pytest.skip("the CUDA toolkit's headers are not here")
-    code, launches = re.subn(
-        r"(\w+_kernel<\w+>)<<<(.+?), 0, stream>>>\((.+?)\);",
-        r"emulate(\2, [&] { \1(\3); });",
-        (POOL / "max_pool2d_cuda.cu").read_text(),
-        flags=re.DOTALL,
-    )
-    assert launches == 2
     code = (
-        '#include "emulated_cuda.h"\n'
-        + code.replace("cudaGetLastError()", "emulated_last_error()")
+        emulated(POOL / "max_pool2d_cuda.cu", launches=2)
         + """
     using namespace cnngraph;
     extern "C" void run(int type, int64_t* a, void** p) {
@@ -44,10 +32,7 @@ def library(tmp_path_factory):
     }
     """
     )
-    folder = tmp_path_factory.mktemp("emulated")
-    return ctypes.CDLL(
-        compiled(folder, "emulated.so", code, f"-I{POOL}", f"-I{CUDA}/include", "-O1", "-shared", "-fPIC")
-    )
+    return loaded(tmp_path_factory.mktemp("emulated"), code, POOL)
 
 
 @pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])

@@ -1,0 +1,79 @@
+// A dense block's forward and backward on any device that has the passes between its convolutions.
+#pragma once
+
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include "dense_block.h"
+
+namespace cnngraph {
+
+// The passes of one call over maps in its layout. `maps` is the growing buffer: a pass is over its
+// first channels, as many as the norm has. Means, variances and what has one number per channel are
+// in the type of computation.
+class DenseBlockPasses {
+ public:
+  virtual ~DenseBlockPasses() = default;
+
+  // The mean and the biased variance of a map's channels.
+  virtual void statistics(const at::Tensor& map, const at::Tensor& mean,
+                          const at::Tensor& var) const = 0;
+
+  // What the first convolution of a layer reads.
+  virtual at::Tensor normalised(const at::Tensor& maps, const DenseBlockStep& step,
+                                const at::Tensor& mean, const at::Tensor& var) const = 0;
+
+  // sum = addend + scale * dz, where `addend` may be `sum`. Adds to `slope` and `offset`, where
+  // they are defined, and returns the gradients of the norm's weight and bias.
+  virtual std::pair<at::Tensor, at::Tensor> add_gradient(
+      const at::Tensor& maps, const at::Tensor& dy, const at::Tensor& addend, const at::Tensor& sum,
+      const DenseBlockStep& step, const at::Tensor& mean, const at::Tensor& var,
+      const at::Tensor& slope, const at::Tensor& offset) const = 0;
+
+  // partial + offset + slope * (x - mean) over `channels` channels from `first` on.
+  virtual at::Tensor finished(const at::Tensor& maps, const at::Tensor& partial, int64_t first,
+                              int64_t channels, const at::Tensor& mean, const at::Tensor& slope,
+                              const at::Tensor& offset) const = 0;
+};
+
+DenseBlockResults dense_block_forward(const DenseBlockArguments& call,
+                                      const DenseBlockPasses& passes, at::TensorList fixed_means,
+                                      at::TensorList fixed_vars, Keep keep);
+
+std::vector<at::Tensor> dense_block_backward(
+    const DenseBlockArguments& call, const DenseBlockPasses& passes, const at::Tensor& grad_output,
+    const at::Tensor& output, at::TensorList means, at::TensorList vars, bool batch_statistics,
+    at::TensorList maps, at::TensorList activations, const c10::List<bool>& output_mask);
+
+// The operators on a device with these passes.
+template <class Passes>
+DenseBlockResults dense_block_on(const at::Tensor& input, at::TensorList norm_weights,
+                                 at::TensorList norm_biases, at::TensorList conv_weights,
+                                 at::TensorList conv_biases, at::TensorList means,
+                                 at::TensorList vars, double eps, c10::string_view activation,
+                                 at::ArrayRef<double> activation_args, at::IntArrayRef dilation,
+                                 at::IntArrayRef groups, int64_t steps_of_layer, int64_t keep) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const auto call =
+      check_arguments(input, norm_weights, norm_biases, conv_weights, conv_biases, means, vars, eps,
+                      activation, activation_args, dilation, groups, steps_of_layer);
+  if (means.empty()) check_batch_size(input);
+  return dense_block_forward(call, Passes(call), means, vars, static_cast<Keep>(keep));
+}
+
+template <class Passes>
+std::vector<at::Tensor> dense_block_backward_on(
+    const at::Tensor& grad_output, const at::Tensor& output, at::TensorList maps,
+    at::TensorList activations, const at::Tensor& input, at::TensorList norm_weights,
+    at::TensorList norm_biases, at::TensorList conv_weights, at::TensorList conv_biases,
+    at::TensorList means, at::TensorList vars, bool batch_statistics, double eps,
+    c10::string_view activation, at::ArrayRef<double> activation_args, at::IntArrayRef dilation,
+    at::IntArrayRef groups, int64_t steps_of_layer, c10::List<bool> output_mask) {
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const auto call =
+      check_arguments(input, norm_weights, norm_biases, conv_weights, conv_biases, means, vars, eps,
+                      activation, activation_args, dilation, groups, steps_of_layer);
+  return dense_block_backward(call, Passes(call), grad_output, output, means, vars,
+                              batch_statistics, maps, activations, output_mask);
+}
+
+}  // namespace cnngraph
