@@ -81,31 +81,6 @@ __global__ void __launch_bounds__(threads, 2)
   write_partials(walk, total, partials);
 }
 
-// Few channels a block and many threads a channel: parts are many more than channels.
-constexpr int channels_to_merge = 8;
-
-// Adds up the parts, in a fixed order; the thread that calls `finish` has the result.
-template <class Finish>
-__device__ __forceinline__ void merge_partials(int64_t parts, int64_t channels,
-                                               const Sums* __restrict__ partials, Finish finish) {
-  __shared__ Sums shared[threads];
-  const int64_t channel = int64_t{blockIdx.x} * channels_to_merge + threadIdx.x;
-  const int thread = threadIdx.y * channels_to_merge + threadIdx.x;
-  Sums mine = {};
-  if (channel < channels) {
-#pragma unroll 4
-    for (int64_t part = threadIdx.y; part < parts; part += threads / channels_to_merge) {
-      mine.add(partials[part * channels + channel]);
-    }
-  }
-  shared[thread] = mine;
-  for (int half = threads / 2; half >= channels_to_merge; half /= 2) {
-    __syncthreads();
-    if (thread < half) shared[thread].add(shared[thread + half]);
-  }
-  if (threadIdx.y == 0 && channel < channels) finish(channel, shared[thread]);
-}
-
 template <class Element>
 __global__ void __launch_bounds__(threads)
     finish_statistics_kernel(int64_t parts, Block block, double values, const Sums* partials,
@@ -116,39 +91,6 @@ __global__ void __launch_bounds__(threads)
     const double m2 = sum.second - sum.first * step;
     mean[c] = static_cast<Compute>(static_cast<double>(origin_of(x, block, c)) + step);
     var[c] = static_cast<Compute>(m2 < 0 ? 0 : m2 / values);
-  });
-}
-
-// ---- coefficients: rows of mean, scale, shift, slope and offset, see Coefficients
-
-template <class Compute>
-__global__ void __launch_bounds__(threads)
-    coefficients_kernel(int64_t channels, double eps, const Compute* mean, const Compute* var,
-                        const Compute* weight, const Compute* bias, Compute* table) {
-  const int64_t c = int64_t{blockIdx.x} * threads + threadIdx.x;
-  if (c >= channels) return;
-  const double invstd = 1.0 / sqrt(static_cast<double>(var[c]) + eps);
-  table[c] = mean[c];
-  table[channels + c] = static_cast<Compute>(weight ? weight[c] * invstd : invstd);
-  table[2 * channels + c] = bias ? bias[c] : Compute(0);
-  table[3 * channels + c] = table[4 * channels + c] = 0;
-}
-
-// dx = scale * (dz - mean(dz) - (x - mean) * invstd^2 * mean(dz * (x - mean))): what depends on the
-// sums is added to `slope` and `offset`.
-template <class Compute>
-__global__ void __launch_bounds__(threads)
-    finish_sums_kernel(int64_t parts, int64_t channels, const Sums* partials, double values,
-                       double eps, const Compute* var, const Compute* scale, Compute* slope,
-                       Compute* offset, Compute* dweight, Compute* dbias) {
-  merge_partials(parts, channels, partials, [&](int64_t c, const Sums& sum) {
-    const double invstd = 1.0 / sqrt(static_cast<double>(var[c]) + eps);
-    if (dweight) dweight[c] = static_cast<Compute>(sum.second * invstd);
-    if (dbias) dbias[c] = static_cast<Compute>(sum.first);
-    if (!slope) return;
-    const double factor = -static_cast<double>(scale[c]) / values;
-    slope[c] += static_cast<Compute>(factor * invstd * invstd * sum.second);
-    offset[c] += static_cast<Compute>(factor * sum.first);
   });
 }
 
@@ -249,58 +191,7 @@ __global__ void __launch_bounds__(threads)
   });
 }
 
-// ---- launches
-
-constexpr int64_t bytes_of_table(int64_t channels) { return 5 * channels * sizeof(double); }
-
-dim3 grid_to_merge(int64_t channels) {
-  return dim3(static_cast<unsigned>(ceil_div(channels, channels_to_merge)));
-}
-const dim3 block_to_merge(channels_to_merge, threads / channels_to_merge);
-
-double values_per_channel(const Block& block) {
-  return static_cast<double>(block.outer) * static_cast<double>(block.inner);
-}
-
 }  // namespace
-
-int64_t workspace_bytes(const Block& block) {
-  int64_t parts = 1;
-  for (const int width : {1, 2, 4, 8}) {
-    parts = larger(parts, plan_to_reduce(block, width).parts);
-  }
-  return bytes_of_table(block.channels) +
-         parts * block.channels * static_cast<int64_t>(sizeof(Sums));
-}
-
-void* partials_of(const BatchNormAct& call) {
-  return static_cast<char*>(call.workspace) + bytes_of_table(call.block.channels);
-}
-
-void make_table(const BatchNormAct& call) {
-  const dim3 grid(static_cast<unsigned>(ceil_div(call.block.channels, threads)));
-  with_element(call.data_type, [&](auto element) {
-    using Compute = ComputeOf<decltype(element)>;
-    coefficients_kernel<Compute><<<grid, dim3(threads), 0, call.stream>>>(
-        call.block.channels, call.eps, static_cast<const Compute*>(call.mean),
-        static_cast<const Compute*>(call.var), static_cast<const Compute*>(call.weight),
-        static_cast<const Compute*>(call.bias), static_cast<Compute*>(call.workspace));
-  });
-}
-
-void finish_sums(const BatchNormAct& call, int64_t parts, void* slope, void* offset, void* dweight,
-                 void* dbias) {
-  with_element(call.data_type, [&](auto element) {
-    using Compute = ComputeOf<decltype(element)>;
-    const int64_t channels = call.block.channels;
-    finish_sums_kernel<Compute><<<grid_to_merge(channels), block_to_merge, 0, call.stream>>>(
-        parts, channels, static_cast<const Sums*>(partials_of(call)),
-        values_per_channel(call.block), call.eps, static_cast<const Compute*>(call.var),
-        static_cast<const Compute*>(call.workspace) + channels, static_cast<Compute*>(slope),
-        static_cast<Compute*>(offset), static_cast<Compute*>(dweight),
-        static_cast<Compute*>(dbias));
-  });
-}
 
 cudaError_t statistics(const BatchNormAct& call, void* mean, void* var) {
   const Block& block = call.block;

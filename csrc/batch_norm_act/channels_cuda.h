@@ -282,6 +282,40 @@ struct SumsOfLanes {
   }
 };
 
+// Few channels a block and many threads a channel: parts are many more than channels.
+constexpr int channels_to_merge = 8;
+
+// Adds up the parts, in a fixed order; the thread that calls `finish` has the result.
+template <class Finish>
+__device__ __forceinline__ void merge_partials(int64_t parts, int64_t channels,
+                                               const Sums* __restrict__ partials, Finish finish) {
+  __shared__ Sums shared[threads];
+  const int64_t channel = int64_t{blockIdx.x} * channels_to_merge + threadIdx.x;
+  const int thread = threadIdx.y * channels_to_merge + threadIdx.x;
+  Sums mine = {};
+  if (channel < channels) {
+#pragma unroll 4
+    for (int64_t part = threadIdx.y; part < parts; part += threads / channels_to_merge) {
+      mine.add(partials[part * channels + channel]);
+    }
+  }
+  shared[thread] = mine;
+  for (int half = threads / 2; half >= channels_to_merge; half /= 2) {
+    __syncthreads();
+    if (thread < half) shared[thread].add(shared[thread + half]);
+  }
+  if (threadIdx.y == 0 && channel < channels) finish(channel, shared[thread]);
+}
+
+inline dim3 grid_to_merge(int64_t channels) {
+  return dim3(static_cast<unsigned>(ceil_div(channels, channels_to_merge)));
+}
+const dim3 block_to_merge(channels_to_merge, threads / channels_to_merge);
+
+inline double values_per_channel(const Block& block) {
+  return static_cast<double>(block.outer) * static_cast<double>(block.inner);
+}
+
 }  // namespace
 }  // namespace cuda
 }  // namespace cnngraph

@@ -12,7 +12,7 @@ from test_batch_norm_act_cuda import (
     TYPES,
     emulated,
     loaded,
-    with_few_activations,
+    with_activations,
 )
 from test_batch_norm_act_op import ACTIVATIONS, error_of, keep_off_kinks
 
@@ -25,9 +25,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulated")
-    sources = with_few_activations(folder)
+    sources = with_activations(folder, "relu", "silu")
     code = (
-        emulated(sources / "batch_norm_act" / "batch_norm_act_cuda.cu", launches=7)
+        emulated(sources / "batch_norm_act" / "coefficients_cuda.cu", launches=2)
         + emulated(sources / "dense_block" / "dense_block_cuda.cu", launches=2)
         + """
     using namespace cnngraph;
@@ -87,7 +87,7 @@ def test_adding_a_gradient_emulated(library, dtype, channels_last):
     for channels, wide, name, fixed, in_place in [
         (16, 40, "relu", False, True),
         (24, 32, "silu", False, False),
-        (13, 22, "identity", True, True),
+        (13, 22, "silu", True, True),
     ]:
         x, dy, addend = maps.random(wide), maps.random(channels), maps.random(wide)
         weight, bias, mean, var = (maps.per_channel(channels) for _ in range(4))

@@ -343,6 +343,7 @@ def test_the_operator_runs_where_it_may_and_only_there() -> None:
     assert not is_fused(lambda: changed(1, nn.Tanh())(x))
     assert not is_fused(lambda: changed(0, nn.BatchNorm2d(11, eps=0.1))(x))
     assert not is_fused(lambda: changed(0, nn.InstanceNorm2d(11))(x))
+    assert not is_fused(lambda: Block().to("meta")(x.to("meta")))  # stands for a device without kernels
     assert_same_step(changed(1, nn.Tanh()).double(), input_of(2, 6, 4, 4))
 
 
