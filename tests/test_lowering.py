@@ -469,10 +469,11 @@ def worse_than_eagers(
 
     The fused one rounds once where eager rounds twice, so it should be no worse; by chance single
     values are, in a batch. Of the medians of some batches, 1.5 and the constant (a few roundings
-    of the type) leave room for that alone.
+    of the type) leave room for that alone. In float32 it is the batch norms before a dense block
+    that move by more, with any other order of sums.
     """
     dtype = torch.bfloat16 if setting == "bfloat16" else torch.float32
-    rounding = torch.finfo(torch.float32 if setting == "float32" else torch.bfloat16).eps
+    room = 8 * torch.finfo(torch.float32).eps if setting == "float32" else 2 * torch.finfo(torch.bfloat16).eps
     networks = [n.train(training).to(device, memory_format=layout) for n in both(body, dtype)]
     reference = copy.deepcopy(networks[1]).double()
     batches: list[list[dict[str, float]]] = [[], []]
@@ -483,7 +484,7 @@ def worse_than_eagers(
             found.append(errors(autocast_step(network, x, setting == "autocast"), exact))
     fused, eager = ({k: median(some[k] for some in found) for k in found[0]} for found in batches)
     assert fused.keys() == eager.keys()
-    return {k: (fused[k], eager[k]) for k in fused if fused[k] > 1.5 * eager[k] + 2 * rounding}
+    return {k: (fused[k], eager[k]) for k in fused if fused[k] > 1.5 * eager[k] + room}
 
 
 def autocast_step(network: nn.Module, x: Tensor, autocast: bool) -> dict[str, Tensor]:

@@ -14,9 +14,10 @@ from cnngraph.features import select
 from cnngraph.graph import Graph, Node, TensorShape
 from cnngraph.ops import OPS
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
-from cnngraph.ops.fused import BatchNormAct, DenseBlock, FusedMaxPool2d
-from cnngraph.passes import PASSES, run_passes
+from cnngraph.ops.fused import BatchNormAct, CatBatchNormAct, DenseBlock, FusedMaxPool2d
+from cnngraph.passes import LEAN, PASSES, run_passes
 from cnngraph.passes.channels_last import channels_last
+from cnngraph.passes.eliminate_concat import eliminate_concat
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
@@ -576,6 +577,89 @@ def test_values_that_others_read_end_a_block() -> None:
         len(n.op.layers) for n in plan_dense_blocks(fuse_batch_norm_act(asked)).nodes if isinstance(n.op, DenseBlock)
     ]
     assert found == [2, 2]
+
+
+# --- concatenations ------------------------------------------------------------------------------
+
+
+def side_by_side(graph: Graph) -> Graph:
+    graph = eliminate_concat(fuse_batch_norm_act(graph))
+    graph.verify()
+    return graph
+
+
+CONV = "conv2d: {out_channels: 3, kernel_size: 1}"
+INCEPTION = f"""
+- parallel:
+    name: cat
+    branches:
+      a: {{sequential: [{CONV}, batch_norm, relu]}}
+      b: {{sequential: [{CONV}, relu]}}
+      c: {{max_pool2d: {{kernel_size: 3, stride: 1, padding: 1}}}}
+      d: {{sequential: [{CONV}, batch_norm]}}
+- tanh
+"""
+
+
+def test_branches_write_their_results_side_by_side() -> None:
+    before = graph_of(INCEPTION)
+    after = side_by_side(before)
+    (cat,) = (node for node in after.nodes if isinstance(node.op, CatBatchNormAct))
+    assert (cat.path, cat.shape) == ("cat", (13, 8, 8))
+    assert cat.inputs == ("cat.a.0", "cat.b.0", "cat.c", "cat.d.0")
+    norm, relu = OPS["batch_norm"](), OPS["relu"]()
+    assert cat.op.branches == (  # pyright: ignore[reportAttributeAccessIssue]
+        BatchNormAct(batch_norm=norm, activation=relu), relu, None, BatchNormAct(batch_norm=norm, activation=None)
+    )  # fmt: skip
+    assert [part.path for part in cat.parts] == ["cat.a.1", "cat.a.2", "cat.b.1", "cat.d.1", "cat"]
+    assert summarize(after).total == summarize(before).total
+    assert eliminate_concat(after) == after
+
+
+@pytest.mark.parametrize(
+    ("body", "taken"),
+    [
+        pytest.param(f"- parallel: [[{CONV}, batch_norm, silu], [{CONV}, batch_norm, relu]]", [True, False], id="silu"),
+        pytest.param(f"- parallel: [[{CONV}, batch_norm, relu], [batch_norm, silu]]", [True, False], id="the first"),
+        pytest.param(f"- parallel: [[{CONV}, batch_norm], [relu]]", [True, True], id="a batch norm alone"),
+        pytest.param(f"- parallel: [[{CONV}], [silu]]", None, id="nothing to compute"),
+        pytest.param("- parallel: {merge: add, branches: [[batch_norm, relu], [batch_norm, relu]]}", None, id="a sum"),
+        pytest.param("- tanh: {name: a}\n- residual: [batch_norm]\n- concat: {with: a}", None, id="a batch norm of a sum"),
+        pytest.param(
+            f"- batch_norm: {{name: bn}}\n- parallel: [[{CONV}], [identity: {{}}]]\n- concat: {{with: bn}}",
+            None, id="another reader",
+        ),
+    ],
+)  # fmt: skip
+def test_which_branches_are_taken(body: str, taken: list[bool] | None) -> None:
+    found = [node.op.branches for node in side_by_side(graph_of(body)).nodes if isinstance(node.op, CatBatchNormAct)]
+    assert found == [] if taken is None else [[branch is not None for branch in found[0]]] == [taken]
+
+
+def test_a_branch_that_is_asked_for_or_belongs_to_a_side_head_stays() -> None:
+    asked = side_by_side(select(graph_of(INCEPTION), ["cat", "cat.a"]))
+    (cat,) = (node.op for node in asked.nodes if isinstance(node.op, CatBatchNormAct))
+    assert [branch is not None for branch in cat.branches] == [False, True, False, True]
+    inside = side_by_side(
+        graph_of(f"""
+        - batch_norm: {{name: bn}}
+        - aux: {{name: side, body: [parallel: [[{CONV}, batch_norm, relu], [identity]]]}}
+        - tanh
+    """)
+    )
+    (head,) = (node for node in inside.nodes if isinstance(node.op, CatBatchNormAct))
+    assert head.aux == "side"
+
+
+def test_dense_blocks_and_memory_policies_come_first() -> None:
+    dense = graph_of(f"- dense: {{name: block, layers: 3, body: {BOTTLENECK}}}")
+    for passes in (PASSES, LEAN):
+        assert "cat_batch_norm_act" not in kinds(run_passes(dense, passes)[0])
+        graph, results = run_passes(graph_of(INCEPTION), passes)
+        assert kinds(graph).count("cat_batch_norm_act") == 1
+        assert {result.name: result.made for result in results}["eliminate_concat"] == {
+            "batch_norm + relu + relu + batch_norm + concat": 1
+        }
 
 
 # --- recomputed activations ---------------------------------------------------------------------

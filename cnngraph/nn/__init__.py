@@ -2,6 +2,7 @@
 
 from cnngraph.nn.batch_norm_act import batch_norm_act
 from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
+from cnngraph.nn.cat_batch_norm_act import cat_batch_norm_act
 from cnngraph.nn.channels_last import channels_last
 from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.conv2d import conv2d
@@ -24,6 +25,7 @@ __all__ = [
     "Normalize",
     "batch_norm_act",
     "batch_norm_act_conv",
+    "cat_batch_norm_act",
     "channels_last",
     "conv2d",
     "dense_block",

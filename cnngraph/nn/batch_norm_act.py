@@ -5,8 +5,8 @@ convert_sync_batchnorm, freezing by isinstance, hooks and swapped activations al
 Whatever the operator cannot stand for exactly runs as activation(batch_norm(input) + residual).
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,9 @@ class CopiedBuffers(dict[str, Tensor | None]):
     """A module's buffers for the time of a call: what happens to them has no consequence."""
 
 
-_Lowered = tuple[str, tuple[float, ...]]
-ACTIVATIONS: dict[type[nn.Module], Callable[..., _Lowered]] = {
+Result = TypeVar("Result")
+Lowered = tuple[str, tuple[float, ...]]
+ACTIVATIONS: dict[type[nn.Module], Callable[..., Lowered]] = {
     nn.Identity: lambda module: ("identity", ()),
     nn.ReLU: lambda module: ("relu", ()),
     nn.ReLU6: lambda module: ("hardtanh", (module.min_val, module.max_val)),
@@ -61,6 +62,33 @@ def batch_norm_act_again(
 
     Where the modules themselves ran there is no such function.
     """
+    call = lowered(batch_norm, activation, input, residual)
+    if call is None:
+        kernels.warn_if_unavailable()
+        value = batch_norm(input)
+        value = value if residual is None else value + residual
+        return value if activation is None else activation(value), None
+
+    norm = cast(Any, batch_norm)  # one of _BATCH_NORMS
+    mean, var = fixed_statistics(norm)
+
+    def compute(mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        return kernel.batch_norm_act(input, norm.weight, norm.bias, mean, var, norm.eps, *call, residual)
+
+    def run() -> tuple[Tensor, Callable[[], Tensor]]:
+        output, batch_mean, batch_var = compute(mean, var)
+        if norm.training and norm.track_running_stats:
+            update_running_statistics(norm, batch_mean, batch_var, input.numel() // input.shape[1])
+        statistics = (batch_mean, batch_var) if mean is None else (mean, var)
+        return output, torch.no_grad()(lambda: compute(*statistics)[0])
+
+    return run_to_the_end(run, [batch_norm])
+
+
+def lowered(
+    batch_norm: nn.Module, activation: nn.Module | None, input: Tensor, residual: Tensor | None = None
+) -> Lowered | None:
+    """The activation as the operator calls it, and its arguments; None where the modules must run."""
     lower = ACTIVATIONS.get(nn.Identity if activation is None else type(activation))
     if (
         lower is None
@@ -72,27 +100,19 @@ def batch_norm_act_again(
         or input.numel() == 0
         or is_transformed()
     ):
-        kernels.warn_if_unavailable()
-        value = batch_norm(input)
-        value = value if residual is None else value + residual
-        return value if activation is None else activation(value), None
+        return None
+    cast(Any, batch_norm)._check_input_dim(input)
+    return lower(activation)
 
-    norm = cast(Any, batch_norm)  # one of _BATCH_NORMS
-    norm._check_input_dim(input)
-    training, mean, var = norm.training, norm.running_mean, norm.running_var
-    fixed = not training and mean is not None
-    name, arguments = lower(activation)
 
-    def compute(mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        return kernel.batch_norm_act(input, norm.weight, norm.bias, mean, var, norm.eps, name, arguments, residual)
+def fixed_statistics(batch_norm: Any) -> tuple[Tensor | None, Tensor | None]:
+    """The running mean and variance where they stand for the batch's own; else neither."""
+    fixed = not batch_norm.training and batch_norm.running_mean is not None
+    return (batch_norm.running_mean, batch_norm.running_var) if fixed else (None, None)
 
-    def run() -> tuple[Tensor, Callable[[], Tensor]]:
-        output, batch_mean, batch_var = compute(mean, var) if fixed else compute(None, None)
-        if training and norm.track_running_stats:
-            update_running_statistics(batch_norm, batch_mean, batch_var, input.numel() // input.shape[1])
-        statistics = (mean, var) if fixed else (batch_mean, batch_var)
-        return output, torch.no_grad()(lambda: compute(*statistics)[0])
 
+def run_to_the_end(run: Callable[[], Result], batch_norms: Sequence[nn.Module]) -> Result:
+    """run(). Where a checkpoint stops it, its batch norms' statistics are updated even so."""
     if torch.compiler.is_compiling():
         return run()
     try:
@@ -100,7 +120,7 @@ def batch_norm_act_again(
     except checkpoint._StopRecomputationError:
         # Raised where the last tensor of a checkpointed part is saved anew: torch's batch norm has updated its
         # statistics by then.
-        if training and not isinstance(norm._buffers, CopiedBuffers):
+        if any(norm.training and not isinstance(norm._buffers, CopiedBuffers) for norm in batch_norms):
             with torch.no_grad():
                 run()
         raise

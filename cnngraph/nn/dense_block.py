@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
-from torch.utils import checkpoint
 
 from cnngraph.kernels import batch_norm_act as norm_kernel
 from cnngraph.kernels import dense_block as kernel
 from cnngraph.nn.batch_norm_act import (
     ACTIVATIONS,
-    CopiedBuffers,
     batch_norm_act,
     is_transformed,
     is_watched,
+    run_to_the_end,
     update_running_statistics,
 )
 from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
@@ -38,15 +37,7 @@ def dense_block(input: Tensor, layers: Sequence[Layer], keep_activations: bool =
     run = _operator(input, layers, keep_activations)
     if run is None:
         return _one_by_one(input, layers, keep_activations)
-    if torch.compiler.is_compiling():
-        return run()
-    try:
-        return run()
-    except checkpoint._StopRecomputationError:  # see batch_norm_act
-        if not any(isinstance(norm._buffers, CopiedBuffers) for layer in layers for norm, _, _ in layer):
-            with torch.no_grad():
-                run()
-        raise
+    return run_to_the_end(run, [norm for layer in layers for norm, _, _ in layer])
 
 
 def _one_by_one(input: Tensor, layers: Sequence[Layer], keep_activations: bool) -> Tensor:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.activation import ReLU
+from cnngraph.ops.merge import Concat
 from cnngraph.ops.op import Op
-from cnngraph.ops.saved import NOTHING, Batch, Saved
+from cnngraph.ops.saved import NOTHING, UNCHANGED, Batch, Saved
 
 if TYPE_CHECKING:
     from torch import fx
@@ -54,6 +55,66 @@ class BatchNormAct(Op):
     def __str__(self) -> str:
         parts = [self.batch_norm, "add" if self.residual else None, self.activation]
         return f"{self.kind}[{', '.join(str(part) for part in parts if part is not None)}]"
+
+
+class CatBatchNormAct(Op):
+    """A concatenation of which each branch's batch norm, activation, or both write their result where it belongs."""
+
+    kind = "cat_batch_norm_act"
+
+    branches: tuple[Op | None, ...]
+    """A `BatchNormAct`, a ReLU, or none, by input."""
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return Concat().infer(*(shape for _, shape in self._with_shapes(*inputs)))
+
+    def _with_shapes(self, *inputs: TensorShape) -> Iterator[tuple[Op | None, TensorShape]]:
+        for branch, shape in zip(self.branches, inputs, strict=True):
+            yield branch, shape if branch is None else branch.infer(shape)
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        """Names of the branches' own may be the same: each is told by its branch."""
+        return {
+            f"{index}.{name}": value
+            for index, (branch, shape) in enumerate(self._with_shapes(*inputs))
+            if branch is not None
+            for name, value in branch.parameters(shape).items()
+        }
+
+    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{index}.{name}": value
+            for index, (branch, shape) in enumerate(self._with_shapes(*inputs))
+            if branch is not None
+            for name, value in branch.buffers(shape).items()
+        }
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """Of a ReLU alone the result tells backward all it needs."""
+        saved = [
+            UNCHANGED if branch is None else branch.saves(batch, shape, shape)
+            for branch, shape in self._with_shapes(*inputs)
+        ]
+        return Saved(
+            inputs=tuple(index for index, own in enumerate(saved) if own.inputs),
+            output=any(own.output for own in saved),
+            extra=sum(own.extra for own in saved),
+            passes_gradient=tuple(index for index, own in enumerate(saved) if own.view),
+        )
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import cat_batch_norm_act
+
+        held = map(graph.get_attr, modules)
+        branches = []
+        for branch, value in zip(self.branches, inputs, strict=True):
+            norm = next(held) if isinstance(branch, BatchNormAct) else None
+            alone = branch is None or (isinstance(branch, BatchNormAct) and branch.activation is None)
+            branches.append((norm, None if alone else next(held), value))
+        return graph.call_function(cat_batch_norm_act, tuple(branches))
+
+    def __str__(self) -> str:
+        return f"{self.kind}[{', '.join(str(branch or 'identity') for branch in self.branches)}]"
 
 
 class BatchNormActConv(Op):

@@ -12,6 +12,7 @@ from cnngraph.graph import Graph, Node
 from cnngraph.ops import Op
 from cnngraph.options import Options, budget_of
 from cnngraph.passes.channels_last import channels_last
+from cnngraph.passes.eliminate_concat import eliminate_concat
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
@@ -31,6 +32,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_max_pool,
     channels_last,
     linear_layers,
+    eliminate_concat,
     weight_gradients,
 )
 """The passes of the fused backend, in the order they run."""
@@ -42,6 +44,7 @@ LEAN: tuple[Pass, ...] = (
     channels_last,
     linear_layers,
     recompute_activations,
+    eliminate_concat,
     weight_gradients,
 )
 """The passes of the fused backend where memory counts for more than time."""

@@ -18,6 +18,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../forward_mode.h"
 #include "batch_norm_act.h"
 
 namespace cnngraph {
@@ -57,22 +58,6 @@ bool is_defined(const OptionalTensor& tensor) { return tensor.has_value() && ten
 
 bool needs_grad(const OptionalTensor& tensor) {
   return is_defined(tensor) && tensor->requires_grad();
-}
-
-bool has_tangent(const Tensor& tensor) {
-  return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();
-}
-
-bool has_tangent(const OptionalTensor& tensor) {
-  return tensor.has_value() && has_tangent(*tensor);
-}
-
-template <class... Arguments>
-void refuse_tangents(const Arguments&... tensors) {
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      !(has_tangent(tensors) || ...),
-      "cnngraph::batch_norm_act has no forward-mode derivative: it needs the network compiled with "
-      "backend=\"eager\"");
 }
 
 class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
@@ -138,7 +123,7 @@ Tensors batch_norm_act_autograd(const Tensor& input, const OptionalTensor& weigh
                                 const OptionalTensor& var, double eps, c10::string_view activation,
                                 at::ArrayRef<double> activation_args,
                                 const OptionalTensor& residual) {
-  refuse_tangents(input, weight, bias, mean, var, residual);
+  refuse_tangents("batch_norm_act", input, weight, bias, mean, var, residual);
   if (!at::GradMode::is_enabled() || !(input.requires_grad() || needs_grad(weight) ||
                                        needs_grad(bias) || needs_grad(residual))) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -206,7 +191,7 @@ Gradients batch_norm_act_backward_autograd(
     double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
     std::array<bool, 4> output_mask, const OptionalTensor& residual,
     const OptionalTensor& output) {
-  refuse_tangents(grad_output, input, weight, bias, mean, var, residual, output);
+  refuse_tangents("batch_norm_act", grad_output, input, weight, bias, mean, var, residual, output);
   if (at::GradMode::is_enabled() &&
       (grad_output.requires_grad() || input.requires_grad() || needs_grad(weight) ||
        needs_grad(bias) || needs_grad(residual))) {

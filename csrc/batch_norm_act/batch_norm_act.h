@@ -1,8 +1,11 @@
 // What both backends of batch_norm_act share with torch: argument checks and the memory layouts.
 #pragma once
 
+#include <array>
+#include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/ArrayRef.h>
@@ -40,8 +43,12 @@ struct BatchNormArguments {
   int64_t outer, channels, inner;  // samples x channels x pixels, or pixels x channels x 1
 
   int64_t values_per_channel() const { return outer * inner; }
+  int64_t stride() const { return channels * inner; }
   // `other`, of the input's shape, laid out as the input: itself where it is so already.
   at::Tensor in_layout(const at::Tensor& other) const;
+  // How far apart the outer indices of `other` are, of the input's shape and laid out as it, be it
+  // a slice of the channels of a larger tensor. Nothing where it lies in another way.
+  std::optional<int64_t> stride_of(const at::Tensor& other) const;
   bool has_residual() const { return residual.defined() || output.defined(); }
 };
 
@@ -54,6 +61,15 @@ BatchNormArguments check_arguments_of_backward(
     const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
     const at::Tensor& mean, const at::Tensor& var, const ActivationSpec& act,
     const OptionalTensor& residual, const OptionalTensor& output);
+
+// The mean and the biased variance of a batch, in the type of computation; empty where both were
+// given.
+using Statistics = std::pair<at::Tensor, at::Tensor>;
+
+// Writes the output of a call where it is told, which call.stride_of must know.
+using BatchNormActInto = Statistics(const BatchNormArguments& call, double eps,
+                                    const ActivationSpec& act, const at::Tensor& output);
+BatchNormActInto batch_norm_act_into_cpu, batch_norm_act_into_cuda;
 
 // The gradient of the output must be like the input.
 void check_gradient(const at::Tensor& grad_output, const at::Tensor& input);

@@ -18,23 +18,23 @@ namespace {
 using at::Tensor;
 
 template <class Scalar>
-Tensors forward(const BatchNormArguments& call, double eps, ActivationSpec act) {
-  const Cut cut(call);
+Statistics forward(const BatchNormArguments& call, double eps, const ActivationSpec& act,
+                   const Tensor& output) {
   Tensor mean = call.mean, var = call.var;
   const bool batch_statistics = !mean.defined();
-  if (batch_statistics) std::tie(mean, var) = statistics_of_batch<Scalar>(call, cut);
+  if (batch_statistics) std::tie(mean, var) = statistics_of_batch<Scalar>(call, Cut(call));
+  const Cut cut(call, call.stride_of(output).value());
   const CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, mean, var, eps);
-  Tensor output = at::empty_like(call.input);
   const DataType data_type = data_type_of(call.input);
   for_each_task(cut, batch_statistics, [&](const Task& task, double*) {
     batch_norm_act_kernels().forward(
-        data_type, act.activation, act.arguments, at_element(call.input, task),
-        at_element(call.residual, task), coefficients.from(task),
-        at_mutable_element(output, task), task.block);
+        data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
+        at_element(call.residual, task.begin.x), coefficients.from(task),
+        at_mutable_element(output, task.begin.y), task.block);
   });
-  if (batch_statistics) return {output, mean, var};
+  if (batch_statistics) return {mean, var};
   const auto options = call.input.options().dtype(call.compute_type);
-  return {output, at::empty({0}, options), at::empty({0}, options)};
+  return {at::empty({0}, options), at::empty({0}, options)};
 }
 
 // With a residual the first pass writes dz, the residual's gradient, and the last pass reads that:
@@ -44,8 +44,10 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
                    bool batch_statistics, double eps, ActivationSpec act,
                    at::ScalarType weight_type, at::ScalarType bias_type,
                    std::array<bool, 4> output_mask) {
-  const Cut cut(call);
-  Tensor grad = call.in_layout(grad_output);
+  // That of a concatenated tensor is read in place; with a residual it is read once, and dz is not.
+  const auto stride = call.has_residual() ? std::nullopt : call.stride_of(grad_output);
+  Tensor grad = stride ? grad_output : call.in_layout(grad_output);
+  const Cut cut(call, stride.value_or(call.stride()));
   const DataType data_type = data_type_of(call.input);
   const int64_t channels = call.channels;
   CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, call.mean, call.var,
@@ -61,10 +63,11 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
     Tensor dz = call.has_residual() ? at::empty_like(call.input) : Tensor();
     for_each_task(cut, false, [&](const Task& task, double* scratch) {
       batch_norm_act_kernels().backward_sums(
-          data_type, act.activation, act.arguments, at_element(call.input, task),
-          at_element(call.residual, task), at_element(call.output, task), at_element(grad, task),
-          coefficients.from(task), at_mutable_element(dz, task), task.block, sums.first(task),
-          sums.second(task), scratch);
+          data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
+          at_element(call.residual, task.begin.x), at_element(call.output, task.begin.x),
+          at_element(grad, task.begin.y), coefficients.from(task),
+          at_mutable_element(dz, task.begin.x), task.block, sums.first(task), sums.second(task),
+          scratch);
     });
     if (dz.defined()) {
       if (output_mask[3]) dresidual = dz;
@@ -94,12 +97,30 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   dinput = at::empty_like(call.input);
   for_each_task(cut, true, [&](const Task& task, double*) {
     batch_norm_act_kernels().backward(
-        data_type, act.activation, act.arguments, at_element(call.input, task),
-        at_element(grad, task), coefficients.from(task), at_mutable_element(dinput, task),
-        task.block);
+        data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
+        at_element(grad, task.begin.y), coefficients.from(task),
+        at_mutable_element(dinput, task.begin.x), task.block);
   });
   return {dinput, dweight, dbias, dresidual};
 }
+
+}  // namespace
+
+Statistics batch_norm_act_into_cpu(const BatchNormArguments& call, double eps,
+                                   const ActivationSpec& act, const Tensor& output) {
+  TORCH_CHECK_NOT_IMPLEMENTED(call.input.scalar_type() != at::kHalf,
+                              "batch_norm_act: not implemented for Half on the CPU");
+  if (!call.mean.defined()) check_batch_size(call.input);
+  if (call.input.numel() == 0) {
+    const int64_t channels = call.mean.defined() ? 0 : call.channels;
+    const auto options = call.input.options().dtype(call.compute_type);
+    return {at::zeros({channels}, options), at::zeros({channels}, options)};
+  }
+  return call.compute_type == at::kDouble ? forward<double>(call, eps, act, output)
+                                          : forward<float>(call, eps, act, output);
+}
+
+namespace {
 
 Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
                            const OptionalTensor& bias, const OptionalTensor& mean,
@@ -107,17 +128,9 @@ Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
                            at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
   const auto act = parse_activation(activation, activation_args);
   const auto call = check_arguments(input, weight, bias, mean, var, residual);
-  TORCH_CHECK_NOT_IMPLEMENTED(input.scalar_type() != at::kHalf,
-                              "batch_norm_act: not implemented for Half on the CPU");
-  if (!call.mean.defined()) check_batch_size(input);
-  if (input.numel() == 0) {
-    const int64_t channels = call.mean.defined() ? 0 : call.channels;
-    const auto options = input.options().dtype(call.compute_type);
-    return {at::empty_like(call.input), at::zeros({channels}, options),
-            at::zeros({channels}, options)};
-  }
-  return call.compute_type == at::kDouble ? forward<double>(call, eps, act)
-                                          : forward<float>(call, eps, act);
+  const Tensor output = at::empty_like(call.input);
+  const auto [batch_mean, batch_var] = batch_norm_act_into_cpu(call, eps, act, output);
+  return {output, batch_mean, batch_var};
 }
 
 Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& input,

@@ -33,11 +33,19 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // shorter row, the tail. Rows of many channels fill enough vectors as they are.
 struct Cut {
   int64_t outer, columns, inner, fold = 1, tail = 0;
+  int64_t y_stride;  // of the output or its gradient
   int64_t outer_of_part, parts, channels_of_run, runs;
   int64_t element_size;
 
   explicit Cut(const BatchNormArguments& call)
       : Cut(call.outer, call.channels, call.inner, call.input.element_size(), /*dense=*/true) {}
+
+  // With an output that is a slice of channels, or such a gradient of it.
+  Cut(const BatchNormArguments& call, int64_t stride_of_output)
+      : Cut(call.outer, call.channels, call.inner, call.input.element_size(),
+            stride_of_output == call.stride()) {
+    if (stride_of_output != call.stride()) y_stride = stride_of_output;
+  }
 
   // Pixels of a tensor that is not dense do not follow each other: they are not folded.
   Cut(int64_t outer_size, int64_t channels, int64_t inner_size, int64_t bytes, bool dense)
@@ -57,6 +65,7 @@ struct Cut {
       const int64_t samples = bytes_of_task / (channels_of_run * plane);
       outer_of_part = std::max({samples, ceil_div(outer, most_parts), int64_t{1}});
     }
+    y_stride = stride();
     parts = ceil_div(outer, outer_of_part);
     runs = ceil_div(columns, channels_of_run);
   }
@@ -68,10 +77,10 @@ struct Cut {
 
 struct Task {
   Block block;
-  int64_t element;  // where the block begins in the tensor
-  int64_t column;   // where it begins among the coefficients
-  int64_t sums;     // where it begins among the sums
-  int64_t outer;    // its first outer index
+  Block::Offset begin;  // where the block begins in the tensors
+  int64_t column;       // where it begins among the coefficients
+  int64_t sums;         // where it begins among the sums
+  int64_t outer;        // its first outer index
 };
 
 // Calls body(task, scratch). `backwards` walks a second pass from the end, where the first left the
@@ -87,18 +96,20 @@ void for_each_task(const Cut& cut, bool backwards, const Body& body) {
       const int64_t part = task / cut.runs, run = task % cut.runs;
       const int64_t outer = part * cut.outer_of_part, column = run * cut.channels_of_run;
       if (part == cut.parts) {
+        const int64_t begin = cut.outer * cut.columns;
         body(Task{{1, cut.tail, 1, cut.tail, cut.tail},
-                  cut.outer * cut.columns,
+                  {begin, begin},
                   0,
                   part * cut.columns,
                   cut.outer},
              scratch.get());
         continue;
       }
-      body(Task{{std::min(cut.outer_of_part, cut.outer - outer),
-                 std::min(cut.channels_of_run, cut.columns - column), cut.inner,
-                 cut.stride(), cut.stride()},
-                outer * cut.stride() + column * cut.inner,
+      const Block block = {std::min(cut.outer_of_part, cut.outer - outer),
+                           std::min(cut.channels_of_run, cut.columns - column), cut.inner,
+                           cut.stride(), cut.y_stride};
+      body(Task{block,
+                block.offset(outer, column),
                 column,
                 part * cut.columns + column,
                 outer},
@@ -217,24 +228,23 @@ class CoefficientTable {
 };
 
 // Null for a tensor that is not there.
-inline const char* at_element(const at::Tensor& tensor, const Task& task) {
+inline const char* at_element(const at::Tensor& tensor, int64_t element) {
   if (!tensor.defined()) return nullptr;
-  return static_cast<const char*>(tensor.const_data_ptr()) + task.element * tensor.element_size();
+  return static_cast<const char*>(tensor.const_data_ptr()) + element * tensor.element_size();
 }
 
-inline char* at_mutable_element(at::Tensor& tensor, const Task& task) {
+inline char* at_mutable_element(const at::Tensor& tensor, int64_t element) {
   if (!tensor.defined()) return nullptr;
-  return static_cast<char*>(tensor.mutable_data_ptr()) + task.element * tensor.element_size();
+  return static_cast<char*>(tensor.mutable_data_ptr()) + element * tensor.element_size();
 }
 
 // The mean and the biased variance of every channel.
 template <class Scalar>
-std::pair<at::Tensor, at::Tensor> statistics_of_batch(const BatchNormArguments& call,
-                                                       const Cut& cut) {
+Statistics statistics_of_batch(const BatchNormArguments& call, const Cut& cut) {
   const DataType data_type = data_type_of(call.input);
   PartialSums sums(cut);
   for_each_task(cut, false, [&](const Task& task, double* scratch) {
-    batch_norm_act_kernels().statistics(data_type, at_element(call.input, task), task.block,
+    batch_norm_act_kernels().statistics(data_type, at_element(call.input, task.begin.x), task.block,
                                         sums.first(task), sums.second(task), scratch);
   });
   const int64_t channels = call.channels;

@@ -24,9 +24,9 @@ struct Launch {
   cuda::BatchNormAct call;
   Tensor workspace;
 
-  Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps) {
-    const int64_t stride = from.channels * from.inner;
-    const Block block = {from.outer, from.channels, from.inner, stride, stride};
+  // `y_stride` is that of the output, or of its gradient.
+  Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps, int64_t y_stride) {
+    const Block block = {from.outer, from.channels, from.inner, from.stride(), y_stride};
     workspace =
         at::empty({cuda::workspace_bytes(block)}, from.input.options().dtype(at::kByte));
     call = {data_type_of(from.input),
@@ -50,26 +50,10 @@ Tensors batch_norm_act_cuda(const Tensor& input, const OptionalTensor& weight,
                             const OptionalTensor& bias, const OptionalTensor& mean,
                             const OptionalTensor& var, double eps, c10::string_view activation,
                             at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
-  const c10::cuda::CUDAGuard guard(input.device());
   const auto act = parse_activation(activation, activation_args);
   const auto arguments = check_arguments(input, weight, bias, mean, var, residual);
-  const bool batch_statistics = !arguments.mean.defined();
-  if (batch_statistics) check_batch_size(input);
-  Tensor output = at::empty_like(arguments.input);
-  const auto options = input.options().dtype(arguments.compute_type);
-  const int64_t channels = batch_statistics ? arguments.channels : 0;
-  if (input.numel() == 0) {
-    return {output, at::zeros({channels}, options), at::zeros({channels}, options)};
-  }
-  Tensor batch_mean = at::empty({channels}, options), batch_var = at::empty({channels}, options);
-  Launch launch(arguments, act, eps);
-  if (batch_statistics) {
-    C10_CUDA_CHECK(cuda::statistics(launch.call, batch_mean.mutable_data_ptr(),
-                                    batch_var.mutable_data_ptr()));
-    launch.call.mean = batch_mean.const_data_ptr();
-    launch.call.var = batch_var.const_data_ptr();
-  }
-  C10_CUDA_CHECK(cuda::forward(launch.call, output.mutable_data_ptr()));
+  const Tensor output = at::empty_like(arguments.input);
+  const auto [batch_mean, batch_var] = batch_norm_act_into_cuda(arguments, eps, act, output);
   return {output, batch_mean, batch_var};
 }
 
@@ -101,8 +85,10 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
   // The kernels need it to find the input's gradient, whether it is asked for or not.
   Tensor dresidual = like_input(arguments.has_residual());
   if (input.numel() > 0) {
-    const Tensor grad = arguments.in_layout(grad_output);
-    const Launch launch(arguments, act, eps);
+    const auto stride =
+        arguments.has_residual() ? std::nullopt : arguments.stride_of(grad_output);
+    const Tensor grad = stride ? grad_output : arguments.in_layout(grad_output);
+    const Launch launch(arguments, act, eps, stride.value_or(arguments.stride()));
     const auto wanted = [&](int i, Tensor& tensor) {
       return output_mask[i] ? tensor.mutable_data_ptr() : nullptr;
     };
@@ -114,6 +100,32 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
   if (!output_mask[3]) dresidual = at::empty({0}, input.options());
   return {dinput, dweight.to(weight_type), dbias.to(bias_type), dresidual};
 }
+
+}  // namespace
+
+Statistics batch_norm_act_into_cuda(const BatchNormArguments& arguments, double eps,
+                                    const ActivationSpec& act, const Tensor& output) {
+  const c10::cuda::CUDAGuard guard(arguments.input.device());
+  const bool batch_statistics = !arguments.mean.defined();
+  if (batch_statistics) check_batch_size(arguments.input);
+  const auto options = arguments.input.options().dtype(arguments.compute_type);
+  const int64_t channels = batch_statistics ? arguments.channels : 0;
+  if (arguments.input.numel() == 0) {
+    return {at::zeros({channels}, options), at::zeros({channels}, options)};
+  }
+  Tensor mean = at::empty({channels}, options), var = at::empty({channels}, options);
+  Launch launch(arguments, act, eps, arguments.stride_of(output).value());
+  if (batch_statistics) {
+    C10_CUDA_CHECK(
+        cuda::statistics(launch.call, mean.mutable_data_ptr(), var.mutable_data_ptr()));
+    launch.call.mean = mean.const_data_ptr();
+    launch.call.var = var.const_data_ptr();
+  }
+  C10_CUDA_CHECK(cuda::forward(launch.call, output.mutable_data_ptr()));
+  return {mean, var};
+}
+
+namespace {
 
 TORCH_LIBRARY_IMPL(cnngraph, CUDA, library) {
   library.impl("batch_norm_act", &batch_norm_act_cuda);

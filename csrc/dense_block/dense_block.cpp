@@ -19,6 +19,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../forward_mode.h"
 #include "dense_block.h"
 
 namespace cnngraph {
@@ -69,15 +70,6 @@ variable_list differentiable(const Tensor& input, TensorList norm_weights, Tenso
 bool any_requires_grad(TensorList tensors) {
   return std::any_of(tensors.begin(), tensors.end(),
                      [](const Tensor& tensor) { return tensor.requires_grad(); });
-}
-
-void refuse_tangents(TensorList tensors) {
-  for (const Tensor& tensor : tensors) {
-    TORCH_CHECK_NOT_IMPLEMENTED(
-        !tensor._fw_grad(/*level=*/0).defined(),
-        "cnngraph::dense_block has no forward-mode derivative: it needs the network compiled with "
-        "backend=\"eager\"");
-  }
 }
 
 // Everything of a call that is no tensor with a derivative.
@@ -173,7 +165,7 @@ DenseBlockResults dense_block_autograd(const Tensor& input, TensorList norm_weig
                                        int64_t steps_of_layer, int64_t keep) {
   const variable_list tensors =
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
-  refuse_tangents(tensors);
+  refuse_tangents("dense_block", tensors);
   const Settings settings{means,    vars,   eps,            activation, activation_args,
                           dilation, groups, steps_of_layer, keep};
   if (!at::GradMode::is_enabled() || !any_requires_grad(tensors)) {
@@ -242,8 +234,7 @@ std::vector<Tensor> dense_block_backward_autograd(
     at::IntArrayRef groups, int64_t steps_of_layer, c10::List<bool> output_mask) {
   const variable_list given =
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
-  refuse_tangents(given);
-  refuse_tangents({grad_output});
+  refuse_tangents("dense_block", given, grad_output);
   if (at::GradMode::is_enabled() && (grad_output.requires_grad() || any_requires_grad(given))) {
     return differentiable_backward(grad_output, given, groups.size(), means, vars,
                                    batch_statistics, eps,

@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../forward_mode.h"
 #include "max_pool2d.h"
 
 namespace cnngraph {
@@ -39,13 +40,6 @@ Tensor call_backward(const Tensor& grad_output, const Tensor& indices, c10::SymI
                              .typed<decltype(call_backward)>();
   return op.call(grad_output, indices, std::move(height), std::move(width), kernel_size, stride,
                  padding, dilation);
-}
-
-void refuse_tangents(const Tensor& tensor) {
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      !tensor._fw_grad(/*level=*/0).defined(),
-      "cnngraph::max_pool2d has no forward-mode derivative: it needs the network compiled with "
-      "backend=\"eager\"");
 }
 
 // The value of `input` at each of the indices, by torch's operators.
@@ -140,7 +134,7 @@ std::tuple<Tensor, Tensor> max_pool2d_autograd(const Tensor& input, IntArrayRef 
                                                IntArrayRef stride, IntArrayRef padding,
                                                IntArrayRef dilation, bool ceil_mode, bool relu,
                                                bool return_indices) {
-  refuse_tangents(input);
+  refuse_tangents("max_pool2d", input);
   if (!differentiates(input)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(input, kernel_size, stride, padding, dilation, ceil_mode, relu,
@@ -156,7 +150,7 @@ Tensor max_pool2d_backward_autograd(const Tensor& grad_output, const Tensor& ind
                                     c10::SymInt height, c10::SymInt width, IntArrayRef kernel_size,
                                     IntArrayRef stride, IntArrayRef padding,
                                     IntArrayRef dilation) {
-  refuse_tangents(grad_output);
+  refuse_tangents("max_pool2d", grad_output);
   if (differentiates(grad_output)) {
     return MaxPool2dGradient::apply(grad_output, indices, std::move(height), std::move(width),
                                     kernel_size, stride, padding, dilation);

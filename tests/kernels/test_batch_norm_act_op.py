@@ -412,6 +412,37 @@ def test_other_strides(device):
             assert error_of(actual, wanted) < 3e-6, what
 
 
+def gradients_of_parts(shape):
+    """A gradient that is a part of a larger tensor, and how."""
+    batch, channels, height, width = shape
+    wide = torch.randn(2 * batch, channels + 8, height + 1, width, generator=torch.Generator().manual_seed(2))
+    whole = wide[:batch, :, :height]
+    yield "channels", whole.contiguous()[:, 4:-4]
+    yield "channels, channels last", whole.to(memory_format=torch.channels_last)[:, 4:-4]
+    yield "samples too", wide.contiguous()[::2, 4:-4, :height]
+    yield "rows too", wide.to(memory_format=torch.channels_last)[:batch, 4:-4, 1:]
+    yield "samples repeated", whole.contiguous()[:1, 4:-4].expand(shape)
+    yield "pixels repeated", whole.to(memory_format=torch.channels_last)[:, 4:-4, :1, :1].expand(shape)
+
+
+@pytest.mark.parametrize("shape", [(4, 37, 5, 6), (3, 1, 5, 6), (1, 8, 5, 6), (6, 7, 1, 1), (2, 3, 1, 4)], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
+def test_a_gradient_that_is_a_part_of_a_larger_one(added, channels_last, shape):
+    x, _, weight, bias, mean, var = tensors(shape, channels_last=channels_last)
+    residual = x.flip(0) if added else None
+    op = torch.ops.cnngraph.batch_norm_act_backward
+
+    def run(grad):
+        call = (x, weight, bias, mean, var, True, 1e-5, "silu", [], [True] * 3 + [added], residual)
+        return op(grad, *call)
+
+    for what, grad in gradients_of_parts(shape):
+        dense = torch.empty_like(x).copy_(grad)
+        for actual, wanted in zip(run(grad)[: 3 + added], run(dense), strict=False):
+            assert error_of(actual, wanted.double()) < 3e-6, what
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     batch=st.integers(1, 9),

@@ -15,7 +15,7 @@ from cnngraph.errors import Position, Source
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
 from cnngraph.lowering import modules_of, network_of
 from cnngraph.ops import OPS, Op, activation, norm, pool
-from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, FoldedConv, FusedMaxPool2d
+from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, CatBatchNormAct, FoldedConv, FusedMaxPool2d
 from cnngraph.ops.merge import Add, Concat, Multiply
 from cnngraph.ops.saved import Batch, Saved
 
@@ -74,6 +74,8 @@ FUSED: list[tuple[Op, tuple[TensorShape, ...]]] = [
     (BatchNormAct(batch_norm=norm.BatchNorm(), activation=None, residual=True), (MAP, MAP)),
     (BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.SiLU(), residual=True), (MAP, MAP)),
     (BatchNormActConv(batch_norm_act=BATCH_NORM_RELU, conv=CONV), (MAP,)),
+    (CatBatchNormAct(branches=(BATCH_NORM_RELU, None)), (MAP, MAP)),
+    (CatBatchNormAct(branches=(BATCH_NORM_RELU, None, activation.ReLU())), (MAP, MAP, MAP)),
     (FusedMaxPool2d(relu=None, pool=pool.MaxPool2d(kernel_size=2)), (MAP,)),
     (FusedMaxPool2d(relu=activation.ReLU(), pool=pool.MaxPool2d(kernel_size=3, padding=1)), (MAP,)),
     (FoldedConv(conv=CONV, batch_norm=None, activation=activation.SiLU(), residual=False), (MAP,)),
@@ -158,6 +160,13 @@ def run(
 def parts_of(op: Op) -> list[tuple[str, Op]]:
     if isinstance(op, BatchNormActConv):
         return [*parts_of(op.batch_norm_act), ("conv", op.conv)]
+    if isinstance(op, CatBatchNormAct):
+        return [
+            (f"{index}_{name}", part)
+            for index, branch in enumerate(op.branches)
+            if branch is not None
+            for name, part in parts_of(branch) or [("activation", branch)]
+        ]
     if isinstance(op, FoldedConv | BatchNormAct | FusedMaxPool2d):
         names = ("conv", "batch_norm", "activation", "relu", "pool")
         return [(name, part) for name in names if (part := getattr(op, name, None)) is not None]

@@ -1,0 +1,11 @@
+#include <torch/library.h>
+
+#include "cat_batch_norm_act.h"
+
+namespace cnngraph {
+
+TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
+  library.impl("cat_batch_norm_act", &cat_batch_norm_act<batch_norm_act_into_cpu>);
+}
+
+}  // namespace cnngraph
