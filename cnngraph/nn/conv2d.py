@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -20,15 +21,35 @@ def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
         or conv.padding_mode != "zeros"
         or is_watched(conv)
         or _has_any_global_hook()
-        or not kernel.runs(input, conv.weight)
-        or is_transformed()
+        or (geometry := geometry_of(conv)) is None
     ):
         return conv(input)
-    geometry = geometry_of(conv)
-    if geometry is None:
-        return conv(input)
     padding, stride, dilation, groups = geometry
-    return kernel.conv2d(input, conv.weight, conv.bias, stride, padding, dilation, groups)
+    strided = _onednn_overruns(conv, input)
+    if strided:
+        input, stride = input[:, :, :: stride[0], :: stride[1]], (1, 1)
+    if kernel.runs(input, conv.weight) and not is_transformed():
+        return kernel.conv2d(input, conv.weight, conv.bias, stride, padding, dilation, groups)
+    if strided:
+        return F.conv2d(input, conv.weight, conv.bias)
+    return conv(input)
+
+
+def _onednn_overruns(conv: nn.Conv2d, input: Tensor) -> bool:
+    """Whether oneDNN's weight gradient writes past its memory in channels_last: a 1x1 kernel's that strides over few channels.
+
+    As many as a vector has, or more, are safe, and so are the same pixels without a stride.
+    Source: https://github.com/uxlfoundation/oneDNN/issues/6035.
+    """
+    return (
+        conv.kernel_size == (1, 1)
+        and conv.stride != (1, 1)
+        and conv.padding in ((0, 0), "valid")
+        and conv.groups == 1
+        and conv.in_channels < 16
+        and input.dim() == 4
+        and input.device.type == "cpu"
+    )
 
 
 def geometry_of(conv: nn.Conv2d) -> Geometry | None:

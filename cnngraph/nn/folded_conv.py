@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnngraph.nn.batch_norm_act import is_transformed, is_watched
-from cnngraph.nn.conv2d import Geometry, geometry_of
+from cnngraph.nn.conv2d import Geometry, conv2d, geometry_of
 
 _PostOp = tuple[str, list[float | None], str | None]
 _POST_OPS: dict[type[nn.Module], Callable[..., _PostOp]] = {
@@ -46,7 +46,7 @@ def folded_conv(
 ) -> Tensor:
     """activation(batch_norm(conv(input)) + residual), in one convolution where nothing is training."""
     if not _may_fold(conv, batch_norm, activation, input):
-        value = conv(input)
+        value = conv2d(conv, input)
         value = value if batch_norm is None else batch_norm(value)
         value = value if residual is None else value + residual
         return value if activation is None else activation(value)

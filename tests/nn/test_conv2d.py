@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import cnngraph.kernels.conv2d
 from cnngraph import kernels
 from cnngraph.nn import conv2d
 
@@ -104,3 +106,25 @@ def test_small_ones_are_left_to_the_module(monkeypatch: pytest.MonkeyPatch) -> N
     for least, expected in ((1, ours), (10**9, "ConvolutionBackward0")):
         monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", least)
         assert type(conv2d(conv, x).grad_fn).__name__ == expected
+
+
+@pytest.mark.parametrize("least", [0, 10**9])
+def test_strides_of_small_1x1_kernels_never_reach_onednn(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In channels_last its weight gradient is wrong there, hangs, or destroys the heap: too much to be shown here."""
+    torch.manual_seed(0)
+    monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", least)
+    conv = nn.Conv2d(6, 5, 1, stride=(2, 3))
+    x = torch.randn(4, 6, 15, 14).to(memory_format=torch.channels_last)
+    wide = copy.deepcopy(conv).double()
+    expected = gradients(wide, wide, x.double())
+    strides = []
+    for place in (torch.nn.functional, cnngraph.kernels.conv2d):
+
+        def spy(input: Tensor, weight: Tensor, bias: Tensor, stride: Any = 1, *rest: Any, own: Any = place.conv2d):
+            strides.append(stride)
+            return own(input, weight, bias, stride, *rest)
+
+        monkeypatch.setattr(place, "conv2d", spy)
+    for one, other in zip(gradients(lambda x: conv2d(conv, x), conv, x), expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-4)
+    assert strides in ([1], [(1, 1)])
