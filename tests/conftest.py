@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +112,29 @@ def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 def convolutions_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ones run by the operator too."""
     monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", 0)
+
+
+def operators_of(run: Callable[[], object]) -> list[Any]:
+    """The operators that a call runs, in their order."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    calls: list[Any] = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Recorder():
+        run()
+    return calls
+
+
+def result_and_gradients(run: Callable[[Any], Any], module: Any, x: Any) -> list[Any]:
+    """The result of `run(x)`, and the gradients of `x` and of the module's parameters, by uneven weights."""
+    import torch
+
+    x = x.clone().requires_grad_()
+    result = run(x)
+    weights = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float32).view_as(result)
+    return [result.detach(), *torch.autograd.grad((result * weights).sum(), [x, *module.parameters()])]

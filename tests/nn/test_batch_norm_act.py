@@ -8,10 +8,10 @@ import textwrap
 
 import pytest
 import torch
+from conftest import operators_of
 from torch import nn
 from torch.autograd import forward_ad
 from torch.utils import checkpoint
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnngraph import kernels
 from cnngraph.graph import TensorShape
@@ -40,16 +40,7 @@ def randomised(batch_norm, seed=0):
 
 def fused_calls(function):
     """How many batch_norm_act operators a call runs."""
-    calls = []
-
-    class Count(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            calls.append(func)
-            return func(*args, **(kwargs or {}))
-
-    with Count():
-        function()
-    return calls.count(torch.ops.cnngraph.batch_norm_act.default)
+    return operators_of(function).count(torch.ops.cnngraph.batch_norm_act.default)
 
 
 def assert_same_step(batch_norm, activation, x, residual=None, rtol=1e-4, atol=1e-5):

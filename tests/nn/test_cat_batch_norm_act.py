@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from conftest import operators_of
 from torch import nn
 from torch.utils import checkpoint
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnngraph import kernels
 from cnngraph.nn import cat_batch_norm_act
@@ -37,16 +37,7 @@ def inputs_of(dtype=torch.float32):
 
 def operators(function):
     """The operators that a call runs, by name."""
-    calls = []
-
-    class Count(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            calls.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    with Count():
-        function()
-    return calls
+    return [str(operator) for operator in operators_of(function)]
 
 
 def assert_same_step(pairs, xs, call=cat_batch_norm_act, fused=1, rtol=1e-4, atol=1e-5):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import result_and_gradients
 from torch import Tensor, nn
 
 import cnngraph.kernels.conv2d
@@ -27,13 +28,6 @@ CONVS: dict[str, dict[str, Any]] = {
 }
 
 
-def gradients(run: Any, conv: nn.Module, x: Tensor) -> list[Tensor]:
-    x = x.clone().requires_grad_()
-    result = run(x)
-    weights = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float32).view_as(result)
-    return [result.detach(), *torch.autograd.grad((result * weights).sum(), [x, *conv.parameters()])]
-
-
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", CONVS)
@@ -42,7 +36,7 @@ def test_results_and_gradients_are_the_modules(name: str, dtype: torch.dtype, la
     conv = nn.Conv2d(32, 48, **CONVS[name]).to(dtype=dtype)
     x = torch.randn(3, 32, 11, 13).to(dtype).to(memory_format=layout)
     tolerance = {"rtol": 2e-2, "atol": 2e-1} if dtype is torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-3}
-    found, expected = gradients(lambda x: conv2d(conv, x), conv, x), gradients(conv, conv, x)
+    found, expected = result_and_gradients(lambda x: conv2d(conv, x), conv, x), result_and_gradients(conv, conv, x)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, **tolerance)
 
@@ -51,7 +45,7 @@ def test_autocast_casts_as_it_does_for_torchs() -> None:
     torch.manual_seed(0)
     conv, x = nn.Conv2d(32, 32, 3), torch.randn(2, 32, 8, 8).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        found, expected = gradients(lambda x: conv2d(conv, x), conv, x), gradients(conv, conv, x)
+        found, expected = result_and_gradients(lambda x: conv2d(conv, x), conv, x), result_and_gradients(conv, conv, x)
     assert [value.dtype for value in found] == [value.dtype for value in expected]
     assert found[0].dtype is torch.bfloat16
     for one, other in zip(found, expected, strict=True):
@@ -116,7 +110,7 @@ def test_strides_of_small_1x1_kernels_never_reach_onednn(least: int, monkeypatch
     conv = nn.Conv2d(6, 5, 1, stride=(2, 3))
     x = torch.randn(4, 6, 15, 14).to(memory_format=torch.channels_last)
     wide = copy.deepcopy(conv).double()
-    expected = gradients(wide, wide, x.double())
+    expected = result_and_gradients(wide, wide, x.double())
     strides = []
     for place in (torch.nn.functional, cnngraph.kernels.conv2d):
 
@@ -125,6 +119,6 @@ def test_strides_of_small_1x1_kernels_never_reach_onednn(least: int, monkeypatch
             return own(input, weight, bias, stride, *rest)
 
         monkeypatch.setattr(place, "conv2d", spy)
-    for one, other in zip(gradients(lambda x: conv2d(conv, x), conv, x), expected, strict=True):
+    for one, other in zip(result_and_gradients(lambda x: conv2d(conv, x), conv, x), expected, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-4)
     assert strides in ([1], [(1, 1)])

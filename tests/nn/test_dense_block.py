@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import on_every_device
+from conftest import on_every_device, operators_of
 from torch import Tensor, nn
 from torch.utils import checkpoint
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnngraph import kernels
 from cnngraph.bench.memory import peak_of_tensors
@@ -111,21 +110,8 @@ def assert_same_step(block: Block, x: Tensor, rtol=1e-8, atol=1e-8, context: Any
         torch.testing.assert_close(ours, theirs, rtol=max(rtol, 1e-6), atol=max(atol, 1e-6))
 
 
-def operators(function: Callable[[], object]) -> list[Any]:
-    called = []
-
-    class Record(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # pyright: ignore
-            called.append(func)
-            return func(*args, **(kwargs or {}))
-
-    with Record():
-        function()
-    return called
-
-
 def is_fused(function: Callable[[], object]) -> bool:
-    return torch.ops.cnngraph.dense_block.default in operators(function)
+    return torch.ops.cnngraph.dense_block.default in operators_of(function)
 
 
 def input_of(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from conftest import result_and_gradients
 from torch import Tensor, nn
 
 from cnngraph import kernels
@@ -17,13 +16,6 @@ pytestmark = pytest.mark.usefixtures("convolutions_of_any_size")
 SIZES = [(16, 96, 64), (3, 1037, 7), (5, 33, 50), (1, 1, 1), (65, 40, 30), (2, 700, 101)]
 
 
-def gradients(run: Any, layer: nn.Linear, x: Tensor) -> list[Tensor]:
-    x = x.clone().requires_grad_()
-    result = run(x)
-    weights = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float32).view_as(result)
-    return [result.detach(), *torch.autograd.grad((result * weights).sum(), [x, *layer.parameters()])]
-
-
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -32,10 +24,10 @@ def test_results_and_gradients_are_those_of_float64(sizes: tuple[int, ...], dtyp
     torch.manual_seed(0)
     layer = nn.Linear(inputs, outputs, bias=bias).to(dtype=dtype)
     x = torch.randn(rows, inputs).to(dtype)
-    found = gradients(lambda x: linear(layer, x), layer, x)
+    found = result_and_gradients(lambda x: linear(layer, x), layer, x)
     wide = nn.Linear(inputs, outputs, bias=bias).double()
     wide.load_state_dict(layer.state_dict())
-    expected = gradients(wide, wide, x.double())
+    expected = result_and_gradients(wide, wide, x.double())
     for one, other in zip(found, expected, strict=True):
         assert one.dtype is dtype
         scale = other.abs().max().item() + 1e-30
@@ -53,7 +45,10 @@ def test_autocast_casts_as_it_does_for_torchs() -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(300, 40), torch.randn(6, 300)
     with torch.autocast("cpu", torch.bfloat16):
-        found, expected = gradients(lambda x: linear(layer, x), layer, x), gradients(layer, layer, x)
+        found, expected = (
+            result_and_gradients(lambda x: linear(layer, x), layer, x),
+            result_and_gradients(layer, layer, x),
+        )
     assert [value.dtype for value in found] == [value.dtype for value in expected]
     assert found[0].dtype is torch.bfloat16
     for one, other in zip(found, expected, strict=True):

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from conftest import operators_of
 from test_batch_norm_act import TRANSFORMS
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnngraph import kernels
 from cnngraph.nn import max_pool2d
@@ -14,16 +14,7 @@ needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compil
 
 def fused_calls(function):
     """How many max_pool2d operators a call runs."""
-    calls = []
-
-    class Count(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            calls.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    with Count():
-        function()
-    return calls.count("cnngraph.max_pool2d.default")
+    return [str(operator) for operator in operators_of(function)].count("cnngraph.max_pool2d.default")
 
 
 def steps(activation, pool, x):
