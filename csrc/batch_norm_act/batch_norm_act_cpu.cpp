@@ -9,8 +9,7 @@
 namespace cnngraph {
 
 const BatchNormActKernels& batch_norm_act_kernels() {
-  static const BatchNormActKernels& chosen = CNNGRAPH_KERNELS_IN_USE(batch_norm_act);
-  return chosen;
+  return CNNGRAPH_KERNELS_IN_USE(batch_norm_act);
 }
 
 namespace {

@@ -22,10 +22,7 @@ namespace {
 
 using at::Tensor;
 
-const WeightGradientKernels& kernels() {
-  static const WeightGradientKernels& chosen = CNNGRAPH_KERNELS_IN_USE(weight_gradient);
-  return chosen;
-}
+const WeightGradientKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(weight_gradient); }
 
 constexpr int64_t positions_of_block = 384;
 constexpr int64_t most_merged_channels = 64;

@@ -12,10 +12,7 @@ namespace {
 
 using at::Tensor;
 
-const DenseBlockKernels& kernels() {
-  static const DenseBlockKernels& chosen = CNNGRAPH_KERNELS_IN_USE(dense_block);
-  return chosen;
-}
+const DenseBlockKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(dense_block); }
 
 class PassesOnCpu final : public DenseBlockPasses {
  public:

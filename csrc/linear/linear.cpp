@@ -11,10 +11,7 @@ namespace {
 
 using at::Tensor;
 
-const LinearKernels& kernels() {
-  static const LinearKernels& chosen = CNNGRAPH_KERNELS_IN_USE(linear);
-  return chosen;
-}
+const LinearKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(linear); }
 
 constexpr int64_t least_rows = 2, most_rows = 32;
 constexpr int64_t least_of_part = 48;  // outputs or columns that are worth a thread

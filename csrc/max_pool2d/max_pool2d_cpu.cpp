@@ -14,10 +14,7 @@ namespace {
 
 using at::Tensor;
 
-const MaxPool2dKernels& kernels() {
-  static const MaxPool2dKernels& chosen = CNNGRAPH_KERNELS_IN_USE(max_pool2d);
-  return chosen;
-}
+const MaxPool2dKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(max_pool2d); }
 
 constexpr int64_t elements_of_task = 32 * 1024;
 
