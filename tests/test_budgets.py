@@ -82,7 +82,7 @@ def least_of(spec: Any, batch_size: int) -> int:
     """Of the graph that the choice is made of."""
     from cnngraph.passes.recompute_to_fit import _least
 
-    return _least(graph_of(spec, passes=("-eliminate_concat", "-weight_gradients")), batch_size)
+    return _least(graph_of(spec, passes=("-eliminate_concat", "-convolutions")), batch_size)
 
 
 # --- what is computed ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A convolution whose weight gradient is computed by the faster of two ways: where it runs, and what torch must know of it.
+"""A convolution that takes the fastest of several ways, as its gradients do: where it runs, and what torch must know of it.
 
 The operators, their autograd and their autocast live in csrc/conv2d.
 """

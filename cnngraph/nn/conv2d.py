@@ -15,7 +15,7 @@ Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
 
 
 def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
-    """conv(input), whose weight gradient is computed by the faster of two ways. Whatever else a module does, it does."""
+    """conv(input), computed by the fastest of several ways, as its gradients are. Whatever else a module does, it does."""
     if (
         type(conv) is not nn.Conv2d
         or conv.padding_mode != "zeros"

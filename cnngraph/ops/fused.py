@@ -155,7 +155,7 @@ class BatchNormActConv(Op):
 
 
 class _Faster(Op):
-    """An op that runs in another way than its module: by the faster of two, chosen by size."""
+    """An op that runs in another way than its module where that is faster: chosen by size."""
 
     op: Op
 
@@ -176,7 +176,7 @@ class _Faster(Op):
 
 
 class Convolution(_Faster):
-    """A convolution whose weight gradient is computed by the faster of two ways."""
+    """A convolution that is computed, as its gradients are, by the fastest of several ways."""
 
     kind = "convolution"
 

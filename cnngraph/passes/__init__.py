@@ -12,6 +12,7 @@ from cnngraph.graph import Graph, Node
 from cnngraph.ops import Op
 from cnngraph.options import Options, budget_of
 from cnngraph.passes.channels_last import channels_last
+from cnngraph.passes.convolutions import convolutions
 from cnngraph.passes.eliminate_concat import eliminate_concat
 from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
@@ -20,7 +21,6 @@ from cnngraph.passes.linear_layers import linear_layers
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 from cnngraph.passes.recompute_to_fit import recompute_to_fit
-from cnngraph.passes.weight_gradients import weight_gradients
 
 Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
@@ -33,7 +33,7 @@ PASSES: tuple[Pass, ...] = (
     channels_last,
     linear_layers,
     eliminate_concat,
-    weight_gradients,
+    convolutions,
 )
 """The passes of the fused backend, in the order they run."""
 
@@ -45,7 +45,7 @@ LEAN: tuple[Pass, ...] = (
     linear_layers,
     recompute_activations,
     eliminate_concat,
-    weight_gradients,
+    convolutions,
 )
 """The passes of the fused backend where memory counts for more than time."""
 

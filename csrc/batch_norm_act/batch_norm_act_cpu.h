@@ -11,6 +11,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "../cpu/range.h"
 #include "batch_norm_act.h"
 
 namespace cnngraph {
@@ -23,8 +24,6 @@ inline constexpr int64_t most_parts = 128;
 inline constexpr int64_t least_rows_of_part = 32;
 inline constexpr int64_t merge_grain = 32 * 1024;
 inline constexpr int64_t most_folded_columns = 1024;
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How a tensor is cut. Parts cut the outer dimension: each has its own sums for every channel.
 //

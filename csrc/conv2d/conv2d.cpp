@@ -1,8 +1,11 @@
-// A convolution whose backward takes the weight's gradient by the faster of two ways: oneDNN's runs
-// at little more than half of what the other two products reach. Everything else is torch's.
+// A convolution whose three products are each made by the fastest way: 3x3 kernels by Winograd's
+// filtering, other weight gradients by products of our own, as oneDNN's run at little more than
+// half of what its other two products reach. Everything else is torch's.
 //
 // bfloat16 is computed in float where the processor has no instructions for it: oneDNN then
 // falls back to code that is ten times slower.
+#include "conv2d.h"
+
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -12,8 +15,8 @@
 
 #include "../cpu/capability.h"
 #include "../linear/linear.h"
-#include "conv2d.h"
 #include "weight_gradient.h"
+#include "winograd.h"
 
 namespace cnngraph {
 namespace {
@@ -50,6 +53,11 @@ bool is_linear(const Tensor& input, IntArrayRef weight, IntArrayRef padding, int
   return input.dim() == 4 && input.size(2) == 1 && input.size(3) == 1 && weight[2] == 1 &&
          weight[3] == 1 && padding[0] == 0 && padding[1] == 0 && groups == 1 &&
          input.size(1) == weight[1];
+}
+
+ConvGeometry geometry_of(IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
+                         int64_t groups) {
+  return {{stride[0], stride[1]}, {padding[0], padding[1]}, {dilation[0], dilation[1]}, groups};
 }
 
 // Between a matrix and maps of one pixel.
@@ -101,8 +109,8 @@ class Conv2d : public torch::autograd::Function<Conv2d> {
 Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                        IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                        int64_t groups) {
-  if (!at::GradMode::is_enabled() || !(needs_grad(input) || needs_grad(weight) ||
-                                       needs_grad(bias.value_or(Tensor())))) {
+  if (!at::GradMode::is_enabled() ||
+      !(needs_grad(input) || needs_grad(weight) || needs_grad(bias.value_or(Tensor())))) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_conv2d(input, weight, bias, stride, padding, dilation, groups);
   }
@@ -187,6 +195,10 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const OptionalTens
   if (is_linear(input, weight.sizes(), padding, groups)) {
     return as_maps(cnngraph::linear(as_matrix(input), as_matrix(weight), bias));
   }
+  const ConvGeometry geometry = geometry_of(stride, padding, dilation, groups);
+  if (winograd_pays(input, weight, geometry)) {
+    return winograd_convolution(input, weight, bias, geometry);
+  }
   const auto convolve = [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {
     return at::convolution(x, w, b, stride, padding, dilation, /*transposed=*/false,
                            /*output_padding=*/{0, 0}, groups);
@@ -207,12 +219,15 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& inpu
             output_mask[1] ? as_maps(linear_weight_gradient(grad, as_matrix(input))) : Tensor(),
             output_mask[2] ? grad.sum(0) : Tensor()};
   }
-  const ConvGeometry geometry{{stride[0], stride[1]}, {padding[0], padding[1]},
-                              {dilation[0], dilation[1]}, groups};
+  const ConvGeometry geometry = geometry_of(stride, padding, dilation, groups);
+  const bool winograd = winograd_pays(input, weight, geometry);
+  const bool winograd_weight =
+      output_mask[1] && winograd_weight_gradient_pays(input, weight, geometry);
   const bool ours =
-      output_mask[1] && weight_gradient_pays(grad_output, input, weight.sizes(), geometry);
+      winograd_weight ||
+      (output_mask[1] && weight_gradient_pays(grad_output, input, weight.sizes(), geometry));
   // The library takes the bias's gradient with the weight's, and so both where it is asked for one.
-  const std::array<bool, 3> rest = {output_mask[0], output_mask[1] && !ours,
+  const std::array<bool, 3> rest = {output_mask[0] && !winograd, output_mask[1] && !ours,
                                     output_mask[2] && !ours};
   ConvGradients gradients;
   auto& [dinput, dweight, dbias] = gradients;
@@ -228,7 +243,11 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& inpu
       if (wide && gradient->defined()) *gradient = gradient->to(input.scalar_type());
     }
   }
-  if (ours) dweight = weight_gradient(grad_output, input, weight.sizes(), geometry);
+  if (output_mask[0] && winograd) dinput = winograd_input_gradient(grad_output, weight, geometry);
+  if (ours) {
+    dweight = winograd_weight ? winograd_weight_gradient(grad_output, input, geometry)
+                              : weight_gradient(grad_output, input, weight.sizes(), geometry);
+  }
   if (ours && output_mask[2]) dbias = grad_output.sum(IntArrayRef{0, 2, 3});
   return gradients;
 }

@@ -5,13 +5,13 @@
 // cache. The one with fewer channels to fill up stands in the columns of a tile, the other in rows.
 #include "weight_gradient.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "../cpu/capability.h"
 #include "../cpu/range.h"
@@ -31,8 +31,6 @@ constexpr int64_t most_merged_positions = 1024;
 constexpr int64_t least_positions = 128;
 constexpr double most_padding = 1.5;
 constexpr int64_t most_bytes_of_parts = 4 * 1024 * 1024;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The size of parts of about equal size, none larger than `most`.
 int64_t even_share(int64_t size, int64_t most) { return ceil_div(size, ceil_div(size, most)); }
@@ -54,10 +52,10 @@ struct Problem {
       : images(input.size(0)),
         in_channels(input.size(1)),
         out_channels(grad.size(1)),
-        y{input.size(2), grad.size(2), weight[2], geometry.stride[0], geometry.padding[0],
-          geometry.dilation[0]},
-        x{input.size(3), grad.size(3), weight[3], geometry.stride[1], geometry.padding[1],
-          geometry.dilation[1]},
+        y{input.size(2),      grad.size(2),        weight[2],
+          geometry.stride[0], geometry.padding[0], geometry.dilation[0]},
+        x{input.size(3),      grad.size(3),        weight[3],
+          geometry.stride[1], geometry.padding[1], geometry.dilation[1]},
         row_elements(input.size(3) * input.size(1)),
         column_elements(input.size(1)) {
     if (x.kernel > 1 && x.dilation == 1 && in_channels * x.kernel <= most_merged_channels) {
@@ -96,7 +94,10 @@ struct Operand {
   int64_t channels, width, panels, panel_stride;
 
   Operand(int64_t count, int64_t panel_width)
-      : channels(count), width(panel_width), panels(ceil_div(count, panel_width)), panel_stride(0) {}
+      : channels(count),
+        width(panel_width),
+        panels(ceil_div(count, panel_width)),
+        panel_stride(0) {}
   int64_t padded() const { return panels * width; }
 };
 
@@ -130,7 +131,8 @@ class WeightGradient {
                                  std::min(threads, blocks_));
     shares_ = std::min(threads / parts_, b_.panels);
     const double terms = static_cast<double>(problem_.images * pixels / parts_);
-    together_ = std::clamp(static_cast<int64_t>(std::sqrt(terms)), least_together, positions_of_block);
+    together_ =
+        std::clamp(static_cast<int64_t>(std::sqrt(terms)), least_together, positions_of_block);
   }
 
   // With few channels most of a tile would be padding.
@@ -201,8 +203,10 @@ class WeightGradient {
         input_offsets.push_back(packed_row * packed.columns * input.width);
         grad_offsets.push_back(i * problem_.x.output * grad.width);
       }
-      SummedPositions over{images * rows, problem_.x.output, together_, input_offsets.data(),
-                           grad_offsets.data(), packed.column_step * input.width, grad.width};
+      SummedPositions over{images * rows,       problem_.x.output,
+                           together_,           input_offsets.data(),
+                           grad_offsets.data(), packed.column_step * input.width,
+                           grad.width};
       if (!input_is_a_) {
         std::swap(over.a_offsets, over.b_offsets);
         std::swap(over.a_step, over.b_step);
@@ -213,10 +217,11 @@ class WeightGradient {
             const int64_t y = place / problem_.x.kernel * problem_.y.dilation;
             const int64_t x = place % problem_.x.kernel * problem_.x.dilation;
             const int64_t moved = (y * packed.columns + x) * input.width;
-            kernels().multiply(packed_a.get() + panel_a * a.panel_stride + (input_is_a_ ? moved : 0),
-                               packed_b.get() + (panel_b - panels.begin) * b.panel_stride +
-                                   (input_is_a_ ? 0 : moved),
-                               over, block > blocks.begin, sums + tile(panel_a, panel_b, place));
+            kernels().multiply(
+                packed_a.get() + panel_a * a.panel_stride + (input_is_a_ ? moved : 0),
+                packed_b.get() + (panel_b - panels.begin) * b.panel_stride +
+                    (input_is_a_ ? 0 : moved),
+                over, block > blocks.begin, sums + tile(panel_a, panel_b, place));
           }
         }
       }
@@ -242,17 +247,15 @@ class WeightGradient {
     const int64_t between_rows = problem_.y.kernel == 1 ? problem_.y.stride : 1;
     const int64_t between_columns = problem_.x.kernel == 1 ? problem_.x.stride : 1;
     for (int64_t i = 0; i < images * packed.rows; ++i) {
-      const int64_t row = output_row * problem_.y.stride - problem_.y.padding +
-                          i % packed.rows * between_rows;
+      const int64_t row =
+          output_row * problem_.y.stride - problem_.y.padding + i % packed.rows * between_rows;
       const bool inside = row >= 0 && row < problem_.y.input;
-      const int64_t element = inside ? ((image + i / packed.rows) * problem_.y.input + row) *
-                                           problem_.row_elements
-                                     : 0;
+      const int64_t element =
+          inside ? ((image + i / packed.rows) * problem_.y.input + row) * problem_.row_elements : 0;
       pack(is_a, panels, at(input_, element),
-           RowOfMap{inside ? problem_.row_elements : 0,
-                    -problem_.x.padding * problem_.column_elements,
-                    between_columns * problem_.column_elements, packed.columns,
-                    problem_.in_channels},
+           RowOfMap{
+               inside ? problem_.row_elements : 0, -problem_.x.padding * problem_.column_elements,
+               between_columns * problem_.column_elements, packed.columns, problem_.in_channels},
            to + i * packed.columns * side.width, side.panel_stride);
     }
   }
@@ -272,13 +275,15 @@ class WeightGradient {
   void write(int64_t out, float* weight) const {
     float* to = weight + out * problem_.places() * problem_.in_channels;
     const Operand& in = input_is_a_ ? a_ : b_;
-    const int64_t step = input_is_a_ ? b_.width : 1;  // from one input channel to the next in a tile
+    const int64_t step =
+        input_is_a_ ? b_.width : 1;  // from one input channel to the next in a tile
     for (int64_t place = 0; place < problem_.places(); ++place) {
       for (int64_t panel = 0; panel < in.panels; ++panel) {
         const int64_t channels = std::min(in.width, in.channels - panel * in.width);
         const float* from =
-            sums_.get() + (input_is_a_ ? tile(panel, out / b_.width, place) + out % b_.width
-                                       : tile(out / a_.width, panel, place) + out % a_.width * b_.width);
+            sums_.get() + (input_is_a_
+                               ? tile(panel, out / b_.width, place) + out % b_.width
+                               : tile(out / a_.width, panel, place) + out % a_.width * b_.width);
         for (int64_t i = 0; i < channels; ++i) to[i] = from[i * step];
         for (int64_t part = 1; part < parts_; ++part) {
           from += size_of_sums();
@@ -313,8 +318,8 @@ bool weight_gradient_pays(const Tensor& grad_output, const Tensor& input,
   return WeightGradient(grad_output, input, weight_sizes, geometry).fills_tiles();
 }
 
-Tensor weight_gradient(const Tensor& grad_output, const Tensor& input,
-                       at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
+Tensor weight_gradient(const Tensor& grad_output, const Tensor& input, at::IntArrayRef weight_sizes,
+                       const ConvGeometry& geometry) {
   const Tensor grad = grad_output.contiguous(at::MemoryFormat::ChannelsLast);
   const Tensor map = input.contiguous(at::MemoryFormat::ChannelsLast);
   return WeightGradient(grad, map, weight_sizes, geometry).compute(weight_sizes);

@@ -3,19 +3,12 @@
 // product reads memory in its own order whatever the channels, strides and padding are.
 #pragma once
 
-#include "../cpu/vector.h"
+#include "tile_of_sums.h"
 #include "weight_gradient_kernels.h"
 
 namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
 namespace {
-
-constexpr int lanes = Memory<float>::lanes;
-constexpr int vectors_of_tile = 2;
-constexpr int tile_width = vectors_of_tile * lanes;
-// As many sums as 16 registers leave room for. AVX-512 has 32, but eight rows hide an addition's
-// time too, and divide the numbers of channels that networks have.
-constexpr int tile_height = CNNGRAPH_VECTOR_BYTES == 64 ? 8 : 6;
 
 template <int width, class Element>
 CNNGRAPH_INLINE void copy_part(const Element* from, int64_t count, float* to) {

@@ -1,9 +1,11 @@
-// A part of what is counted from zero: work that one thread has, or a block of a loop.
+// Parts of what is counted from zero: work that one thread has, or a block of a loop.
 #pragma once
 
 #include <stdint.h>
 
 namespace cnngraph {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Range {
   int64_t begin, end;

@@ -1,4 +1,4 @@
-"""The convolution with a weight gradient of its own: what the module computes, in every case."""
+"""The convolution that chooses how it is computed: what the module computes, in every case."""
 
 from __future__ import annotations
 

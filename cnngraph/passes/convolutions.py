@@ -1,4 +1,4 @@
-"""Convolutions take their weight's gradient by the faster of two ways, chosen by size when they run."""
+"""Convolutions and their gradients are computed by the fastest of several ways, chosen by size when they run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cnngraph.ops.fused import Convolution
 from cnngraph.ops.recomputed import Recomputed
 
 
-def weight_gradients(graph: Graph) -> Graph:
-    """Runs after the passes that look for convolutions. Those of groups stay: there the library has the faster way."""
+def convolutions(graph: Graph) -> Graph:
+    """Runs after the passes that look for convolutions. Those of groups stay: there the library has the fastest way."""
     return graph.with_nodes([_rewritten(node) for node in graph.nodes])
 
 

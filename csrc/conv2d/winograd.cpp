@@ -1,0 +1,153 @@
+// A tile of 2x2 results needs a patch of 4x4 pixels. Transformed, each of the patch's 16 places is
+// multiplied with one matrix of the transformed weight, and the products of all places transform
+// back to the tile. A block of tiles stays in the cache between the three steps.
+#include "winograd.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "winograd_tiles.h"
+
+namespace cnngraph {
+namespace {
+
+using at::Tensor;
+
+constexpr int64_t places = WinogradKernels::places;
+constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
+
+constexpr int64_t tiles_of_block = 48;
+// Fewer do not pay for the transformed weight, or leave much of a product's tiles empty.
+constexpr int64_t least_tiles = 64;
+constexpr int64_t least_channels = 16;
+
+// Those of the results: as large as the input but for padding.
+Tiles tiles_of_results(const Tensor& input, const ConvGeometry& geometry) {
+  return {input.size(0), input.size(2) + 2 * geometry.padding[0] - 2,
+          input.size(3) + 2 * geometry.padding[1] - 2};
+}
+
+// The transformed weight, in panels of the product's channels for each place.
+class Weight {
+ public:
+  // For the gradient of the input the channels change sides, and the kernels are turned.
+  Weight(const Tensor& weight, bool for_gradient)
+      : depth(weight.size(for_gradient ? 0 : 1)),
+        channels(weight.size(for_gradient ? 1 : 0)),
+        panels(ceil_div(channels, winograd_kernels().width)),
+        values_(new float[places * place_stride()]) {
+    const Tensor taps = weight.contiguous(channels_last);
+    const int64_t width = winograd_kernels().width, outs = taps.size(0), ins = taps.size(1);
+    const auto transform = [&](int64_t out, int64_t in) {
+      const int64_t to = for_gradient ? in / width * panel_size() + out * width
+                                      : out / width * panel_size() + in * width + out % width;
+      winograd_kernels().transform_weight(float_or_bfloat16(taps),
+                                          static_cast<const char*>(taps.const_data_ptr()) +
+                                              (out * 9 * ins + in) * taps.element_size(),
+                                          ins, std::min(width, ins - in), for_gradient,
+                                          values_.get() + to, place_stride(),
+                                          for_gradient ? 1 : width);
+    };
+    // Squares of channels, so that what is written lies together.
+    at::parallel_for(0, ceil_div(outs, width), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t first = begin * width; first < std::min(end * width, outs); first += width) {
+        for (int64_t in = 0; in < ins; in += width) {
+          for (int64_t out = first; out < std::min(first + width, outs); ++out) transform(out, in);
+        }
+      }
+    });
+  }
+
+  const float* panel(int64_t place, int64_t index) const {
+    return values_.get() + place * place_stride() + index * panel_size();
+  }
+
+  const int64_t depth, channels, panels;
+
+ private:
+  int64_t panel_size() const { return depth * winograd_kernels().width; }
+  // No power of two: the places of one weight would share few lines of the cache.
+  int64_t place_stride() const { return panels * panel_size() + 16; }
+
+  std::unique_ptr<float[]> values_;
+};
+
+Tensor convolve(const Tensor& input, const Weight& weight, const Tensor& bias,
+                std::array<int64_t, 2> padding) {
+  const WinogradKernels& kernels = winograd_kernels();
+  const DataType type = float_or_bfloat16(input);
+  Tensor result = at::empty({input.size(0), weight.channels, input.size(2) + 2 * padding[0] - 2,
+                             input.size(3) + 2 * padding[1] - 2},
+                            input.options(), channels_last);
+  const Tiles tiles(input.size(0), result.size(2), result.size(3));
+  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t blocks =
+      std::max(ceil_div(tiles.count, tiles_of_block), std::min(threads, tiles.count));
+  const int64_t most = round_up(ceil_div(tiles.count, blocks), kernels.height);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    const Places transformed(most, weight.depth), products(most, weight.channels);
+    std::vector<float> nothing(weight.depth), discarded(weight.channels);
+    const Pixels<const void> from(input, input.const_data_ptr(), nothing.data());
+    const Pixels<void> to(result, result.mutable_data_ptr(), discarded.data());
+    for (int64_t block = begin; block < end; ++block) {
+      const Range range = Range::of_part(tiles.count, block, blocks);
+      tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
+        const auto patch = from.square<4>(image, y - padding[0], x - padding[1]);
+        kernels.transform_patch(type, patch.data(), weight.depth, transformed.tile(tile),
+                                transformed.stride);
+      });
+      for (int64_t place = 0; place < places; ++place) {
+        for (int64_t panel = 0; panel < weight.panels; ++panel) {
+          kernels.multiply(transformed.of_place(place), range.end - range.begin,
+                           transformed.tile_stride, weight.panel(place, panel), weight.depth,
+                           products.of_place(place) + panel * kernels.width, products.tile_stride);
+        }
+      }
+      tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
+        const auto pixels = to.square<2>(image, y, x);
+        kernels.transform_result(type, products.tile(tile), products.stride, weight.channels,
+                                 bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                                 pixels.data());
+      });
+    }
+  });
+  return result;
+}
+
+}  // namespace
+
+bool winograd_pays(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
+  const auto type = input.scalar_type();
+  if (!input.is_cpu() || weight.scalar_type() != type || input.dim() != 4 || weight.dim() != 4 ||
+      !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_is_slow())) ||
+      !input.is_contiguous(channels_last)) {
+    return false;
+  }
+  for (int axis = 0; axis < 2; ++axis) {
+    if (weight.size(2 + axis) != 3 || geometry.stride[axis] != 1 || geometry.dilation[axis] != 1 ||
+        geometry.padding[axis] > 2) {
+      return false;
+    }
+  }
+  const Tiles tiles = tiles_of_results(input, geometry);
+  return geometry.groups == 1 && input.size(1) == weight.size(1) && tiles.count >= least_tiles &&
+         std::min(weight.size(0), weight.size(1)) >= least_channels;
+}
+
+Tensor winograd_convolution(const Tensor& input, const Tensor& weight,
+                            const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
+  const Tensor shift =
+      bias.has_value() && bias->defined() ? bias->to(at::kFloat).contiguous() : Tensor();
+  return convolve(input.contiguous(channels_last), Weight(weight, false), shift, geometry.padding);
+}
+
+Tensor winograd_input_gradient(const Tensor& grad_output, const Tensor& weight,
+                               const ConvGeometry& geometry) {
+  return convolve(grad_output.contiguous(channels_last), Weight(weight, true), Tensor(),
+                  {2 - geometry.padding[0], 2 - geometry.padding[1]});
+}
+
+}  // namespace cnngraph

@@ -1,0 +1,29 @@
+// Convolutions of 3x3 kernels over channels_last maps by Winograd's minimal filtering, with 16
+// multiplications where the sum of products takes 36, and as small a rounding error.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <optional>
+
+#include "weight_gradient.h"
+
+namespace cnngraph {
+
+// Whether these functions take such a convolution, and are the faster way: else another must do.
+bool winograd_pays(const at::Tensor& input, const at::Tensor& weight, const ConvGeometry& geometry);
+bool winograd_weight_gradient_pays(const at::Tensor& input, const at::Tensor& weight,
+                                   const ConvGeometry& geometry);
+
+at::Tensor winograd_convolution(const at::Tensor& input, const at::Tensor& weight,
+                                const std::optional<at::Tensor>& bias,
+                                const ConvGeometry& geometry);
+
+at::Tensor winograd_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight,
+                                   const ConvGeometry& geometry);
+
+at::Tensor winograd_weight_gradient(const at::Tensor& grad_output, const at::Tensor& input,
+                                    const ConvGeometry& geometry);
+
+}  // namespace cnngraph

@@ -1,0 +1,89 @@
+// How the maps of Winograd's convolution are cut into tiles, and what is made of a block of them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <memory>
+#include <type_traits>
+
+#include "../cpu/capability.h"
+#include "../cpu/range.h"
+#include "winograd_kernels.h"
+
+namespace cnngraph {
+
+inline const WinogradKernels& winograd_kernels() { return CNNGRAPH_KERNELS_IN_USE(winograd); }
+
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+inline DataType float_or_bfloat16(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat ? DataType::float32 : DataType::bfloat16;
+}
+
+// A map's pixels by row and column, where those outside of it are one that belongs to nobody.
+template <class Memory>
+class Pixels {
+ public:
+  // Of the map's channels from `channel` on.
+  Pixels(const at::Tensor& map, Memory* data, Memory* outside, int64_t channel = 0)
+      : data_(static_cast<Byte*>(data) + channel * map.element_size()),
+        outside_(outside),
+        height_(map.size(2)),
+        width_(map.size(3)),
+        bytes_(map.size(1) * map.element_size()) {}
+
+  // The `size` x `size` pixels from this one on.
+  template <int size>
+  std::array<Memory*, size * size> square(int64_t image, int64_t top, int64_t left) const {
+    std::array<Memory*, size * size> result;
+    for (int64_t y = top; y < top + size; ++y) {
+      for (int64_t x = left; x < left + size; ++x) {
+        const bool inside = y >= 0 && y < height_ && x >= 0 && x < width_;
+        result[(y - top) * size + x - left] =
+            inside ? data_ + ((image * height_ + y) * width_ + x) * bytes_ : outside_;
+      }
+    }
+    return result;
+  }
+
+ private:
+  using Byte = std::conditional_t<std::is_const_v<Memory>, const char, char>;
+
+  Byte* data_;
+  Memory* outside_;
+  int64_t height_, width_, bytes_;
+};
+
+// The tiles of 2x2 pixels that cover a map.
+struct Tiles {
+  int64_t rows, columns, count;
+
+  Tiles(int64_t images, int64_t height, int64_t width)
+      : rows(ceil_div(height, 2)), columns(ceil_div(width, 2)), count(images * rows * columns) {}
+
+  template <class Body>
+  void each(Range range, Body body) const {
+    for (int64_t tile = range.begin; tile < range.end; ++tile) {
+      const int64_t row = tile / columns;
+      body(tile - range.begin, row / rows, row % rows * 2, tile % columns * 2);
+    }
+  }
+};
+
+// The places of the tiles of a block, tile by tile.
+struct Places {
+  int64_t tile_stride, stride;
+  std::unique_ptr<float[]> values;
+
+  // A stride that is no power of two: tiles of a product would share few lines of the cache.
+  Places(int64_t tiles, int64_t channels)
+      : tile_stride(round_up(channels, winograd_kernels().width) + 16),
+        stride(tiles * tile_stride),
+        values(new float[WinogradKernels::places * stride]) {}
+
+  float* tile(int64_t index) const { return values.get() + index * tile_stride; }
+  float* of_place(int64_t place) const { return values.get() + place * stride; }
+};
+
+}  // namespace cnngraph

@@ -1,0 +1,143 @@
+"""Convolutions of 3x3 kernels by Winograd's filtering, against torch's in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cnngraph import kernels
+from cnngraph.kernels.conv2d import conv2d
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+
+ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 8e-3}
+
+convolutions = st.fixed_dictionaries(
+    {
+        "channels": st.tuples(st.integers(16, 70), st.integers(16, 70)),
+        "padding": st.tuples(st.integers(0, 2), st.integers(0, 2)),
+        "size": st.tuples(st.integers(9, 25), st.integers(9, 25)),
+        "batch": st.integers(4, 6),
+        "seed": st.integers(0, 9),
+    }
+)
+
+
+def geometry(padding: tuple[int, int]) -> tuple[Any, ...]:
+    return (1, 1), padding, (1, 1), 1
+
+
+def draw(given: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(given["seed"])
+    inputs, outputs = given["channels"]
+    height, width = (size + 2 * padding - 2 for size, padding in zip(given["size"], given["padding"], strict=True))
+    shapes = [
+        (given["batch"], inputs, *given["size"]),
+        (outputs, inputs, 3, 3),
+        (given["batch"], outputs, height, width),
+    ]
+    x, weight, grad = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    bias = torch.randn(outputs, generator=generator).to(dtype)
+    return x.to(memory_format=torch.channels_last), weight, bias, grad.to(memory_format=torch.channels_last)
+
+
+def gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> list[Tensor]:
+    return torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry(padding), [True, True, True])
+
+
+def reference(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, padding: tuple[int, int]) -> list[Tensor]:
+    leaves = [value.double().requires_grad_() for value in (x, weight, bias)]
+    y = torch.conv2d(*leaves, padding=padding)
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad.double())]
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@given(given=convolutions)
+@settings(max_examples=25)
+def test_result_and_gradients(dtype: torch.dtype, given: dict[str, Any]) -> None:
+    x, weight, bias, grad = draw(given, dtype)
+    found = [conv2d(x, weight, bias, *geometry(given["padding"])), *gradients(grad, x, weight, given["padding"])]
+    expected = reference(x, weight, bias, grad, given["padding"])
+    for name, one, other in zip(("result", "input", "weight", "bias"), found, expected, strict=True):
+        assert one.dtype is dtype
+        assert (one.double() - other).abs().max() < 10 * ROUNDING[dtype] * other.abs().max(), name
+
+
+@pytest.mark.parametrize(
+    ("change", "ours"),
+    [
+        ({}, True),
+        ({"channels": (15, 32)}, False),
+        ({"batch": 1, "size": (14, 15)}, False),
+        ({"padding": (3, 1)}, False),
+    ],
+)
+def test_where_it_pays(change: dict[str, Any], ours: bool) -> None:
+    given = {"channels": (32, 32), "padding": (1, 1), "size": (20, 20), "batch": 2, "seed": 0, **change}
+    x, weight, bias, _ = draw(given)
+    found = conv2d(x, weight, bias, *geometry(given["padding"]))
+    assert torch.equal(found, torch.conv2d(x, weight, bias, padding=given["padding"])) is not ours
+    assert torch.equal(
+        conv2d(x.contiguous(), weight, bias, *geometry(given["padding"])),
+        torch.conv2d(x.contiguous(), weight, bias, padding=given["padding"]),
+    )
+
+
+def test_its_rounding_errors_are_no_larger_than_the_librarys() -> None:
+    given = {"channels": (128, 64), "padding": (1, 1), "size": (40, 40), "batch": 4, "seed": 0}
+    x, weight, bias, grad = draw(given)
+    leaves = [value.requires_grad_() for value in (x, weight, bias)]
+    library = torch.conv2d(*leaves, padding=1)
+    others = [library.detach(), *torch.autograd.grad(library, leaves[:2], grad)]
+    with torch.no_grad():
+        found = [conv2d(x, weight, bias, *geometry((1, 1))), *gradients(grad, x, weight, (1, 1))[:2]]
+    for one, other, exact in zip(found, others, reference(x, weight, bias, grad, (1, 1)), strict=False):
+        assert (one.double() - exact).abs().max() <= (other.double() - exact).abs().max()
+
+
+def test_results_have_the_same_bits_for_any_number_of_threads() -> None:
+    given = {"channels": (40, 72), "padding": (1, 0), "size": (31, 17), "batch": 3, "seed": 2}
+    x, weight, bias, grad = draw(given)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            again = [
+                (conv2d(x, weight, bias, *geometry((1, 0))), *gradients(grad, x, weight, (1, 0))) for _ in range(2)
+            ]
+            assert all(torch.equal(one, other) for one, other in zip(*again, strict=True))
+            found.append(again[0][:2])  # a weight's gradient has sums of each thread's own
+    finally:
+        torch.set_num_threads(threads)
+    for results in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(results, found[0], strict=True))
+
+
+def test_what_is_not_finite_stays_near() -> None:
+    x, weight, bias, _ = draw({"channels": (16, 16), "padding": (1, 1), "size": (20, 20), "batch": 1, "seed": 0})
+    x[0, 3, 10, 10], x[0, 5, 4, 4] = float("nan"), float("inf")
+    found = conv2d(x, weight, bias, *geometry((1, 1))).isfinite().all(1)
+    expected = torch.conv2d(x, weight, bias, padding=1).isfinite().all(1)
+    assert not found[~expected].any()
+    touched = torch.zeros_like(found)
+    touched[0, 8:13, 8:13] = touched[0, 2:7, 2:7] = True
+    assert found[~touched].all()
+    assert not expected[touched].all()
+
+
+def test_gradients_that_lie_otherwise() -> None:
+    given = {"channels": (32, 48), "padding": (1, 1), "size": (18, 18), "batch": 2, "seed": 3}
+    x, weight, _, grad = draw(given)
+    expected = gradients(grad, x, weight, (1, 1))
+    for other in (
+        grad.contiguous(),
+        torch.cat([grad, grad], 1)[:, :48],
+        grad.transpose(2, 3).contiguous().transpose(2, 3),
+    ):
+        for one, same in zip(gradients(other, x, weight, (1, 1)), expected, strict=True):
+            torch.testing.assert_close(one, same, rtol=1e-6, atol=1e-4)
