@@ -6,6 +6,7 @@ For evaluation only: whatever needs a gradient, or is training, runs as the modu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnngraph.kernels.conv2d import winograd_conv2d, winograd_pays, winograd_weight
 from cnngraph.nn.batch_norm_act import is_transformed, is_watched
 from cnngraph.nn.conv2d import Geometry, conv2d, geometry_of
 
@@ -30,11 +32,26 @@ _POST_OPS: dict[type[nn.Module], Callable[..., _PostOp]] = {
 }
 """Activations that oneDNN computes on a convolution's result before it is written."""
 
-_folded: WeakKeyDictionary[nn.Module, tuple[object, list[Tensor], Tensor, Tensor]] = WeakKeyDictionary()
-"""Convolution -> what its folded weight and bias were made from, and these. Beside the modules, so that none is saved.
 
-The tensors they were made from are held as well: their addresses must not be given to others.
-"""
+@dataclass(frozen=True)
+class _Folded:
+    """A folded weight and bias, as the faster way takes them.
+
+    Attributes:
+        key: tells whether they are still those of the modules.
+        sources: the tensors they were made from, held so that their addresses are not given to others.
+        transformed: the weight is transformed, for Winograd's filtering.
+    """
+
+    key: object
+    sources: list[Tensor]
+    weight: Tensor
+    bias: Tensor
+    transformed: bool = False
+
+
+_folded: WeakKeyDictionary[nn.Module, _Folded] = WeakKeyDictionary()
+"""By convolution. Beside the modules, so that none is saved."""
 
 
 def folded_conv(
@@ -54,20 +71,28 @@ def folded_conv(
     post = _POST_OPS.get(type(activation)) if activation is not None else None
     name, scalars, algorithm = post(activation) if post else ("none", [], None)
     geometry = geometry_of(conv)
-    if geometry is not None and _onednn_runs(input):
-        weight, bias = _weights(conv, batch_norm, geometry, tuple(input.shape))
-        if residual is None:
-            value = torch.ops.mkldnn._convolution_pointwise(input, weight, bias, *geometry, name, scalars, algorithm)
-            return value if post or activation is None else activation(value)
+    if geometry is None or not _onednn_runs(input):
+        folded = _fold_once(conv, batch_norm)
+        value = F.conv2d(input, folded.weight, folded.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        value = value if residual is None else value + residual
+        return value if activation is None else activation(value)
+    folded = _fold_once(conv, batch_norm, geometry, input)
+    rest = activation
+    if folded.transformed:
+        relu = name == "relu"
+        value = winograd_conv2d(input, folded.weight, conv.out_channels, folded.bias, geometry[0], residual, relu)
+        rest = None if relu else activation
+    elif residual is None:
+        weight, bias = folded.weight, folded.bias
+        value = torch.ops.mkldnn._convolution_pointwise(input, weight, bias, *geometry, name, scalars, algorithm)
+        rest = None if post else activation
+    else:
         unary = (name, scalars, algorithm) if name == "relu" else (None, [], None)
         value = torch.ops.mkldnn._convolution_pointwise.binary(
-            input, residual, weight, bias, *geometry, "add", 1.0, *unary
+            input, residual, folded.weight, folded.bias, *geometry, "add", 1.0, *unary
         )
-        return value if name == "relu" or activation is None else activation(value)
-    weight, bias = _weights(conv, batch_norm)
-    value = F.conv2d(input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-    value = value if residual is None else value + residual
-    return value if activation is None else activation(value)
+        rest = None if name == "relu" else activation
+    return value if rest is None else rest(value)
 
 
 def _may_fold(conv: nn.Module, batch_norm: nn.Module | None, activation: nn.Module | None, input: Tensor) -> bool:
@@ -97,29 +122,36 @@ def _onednn_runs(input: Tensor) -> bool:
     )
 
 
-def _weights(
-    conv: nn.Conv2d, batch_norm: Any, geometry: Geometry | None = None, shape: tuple[int, ...] | None = None
-) -> tuple[Tensor, Tensor]:
-    """The folded weight and bias, made anew when a tensor they follow from was changed or replaced.
+def _fold_once(
+    conv: nn.Conv2d, batch_norm: Any, geometry: Geometry | None = None, input: Tensor | None = None
+) -> _Folded:
+    """Folds, and does so anew when a tensor that the result follows from was changed or replaced.
 
     Torch tells of no change that is made in place through a tensor's `.data`.
 
-    With an input's shape, in the layout that oneDNN wants for it.
+    With a geometry and an input, the weight is laid out for the faster way to convolve that input.
     """
     sources = [conv.weight, conv.bias]
     if batch_norm is not None:
         sources += [batch_norm.weight, batch_norm.bias, batch_norm.running_mean, batch_norm.running_var]
     eps = None if batch_norm is None else batch_norm.eps
-    key = (shape, eps, *map(_identity, sources))
+    lies = None if input is None else (input.shape, input.stride())
+    key = (lies, eps, *map(_identity, sources))
     known = _folded.get(conv)
-    if known is not None and known[0] == key:
-        return known[2], known[3]
+    if known is not None and known.key == key:
+        return known
     with torch.no_grad():
         weight, bias = _fold(conv, batch_norm)
-        if geometry is not None:
-            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, shape)
-    _folded[conv] = (key, [source.detach() for source in sources if source is not None], weight, bias)
-    return weight, bias
+        transformed = False
+        if geometry is not None and input is not None:
+            transformed = winograd_pays(input, weight, geometry)
+            if transformed:
+                weight = winograd_weight(weight)
+            else:
+                weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
+    held = [source.detach() for source in sources if source is not None]
+    _folded[conv] = _Folded(key, held, weight, bias, transformed)
+    return _folded[conv]
 
 
 def _identity(tensor: Tensor | None) -> object:

@@ -174,11 +174,18 @@ TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
       "int[2] padding, int[2] dilation, int groups, bool[3] output_mask) "
       "-> (Tensor dinput, Tensor dweight, Tensor dbias)",
       {at::Tag::pt2_compliant_tag});
+  library.def("winograd_weight(Tensor weight) -> Tensor", {at::Tag::pt2_compliant_tag});
+  library.def(
+      "winograd_conv2d(Tensor input, Tensor transformed_weight, int channels, Tensor? bias, "
+      "int[2] padding, Tensor? residual, bool relu) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
 }
 
 TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
   library.impl("conv2d", &convolution);
   library.impl("conv2d_backward", &conv2d_backward);
+  library.impl("winograd_weight", &winograd_weight);
+  library.impl("winograd_conv2d", &winograd_folded_convolution);
 }
 
 TORCH_LIBRARY_IMPL(cnngraph, AutocastCPU, library) { library.impl("conv2d", &conv2d_autocast); }

@@ -19,6 +19,7 @@ using at::Tensor;
 constexpr int64_t places = WinogradKernels::places;
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
+constexpr int64_t most_width = 32;  // of a panel, with any vectors
 constexpr int64_t tiles_of_block = 48;
 // Fewer do not pay for the transformed weight, or leave much of a product's tiles empty.
 constexpr int64_t least_tiles = 64;
@@ -30,53 +31,57 @@ Tiles tiles_of_results(const Tensor& input, const ConvGeometry& geometry) {
           input.size(3) + 2 * geometry.padding[1] - 2};
 }
 
-// The transformed weight, in panels of the product's channels for each place.
-class Weight {
- public:
-  // For the gradient of the input the channels change sides, and the kernels are turned.
-  Weight(const Tensor& weight, bool for_gradient)
-      : depth(weight.size(for_gradient ? 0 : 1)),
-        channels(weight.size(for_gradient ? 1 : 0)),
-        panels(ceil_div(channels, winograd_kernels().width)),
-        values_(new float[places * place_stride()]) {
-    const Tensor taps = weight.contiguous(channels_last);
-    const int64_t width = winograd_kernels().width, outs = taps.size(0), ins = taps.size(1);
-    const auto transform = [&](int64_t out, int64_t in) {
-      const int64_t to = for_gradient ? in / width * panel_size() + out * width
-                                      : out / width * panel_size() + in * width + out % width;
-      winograd_kernels().transform_weight(float_or_bfloat16(taps),
-                                          static_cast<const char*>(taps.const_data_ptr()) +
-                                              (out * 9 * ins + in) * taps.element_size(),
-                                          ins, std::min(width, ins - in), for_gradient,
-                                          values_.get() + to, place_stride(),
-                                          for_gradient ? 1 : width);
-    };
-    // Squares of channels, so that what is written lies together.
-    at::parallel_for(0, ceil_div(outs, width), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t first = begin * width; first < std::min(end * width, outs); first += width) {
-        for (int64_t in = 0; in < ins; in += width) {
-          for (int64_t out = first; out < std::min(first + width, outs); ++out) transform(out, in);
-        }
-      }
-    });
-  }
+// How the transformed weight lies: in panels of the product's channels for each place. For the
+// gradient of the input the channels change sides, and the kernels are turned.
+struct WeightLayout {
+  int64_t depth, channels, panels;
 
-  const float* panel(int64_t place, int64_t index) const {
-    return values_.get() + place * place_stride() + index * panel_size();
-  }
+  WeightLayout(int64_t in, int64_t out)
+      : depth(in), channels(out), panels(ceil_div(out, winograd_kernels().width)) {}
 
-  const int64_t depth, channels, panels;
-
- private:
   int64_t panel_size() const { return depth * winograd_kernels().width; }
-  // No power of two: the places of one weight would share few lines of the cache.
-  int64_t place_stride() const { return panels * panel_size() + 16; }
-
-  std::unique_ptr<float[]> values_;
+  // The same for every width of panels, and no power of two: the places of one weight would share
+  // few lines of the cache.
+  int64_t place_stride() const { return depth * round_up(channels, most_width) + 16; }
+  int64_t size() const { return places * place_stride(); }
 };
 
-Tensor convolve(const Tensor& input, const Weight& weight, const Tensor& bias,
-                std::array<int64_t, 2> padding) {
+void transform(const Tensor& weight, bool for_gradient, const WeightLayout& layout, float* values) {
+  const Tensor taps = weight.contiguous(channels_last);
+  const int64_t width = winograd_kernels().width, outs = taps.size(0), ins = taps.size(1);
+  const auto transform_channels = [&](int64_t out, int64_t in) {
+    const int64_t to = for_gradient ? in / width * layout.panel_size() + out * width
+                                    : out / width * layout.panel_size() + in * width + out % width;
+    winograd_kernels().transform_weight(float_or_bfloat16(taps),
+                                        static_cast<const char*>(taps.const_data_ptr()) +
+                                            (out * 9 * ins + in) * taps.element_size(),
+                                        ins, std::min(width, ins - in), for_gradient, values + to,
+                                        layout.place_stride(), for_gradient ? 1 : width);
+  };
+  // Squares of channels, so that what is written lies together.
+  at::parallel_for(0, ceil_div(outs, width), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * width; first < std::min(end * width, outs); first += width) {
+      for (int64_t in = 0; in < ins; in += width) {
+        for (int64_t out = first; out < std::min(first + width, outs); ++out) {
+          transform_channels(out, in);
+        }
+      }
+    }
+  });
+}
+
+Tensor float_bias(const std::optional<Tensor>& bias) {
+  return bias.has_value() && bias->defined() ? bias->to(at::kFloat).contiguous() : Tensor();
+}
+
+// What is done to a result before it is written.
+struct After {
+  Tensor bias, addend;
+  bool relu = false;
+};
+
+Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* values,
+                std::array<int64_t, 2> padding, const After& after) {
   const WinogradKernels& kernels = winograd_kernels();
   const DataType type = float_or_bfloat16(input);
   Tensor result = at::empty({input.size(0), weight.channels, input.size(2) + 2 * padding[0] - 2,
@@ -92,6 +97,8 @@ Tensor convolve(const Tensor& input, const Weight& weight, const Tensor& bias,
     std::vector<float> nothing(weight.depth), discarded(weight.channels);
     const Pixels<const void> from(input, input.const_data_ptr(), nothing.data());
     const Pixels<void> to(result, result.mutable_data_ptr(), discarded.data());
+    const Pixels<const void> addends(
+        result, after.addend.defined() ? after.addend.const_data_ptr() : nullptr, discarded.data());
     for (int64_t block = begin; block < end; ++block) {
       const Range range = Range::of_part(tiles.count, block, blocks);
       tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
@@ -101,16 +108,19 @@ Tensor convolve(const Tensor& input, const Weight& weight, const Tensor& bias,
       });
       for (int64_t place = 0; place < places; ++place) {
         for (int64_t panel = 0; panel < weight.panels; ++panel) {
-          kernels.multiply(transformed.of_place(place), range.end - range.begin,
-                           transformed.tile_stride, weight.panel(place, panel), weight.depth,
-                           products.of_place(place) + panel * kernels.width, products.tile_stride);
+          kernels.multiply(
+              transformed.of_place(place), range.end - range.begin, transformed.tile_stride,
+              values + place * weight.place_stride() + panel * weight.panel_size(), weight.depth,
+              products.of_place(place) + panel * kernels.width, products.tile_stride);
         }
       }
       tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
         const auto pixels = to.square<2>(image, y, x);
-        kernels.transform_result(type, products.tile(tile), products.stride, weight.channels,
-                                 bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-                                 pixels.data());
+        const auto added = addends.square<2>(image, y, x);
+        kernels.transform_result(
+            type, products.tile(tile), products.stride, weight.channels,
+            after.bias.defined() ? after.bias.const_data_ptr<float>() : nullptr,
+            after.addend.defined() ? added.data() : nullptr, after.relu, pixels.data());
       });
     }
   });
@@ -139,15 +149,58 @@ bool winograd_pays(const Tensor& input, const Tensor& weight, const ConvGeometry
 
 Tensor winograd_convolution(const Tensor& input, const Tensor& weight,
                             const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
-  const Tensor shift =
-      bias.has_value() && bias->defined() ? bias->to(at::kFloat).contiguous() : Tensor();
-  return convolve(input.contiguous(channels_last), Weight(weight, false), shift, geometry.padding);
+  const WeightLayout layout(weight.size(1), weight.size(0));
+  const std::unique_ptr<float[]> values(new float[layout.size()]);
+  transform(weight, /*for_gradient=*/false, layout, values.get());
+  return convolve(input.contiguous(channels_last), layout, values.get(), geometry.padding,
+                  {.bias = float_bias(bias)});
 }
 
 Tensor winograd_input_gradient(const Tensor& grad_output, const Tensor& weight,
                                const ConvGeometry& geometry) {
-  return convolve(grad_output.contiguous(channels_last), Weight(weight, true), Tensor(),
-                  {2 - geometry.padding[0], 2 - geometry.padding[1]});
+  const WeightLayout layout(weight.size(0), weight.size(1));
+  const std::unique_ptr<float[]> values(new float[layout.size()]);
+  transform(weight, /*for_gradient=*/true, layout, values.get());
+  return convolve(grad_output.contiguous(channels_last), layout, values.get(),
+                  {2 - geometry.padding[0], 2 - geometry.padding[1]}, {});
+}
+
+Tensor winograd_weight(const Tensor& weight) {
+  const WeightLayout layout(weight.size(1), weight.size(0));
+  Tensor values = at::zeros({layout.size()}, weight.options().dtype(at::kFloat));
+  transform(weight, /*for_gradient=*/false, layout, values.mutable_data_ptr<float>());
+  return values;
+}
+
+Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transformed_weight,
+                                   int64_t channels, const std::optional<Tensor>& bias,
+                                   at::IntArrayRef padding, const std::optional<Tensor>& residual,
+                                   bool relu) {
+  TORCH_CHECK(input.dim() == 4 &&
+                  (input.scalar_type() == at::kFloat || input.scalar_type() == at::kBFloat16),
+              "winograd_conv2d: expected a float32 or bfloat16 input of 4 dimensions, got ",
+              input.scalar_type(), " of ", input.sizes());
+  const WeightLayout layout(input.size(1), channels);
+  TORCH_CHECK(transformed_weight.sizes() == at::IntArrayRef{layout.size()} &&
+                  transformed_weight.scalar_type() == at::kFloat,
+              "winograd_conv2d: expected the transformed weight of ", channels, " kernels over ",
+              input.size(1), " channels");
+  After after{.bias = float_bias(bias), .relu = relu};
+  TORCH_CHECK(!after.bias.defined() || after.bias.sizes() == at::IntArrayRef{channels},
+              "winograd_conv2d: expected a bias of ", channels, " values");
+  if (residual.has_value()) {
+    const std::array<int64_t, 4> sizes = {input.size(0), channels,
+                                          input.size(2) + 2 * padding[0] - 2,
+                                          input.size(3) + 2 * padding[1] - 2};
+    TORCH_CHECK(residual->sizes() == at::IntArrayRef(sizes) &&
+                    residual->scalar_type() == input.scalar_type(),
+                "winograd_conv2d: expected a residual of ", at::IntArrayRef(sizes), " in ",
+                input.scalar_type());
+    after.addend = residual->contiguous(channels_last);
+  }
+  return convolve(input.contiguous(channels_last), layout,
+                  transformed_weight.contiguous().const_data_ptr<float>(), {padding[0], padding[1]},
+                  after);
 }
 
 }  // namespace cnngraph

@@ -23,6 +23,14 @@ at::Tensor winograd_convolution(const at::Tensor& input, const at::Tensor& weigh
 at::Tensor winograd_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight,
                                    const ConvGeometry& geometry);
 
+// For evaluation: the weight transformed beforehand, and a sum and a ReLU taken in.
+at::Tensor winograd_weight(const at::Tensor& weight);
+at::Tensor winograd_folded_convolution(const at::Tensor& input,
+                                       const at::Tensor& transformed_weight, int64_t channels,
+                                       const std::optional<at::Tensor>& bias,
+                                       at::IntArrayRef padding,
+                                       const std::optional<at::Tensor>& residual, bool relu);
+
 at::Tensor winograd_weight_gradient(const at::Tensor& grad_output, const at::Tensor& input,
                                     const ConvGeometry& geometry);
 

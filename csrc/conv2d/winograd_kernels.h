@@ -23,9 +23,11 @@ struct WinogradKernels {
   // product: the transpose of `transform_result`.
   void (*transform_gradient)(DataType, const void* const* pixels, int64_t channels, float* places,
                              int64_t place_stride);
-  // Places to the 2x2 pixels of a tile; a bias may be null.
+  // Places to the 2x2 pixels of a tile, and what follows: plus a bias and other pixels, both of
+  // which may be null, and not below zero.
   void (*transform_result)(DataType, const float* places, int64_t place_stride, int64_t channels,
-                           const float* bias, void* const* pixels);
+                           const float* bias, const void* const* addends, bool relu,
+                           void* const* pixels);
   // The 3x3 taps of channels of one output channel, from tap to tap `tap_stride` apart, or those
   // turned by 180 degrees; `channel_stride` is between the channels' results.
   void (*transform_weight)(DataType, const void* taps, int64_t tap_stride, int64_t channels,

@@ -69,7 +69,8 @@ void transform_gradient(const void* const* pixels, int64_t channels, float* plac
 
 template <class Element>
 void transform_result(const float* places, int64_t place_stride, int64_t channels,
-                      const float* bias, void* const* pixels) {
+                      const float* bias, const void* const* addends, bool relu,
+                      void* const* pixels) {
   for_each_vector_of_channels<Element>(
       channels, [&](auto extent, int64_t channel) CNNGRAPH_LAMBDA_INLINE {
         Floats rows[2][4];
@@ -87,13 +88,17 @@ void transform_result(const float* places, int64_t place_stride, int64_t channel
         if (bias) {
           for (int64_t lane = 0; lane < extent.count; ++lane) shift[lane] = bias[channel + lane];
         }
+        const auto write = [&](int pixel, Floats value) CNNGRAPH_LAMBDA_INLINE {
+          value += shift;
+          if (addends) value += extent.load(static_cast<const Element*>(addends[pixel]) + channel);
+          if (relu) value = value < 0.0f ? Floats{} : value;  // NaN stays
+          extent.store(static_cast<Element*>(pixels[pixel]) + channel, value);
+        };
 #pragma GCC unroll 2
         for (int y = 0; y < 2; ++y) {
           const Floats* row = rows[y];
-          Element* const left = static_cast<Element*>(pixels[2 * y]) + channel;
-          Element* const right = static_cast<Element*>(pixels[2 * y + 1]) + channel;
-          extent.store(left, row[0] + row[1] + row[2] + shift);
-          extent.store(right, row[1] - row[2] - row[3] + shift);
+          write(2 * y, row[0] + row[1] + row[2]);
+          write(2 * y + 1, row[1] - row[2] - row[3]);
         }
       });
 }

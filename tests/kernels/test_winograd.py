@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cnngraph import kernels
-from cnngraph.kernels.conv2d import conv2d
+from cnngraph.kernels.conv2d import conv2d, winograd_conv2d, winograd_weight
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
 
@@ -141,3 +141,44 @@ def test_gradients_that_lie_otherwise() -> None:
     ):
         for one, same in zip(gradients(other, x, weight, (1, 1)), expected, strict=True):
             torch.testing.assert_close(one, same, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_with_a_transformed_weight(dtype: torch.dtype, with_bias: bool, with_residual: bool, relu: bool) -> None:
+    given = {"channels": (24, 40), "padding": (2, 0), "size": (11, 16), "batch": 2, "seed": 5}
+    x, weight, bias, residual = draw(given, dtype)
+    arguments = (bias if with_bias else None, (2, 0), residual if with_residual else None, relu)
+    transformed = winograd_weight(weight)
+    found = winograd_conv2d(x, transformed, 40, *arguments)
+    exact = torch.conv2d(x.double(), weight.double(), bias.double() if with_bias else None, padding=(2, 0))
+    exact = exact + residual.double() if with_residual else exact
+    exact = exact.relu() if relu else exact
+    assert found.dtype is dtype
+    assert (found.double() - exact).abs().max() < 10 * ROUNDING[dtype] * exact.abs().max()
+    torch.library.opcheck(torch.ops.cnngraph.winograd_weight.default, (weight,))
+    torch.library.opcheck(torch.ops.cnngraph.winograd_conv2d.default, (x, transformed, 40, *arguments))
+
+
+def test_a_relu_lets_nan_through() -> None:
+    x, weight, _, _ = draw({"channels": (16, 16), "padding": (1, 1), "size": (9, 9), "batch": 1, "seed": 0})
+    x[0, 0, 0, 0] = float("nan")
+    assert winograd_conv2d(x, winograd_weight(weight), 16, None, (1, 1), relu=True)[0, :, 0, 0].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 33}, "expected the transformed weight of 33 kernels over 16 channels"),
+        ({"bias": torch.zeros(15)}, "expected a bias of 16 values"),
+        ({"residual": torch.zeros(1, 16, 9, 8)}, r"expected a residual of \[1, 16, 9, 9\] in Float"),
+        ({"input": torch.zeros(1, 16, 9, 9).double()}, "expected a float32 or bfloat16 input"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    fitting = {"input": torch.zeros(1, 16, 9, 9), "channels": 16, "bias": None, "padding": (1, 1)}
+    fitting["transformed_weight"] = winograd_weight(torch.zeros(16, 16, 3, 3))
+    with pytest.raises(RuntimeError, match=message):
+        winograd_conv2d(**{**fitting, **change})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import cnngraph
+from cnngraph import kernels
 from cnngraph.nn import folded_conv as function
 from cnngraph.nn.folded_conv import _folded
 
@@ -62,6 +64,26 @@ def test_it_is_what_the_modules_compute(activation, with_norm: bool, with_residu
         assert torch.equal(residual, kept)
 
 
+@pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("with_residual", [True, False])
+@torch.inference_mode()
+def test_by_winograds_filtering(activation, with_residual: bool) -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(16, 24, 3, padding=1).eval(), nn.BatchNorm2d(24).eval()
+    norm.running_var.uniform_(0.5, 1.5)
+    activation = activation and activation.eval()
+    x = torch.randn(2, 16, 15, 13).to(memory_format=torch.channels_last)
+    residual = torch.randn(2, 24, 15, 13) if with_residual else None
+    arguments = (conv, norm, activation, x, residual)
+    torch.testing.assert_close(function(*arguments), eager(*arguments), rtol=1e-5, atol=1e-5)
+    assert "cnngraph::winograd_conv2d" in calls(lambda: function(*arguments))
+    for other in (x.contiguous(), x[:, :, :6, :6]):  # another layout, and few pixels
+        run = functools.partial(function, conv, None, activation, other)
+        torch.testing.assert_close(run(), eager(conv, None, activation, other, None), rtol=1e-5, atol=1e-5)
+        assert "cnngraph::winograd_conv2d" not in calls(run)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -109,9 +131,9 @@ def test_weights_are_folded_once_and_forgotten_with_their_module() -> None:
     conv, norm = parts()
     x = torch.randn(2, 6, 8, 8)
     function(conv, norm, None, x)
-    weight = _folded[conv][2]
+    weight = _folded[conv].weight
     function(conv, norm, None, x)
-    assert _folded[conv][2] is weight
+    assert _folded[conv].weight is weight
     before = len(_folded)
     del conv
     assert len(_folded) == before - 1
