@@ -186,11 +186,12 @@ def test_copies_of_the_network_compute_the_same(tmp_path: Path) -> None:
             torch.testing.assert_close(found[name], value)
 
 
-def test_another_backend_loads_it_without_the_budget(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [{"backend": "eager"}, {"mode": "inference"}], ids=str)
+def test_another_backend_or_mode_loads_it_without_the_budget(tmp_path: Path, target: dict[str, str]) -> None:
     net = cnngraph.compile(BLOCKS, memory=budget(BLOCKS, 0, 4), batch_size=4, passes=["-channels_last"])
     cnngraph.save_compiled(net, tmp_path / "net.pt")
-    loaded = cnngraph.load_compiled(tmp_path / "net.pt", backend="eager")
-    assert loaded.compilation.options == Options(backend="eager")
+    loaded = cnngraph.load_compiled(tmp_path / "net.pt", **target)
+    assert loaded.compilation.options == Options(**target)
 
 
 def test_features_come_with_less_memory_too() -> None:
@@ -298,3 +299,9 @@ def test_what_is_no_batch_size(given: Any) -> None:
 def test_other_backends_keep_no_budget() -> None:
     with pytest.raises(cnngraph.CnngraphError, match="the backend `eager` keeps no budget of memory"):
         cnngraph.compile(BLOCKS, backend="eager", memory="1GB")
+
+
+@pytest.mark.parametrize("memory", ["lean", "1GB"])
+def test_inference_keeps_nothing_that_could_be_less(memory: str) -> None:
+    with pytest.raises(cnngraph.CnngraphError, match=f"keeps nothing for backward, for which memory `{memory}` is"):
+        cnngraph.compile(BLOCKS, mode="inference", memory=memory)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SPECS, value_shapes
+from conftest import ROOT, SPECS, every_target, value_shapes
 from torch import nn
 
 import cnngraph
@@ -23,7 +23,6 @@ from cnngraph.graph import INPUT, Graph, ShapeError, TensorShape
 from cnngraph.nn import DropPath
 from cnngraph.ops.linear import Linear
 from cnngraph.options import Options
-from cnngraph.passes import BACKENDS
 from cnngraph.sizes import InputSizes
 
 NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
@@ -47,7 +46,7 @@ def checked(path: Path) -> Report:
     return cnngraph.check(path)
 
 
-def small(path: Path, backend: str, memory: str = "fast", seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
+def small(path: Path, seed: int = 0, **options: str) -> tuple[nn.Module, torch.Tensor]:
     """A compiled network of few features, and a batch of small inputs."""
     gc.collect()  # networks are freed by the collector alone, and some are large
     spec, params = read_spec(path), {"num_classes": 10}
@@ -55,7 +54,7 @@ def small(path: Path, backend: str, memory: str = "fast", seed: int = 0) -> tupl
     assert graph is not None
     graph = smaller(graph, checked(path).sizes)
     torch.manual_seed(seed)
-    network = compile_graph(spec, params, graph, Options(backend=backend, memory=memory))
+    network = compile_graph(spec, params, graph, Options(**options))
     return network.double(), torch.randn(3, *graph.input, dtype=torch.float64)
 
 
@@ -102,10 +101,10 @@ def test_costs_are_the_published_ones(facts: dict) -> None:
 
 
 @every_published_with_its_names
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_state_dict_is_the_published_one_key_by_key(facts: dict, backend: str) -> None:
+@every_target
+def test_state_dict_is_the_published_one_key_by_key(facts: dict, target: dict[str, str]) -> None:
     with torch.device("meta"):
-        network = cnngraph.compile(SPECS / facts["spec"], backend=backend)
+        network = cnngraph.compile(SPECS / facts["spec"], **target)
     found = [[key, list(value.shape)] for key, value in network.state_dict().items()]
     assert found == [[key, shape] for key, shape, _ in facts["state_dict"]]
 
@@ -228,7 +227,7 @@ def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> Non
     """
     networks = {}
     for backend in ("fused", "eager"):
-        network, batch = small(path, backend)
+        network, batch = small(path, backend=backend)
         batch = batch.to(device)
         if networks:
             network.load_state_dict(networks["fused"].state_dict())
@@ -287,8 +286,8 @@ def test_the_input_transform_goes_from_imagenets_normalization_to_half(name: str
 @every_network
 @torch.inference_mode()
 def test_folding_for_inference_changes_nothing(path: Path) -> None:
-    network, batch = small(path, "inference")
-    eager, _ = small(path, "eager")
+    network, batch = small(path, mode="inference")
+    eager, _ = small(path, backend="eager")
     for key, value in eager.state_dict().items():
         if key.endswith(("running_mean", "running_var")):
             value.uniform_(0.5, 1.5)
@@ -302,7 +301,7 @@ def test_folding_for_inference_changes_nothing(path: Path) -> None:
 def test_a_lean_step_is_the_fast_one(name: str) -> None:
     results = []
     for memory in ("fast", "lean"):
-        network, batch = small(SPECS / f"{name}.yaml", "fused", memory)
+        network, batch = small(SPECS / f"{name}.yaml", memory=memory)
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0

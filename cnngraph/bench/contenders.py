@@ -73,7 +73,7 @@ _ALL = (
     Contender("default-malloc", "fused backend, channels_last, the C library's default malloc", devices=("cpu",)),
     Contender("cnngraph-graph", "fused backend, its step as one CUDA graph", captured=True, devices=("cuda",)),
     Contender("lean", "fused backend that keeps less for backward", tuned=True, modes=("train",)),
-    Contender("inference", "inference backend, channels_last", tuned=True, modes=("eval",)),
+    Contender("inference", "fused backend compiled for inference, channels_last", tuned=True, modes=("eval",)),
     Contender("eager", "plain torch.nn, channels_last"),
     Contender("eager-nchw", "plain torch.nn, contiguous"),
     Contender(

@@ -86,7 +86,7 @@ def _lean(work: Work) -> _Built:
 
 
 def _inference(work: Work) -> _Built:
-    return _torch_step(_network(work, "inference"), work)
+    return _torch_step(compile(work.spec, dict(work.params), mode="inference"), work)
 
 
 def _eager(work: Work) -> _Built:
