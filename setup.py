@@ -33,6 +33,11 @@ def extension():
         return {}
 
     class BuildOrGoWithout(cpp_extension.BuildExtension):
+        def finalize_options(self):
+            super().finalize_options()
+            # Not pip's own folder, which is new each time: an installation compiles what changed since the last one.
+            self.build_temp = f"build/torch-{torch.__version__}"
+
         def run(self):
             try:
                 super().run()

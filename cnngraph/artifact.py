@@ -1,6 +1,6 @@
 """Compiled networks as files: the text of the spec and the weights, never code.
 
-A file holds what `compile` was given (all spec files' text, params, backend) and the `state_dict`. Loading compiles the
+A file holds what `compile` was given (all spec files' text, params, options) and the `state_dict`. Loading compiles the
 texts again, so a file outlives changes of the compiler, and reading one from a stranger is as safe as reading a spec.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cnngraph import __version__
-from cnngraph.compiler import Backend, compile_spec
+from cnngraph.compiler import Backend, Mode, compile_spec
 from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import INPUT, Graph
 from cnngraph.imports import Spec, load_spec
@@ -30,7 +30,7 @@ FORMAT = 1
 """Raised whenever a file written by this version cannot be read by the one before."""
 
 _CONTENTS = {
-    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "memory": str, "batch_size": int, "passes": list, "state_dict": dict,
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "mode": str, "memory": str, "batch_size": int, "passes": list, "state_dict": dict,
 }  # fmt: skip
 _ZIP_START = b"PK\x03\x04"
 _FOLDER = 0x10
@@ -61,6 +61,7 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "params": {name: _plain(name, value) for name, value in compilation.params.items()},
         "outputs": list(options.outputs),
         "backend": options.backend,
+        "mode": options.mode,
         "memory": options.memory,
         "batch_size": options.batch_size,
         "passes": list(options.passes),
@@ -70,12 +71,12 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     write_whole(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
 
 
-def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> Network:
+def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None, mode: Mode | None = None) -> Network:
     """The network that `save_compiled` wrote, with its weights, on the CPU and in training mode.
 
     Args:
         path: the file.
-        backend: compiles for this backend instead of the one the network was saved with; the weights fit both.
+        backend, mode: compile for these instead of those the network was saved with; the weights fit all.
 
     Raises:
         CnngraphError: the file cannot be read, is damaged, or is not a compiled network; `SpecError` where its spec
@@ -85,7 +86,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: the caller's seed is not used up
-        net = compile_spec(spec, params, _options(contents, backend))
+        net = compile_spec(spec, params, _options(contents, backend, mode))
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
     except RuntimeError as error:
@@ -221,12 +222,14 @@ def _unpack(path: str | os.PathLike[str]) -> Any:
         raise _damaged(path, one_line(error)) from None
 
 
-def _options(contents: dict[str, Any], backend: Backend | None) -> Options:
-    """The memory policy and the passes turned off are those of the backend it was saved with, and mean nothing to another."""
-    outputs = tuple(contents["outputs"])
-    if backend not in (None, contents["backend"]):
-        return Options(outputs, backend)
-    return Options(outputs, contents["backend"], contents["memory"], contents["batch_size"], tuple(contents["passes"]))
+def _options(contents: dict[str, Any], backend: Backend | None, mode: Mode | None) -> Options:
+    """The memory policy and the passes turned off are those of the backend and mode it was saved with, and of no others."""
+    saved = Options(
+        tuple(contents["outputs"]), contents["backend"], contents["mode"],
+        contents["memory"], contents["batch_size"], tuple(contents["passes"]),
+    )  # fmt: skip
+    asked = Options(saved.outputs, backend or saved.backend, mode or saved.mode)
+    return saved if (asked.backend, asked.mode) == (saved.backend, saved.mode) else asked
 
 
 def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:

@@ -18,7 +18,8 @@ from cnngraph.network import Compilation, Network
 from cnngraph.options import Options
 from cnngraph.passes import Observer, passes_of, run_passes
 
-Backend = Literal["fused", "eager", "inference"]
+Backend = Literal["fused", "eager"]
+Mode = Literal["train", "inference"]
 
 
 def compile(
@@ -27,6 +28,7 @@ def compile(
     *,
     outputs: Sequence[str] = (),
     backend: Backend = "fused",
+    mode: Mode = "train",
     memory: str = "fast",
     batch_size: int = 16,
     passes: Sequence[str] = (),
@@ -40,8 +42,9 @@ def compile(
         params: values for the spec's `params`, such as `{"num_classes": 10}`.
         outputs: names of the values to return, as a dict by name, in the place of the result: `["layer2", "layer4"]`.
             What they do not need is left out.
-        backend: `fused` uses the fused operators, `eager` plain torch.nn; `inference` folds batch norms into convolutions
-            where nothing is training and no gradient is asked for. The weights fit all of them.
+        backend: `fused` uses the fused operators, `eager` plain torch.nn. The weights fit both.
+        mode: what the fused backend is for: `inference` folds batch norms into convolutions where nothing is training and no
+            gradient is asked for, and has the same weights.
         memory: what the fused backend keeps for backward: `fast` keeps all it may need, `lean` computes activations of batch
             norms again there, which costs little time. A budget such as `6GB` keeps as much as a training step of
             `batch_size` images, weights and all, may take.
@@ -57,13 +60,13 @@ def compile(
 
     Raises:
         SpecError: the spec does not hold; every mistake is in its `diagnostics`.
-        CnngraphError: no value has a name in `outputs`, or a step does not fit into the budget.
+        CnngraphError: no value has a name in `outputs`, the options contradict each other, or a step does not fit into the budget.
     """
     if isinstance(outputs, str):
         raise CnngraphError('`outputs` is a list of names, such as ["layer2", "layer4"]')
     if isinstance(passes, str):
         raise CnngraphError('`passes` is a list of those to turn off, such as ["-channels_last"]')
-    options = Options(tuple(outputs), backend, memory, batch_size, tuple(passes))
+    options = Options(tuple(outputs), backend, mode, memory, batch_size, tuple(passes))
     return compile_spec(read_spec(spec), given_params(params), options, observe, memory_tuning)
 
 

@@ -139,7 +139,13 @@ def _recomputed(node: Node, op: Recomputed, root: nn.Module, network: fx.Graph, 
         name += "_"
     root.add_module(name, fx.GraphModule(nn.Module(), part, class_name=_class_name(name)))
     arguments = [values[path] for path in op.reads]
-    value = network.call_function(recomputed, (network.get_attr(name), [*map(network.get_attr, held)], *arguments))
+    leaves = (leaf for inner in op.nodes for leaf in inner.parts or (inner,))
+    of_plugins = any(not type(leaf.op).__module__.startswith("cnngraph.") for leaf in leaves)
+    value = network.call_function(
+        recomputed,
+        (network.get_attr(name), [*map(network.get_attr, held)], *arguments),
+        {"unknown": of_plugins},
+    )
     value._rename(_variable(node.path))
     values[node.path] = value
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from cnngraph.errors import CnngraphError
 
+MODES = ("train", "inference")
+"""What a network is compiled for."""
+
 MEMORY = ("fast", "lean")
 """What the fused backend may keep for backward: what is fastest, or as little as costs next to no time."""
 
@@ -21,6 +24,7 @@ class Options:
     Attributes:
         outputs: names of the values to return; none of them returns the result.
         backend: one of `passes.BACKENDS`.
+        mode: one of `MODES`.
         memory: one of `MEMORY`, or a budget such as `6GB`.
         batch_size: of the steps that the budget is for.
         passes: those turned off, each as `-name`.
@@ -28,6 +32,7 @@ class Options:
 
     outputs: tuple[str, ...] = ()
     backend: str = "fused"
+    mode: str = "train"
     memory: str = "fast"
     batch_size: int = 16
     passes: tuple[str, ...] = ()

@@ -87,6 +87,11 @@ def on_every_device(*dtypes: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("device", "dtype"), cases, ids=str, indirect=["device"])
 
 
+TARGETS: tuple[dict[str, Any], ...] = ({"backend": "fused"}, {"backend": "eager"}, {"mode": "inference"})
+"""What a network may be compiled for, as arguments."""
+every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: "".join(target.values()))
+
+
 def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The shape of each value that a network computes for a meta tensor of `shape`, without the batch."""
     import torch

@@ -188,6 +188,7 @@ def test_files_of_another_kind_or_format(tmp_path: Path, saved: bytes) -> None:
         {**whole, "state_dict": {}}
     )
     assert "there is no backend `tpu`" in refusal({**whole, "backend": "tpu"})
+    assert "there is no mode `tpu`" in refusal({**whole, "mode": "tpu"})
     text = whole["files"]["spec.yaml"].replace("flatten", "flatten_of_a_plugin")
     assert "other.pt/spec.yaml:11:5" in refusal({**whole, "files": {"spec.yaml": text}})
     path.write_text("not a network")

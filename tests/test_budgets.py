@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import SPECS
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import cnngraph
 from cnngraph import kernels
 from cnngraph.bench.memory import peak_of_tensors
-from cnngraph.graph import Graph
+from cnngraph.graph import Graph, TensorShape
 from cnngraph.memory import extra_time, predict
+from cnngraph.ops import register
+from cnngraph.ops.op import ShapePreserving
 from cnngraph.options import Options, budget_of
 from cnngraph.passes import passes_of, run_passes
 
@@ -186,11 +191,12 @@ def test_copies_of_the_network_compute_the_same(tmp_path: Path) -> None:
             torch.testing.assert_close(found[name], value)
 
 
-def test_another_backend_loads_it_without_the_budget(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [{"backend": "eager"}, {"mode": "inference"}], ids=str)
+def test_another_backend_or_mode_loads_it_without_the_budget(tmp_path: Path, target: dict[str, str]) -> None:
     net = cnngraph.compile(BLOCKS, memory=budget(BLOCKS, 0, 4), batch_size=4, passes=["-channels_last"])
     cnngraph.save_compiled(net, tmp_path / "net.pt")
-    loaded = cnngraph.load_compiled(tmp_path / "net.pt", backend="eager")
-    assert loaded.compilation.options == Options(backend="eager")
+    loaded = cnngraph.load_compiled(tmp_path / "net.pt", **target)
+    assert loaded.compilation.options == Options(**target)
 
 
 def test_features_come_with_less_memory_too() -> None:
@@ -298,3 +304,64 @@ def test_what_is_no_batch_size(given: Any) -> None:
 def test_other_backends_keep_no_budget() -> None:
     with pytest.raises(cnngraph.CnngraphError, match="the backend `eager` keeps no budget of memory"):
         cnngraph.compile(BLOCKS, backend="eager", memory="1GB")
+
+
+@pytest.mark.parametrize("memory", ["lean", "1GB"])
+def test_inference_keeps_nothing_that_could_be_less(memory: str) -> None:
+    with pytest.raises(cnngraph.CnngraphError, match=f"keeps nothing for backward, for which memory `{memory}` is"):
+        cnngraph.compile(BLOCKS, mode="inference", memory=memory)
+
+
+def kept_states(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each part that a step computes again, whether it keeps the state of the random numbers."""
+    kept: list[bool] = []
+
+    def recorded(*args: Any, preserve_rng_state: bool, **options: Any) -> Any:
+        kept.append(preserve_rng_state)
+        return checkpoint(*args, preserve_rng_state=preserve_rng_state, **options)
+
+    monkeypatch.setattr(sys.modules["cnngraph.nn.recomputed"], "checkpoint", recorded)
+    net(torch.randn(2, 8, 8, 8)).sum().backward()
+    return kept
+
+
+def around(node: str) -> str:
+    """Two maps with a node between that is computed again."""
+    conv = "conv2d: {out_channels: 8, kernel_size: 1, bias: false}"
+    return f"cnngraph: 1\nname: n\ninput: [8, 8, 8]\ngraph:\n- {conv}\n- sigmoid\n- {node}\n- {conv}\n- {conv}\n- sigmoid\n- {conv}\n"
+
+
+@pytest.mark.parametrize(
+    ("node", "draws"),
+    [("tanh", False), ("dropout: 0.5", True), ("dropout: 0.0", True), ("drop_path: 0.5", True), ("noise", True)],
+)
+def test_random_states_are_kept_where_numbers_may_be_drawn(
+    node: str, draws: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @register
+    class Noise(ShapePreserving):
+        """A plugin's, that says nothing of what it draws."""
+
+        kind = "noise"
+
+        def module(self, *inputs: TensorShape) -> nn.Module:
+            return nn.Tanh()
+
+    text = around(node)
+    net = cnngraph.compile(text, memory=budget(text, 0, 2), batch_size=2)
+    kept = kept_states(net, monkeypatch)
+    assert kept
+    assert any(kept) is draws
+
+
+@pytest.mark.parametrize("change", ["dropout", "hook", "own class"])
+def test_random_states_are_kept_where_a_user_may_draw(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = around("tanh: {name: act}")
+    net = cnngraph.compile(text, memory=budget(text, 0, 2), batch_size=2)
+    if change == "dropout":
+        net.act = nn.Sequential(nn.Tanh(), nn.Dropout(0.5))
+    elif change == "hook":
+        net.act.register_forward_hook(lambda module, args, result: result * torch.rand(()))
+    else:
+        net.act = type("Drawing", (nn.Tanh,), {})()
+    assert any(kept_states(net, monkeypatch))

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import cnngraph
 from cnngraph.cli import app
-from cnngraph.cli.compile import BackendName
+from cnngraph.cli.compile import BackendName, ModeName
 
 GOLDENS = Path(__file__).parent / "goldens"
 LENET = str(SPECS / "lenet.yaml")
@@ -171,10 +171,20 @@ def test_compile_for_eager_fuses_nothing() -> None:
     assert "PyTorch's own" in result.stdout
 
 
-def test_backends_are_those_of_the_compiler() -> None:
+def test_compile_for_inference_folds_batch_norms(tmp_path: Path) -> None:
+    path = tmp_path / "sided.yaml"
+    path.write_text(SIDE_HEAD)
+    result = run("compile", str(path), "--mode", "inference", "-o", str(tmp_path / "sided.pt"))
+    assert "  mode     inference\n  passes   fold_batch_norm: 1 x conv2d + batch_norm + relu" in result.stdout
+    assert cnngraph.load_compiled(tmp_path / "sided.pt").compilation.options.mode == "inference"
+
+
+def test_backends_and_modes_are_those_of_the_compiler() -> None:
+    from cnngraph.options import MODES
     from cnngraph.passes import BACKENDS
 
     assert [item.value for item in BackendName] == list(BACKENDS)
+    assert [item.value for item in ModeName] == list(MODES)
 
 
 def test_compile_tells_the_memory_of_a_step() -> None:
@@ -207,6 +217,8 @@ def test_a_budget_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
     [
         (["--memory", "6"], "or give a budget: 6GB, 512MB, 1.5 GiB"),
         (["--memory", "6GB", "--backend", "eager"], "keeps no budget of memory"),
+        (["--memory", "6GB", "--mode", "inference"], "keeps nothing for backward, for which memory `6GB` is"),
+        (["--backend", "eager", "--mode", "inference"], "compile for the backend `fused`, or in the mode `train`"),
         (["--batch-size", "0"], "--batch-size"),
         (["--passes", "channels_last"], "-fuse_batch_norm_act, -plan_dense_blocks, -fuse_max_pool, -channels_last"),
         (["--passes", "-channels_last,-fold_batch_norm"], "`-fold_batch_norm` turns off no pass"),
@@ -248,7 +260,8 @@ def test_compile_prints_graph_and_code(tmp_path: Path) -> None:
 
 def test_compile_as_json() -> None:
     plain = json.loads(run("compile", LENET, "--format", "json").stdout)
-    assert (plain["ok"], plain["backend"], plain["error"], plain["artifact"]) == (True, "fused", None, None)
+    assert (plain["ok"], plain["error"], plain["artifact"]) == (True, None, None)
+    assert (plain["backend"], plain["mode"]) == ("fused", "train")
     assert plain["passes"][0]["name"] == "fuse_batch_norm_act"
     assert list(plain["seconds"]) == ["check", "load torch", "passes", "lower"]
     assert not {"graphs", "code"} & plain.keys()

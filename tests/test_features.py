@@ -7,11 +7,10 @@ import pickle
 
 import pytest
 import torch
-from conftest import SPECS
+from conftest import SPECS, every_target
 from torch import Tensor, nn
 
 import cnngraph
-from cnngraph.passes import BACKENDS
 
 SMALL = """
 cnngraph: 1
@@ -51,11 +50,11 @@ def test_feature_info_has_one_value_for_each_reduction(name: str) -> None:
     assert info.module_name() == TORCHVISION_STAGES[name]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_what_feature_info_says_is_what_a_network_with_these_outputs_returns(backend: str) -> None:
+@every_target
+def test_what_feature_info_says_is_what_a_network_with_these_outputs_returns(target: dict[str, str]) -> None:
     info = cnngraph.compile(SMALL).feature_info
     assert info.module_name() == ["stem", "mixed", "last"]
-    network = cnngraph.compile(SMALL, outputs=info.module_name(), backend=backend)
+    network = cnngraph.compile(SMALL, outputs=info.module_name(), **target)
     values = network(torch.randn(2, 3, 32, 32))
     assert list(values) == info.module_name()
     assert [tuple(value.shape[1:]) for value in values.values()] == [item["shape"] for item in info]

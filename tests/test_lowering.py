@@ -16,12 +16,14 @@ from statistics import median
 
 import pytest
 import torch
+from conftest import TARGETS, every_target
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 import cnngraph
 from cnngraph.nn import batch_norm_act, dense_block
-from cnngraph.passes import BACKENDS, run_passes
+from cnngraph.options import Options
+from cnngraph.passes import passes_of, run_passes
 
 pytestmark = pytest.mark.usefixtures("one_thread", "convolutions_of_any_size")
 
@@ -115,7 +117,6 @@ BODIES = {
 }  # fmt: skip
 
 every_body = pytest.mark.parametrize("name", BODIES)
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def spec(body: str, input: str = "[3, 8, 8]") -> str:
@@ -123,9 +124,11 @@ def spec(body: str, input: str = "[3, 8, 8]") -> str:
     return f"cnngraph: 1\nname: net\ninput: {input}\ngraph:\n{nodes}\n"
 
 
-def compiled(body: str, backend: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> fx.GraphModule:
-    """The network with weights and running statistics that are the same for every backend."""
-    network = cnngraph.compile(spec(body), backend=backend)
+def compiled(
+    body: str, backend: str = "fused", dtype: torch.dtype = torch.float64, seed: int = 0, mode: str = "train"
+) -> fx.GraphModule:
+    """The network with weights and running statistics that are the same for every backend and mode."""
+    network = cnngraph.compile(spec(body), backend=backend, mode=mode)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in network.state_dict().items():
@@ -191,9 +194,9 @@ def fused_calls(network: nn.Module) -> list[fx.Node]:
 # --- the module tree ----------------------------------------------------------------------------
 
 
-@every_backend
-def test_modules_sit_at_the_specs_paths(backend: str) -> None:
-    network = compiled(BODIES["residual"], backend)
+@every_target
+def test_modules_sit_at_the_specs_paths(target: dict[str, str]) -> None:
+    network = compiled(BODIES["residual"], **target)
     modules = {path: type(module) for path, module in network.named_modules()}
     assert modules.pop("") is type(network)
     assert {path: kind.__name__ for path, kind in modules.items()} == {
@@ -249,12 +252,12 @@ def test_weights_go_from_one_backend_to_the_other(name: str) -> None:
     torch.testing.assert_close(after, logits(fused.eval()(x)), rtol=1e-9, atol=1e-10)
 
 
-@every_backend
+@every_target
 @every_body
-def test_the_code_is_readable(name: str, backend: str) -> None:
-    network = compiled(BODIES[name], backend)
+def test_the_code_is_readable(name: str, target: dict[str, str]) -> None:
+    network = compiled(BODIES[name], **target)
     code = network.code
-    graph, _ = run_passes(network.compilation.graph, BACKENDS[backend])
+    graph, _ = run_passes(network.compilation.graph, passes_of(network.compilation.options))
     assigned = set(re.findall(r"^ +(\w+) = ", code, flags=re.MULTILINE))
     for node in graph.nodes:
         if node.aux or node.path not in graph.users:
@@ -307,9 +310,9 @@ def test_the_class_is_called_as_the_network() -> None:
 # --- side heads ---------------------------------------------------------------------------------
 
 
-@every_backend
-def test_side_heads_answer_in_training_only(backend: str) -> None:
-    network = compiled(BODIES["aux"], backend)
+@every_target
+def test_side_heads_answer_in_training_only(target: dict[str, str]) -> None:
+    network = compiled(BODIES["aux"], **target)
     result = network.train()(batch())
     assert isinstance(result, dict)
     assert {name: tuple(v.shape) for name, v in result.items()} == {
@@ -319,9 +322,9 @@ def test_side_heads_answer_in_training_only(backend: str) -> None:
     assert isinstance(network.eval()(batch()), Tensor)
 
 
-@every_backend
-def test_the_gradient_of_a_side_head_reaches_it_and_what_it_reads(backend: str) -> None:
-    network = compiled(BODIES["aux"], backend)
+@every_target
+def test_the_gradient_of_a_side_head_reaches_it_and_what_it_reads(target: dict[str, str]) -> None:
+    network = compiled(BODIES["aux"], **target)
     network(batch())["side"].square().sum().backward()
     reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {
@@ -331,9 +334,9 @@ def test_the_gradient_of_a_side_head_reaches_it_and_what_it_reads(backend: str) 
     }  # fmt: skip
 
 
-@every_backend
-def test_side_heads_are_not_computed_in_evaluation(backend: str) -> None:
-    network = compiled(BODIES["aux"], backend).eval()
+@every_target
+def test_side_heads_are_not_computed_in_evaluation(target: dict[str, str]) -> None:
+    network = compiled(BODIES["aux"], **target).eval()
     calls = []
     network.side.register_forward_hook(lambda *_: calls.append("side"))
     network(batch())
@@ -495,11 +498,11 @@ def autocast_step(network: nn.Module, x: Tensor, autocast: bool) -> dict[str, Te
     return step(network, x, run)
 
 
-@every_backend
-def test_types_of_results_are_eagers(backend: str) -> None:
+@every_target
+def test_types_of_results_are_eagers(target: dict[str, str]) -> None:
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        assert compiled(VARIED, backend).to(dtype)(batch(dtype)).dtype is dtype
-    network = compiled(VARIED, backend, torch.float32)
+        assert compiled(VARIED, **target).to(dtype)(batch(dtype)).dtype is dtype
+    network = compiled(VARIED, dtype=torch.float32, **target)
     with torch.autocast("cpu", torch.bfloat16):
         assert network(batch(torch.float32)).dtype is torch.bfloat16
 
@@ -571,10 +574,10 @@ def test_torch_export_in_evaluation(name: str) -> None:
     torch.testing.assert_close(program.module()(x), network(x), rtol=1e-9, atol=1e-10)
 
 
-@every_backend
+@every_target
 @pytest.mark.parametrize("path", ["layer.0.bn1", "layer.0.2", "layer.1.conv1"])
-def test_hooks_fire_and_change_nothing(path: str, backend: str) -> None:
-    network = compiled(BODIES["residual"], backend)
+def test_hooks_fire_and_change_nothing(path: str, target: dict[str, str]) -> None:
+    network = compiled(BODIES["residual"], **target)
     expected = step(copy.deepcopy(network), batch())
     seen: list[str] = []
     module = network.get_submodule(path)
@@ -669,9 +672,9 @@ def test_sync_batch_norm_keeps_the_meaning(name: str) -> None:
     assert_same(step(converted.eval(), batch()), expected)
 
 
-@every_backend
-def test_checkpointing_a_submodule_and_the_whole(backend: str) -> None:
-    network = compiled(BODIES["aux"], backend)
+@every_target
+def test_checkpointing_a_submodule_and_the_whole(target: dict[str, str]) -> None:
+    network = compiled(BODIES["aux"], **target)
     expected = step(copy.deepcopy(network), batch())
     head = network.side
     plain = head.forward
@@ -679,7 +682,7 @@ def test_checkpointing_a_submodule_and_the_whole(backend: str) -> None:
     assert_same(but_statistics(step(network, batch())), but_statistics(expected))
     del head.forward
 
-    twin = compiled(BODIES["residual"], backend)
+    twin = compiled(BODIES["residual"], **target)
     expected = step(copy.deepcopy(twin), batch())
     found = step(twin, batch(), lambda x: checkpoint(twin, x, use_reentrant=False))
     assert_same(but_statistics(found), but_statistics(expected))
@@ -705,11 +708,11 @@ def test_torch_fx_tools_read_the_graph() -> None:
     assert shapes["layer_0_conv1"] == (4, 6, 4, 4)
 
 
-@every_backend
-def test_a_network_holds_where_it_came_from(backend: str) -> None:
+@every_target
+def test_a_network_holds_where_it_came_from(target: dict[str, str]) -> None:
     text = spec(BODIES["aux"])
-    compilation = cnngraph.compile(text, backend=backend).meta["cnngraph"]
-    assert compilation.options.backend == backend
+    compilation = cnngraph.compile(text, **target).meta["cnngraph"]
+    assert compilation.options == Options(**target)
     assert compilation.graph.nodes == cnngraph.check(text).graph.nodes
     assert copy.deepcopy(cnngraph.compile(text)).meta["cnngraph"].spec.name == "net"
 
@@ -720,6 +723,8 @@ def test_mistakes_are_raised_together() -> None:
     assert [d.code for d in caught.value.diagnostics] == ["E103", "E104"]
     with pytest.raises(cnngraph.CnngraphError, match="there is no backend `jit`"):
         cnngraph.compile(spec("- relu"), backend="jit")
+    with pytest.raises(cnngraph.CnngraphError, match="there is no mode `eval`; choose one of: train, inference"):
+        cnngraph.compile(spec("- relu"), mode="eval")
 
 
 ORDERED = """
@@ -745,9 +750,9 @@ graph:
 """
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_block_says_in_which_order_its_weights_are_kept(backend: str) -> None:
-    network = cnngraph.compile(ORDERED, backend=backend)
+@every_target
+def test_a_block_says_in_which_order_its_weights_are_kept(target: dict[str, str]) -> None:
+    network = cnngraph.compile(ORDERED, **target)
     children = [list(dict.fromkeys(key.split(".")[1] for key in network.state_dict() if key[0] == at)) for at in "ab"]
     assert children == [["downsample", "conv2", "conv1", "bn"], ["conv2", "conv1", "bn"]]
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
@@ -758,10 +763,10 @@ def spec_of(body: str) -> str:
     return f"cnngraph: 1\nname: net\ninput: [3, 8, 8]\ngraph:\n{textwrap.dedent(body)}"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@every_target
 @pytest.mark.parametrize("body", ["[scale: 2]", "[relu, add: a]"])
-def test_a_side_head_may_hold_no_module(body: str, backend: str) -> None:
-    network = cnngraph.compile(spec_of(f"- relu: {{name: a}}\n- aux: {{name: side, body: {body}}}"), backend=backend)
+def test_a_side_head_may_hold_no_module(body: str, target: dict[str, str]) -> None:
+    network = cnngraph.compile(spec_of(f"- relu: {{name: a}}\n- aux: {{name: side, body: {body}}}"), **target)
     assert set(network(torch.randn(2, 3, 8, 8))) == {"logits", "side"}
 
 
@@ -772,8 +777,8 @@ def test_weights_stand_in_the_order_of_the_spec_whatever_the_passes_did() -> Non
         - aux: {name: side, from: stem, body: [flatten, linear: {name: fc, out_features: 2}]}
         - sequential: {name: blk, body: [relu, conv2d: {name: conv, out_channels: 4, kernel_size: 1}]}
     """)
-    keys = [list(cnngraph.compile(text, backend=backend).state_dict()) for backend in BACKENDS]
-    assert keys[0] == keys[1]
+    keys = [list(cnngraph.compile(text, **target).state_dict()) for target in TARGETS]
+    assert keys[0] == keys[1] == keys[2]
     assert keys[0].index("side.fc.weight") < keys[0].index("blk.conv.weight")
 
 

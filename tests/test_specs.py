@@ -5,17 +5,25 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SPECS, value_shapes
+from conftest import ROOT, SPECS, every_target, value_shapes
 from torch import nn
 
 import cnngraph
 from cnngraph.analysis import shape_at
+from cnngraph.checking import Report, read_spec
+from cnngraph.compiler import compile_graph
+from cnngraph.elaborate import elaborate
+from cnngraph.graph import INPUT, Graph, ShapeError, TensorShape
 from cnngraph.nn import DropPath
-from cnngraph.passes import BACKENDS
+from cnngraph.ops.linear import Linear
+from cnngraph.options import Options
+from cnngraph.sizes import InputSizes
 
 NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
 FACTS = [json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "facts").glob("*.json"))]
@@ -33,29 +41,57 @@ every_published_with_its_names = pytest.mark.parametrize(
 )
 
 
-def small(path: Path, backend: str, memory: str = "fast", seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
-    """A compiled network and a batch of the smallest input that exercises it."""
+@cache
+def checked(path: Path) -> Report:
+    return cnngraph.check(path)
+
+
+def small(path: Path, seed: int = 0, **options: str) -> tuple[nn.Module, torch.Tensor]:
+    """A compiled network of few features, and a batch of small inputs."""
     gc.collect()  # networks are freed by the collector alone, and some are large
-    report = cnngraph.check(path)
-    assert report.graph is not None
-    channels, *size = report.graph.input
-    if report.sizes and size[0] > 64:
-        size = [max(64, report.sizes.least)] * 2
+    spec, params = read_spec(path), {"num_classes": 10}
+    graph, _ = elaborate(spec, params)
+    assert graph is not None
+    graph = smaller(graph, checked(path).sizes)
     torch.manual_seed(seed)
-    network = cnngraph.compile(path, params={"num_classes": 10}, backend=backend, memory=memory)
-    return network.double(), torch.randn(3, channels, *size, dtype=torch.float64)
+    network = compile_graph(spec, params, graph, Options(**options))
+    return network.double(), torch.randn(3, *graph.input, dtype=torch.float64)
+
+
+def smaller(graph: Graph, sizes: InputSizes | None) -> Graph:
+    """The same layers over the least input that leaves some pixels of the last map, if its weights need no larger one.
+
+    A linear layer of 4096 features, as VGG's, gets 64.
+    """
+    if sizes is None or sizes.stride is None:
+        return graph
+    channels, declared, _ = graph.input
+    for size in range(min(declared, 2 * sizes.stride), declared + 1):
+        shapes = {INPUT: TensorShape((channels, size, size))}
+        nodes = []
+        try:
+            for node in graph.nodes:
+                op = node.op
+                if isinstance(op, Linear) and op.out_features == 4096:
+                    op = op.model_copy(update={"out_features": 64})
+                shapes[node.path] = op.infer(*(shapes[path] for path in node.inputs))
+                nodes.append(replace(node, op=op, shape=shapes[node.path]))
+        except ShapeError:
+            continue
+        return replace(graph, input=shapes[INPUT], nodes=tuple(nodes))
+    raise AssertionError("it does not hold at its own size")
 
 
 @every_network
 def test_check_finds_nothing_wrong(path: Path) -> None:
-    report = cnngraph.check(path)
+    report = checked(path)
     assert not report.diagnostics
     assert report.summary is not None
 
 
 @every_published
 def test_costs_are_the_published_ones(facts: dict) -> None:
-    report = cnngraph.check(SPECS / facts["spec"])
+    report = checked(SPECS / facts["spec"])
     assert report.graph is not None
     assert report.summary is not None
     assert report.graph.input == tuple(facts["input_shape"][1:])
@@ -65,17 +101,17 @@ def test_costs_are_the_published_ones(facts: dict) -> None:
 
 
 @every_published_with_its_names
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_state_dict_is_the_published_one_key_by_key(facts: dict, backend: str) -> None:
+@every_target
+def test_state_dict_is_the_published_one_key_by_key(facts: dict, target: dict[str, str]) -> None:
     with torch.device("meta"):
-        network = cnngraph.compile(SPECS / facts["spec"], backend=backend)
+        network = cnngraph.compile(SPECS / facts["spec"], **target)
     found = [[key, list(value.shape)] for key, value in network.state_dict().items()]
     assert found == [[key, shape] for key, shape, _ in facts["state_dict"]]
 
 
 @every_published_with_its_names
 def test_stages_have_the_published_shapes(facts: dict) -> None:
-    graph = cnngraph.check(SPECS / facts["spec"]).graph
+    graph = checked(SPECS / facts["spec"]).graph
     assert graph is not None
     published = {path: tuple(shape) for path, kind, (_, *shape) in facts["stages"] if kind != "ReLU"}
     assert {path: shape_at(graph, path) for path in published} == published
@@ -157,9 +193,10 @@ def as_ours(setting: str) -> str:
 @every_network
 def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
     """Runs the eager network on the meta device and compares the value of every node."""
-    graph = cnngraph.check(path).graph
+    graph = checked(path).graph
     assert graph is not None
-    network = cnngraph.compile(path, backend="eager")
+    with torch.device("meta"):
+        network = cnngraph.compile(path, backend="eager")
     assert value_shapes(network, graph.input) == [tuple(node.shape) for node in graph.nodes if not node.aux]
     for name, shape in head_shapes(network.train(), graph.input).items():
         assert shape == tuple(graph.shape_of(graph.aux[name]))
@@ -190,7 +227,7 @@ def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> Non
     """
     networks = {}
     for backend in ("fused", "eager"):
-        network, batch = small(path, backend)
+        network, batch = small(path, backend=backend)
         batch = batch.to(device)
         if networks:
             network.load_state_dict(networks["fused"].state_dict())
@@ -249,8 +286,8 @@ def test_the_input_transform_goes_from_imagenets_normalization_to_half(name: str
 @every_network
 @torch.inference_mode()
 def test_folding_for_inference_changes_nothing(path: Path) -> None:
-    network, batch = small(path, "inference")
-    eager, _ = small(path, "eager")
+    network, batch = small(path, mode="inference")
+    eager, _ = small(path, backend="eager")
     for key, value in eager.state_dict().items():
         if key.endswith(("running_mean", "running_var")):
             value.uniform_(0.5, 1.5)
@@ -264,7 +301,7 @@ def test_folding_for_inference_changes_nothing(path: Path) -> None:
 def test_a_lean_step_is_the_fast_one(name: str) -> None:
     results = []
     for memory in ("fast", "lean"):
-        network, batch = small(SPECS / f"{name}.yaml", "fused", memory)
+        network, batch = small(SPECS / f"{name}.yaml", memory=memory)
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0

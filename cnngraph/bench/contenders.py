@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cnngraph.errors import CnngraphError, did_you_mean
+from cnngraph.options import budget_of
 
 MODES = ("train", "eval")
 DEVICES = ("cpu", "cuda")
@@ -53,6 +54,7 @@ class Contender:
         captured: whether the whole step runs as one CUDA graph.
         modes: those it can run.
         devices: those it can run on.
+        special: whether it runs few specs, and is measured only where it is asked for.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Contender:
     captured: bool = False
     modes: tuple[str, ...] = MODES
     devices: tuple[str, ...] = DEVICES
+    special: bool = False
 
     def about_on(self, device: str) -> str:
         return f"{self.about}, memory settings" if self.tuned and device == "cpu" else self.about
@@ -73,7 +76,7 @@ _ALL = (
     Contender("default-malloc", "fused backend, channels_last, the C library's default malloc", devices=("cpu",)),
     Contender("cnngraph-graph", "fused backend, its step as one CUDA graph", captured=True, devices=("cuda",)),
     Contender("lean", "fused backend that keeps less for backward", tuned=True, modes=("train",)),
-    Contender("inference", "inference backend, channels_last", tuned=True, modes=("eval",)),
+    Contender("inference", "fused backend compiled for inference, channels_last", tuned=True, modes=("eval",)),
     Contender("eager", "plain torch.nn, channels_last"),
     Contender("eager-nchw", "plain torch.nn, contiguous"),
     Contender(
@@ -83,9 +86,28 @@ _ALL = (
     Contender("compile", "torch.compile of plain torch.nn, channels_last", tuned=True),
     Contender("compile-max-autotune", "torch.compile in the mode max-autotune, channels_last", devices=("cuda",)),
     Contender("onnxruntime", "ONNX Runtime on plain torch.nn's export", modes=("eval",), devices=("cpu",)),
+    Contender(
+        "torchvision-memory-efficient",
+        "torchvision's DenseNet with memory_efficient=True, channels_last",
+        tuned=True,
+        modes=("train",),
+        special=True,
+    ),
 )
 CONTENDERS = {contender.name: contender for contender in _ALL}
 _ALWAYS = (OURS, "default-malloc")
+
+
+def contender_of(name: str) -> Contender:
+    """The contender of this name; that of a budget, such as `6GB`, is the fused backend that keeps to it."""
+    return CONTENDERS.get(name) or Contender(name, f"fused backend within {name}", tuned=True, modes=("train",))
+
+
+def _is_budget(name: str) -> bool:
+    try:
+        return budget_of(name) is not None
+    except CnngraphError:
+        return False
 
 
 def always(device: str) -> list[str]:
@@ -94,14 +116,20 @@ def always(device: str) -> list[str]:
 
 
 def peers(names: Sequence[str] | None, mode: str, device: str = "cpu") -> list[str]:
-    """The peers asked for, or all that can run in this mode. Raises `CnngraphError` for a name that is none there."""
+    """The peers asked for, or all that can run in this mode and are not special.
+
+    Raises `CnngraphError` for a name that is none there, and no budget of memory.
+    """
     there = [name for name in CONTENDERS if name not in _ALWAYS and device in CONTENDERS[name].devices]
     if names is None:
-        return [name for name in there if mode in CONTENDERS[name].modes]
+        return [name for name in there if mode in CONTENDERS[name].modes and not CONTENDERS[name].special]
     for name in names:
-        if name not in there:
+        if name not in there and not _is_budget(name):
             if name in CONTENDERS and device not in CONTENDERS[name].devices:
                 raise CnngraphError(f"`{name}` needs --device {CONTENDERS[name].devices[0]}")
-            hint = next((text for _, text in did_you_mean(name, there)), f"there are {', '.join(there)}")
+            hint = next(
+                (text for _, text in did_you_mean(name, there)),
+                f"there are {', '.join(there)}, and budgets of memory: 6GB",
+            )
             raise CnngraphError(f"there is no contender `{name}`; {hint}")
     return list(dict.fromkeys(names))

@@ -19,6 +19,9 @@ from cnngraph.bench.contenders import Contender, Work
 from cnngraph.bench.devices import captured, device_of
 from cnngraph.compiler import compile
 from cnngraph.errors import CnngraphError
+from cnngraph.network import Network
+from cnngraph.options import budget_of
+from cnngraph.whole_file import one_line
 
 WARM_UP = 2
 """Steps before the first that is measured: the first of all makes the optimizer's state, or compiles."""
@@ -34,7 +37,7 @@ class NetworkStep:
         start = perf_counter()
         settings = device.tune_memory() if contender.tuned else None
         torch.manual_seed(0)
-        self._step, self._held = BUILDERS[contender.name](work)
+        self._step, self._held = builder_of(contender.name)(work)
         result = float(self._step())
         device.restart_peaks()
         if contender.captured:
@@ -77,16 +80,16 @@ To list them frees what the step frees first: what is freed without having been 
 """
 
 
-def _fused(work: Work) -> _Built:
-    return _torch_step(_network(work, "fused"), work)
-
-
-def _lean(work: Work) -> _Built:
-    return _torch_step(compile(work.spec, dict(work.params), memory="lean"), work)
+def _fused(work: Work, memory: str = "fast") -> _Built:
+    network = compile(work.spec, dict(work.params), memory=memory, batch_size=work.batch_size)
+    declared = network.compilation.graph.input
+    if budget_of(memory) is not None and work.input != declared:
+        raise CnngraphError(f"a budget is for inputs of the spec's own size, {declared}")
+    return _torch_step(network, work)
 
 
 def _inference(work: Work) -> _Built:
-    return _torch_step(_network(work, "inference"), work)
+    return _torch_step(compile(work.spec, dict(work.params), mode="inference"), work)
 
 
 def _eager(work: Work) -> _Built:
@@ -130,11 +133,36 @@ def _onnxruntime(work: Work) -> _Built:
     return step, None
 
 
+def _memory_efficient(work: Work) -> _Built:
+    network = _network(work, "eager")
+    name, graph = network.compilation.graph.name, network.compilation.graph
+    if not name.startswith("densenet"):
+        raise CnngraphError(f"it runs torchvision's DenseNets only, and {name} is none")
+    try:
+        from torchvision import models  # pyright: ignore[reportMissingImports]
+    except (ImportError, RuntimeError) as error:  # one that was built for another torch raises either
+        raise CnngraphError(
+            f"{one_line(error)}: pip install the torchvision that goes with torch {torch.__version__}"
+        ) from None
+    build = getattr(models, name, None)
+    if build is None:
+        raise CnngraphError(f"torchvision has no {name}")
+    peer = build(memory_efficient=True, num_classes=graph.shape_of(graph.output).channels)
+    if _shapes(peer) != _shapes(network):
+        raise CnngraphError(f"the weights of torchvision's {name} are not those of this spec")
+    peer.load_state_dict(network.state_dict())
+    return _torch_step(peer, work)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in network.state_dict().items()}
+
+
 BUILDERS: dict[str, Callable[[Work], _Built]] = {
     "cnngraph": _fused,
     "default-malloc": _fused,
     "cnngraph-graph": _fused,
-    "lean": _lean,
+    "lean": partial(_fused, memory="lean"),
     "inference": _inference,
     "eager": _eager,
     "eager-nchw": _eager_nchw,
@@ -143,10 +171,16 @@ BUILDERS: dict[str, Callable[[Work], _Built]] = {
     "compile": _compiled,
     "compile-max-autotune": partial(_compiled, mode="max-autotune"),
     "onnxruntime": _onnxruntime,
+    "torchvision-memory-efficient": _memory_efficient,
 }
 
 
-def _network(work: Work, backend: Any) -> nn.Module:
+def builder_of(name: str) -> Callable[[Work], _Built]:
+    """What makes the step of a contender, which may be a budget of memory."""
+    return BUILDERS.get(name) or partial(_fused, memory=name)
+
+
+def _network(work: Work, backend: Any) -> Network:
     return compile(work.spec, dict(work.params), backend=backend)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnngraph.bench import machine
 from cnngraph.bench.arithmetic import flops_of, graph_of, macs_of
-from cnngraph.bench.contenders import CONTENDERS, OURS, Contender, Work, always
+from cnngraph.bench.contenders import OURS, Contender, Work, always, contender_of
 from cnngraph.bench.figures import Figure
 from cnngraph.bench.processes import Worker, WorkerError, Workers
 
@@ -112,7 +112,7 @@ def bench_network(
     """
     machine.require(work.device)
     graph = graph_of(work)
-    rows = [Row(CONTENDERS[name]) for name in dict.fromkeys([*always(work.device), *against])]
+    rows = [Row(contender_of(name)) for name in dict.fromkeys([*always(work.device), *against])]
     floor = FloorFound(flops_of(macs_of(graph, work), work))
     told = _Progress(progress, len(rows) + 1, rounds)
     found = machine.describe()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import IO, Any
 
-from cnngraph.bench.contenders import CONTENDERS, Work
+from cnngraph.bench.contenders import Work, contender_of
 from cnngraph.errors import CnngraphError
 from cnngraph.whole_file import one_line
 
@@ -19,7 +19,7 @@ from cnngraph.whole_file import one_line
 def prepare_contender(contender: str, work: Mapping[str, Any]) -> Any:
     from cnngraph.bench.network_step import NetworkStep
 
-    return NetworkStep(CONTENDERS[contender], Work.from_json(work))
+    return NetworkStep(contender_of(contender), Work.from_json(work))
 
 
 def prepare_floor(work: Mapping[str, Any]) -> Any:

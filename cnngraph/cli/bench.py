@@ -52,6 +52,7 @@ Examples:
   cnngraph bench specs/resnet50.yaml
   cnngraph bench specs/googlenet.yaml --dtype bfloat16 --against tuned-malloc,compile
   cnngraph bench specs/resnet50.yaml --mode eval --batch-size 1 --plot bench.svg -o bench.json
+  cnngraph bench specs/densenet121.yaml --against lean,1.2GB
   cnngraph bench specs/densenet121.yaml --device cuda --dtype bfloat16 --rounds 3
 
 \b
@@ -68,6 +69,10 @@ Contenders:
   compile               torch.compile of eager, with memory settings
   compile-max-autotune  the same in its mode max-autotune (CUDA)
   onnxruntime           ONNX Runtime (CPU, evaluation)
+  6GB, or another size  fused, within this memory (training, if asked for)
+  torchvision-memory-efficient
+                        torchvision's DenseNet with memory_efficient=True
+                        (training, DenseNets only, if asked for)
 There are memory settings on the CPU only.
 
 \b

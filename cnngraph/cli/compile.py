@@ -39,6 +39,10 @@ class BackendName(StrEnum):
 
     FUSED = "fused"
     EAGER = "eager"
+
+
+class ModeName(StrEnum):
+    TRAIN = "train"
     INFERENCE = "inference"
 
 
@@ -55,7 +59,7 @@ With --format json, stdout holds one object:
   {"cnngraph", "ok", "file", "diagnostics", "error",
    "name", "input", "output", "aux", "params", "buffers", "macs",
    "training_macs", "sizes", "stages",      as `check` gives them
-   "backend", "kernels", "artifact",
+   "backend", "mode", "kernels", "artifact",
    "passes": [{"name", "made": {ops: count}, "nodes", "seconds"}],
    "memory": {"policy", "batch_size", "weights", "optimizer", "input",
               "kept", "step", "peak", "extra_time"},   predicted, in bytes
@@ -80,8 +84,11 @@ def compile(
     ] = None,
     sets: SetOption = None,
     backend: Annotated[
-        BackendName, typer.Option(help="`fused` uses the fused operators, `eager` plain torch.nn, `inference` folds batch norms.")
+        BackendName, typer.Option(help="`fused` uses the fused operators, `eager` plain torch.nn.")
     ] = BackendName.FUSED,
+    mode: Annotated[
+        ModeName, typer.Option(help="`inference` folds batch norms into convolutions.")
+    ] = ModeName.TRAIN,
     memory: Annotated[
         str,
         typer.Option(
@@ -117,7 +124,9 @@ def compile(
 
     turned_off = tuple(passes.split(",")) if passes is not None else ()
     try:
-        options = Options(backend=backend.value, memory=memory, batch_size=batch_size, passes=turned_off)
+        options = Options(
+            backend=backend.value, mode=mode.value, memory=memory, batch_size=batch_size, passes=turned_off
+        )
         passes_of(options)
     except CnngraphError as wrong:
         raise typer.BadParameter(str(wrong)) from None
@@ -197,7 +206,7 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 def _compiled_data(compiled: _Compiled | None, print_graph: bool, print_code: bool) -> dict[str, Any]:
     from cnngraph.report.compilation import code_of, kernels_in_use
 
-    keys = ["backend", "kernels", "artifact", "passes", "memory", "seconds"]
+    keys = ["backend", "mode", "kernels", "artifact", "passes", "memory", "seconds"]
     keys += ["graphs"] * print_graph + ["code"] * print_code
     if compiled is None:
         return dict.fromkeys(keys)
@@ -205,6 +214,7 @@ def _compiled_data(compiled: _Compiled | None, print_graph: bool, print_code: bo
     memory, extra_time = compiled.memory()
     data = {
         "backend": compilation.options.backend,
+        "mode": compilation.options.mode,
         "kernels": kernels_in_use(compilation.options.backend),
         "artifact": None if compiled.artifact is None else str(compiled.artifact),
         "passes": [asdict(item) for item in compilation.passes],
@@ -250,6 +260,7 @@ def _print_compiled(
         ("params", params(report.summary)),
         ("MACs", macs(report.summary)),
         ("backend", options.backend),
+        ("mode", options.mode),
         ("passes", first),
         *(("", line) for line in others),
         ("kernels", words.describe_kernels(words.kernels_in_use(options.backend))),

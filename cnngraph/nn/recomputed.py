@@ -7,15 +7,22 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
-from cnngraph.nn.batch_norm_act import CopiedBuffers, is_transformed
+from cnngraph.nn.batch_norm_act import CopiedBuffers, is_transformed, is_watched
+from cnngraph.nn.drop_path import DropPath
+
+_STOCHASTIC = (_DropoutNd, DropPath, nn.RReLU, nn.FractionalMaxPool2d, nn.MultiheadAttention)
 
 
-def recomputed(part: nn.Module, held: Sequence[nn.Module | nn.Parameter], *inputs: Tensor) -> Tensor:
+def recomputed(part: nn.Module, held: Sequence[nn.Module | nn.Parameter], *inputs: Tensor, unknown: bool) -> Tensor:
     """part(*held, *inputs). `held` are the modules and parameters that the part uses, which stay at their own paths.
 
     The second time random numbers are the same, and running statistics are not updated; hooks run again.
+    `unknown` says whether the part has ops of plugins, which may draw random numbers. Where none can be drawn, their state
+    is left alone: nothing may ask for it while a CUDA graph is captured.
     """
 
     def run(*inputs: Tensor) -> Tensor:
@@ -27,9 +34,20 @@ def recomputed(part: nn.Module, held: Sequence[nn.Module | nn.Parameter], *input
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _buffers_copied(held)
 
-    result = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts)
+    preserve = unknown or _has_any_global_hook() or any(map(_may_draw, held))
+    result = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=preserve)
     assert isinstance(result, Tensor)
     return result
+
+
+def _may_draw(held: nn.Module | nn.Parameter) -> bool:
+    """Whether it is known to draw random numbers, or has hooks, or is no module of torch's or ours."""
+    return isinstance(held, nn.Module) and any(
+        isinstance(module, _STOCHASTIC)
+        or is_watched(module)
+        or not type(module).__module__.startswith(("torch.nn.modules.", "cnngraph.nn."))
+        for module in held.modules()
+    )
 
 
 @contextmanager

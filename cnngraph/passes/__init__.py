@@ -10,7 +10,7 @@ from time import perf_counter
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph, Node
 from cnngraph.ops import Op
-from cnngraph.options import Options, budget_of
+from cnngraph.options import MODES, Options, budget_of
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.convolutions import convolutions
 from cnngraph.passes.eliminate_concat import eliminate_concat
@@ -35,7 +35,7 @@ PASSES: tuple[Pass, ...] = (
     eliminate_concat,
     convolutions,
 )
-"""The passes of the fused backend, in the order they run."""
+"""The passes of the fused backend for training, in the order they run."""
 
 LEAN: tuple[Pass, ...] = (
     fuse_batch_norm_act,
@@ -49,38 +49,57 @@ LEAN: tuple[Pass, ...] = (
 )
 """The passes of the fused backend where memory counts for more than time."""
 
-BACKENDS: dict[str, tuple[Pass, ...]] = {
-    "fused": PASSES,
-    "eager": (),
-    "inference": (fold_batch_norm, fuse_batch_norm_act, channels_last, linear_layers),
-}
-"""Backend -> the passes it runs. `eager` is plain torch.nn: the meaning of the language."""
+INFERENCE: tuple[Pass, ...] = (fold_batch_norm, fuse_batch_norm_act, channels_last, linear_layers)
+"""The passes of the fused backend where nothing trains."""
+
+BACKENDS = ("fused", "eager")
+"""`eager` runs no passes; it is plain torch.nn: the meaning of the language."""
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:
-    """The passes of a backend under a memory policy, without those turned off.
+    """The passes of a backend in a mode under a memory policy, without those turned off.
 
-    Raises `CnngraphError` for names there are not, and for a budget that the backend cannot keep.
+    Raises `CnngraphError` for names there are not, and for options that contradict each other.
     """
     if options.backend not in BACKENDS:
         raise CnngraphError(f"there is no backend `{options.backend}`; choose one of: {', '.join(BACKENDS)}")
-    passes = BACKENDS[options.backend]
-    budget = budget_of(options.memory)
-    if budget is not None:
-        if options.backend != "fused":
-            raise CnngraphError(f"the backend `{options.backend}` keeps no budget of memory: leave it to `fused`")
-        to_fit = _to_fit(budget, options.batch_size)
-        passes = tuple(to_fit if function is recompute_activations else function for function in LEAN)
-    elif (options.backend, options.memory) == ("fused", "lean"):
-        passes = LEAN
+    if options.mode not in MODES:
+        raise CnngraphError(f"there is no mode `{options.mode}`; choose one of: {', '.join(MODES)}")
+    passes = _inference(options) if options.mode == "inference" else _training(options)
     names = [function.__name__ for function in passes]
     for given in options.passes:
         if given[:1] != "-" or given[1:] not in names:
             known = ", ".join(f"-{name}" for name in names) or "it has none"
             raise CnngraphError(
-                f"`{given}` turns off no pass of the backend `{options.backend}` with memory `{options.memory}`: {known}"
+                f"`{given}` turns off no pass of the backend `{options.backend}` in the mode `{options.mode}` "
+                f"with memory `{options.memory}`: {known}"
             )
     return tuple(function for function in passes if f"-{function.__name__}" not in options.passes)
+
+
+def _training(options: Options) -> tuple[Pass, ...]:
+    budget = budget_of(options.memory)
+    if options.backend == "eager":
+        if budget is not None:
+            raise CnngraphError("the backend `eager` keeps no budget of memory: leave it to `fused`")
+        return ()
+    if budget is None:
+        return LEAN if options.memory == "lean" else PASSES
+    to_fit = _to_fit(budget, options.batch_size)
+    return tuple(to_fit if function is recompute_activations else function for function in LEAN)
+
+
+def _inference(options: Options) -> tuple[Pass, ...]:
+    if options.backend != "fused":
+        raise CnngraphError(
+            f"the backend `{options.backend}` folds nothing for inference: compile for the backend `fused`, "
+            "or in the mode `train`, whose networks evaluate too"
+        )
+    if options.memory != "fast":
+        raise CnngraphError(
+            f"the mode `inference` keeps nothing for backward, for which memory `{options.memory}` is: leave it out"
+        )
+    return INFERENCE
 
 
 def _to_fit(budget: int, batch_size: int) -> Pass:

@@ -74,7 +74,9 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
   const auto column = [&](bool wanted, const Tensor& checked, const OptionalTensor& given) {
     const int64_t size = wanted ? arguments.channels : 0;
     const auto type = checked.defined() ? given->scalar_type() : arguments.compute_type;
-    return std::pair(at::zeros({size}, input.options().dtype(arguments.compute_type)), type);
+    const auto options = input.options().dtype(arguments.compute_type);
+    return std::pair(input.numel() > 0 ? at::empty({size}, options) : at::zeros({size}, options),
+                     type);
   };
   auto [dweight, weight_type] = column(output_mask[1], arguments.weight, weight);
   auto [dbias, bias_type] = column(output_mask[2], arguments.bias, bias);

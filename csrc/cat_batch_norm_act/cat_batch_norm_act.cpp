@@ -12,13 +12,12 @@
 // with neither, nothing.
 #include "cat_batch_norm_act.h"
 
-#include <algorithm>
-
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../differentiated.h"
 #include "../forward_mode.h"
 
 namespace cnngraph {
@@ -159,11 +158,7 @@ CatResults cat_batch_norm_act_autograd(
     }
   }
   refuse_tangents("cat_batch_norm_act", TensorList(tensors));
-  const bool differentiated =
-      at::GradMode::is_enabled() &&
-      std::any_of(tensors.begin(), tensors.end(),
-                  [](const Tensor& tensor) { return tensor.requires_grad(); });
-  if (!differentiated) {
+  if (!differentiated(tensors)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(call);
   }

@@ -19,6 +19,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../differentiated.h"
 #include "../forward_mode.h"
 #include "dense_block.h"
 
@@ -65,11 +66,6 @@ variable_list differentiable(const Tensor& input, TensorList norm_weights, Tenso
     all.insert(all.end(), list.begin(), list.end());
   }
   return all;
-}
-
-bool any_requires_grad(TensorList tensors) {
-  return std::any_of(tensors.begin(), tensors.end(),
-                     [](const Tensor& tensor) { return tensor.requires_grad(); });
 }
 
 // Everything of a call that is no tensor with a derivative.
@@ -168,7 +164,7 @@ DenseBlockResults dense_block_autograd(const Tensor& input, TensorList norm_weig
   refuse_tangents("dense_block", tensors);
   const Settings settings{means,    vars,   eps,            activation, activation_args,
                           dilation, groups, steps_of_layer, keep};
-  if (!at::GradMode::is_enabled() || !any_requires_grad(tensors)) {
+  if (!differentiated(tensors)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(tensors, settings);
   }
@@ -235,7 +231,7 @@ std::vector<Tensor> dense_block_backward_autograd(
   const variable_list given =
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
   refuse_tangents("dense_block", given, grad_output);
-  if (at::GradMode::is_enabled() && (grad_output.requires_grad() || any_requires_grad(given))) {
+  if (differentiated(grad_output, given)) {
     return differentiable_backward(grad_output, given, groups.size(), means, vars,
                                    batch_statistics, eps,
                                    parse_activation(activation, activation_args), dilation, groups,

@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../differentiated.h"
 #include "../forward_mode.h"
 #include "max_pool2d.h"
 
@@ -126,16 +127,12 @@ class MaxPool2d : public torch::autograd::Function<MaxPool2d> {
   }
 };
 
-bool differentiates(const Tensor& tensor) {
-  return at::GradMode::is_enabled() && tensor.requires_grad();
-}
-
 std::tuple<Tensor, Tensor> max_pool2d_autograd(const Tensor& input, IntArrayRef kernel_size,
                                                IntArrayRef stride, IntArrayRef padding,
                                                IntArrayRef dilation, bool ceil_mode, bool relu,
                                                bool return_indices) {
   refuse_tangents("max_pool2d", input);
-  if (!differentiates(input)) {
+  if (!differentiated(input)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(input, kernel_size, stride, padding, dilation, ceil_mode, relu,
                         return_indices);
@@ -151,7 +148,7 @@ Tensor max_pool2d_backward_autograd(const Tensor& grad_output, const Tensor& ind
                                     IntArrayRef stride, IntArrayRef padding,
                                     IntArrayRef dilation) {
   refuse_tangents("max_pool2d", grad_output);
-  if (differentiates(grad_output)) {
+  if (differentiated(grad_output)) {
     return MaxPool2dGradient::apply(grad_output, indices, std::move(height), std::move(width),
                                     kernel_size, stride, padding, dilation);
   }

@@ -56,6 +56,8 @@ def test_peers_are_checked() -> None:
     assert peers(None, "train") == ["lean", "eager", "eager-nchw", "tuned-malloc", "compile"]
     assert "onnxruntime" in peers(None, "eval")
     assert peers(["compile", "eager", "compile"], "train") == ["compile", "eager"]
+    assert peers(["1.2GB", "lean"], "train") == ["1.2GB", "lean"]
+    assert peers(["torchvision-memory-efficient"], "train") == ["torchvision-memory-efficient"]
     with pytest.raises(cnngraph.CnngraphError, match="there is no contender `eagre`; did you mean `eager`?"):
         peers(["eagre"], "train")
     with pytest.raises(cnngraph.CnngraphError, match="there are lean, inference, eager, eager-nchw"):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cnngraph.bench.contenders import Work
+from cnngraph.bench.network_step import builder_of
 from cnngraph.bench.networks import NetworkBench, bench_network
 from cnngraph.bench.processes import Worker, WorkerError, Workers
+from cnngraph.errors import CnngraphError
 from cnngraph.report.bench import differing, network_data, network_notes
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -175,6 +180,100 @@ def test_torch_compile_runs_in_place_of_the_network(monkeypatch: pytest.MonkeyPa
     assert float(compiled()) == pytest.approx(float(eager()), rel=1e-4)
     assert held is not None
     torch.compiler.reset()
+
+
+DENSE = """cnngraph: 1
+name: {name}
+input: [3, 8, 8]
+graph:
+- conv2d: {{name: conv, out_channels: 4, kernel_size: 3, bias: false}}
+- batch_norm: {{name: norm}}
+- flatten
+- linear: {{name: classifier, out_features: 5}}
+"""
+
+
+def dense(folder: Path, name: str = "densenet_tiny") -> Work:
+    path = folder / f"{name}.yaml"
+    path.write_text(DENSE.format(name=name))
+    return Work(str(path), {}, 2, (3, 8, 8), threads=1)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A module in torchvision's place, whose one network is `nn.Sequential` parts and says how it was asked for."""
+    from torch import nn
+
+    asked: list[dict[str, object]] = []
+
+    def densenet_tiny(memory_efficient: bool, num_classes: int) -> nn.Module:
+        asked.append({"memory_efficient": memory_efficient, "num_classes": num_classes})
+        return nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(3, 4, 3, bias=False), norm=nn.BatchNorm2d(4),
+                flatten=nn.Flatten(), classifier=nn.Linear(144, num_classes),
+            )
+        )  # fmt: skip
+
+    models = SimpleNamespace(densenet_tiny=densenet_tiny)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+    return SimpleNamespace(asked=asked, models=models)
+
+
+def test_torchvisions_densenet_computes_the_same(tmp_path: Path, stand_in: SimpleNamespace) -> None:
+    import torch
+
+    losses = []
+    for name in ("torchvision-memory-efficient", "eager"):
+        torch.manual_seed(0)
+        step, _ = builder_of(name)(dense(tmp_path))
+        losses.append(float(step()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert stand_in.asked == [{"memory_efficient": True, "num_classes": 5}]
+
+
+def test_torchvisions_densenet_is_refused_where_it_is_another(
+    tmp_path: Path, stand_in: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch import nn
+
+    build = builder_of("torchvision-memory-efficient")
+    with pytest.raises(CnngraphError, match="it runs torchvision's DenseNets only, and tiny is none"):
+        build(dense(tmp_path, "tiny"))
+    with pytest.raises(CnngraphError, match="torchvision has no densenet_other"):
+        build(dense(tmp_path, "densenet_other"))
+    stand_in.models.densenet_tiny = lambda **options: nn.Linear(2, 2)
+    with pytest.raises(CnngraphError, match="the weights of torchvision's densenet_tiny are not those of this spec"):
+        build(dense(tmp_path))
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(CnngraphError, match="torchvision.*: pip install the torchvision that goes with torch [0-9]"):
+        build(dense(tmp_path))
+
+
+def test_a_budget_is_a_contender() -> None:
+    found = bench("lean", "3MB", "1KB")
+    *_, lean, enough, short = found.rows
+    assert lean.error is None
+    assert (enough.contender.name, enough.error) == ("3MB", None)
+    assert enough.seconds is not None
+    assert enough.memory_settings is not None
+    assert short.error is not None
+    assert "does not fit into" in short.error
+    assert not differing(found)
+
+
+def test_a_budget_is_for_the_specs_own_size_and_the_measured_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cnngraph.bench.network_step as network_step
+
+    with pytest.raises(CnngraphError, match="a budget is for inputs of the spec's own size, 3x32x32"):
+        builder_of("1GB")(Work(str(TINY), {}, 2, (3, 40, 40), threads=1))
+    given: list[dict[str, object]] = []
+    compile = network_step.compile
+    monkeypatch.setattr(
+        network_step, "compile", lambda *args, **options: given.append(options) or compile(*args, **options)
+    )
+    builder_of("1GB")(Work(str(TINY), {}, 3, (3, 32, 32), threads=1))
+    assert given == [{"memory": "1GB", "batch_size": 3}]
 
 
 def test_the_callers_environment_does_not_change_a_contender(monkeypatch: pytest.MonkeyPatch) -> None:

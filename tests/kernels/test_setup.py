@@ -51,3 +51,12 @@ def test_an_interrupted_build_stays_interrupted(arguments, monkeypatch):
     monkeypatch.setattr(build.__mro__[1], "run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build.__new__(build).run()
+
+
+def test_an_editable_installation_keeps_what_was_compiled(arguments):
+    from setuptools import Distribution
+
+    command = arguments["cmdclass"]["build_ext"](Distribution({"ext_modules": arguments["ext_modules"]}))
+    command.build_temp = "a folder that pip makes for this installation alone"
+    command.finalize_options()
+    assert Path(command.build_temp).parent == Path("build")

@@ -186,7 +186,7 @@ graph:
 
 def test_a_network_compiled_for_inference_runs_convolutions_only() -> None:
     eager_net = cnngraph.compile(NET, backend="eager")
-    network = cnngraph.compile(NET, backend="inference")
+    network = cnngraph.compile(NET, mode="inference")
     assert list(network.state_dict()) == list(eager_net.state_dict())
     network.load_state_dict(eager_net.state_dict())
     x = torch.randn(2, 3, 16, 16)
