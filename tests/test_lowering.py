@@ -50,6 +50,7 @@ BODIES = {
                   - conv2d: {name: conv, out_channels: 3, kernel_size: 3, padding: 1}
     """,
     "parallel": """
+        - conv2d: {name: stem, out_channels: 8, kernel_size: 1}
         - parallel:
             name: mixed
             branches:
@@ -63,7 +64,7 @@ BODIES = {
         - parallel:
             name: gate
             merge: multiply
-            branches: [identity, [global_avg_pool2d, conv2d: {out_channels: 11, kernel_size: 1}, sigmoid]]
+            branches: [identity, [global_avg_pool2d, conv2d: {out_channels: 16, kernel_size: 1}, sigmoid]]
     """,
     "residual": """
         - repeat:
