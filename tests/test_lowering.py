@@ -563,7 +563,7 @@ def test_torch_compile_in_one_graph(name: str, training: bool) -> None:
     assert_same(step(network, batch(), faster), expected)
 
 
-@pytest.mark.parametrize("name", ["residual", "dense", "aux", "joins"])
+@pytest.mark.parametrize("name", ["residual", "dense", "parallel", "aux", "joins"])
 def test_torch_export_in_evaluation(name: str) -> None:
     network = compiled(BODIES[name], "fused").eval()
     size = torch.export.Dim("batch", min=2, max=64)
