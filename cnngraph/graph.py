@@ -82,6 +82,11 @@ class Node:
     aux: str = ""
     copies: tuple[Copy, ...] = ()
 
+    @property
+    def leaves(self) -> tuple[Node, ...]:
+        """The nodes as written in the spec that it stands for: itself where it is not fused."""
+        return self.parts or (() if self.op.picks else (self,))
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -142,7 +147,7 @@ class Graph:
     def leaves(self) -> Iterator[Node]:
         """The nodes as written in the spec: fused nodes are taken apart."""
         for node in self.nodes:
-            yield from node.parts or (node,)
+            yield from node.leaves
 
     def with_nodes(self, nodes: list[Node]) -> Graph:
         return replace(self, nodes=tuple(nodes))
@@ -160,7 +165,7 @@ class Graph:
             except ShapeError as error:
                 raise AssertionError(f"{node.path} cannot be computed: {error}") from error
             assert inferred == node.shape, f"{node.path} is {node.shape}, its rule says {inferred}"
-            for part in node.parts or (node,):
+            for part in node.leaves:
                 assert part.path not in modules, f"{part.path} is held twice"
                 modules.add(part.path)
             seen[node.path] = node.shape

@@ -99,7 +99,7 @@ def straight_line(graph: Graph, output: str) -> fx.Graph:
 
 def _emit(nodes: Sequence[Node], graph: fx.Graph, values: dict[str, fx.Node], prefix: str = "") -> None:
     for node in nodes:
-        modules = [part.path.removeprefix(prefix) for part in node.parts or (node,) if part.op.has_module]
+        modules = [part.path.removeprefix(prefix) for part in node.leaves if part.op.has_module]
         value = node.op.emit(graph, modules, [values[path] for path in node.inputs])
         value._rename(_variable(node.path))
         values[node.path] = value

@@ -21,6 +21,7 @@ from cnngraph.bench.memory import peak_of_tensors
 from cnngraph.graph import Graph, TensorShape
 from cnngraph.memory import extra_time, predict
 from cnngraph.ops import register
+from cnngraph.ops.fused import SiblingConvs
 from cnngraph.ops.op import ShapePreserving
 from cnngraph.options import Options, budget_of
 from cnngraph.passes import passes_of, run_passes
@@ -55,6 +56,9 @@ graph:
   - conv2d: {name: stem, out_channels: 32, kernel_size: 3, padding: 1}
   - batch_norm: {name: bn}
   - relu
+  - parallel:
+      a: [{conv2d: {name: conv, out_channels: 12, kernel_size: 1}}, {batch_norm: {name: bn}}, relu]
+      b: [{conv2d: {name: conv, out_channels: 16, kernel_size: 1}}, {batch_norm: {name: bn}}, relu]
   - repeat: {name: layer, times: 4, body: bottleneck}
   - aux: {name: side, body: [global_avg_pool2d, flatten, {linear: {name: fc, out_features: 5}}]}
   - parallel:
@@ -247,6 +251,15 @@ def test_what_is_cheapest_comes_first() -> None:
     assert extra_time(graph_of(spec, memory=f"{0.74 * predict(whole).peak / 1e9}GB")) < 0.09
     assert "recomputed" not in kinds(found[0])
     assert "recomputed" in kinds(found[-1])
+
+
+def test_no_part_ends_where_there_are_several_values() -> None:
+    from cnngraph.passes.recompute_to_fit import _between
+
+    graph = graph_of(BLOCKS)
+    (siblings,) = (node for node in graph.nodes if isinstance(node.op, SiblingConvs))
+    (part,) = (part for part in _between(graph) if siblings in part)
+    assert part[-1] is not siblings
 
 
 def falling(spec: Any, count: int) -> list[int]:

@@ -52,6 +52,7 @@ BODIES = {
                   - conv2d: {name: conv, out_channels: 3, kernel_size: 3, padding: 1}
     """,
     "parallel": """
+        - conv2d: {name: stem, out_channels: 8, kernel_size: 1}
         - parallel:
             name: mixed
             branches:
@@ -65,7 +66,7 @@ BODIES = {
         - parallel:
             name: gate
             merge: multiply
-            branches: [identity, [global_avg_pool2d, conv2d: {out_channels: 11, kernel_size: 1}, sigmoid]]
+            branches: [identity, [global_avg_pool2d, conv2d: {out_channels: 16, kernel_size: 1}, sigmoid]]
     """,
     "residual": """
         - repeat:
@@ -565,7 +566,7 @@ def test_torch_compile_in_one_graph(name: str, training: bool) -> None:
     assert_same(step(network, batch(), faster), expected)
 
 
-@pytest.mark.parametrize("name", ["residual", "dense", "aux", "joins"])
+@pytest.mark.parametrize("name", ["residual", "dense", "parallel", "aux", "joins"])
 def test_torch_export_in_evaluation(name: str) -> None:
     network = compiled(BODIES[name], "fused").eval()
     size = torch.export.Dim("batch", min=2, max=64)

@@ -14,12 +14,13 @@ from cnngraph.features import select
 from cnngraph.graph import Graph, Node, TensorShape
 from cnngraph.ops import OPS
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
-from cnngraph.ops.fused import BatchNormAct, CatBatchNormAct, DenseBlock, FusedMaxPool2d
+from cnngraph.ops.fused import BatchNormAct, CatBatchNormAct, DenseBlock, FusedMaxPool2d, SiblingConvs
 from cnngraph.passes import LEAN, PASSES, run_passes
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.eliminate_concat import eliminate_concat
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
+from cnngraph.passes.merge_sibling_convs import merge_sibling_convs
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 
@@ -660,6 +661,103 @@ def test_dense_blocks_and_memory_policies_come_first() -> None:
         assert {result.name: result.made for result in results}["eliminate_concat"] == {
             "batch_norm + relu + relu + batch_norm + concat": 1
         }
+
+
+# --- sibling convolutions ------------------------------------------------------------------------
+
+
+def merged(graph: Graph) -> Graph:
+    graph = merge_sibling_convs(fuse_batch_norm_act(graph))
+    graph.verify()
+    return graph
+
+
+def numbers_merged(graph: Graph) -> list[int]:
+    return [len(node.op.convs) for node in merged(graph).nodes if isinstance(node.op, SiblingConvs)]
+
+
+def pointwise(channels: int, **arguments: object) -> str:
+    given = "".join(f", {name}: {value}" for name, value in arguments.items())
+    return f"conv2d: {{out_channels: {channels}, kernel_size: 1{given}}}"
+
+
+WIDE = "[16, 8, 8]"
+SIBLINGS = f"""
+- conv2d: {{name: t, out_channels: 8, kernel_size: 1}}
+- parallel:
+    name: cat
+    branches:
+      a: {{sequential: [{pointwise(3)}, batch_norm, relu]}}
+      b: {{sequential: [{pointwise(2)}, batch_norm, relu, {pointwise(4)}, batch_norm]}}
+      c: {{sequential: [max_pool2d: {{kernel_size: 3, stride: 1, padding: 1}}, {pointwise(5)}, batch_norm]}}
+      d: {{sequential: [{pointwise(7)}, batch_norm]}}
+- tanh
+"""
+
+
+def test_convolutions_of_one_value_become_one() -> None:
+    before = graph_of(SIBLINGS)
+    after = merged(before)
+    (whole,) = (node for node in after.nodes if isinstance(node.op, SiblingConvs))
+    assert (whole.path, whole.inputs, whole.shape) == ("(siblings of cat.a.0)", ("t",), (12, 8, 8))
+    assert [part.path for part in whole.parts] == ["cat.a.0", "cat.b.0", "cat.d.0"]
+    for index, part in enumerate(whole.parts):
+        node = after.by_path[part.path]
+        assert str(node.op) == f"channel_slice[channels={part.shape.channels}, index={index}]"
+        assert (node.inputs, node.shape) == ((whole.path,), part.shape)
+    assert {leaf.path for leaf in after.leaves()} == {node.path for node in before.nodes}
+    assert summarize(after).total == summarize(before).total
+    assert merge_sibling_convs(after) == after
+    results = {result.name: result.made for result in run_passes(before, PASSES)[1]}
+    assert results["merge_sibling_convs"] == {"conv2d + conv2d + conv2d": 1}
+
+
+@pytest.mark.parametrize(
+    ("branches", "expected"),
+    [
+        pytest.param(f"[[{pointwise(3)}, batch_norm], [{pointwise(3)}, batch_norm, silu]]", [2], id="two"),
+        pytest.param(
+            f"[[{pointwise(3, bias='false')}, batch_norm], [{pointwise(3)}, batch_norm], "
+            f"[{pointwise(3)}, batch_norm], [{pointwise(3, bias='false')}, batch_norm]]",
+            [2, 2], id="with a bias and without",
+        ),
+        pytest.param(f"[[{pointwise(3, padding='same')}, batch_norm], [{pointwise(3)}, batch_norm]]", [2], id="same"),
+        pytest.param(f"[[{pointwise(3)}, batch_norm], [tanh, {pointwise(3)}, batch_norm]]", [], id="another input"),
+        pytest.param(
+            f"[[{pointwise(3, padding=1)}, batch_norm], [{pointwise(3, padding=1)}, batch_norm]]", [], id="padded"
+        ),
+        pytest.param(
+            f"[[{pointwise(3, stride=2)}, batch_norm], [{pointwise(3, stride=2)}, batch_norm]]", [], id="strided"
+        ),
+        pytest.param(
+            f"[[{pointwise(4, groups=2)}, batch_norm], [{pointwise(4, groups=2)}, batch_norm]]", [], id="groups"
+        ),
+        pytest.param(f"[[{pointwise(3)}, batch_norm], [{pointwise(3)}, relu]]", [], id="no batch norm after it"),
+        pytest.param(f"[[{pointwise(3)}, batch_norm], [{pointwise(3)}]]", [], id="the concatenation reads it"),
+        pytest.param(f"[[{pointwise(8)}, batch_norm], [{pointwise(8)}, batch_norm]]", [], id="wide results"),
+        pytest.param(
+            f"[[{pointwise(10)}, batch_norm], [{pointwise(10)}, batch_norm], [{pointwise(10)}, batch_norm]]", [3],
+            id="wide results of three",
+        ),
+    ],
+)  # fmt: skip
+def test_which_convolutions_are_siblings(branches: str, expected: list[int]) -> None:
+    assert numbers_merged(graph_of(f"- parallel: {branches}\n- tanh", WIDE)) == expected
+
+
+def test_siblings_in_residuals_and_side_heads() -> None:
+    first = second = f"[{pointwise(16)}, batch_norm]"
+    found = {
+        "residual": f"- residual: {{body: {first}, shortcut: {second}}}",
+        "added": f"- residual: {{body: {first}, shortcut: [{pointwise(16)}]}}",  # to a batch norm: it is read whole
+        "apart": f"- aux: {{name: side, body: {first}}}\n- sequential: {second}",
+        "inside": f"- aux: {{name: side, body: [parallel: [{first}, {second}]]}}\n- tanh",
+    }
+    assert {name: numbers_merged(graph_of(text, "[40, 8, 8]")) for name, text in found.items()} == {
+        "residual": [2], "added": [], "apart": [], "inside": [2],
+    }  # fmt: skip
+    asked = select(graph_of(SIBLINGS), ["cat", "cat.d.0"])
+    assert numbers_merged(asked) == [2]
 
 
 # --- recomputed activations ---------------------------------------------------------------------

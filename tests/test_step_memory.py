@@ -36,7 +36,7 @@ def optimized(spec: str | Path, backend: str = "fused", memory: str = "fast") ->
 @pytest.mark.parametrize("contender", POLICIES)
 @pytest.mark.parametrize(
     "name", ["lenet", "nin", "squeezenet1_1", "resnet20_cifar", "resnet18", "shufflenet_v2_x1_0", "mobilenet_v2", "densenet121",
-             "d2l/googlenet"]
+             "d2l/googlenet", "googlenet"]
 )  # fmt: skip
 def test_the_prediction_is_what_a_step_needs(name: str, contender: str) -> None:
     spec = SPECS / f"{name}.yaml"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from cnngraph.nn.batch_norm_act import batch_norm_act_again
+from cnngraph.nn.computed_again import computed_again
 from cnngraph.nn.conv2d import conv2d
 
 
@@ -20,19 +18,5 @@ def batch_norm_act_conv(batch_norm: nn.Module, activation: nn.Module, conv: nn.M
     value, again = batch_norm_act_again(batch_norm, activation, input)
     if again is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return conv2d(conv, value)
-    recomputed = again
-    identity = _identity(value)  # not the tensor: autograd keeps the hooks, and what they hold
-
-    def pack(saved: Tensor) -> Tensor | Callable[[], Tensor]:
-        return recomputed if _identity(saved) == identity else saved
-
-    with saved_tensors_hooks(pack, _unpack):
+    with computed_again(value, again):
         return conv2d(conv, value)
-
-
-def _unpack(packed: Tensor | Callable[[], Tensor]) -> Tensor:
-    return packed if isinstance(packed, Tensor) else packed()
-
-
-def _identity(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype

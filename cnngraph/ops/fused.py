@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from math import prod
+from operator import getitem
 from typing import TYPE_CHECKING
 
 from cnngraph.graph import ShapeError, TensorShape
@@ -199,6 +201,60 @@ class FullyConnected(_Faster):
         from cnngraph.nn import linear
 
         return graph.call_function(linear, (*map(graph.get_attr, modules), *inputs))
+
+
+class SiblingConvs(Op):
+    """Convolutions of one value as one: their results lie side by side in its own, and each is taken by a `ChannelSlice`."""
+
+    kind = "sibling_convs"
+
+    convs: tuple[Op, ...]
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return Concat().infer(*(conv.infer(*inputs) for conv in self.convs))
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        """Names of the convolutions' own are the same: each is told by its place."""
+        return {
+            f"{index}.{name}": shape
+            for index, conv in enumerate(self.convs)
+            for name, shape in conv.parameters(*inputs).items()
+        }
+
+    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
+        return sum(conv.macs(conv.infer(*inputs), *inputs) for conv in self.convs)
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """Their weights are put side by side in both; under autocast backward has its copy of that."""
+        weights = sum(map(prod, self.parameters(*inputs).values())) * batch.accumulated
+        return Saved(inputs=(0,), forward=weights, backward=weights if batch.itemsize >= 4 else 0)
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph.nn import sibling_convs
+
+        return graph.call_function(sibling_convs, (tuple(map(graph.get_attr, modules)), *inputs))
+
+    def __str__(self) -> str:
+        return f"{self.kind}[{', '.join(map(str, self.convs))}]"
+
+
+class ChannelSlice(Op):
+    """What one of several convolutions results in that are computed as one."""
+
+    kind = "channel_slice"
+    picks = True
+
+    index: int
+    channels: int
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0].with_channels(self.channels)
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        return UNCHANGED
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        return graph.call_function(getitem, (inputs[0], self.index))
 
 
 class DenseBlock(Op):

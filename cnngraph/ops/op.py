@@ -35,6 +35,8 @@ class Op(BaseModel):
     """The field that may be given without its name: `linear: 10`."""
     sets_channels: ClassVar[bool] = False
     """Whether the op decides the number of channels (diagnostics trace a count back to such an op)."""
+    picks: ClassVar[bool] = False
+    """Whether it only picks one of the values that another op computes, which holds what the spec has there."""
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         """The output's shape. Raises `ShapeError` where the inputs do not fit."""

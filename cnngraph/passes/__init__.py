@@ -18,6 +18,7 @@ from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
 from cnngraph.passes.linear_layers import linear_layers
+from cnngraph.passes.merge_sibling_convs import merge_sibling_convs
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 from cnngraph.passes.recompute_to_fit import recompute_to_fit
@@ -32,6 +33,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_max_pool,
     channels_last,
     linear_layers,
+    merge_sibling_convs,
     eliminate_concat,
     convolutions,
 )
@@ -43,6 +45,7 @@ LEAN: tuple[Pass, ...] = (
     fuse_max_pool,
     channels_last,
     linear_layers,
+    merge_sibling_convs,
     recompute_activations,
     eliminate_concat,
     convolutions,
@@ -167,7 +170,7 @@ def run_passes(
             raise CnngraphError(
                 f"the pass {function.__name__} left a graph that contradicts itself: {error} (passes before it: {done})"
             ) from error
-        made = Counter(_description(node) for node in after.nodes if not _was_there(node, graph))
+        made = Counter(_description(node) for node in after.nodes if node.leaves and not _was_there(node, graph))
         results.append(PassResult(function.__name__, dict(made), len(after.nodes), seconds))
         observe(function.__name__, after)
         graph = after

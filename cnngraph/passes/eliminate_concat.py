@@ -48,5 +48,5 @@ def _fuse(ends: dict[str, Node], concat: Node) -> Node:
     nodes = [ends.get(path) for path in concat.inputs]
     op = CatBatchNormAct(branches=tuple(None if node is None else node.op for node in nodes))
     inputs = [path if node is None else node.inputs[0] for path, node in zip(concat.inputs, nodes, strict=True)]
-    parts = [part for node in ends.values() for part in node.parts or (node,)]
+    parts = [part for node in ends.values() for part in node.leaves]
     return replace(concat, op=op, inputs=tuple(inputs), parts=(*parts, concat))

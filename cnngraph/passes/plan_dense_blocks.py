@@ -102,5 +102,5 @@ def _alike(layer: _Layer, other: _Layer) -> bool:
 def _fuse(block: Sequence[_Layer]) -> Node:
     """The fused node has the path and place of the last concatenation, by which others read it."""
     op = DenseBlock(layers=tuple(tuple((norm.op, conv.op) for norm, conv in layer.steps) for layer in block))  # pyright: ignore[reportArgumentType]
-    parts = [part for layer in block for node in layer.nodes for part in node.parts or (node,)]
+    parts = [part for layer in block for node in layer.nodes for part in node.leaves]
     return replace(block[-1].concat, op=op, inputs=block[0].concat.inputs[:1], parts=tuple(parts))

@@ -13,7 +13,7 @@ from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.memory import extra_time, predict, time_again
 from cnngraph.ops.conv import Conv2d
-from cnngraph.ops.fused import BatchNormAct, DenseBlock
+from cnngraph.ops.fused import BatchNormAct, DenseBlock, SiblingConvs
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.recomputed import Recomputed
 from cnngraph.ops.saved import Batch
@@ -111,7 +111,7 @@ def _as_one(nodes: Sequence[Node]) -> Node:
     nodes = [_lean(node) for node in nodes]
     own = {node.path for node in nodes}
     reads = tuple(dict.fromkeys(path for node in nodes for path in node.inputs if path not in own))
-    parts = tuple(part for node in nodes for part in node.parts or (node,))
+    parts = tuple(part for node in nodes for part in node.leaves)
     return replace(nodes[-1], op=Recomputed(reads=reads, nodes=tuple(nodes)), inputs=reads, parts=parts)
 
 
@@ -178,7 +178,7 @@ def _between(graph: Graph) -> Iterator[list[Node]]:
     reach = last.get(INPUT, -1)
     for index, node in enumerate(nodes):
         part.append(node)
-        if reach <= index:
+        if reach <= index and not isinstance(node.op, SiblingConvs):  # which is several values
             yield part
             part = []
         reach = max(reach, last.get(node.path, -1))

@@ -104,12 +104,13 @@ at::Tensor like_input(const OptionalTensor& given, const char* name,
 
 }  // namespace
 
+at::Tensor BatchNormArguments::empty() const {
+  if (input_stride == stride()) return at::empty_like(input);
+  return at::empty_like(input, {}, input.suggest_memory_format());
+}
+
 at::Tensor BatchNormArguments::in_layout(const at::Tensor& other) const {
-  bool same = true;
-  for (int64_t i = 0; i < input.dim(); ++i) {  // the stride of a dimension of one says nothing
-    same &= input.size(i) <= 1 || other.stride(i) == input.stride(i);
-  }
-  return same ? other : at::empty_like(input).copy_(other);
+  return stride_of(other) == stride() ? other : empty().copy_(other);
 }
 
 std::optional<int64_t> BatchNormArguments::stride_of(const at::Tensor& other) const {
@@ -147,15 +148,17 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
   TORCH_CHECK(call.mean.defined() == call.var.defined(),
               "batch_norm_act: give both mean and var, or neither");
 
-  call.input = input;
-  if (!input.is_contiguous() && !is_channels_last(input)) {
-    call.input = input.contiguous(input.suggest_memory_format());
-  }
+  const at::MemoryFormat suggested = input.suggest_memory_format();
   const int64_t pixels = c10::multiply_integers(input.sizes().slice(2));
-  call.channels_last = pixels <= 1 || !call.input.is_contiguous();
+  call.channels_last =
+      pixels <= 1 || (!input.is_contiguous() &&
+                      (is_channels_last(input) || suggested != at::MemoryFormat::Contiguous));
   call.channels = input.size(1);
   call.outer = call.channels_last ? input.size(0) * pixels : input.size(0);
   call.inner = call.channels_last ? 1 : pixels;
+  const auto stride = call.stride_of(input);
+  call.input = stride ? input : input.contiguous(suggested);
+  call.input_stride = stride.value_or(call.stride());
   call.residual = like_input(residual, "residual", call);
   return call;
 }

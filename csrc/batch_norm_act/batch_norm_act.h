@@ -33,21 +33,26 @@ DataType data_type_of(const at::Tensor& input);
 
 // The checked, dense view of one call: tensors in the layout the kernels walk.
 struct BatchNormArguments {
-  at::Tensor input;         // contiguous or channels_last; a copy where it was neither
+  // Contiguous or channels_last, or a slice of the channels of such a tensor; a copy where it was
+  // neither.
+  at::Tensor input;
   at::Tensor weight, bias;  // in the type of computation, or undefined
   at::Tensor mean, var;     // likewise; undefined means the batch's own
-  at::Tensor residual;      // laid out as the input, or undefined
+  at::Tensor residual;      // laid out as what empty() gives, or undefined
   at::Tensor output;        // likewise: that of a ReLU, in backward, in the residual's place
   at::ScalarType compute_type;
   bool channels_last;
   int64_t outer, channels, inner;  // samples x channels x pixels, or pixels x channels x 1
+  int64_t input_stride;            // what stride_of tells of the input
 
   int64_t values_per_channel() const { return outer * inner; }
   int64_t stride() const { return channels * inner; }
-  // `other`, of the input's shape, laid out as the input: itself where it is so already.
+  // A tensor of the input's shape in the layout that is walked, and no slice.
+  at::Tensor empty() const;
+  // `other`, of the input's shape, laid out as that: itself where it is so already.
   at::Tensor in_layout(const at::Tensor& other) const;
-  // How far apart the outer indices of `other` are, of the input's shape and laid out as it, be it
-  // a slice of the channels of a larger tensor. Nothing where it lies in another way.
+  // How far apart the outer indices of `other` are, of the input's shape and in the layout that is
+  // walked, be it a slice of the channels of a larger tensor. Nothing where it lies in another way.
   std::optional<int64_t> stride_of(const at::Tensor& other) const;
   bool has_residual() const { return residual.defined() || output.defined(); }
 };

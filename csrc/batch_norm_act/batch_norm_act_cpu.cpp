@@ -28,7 +28,7 @@ Statistics forward(const BatchNormArguments& call, double eps, const ActivationS
   for_each_task(cut, batch_statistics, [&](const Task& task, double*) {
     batch_norm_act_kernels().forward(
         data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
-        at_element(call.residual, task.begin.x), coefficients.from(task),
+        at_element(call.residual, task.begin.dense), coefficients.from(task),
         at_mutable_element(output, task.begin.y), task.block);
   });
   if (batch_statistics) return {mean, var};
@@ -59,13 +59,13 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   Tensor dresidual = at::empty({0}, options);
   if (output_mask[1] || output_mask[2] || batch_statistics || call.has_residual()) {
     PartialSums sums(cut);
-    Tensor dz = call.has_residual() ? at::empty_like(call.input) : Tensor();
+    Tensor dz = call.has_residual() ? call.empty() : Tensor();
     for_each_task(cut, false, [&](const Task& task, double* scratch) {
       batch_norm_act_kernels().backward_sums(
           data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
-          at_element(call.residual, task.begin.x), at_element(call.output, task.begin.x),
+          at_element(call.residual, task.begin.dense), at_element(call.output, task.begin.dense),
           at_element(grad, task.begin.y), coefficients.from(task),
-          at_mutable_element(dz, task.begin.x), task.block, sums.first(task), sums.second(task),
+          at_mutable_element(dz, task.begin.dense), task.block, sums.first(task), sums.second(task),
           scratch);
     });
     if (dz.defined()) {
@@ -93,12 +93,12 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   }
   if (!output_mask[0]) return {dinput, dweight, dbias, dresidual};
   if (!batch_statistics) coefficients.set_gradient_of_affine();
-  dinput = at::empty_like(call.input);
+  dinput = call.empty();
   for_each_task(cut, true, [&](const Task& task, double*) {
     batch_norm_act_kernels().backward(
         data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
         at_element(grad, task.begin.y), coefficients.from(task),
-        at_mutable_element(dinput, task.begin.x), task.block);
+        at_mutable_element(dinput, task.begin.dense), task.block);
   });
   return {dinput, dweight, dbias, dresidual};
 }
@@ -127,7 +127,7 @@ Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
                            at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
   const auto act = parse_activation(activation, activation_args);
   const auto call = check_arguments(input, weight, bias, mean, var, residual);
-  const Tensor output = at::empty_like(call.input);
+  const Tensor output = call.empty();
   const auto [batch_mean, batch_var] = batch_norm_act_into_cpu(call, eps, act, output);
   return {output, batch_mean, batch_var};
 }
@@ -155,7 +155,7 @@ Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& i
       return at::zeros({wanted ? call.channels : 0}, input.options().dtype(type));
     };
     const auto empty = [&](bool wanted) {
-      return wanted ? at::empty_like(call.input) : at::empty({0}, input.options());
+      return wanted ? call.empty() : at::empty({0}, input.options());
     };
     return {empty(output_mask[0]), zeros(output_mask[1], weight_type),
             zeros(output_mask[2], bias_type), empty(output_mask[3] && call.has_residual())};

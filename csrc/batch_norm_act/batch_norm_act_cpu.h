@@ -32,17 +32,17 @@ inline constexpr int64_t most_folded_columns = 1024;
 // shorter row, the tail. Rows of many channels fill enough vectors as they are.
 struct Cut {
   int64_t outer, columns, inner, fold = 1, tail = 0;
-  int64_t y_stride;  // of the output or its gradient
+  int64_t x_stride, y_stride;  // of the input, and of the output or its gradient
   int64_t outer_of_part, parts, channels_of_run, runs;
   int64_t element_size;
 
-  explicit Cut(const BatchNormArguments& call)
-      : Cut(call.outer, call.channels, call.inner, call.input.element_size(), /*dense=*/true) {}
+  explicit Cut(const BatchNormArguments& call) : Cut(call, call.stride()) {}
 
-  // With an output that is a slice of channels, or such a gradient of it.
+  // The input may be a slice of channels, and so may the output, or its gradient.
   Cut(const BatchNormArguments& call, int64_t stride_of_output)
       : Cut(call.outer, call.channels, call.inner, call.input.element_size(),
-            stride_of_output == call.stride()) {
+            call.input_stride == call.stride() && stride_of_output == call.stride()) {
+    if (call.input_stride != call.stride()) x_stride = call.input_stride;
     if (stride_of_output != call.stride()) y_stride = stride_of_output;
   }
 
@@ -64,7 +64,7 @@ struct Cut {
       const int64_t samples = bytes_of_task / (channels_of_run * plane);
       outer_of_part = std::max({samples, ceil_div(outer, most_parts), int64_t{1}});
     }
-    y_stride = stride();
+    x_stride = y_stride = stride();
     parts = ceil_div(outer, outer_of_part);
     runs = ceil_div(columns, channels_of_run);
   }
@@ -96,8 +96,8 @@ void for_each_task(const Cut& cut, bool backwards, const Body& body) {
       const int64_t outer = part * cut.outer_of_part, column = run * cut.channels_of_run;
       if (part == cut.parts) {
         const int64_t begin = cut.outer * cut.columns;
-        body(Task{{1, cut.tail, 1, cut.tail, cut.tail},
-                  {begin, begin},
+        body(Task{{1, cut.tail, 1, cut.tail, cut.tail, cut.tail},
+                  {begin, begin, begin},
                   0,
                   part * cut.columns,
                   cut.outer},
@@ -106,7 +106,7 @@ void for_each_task(const Cut& cut, bool backwards, const Body& body) {
       }
       const Block block = {std::min(cut.outer_of_part, cut.outer - outer),
                            std::min(cut.channels_of_run, cut.columns - column), cut.inner,
-                           cut.stride(), cut.y_stride};
+                           cut.x_stride, cut.y_stride, cut.stride()};
       body(Task{block,
                 block.offset(outer, column),
                 column,

@@ -102,11 +102,11 @@ __global__ void __launch_bounds__(threads)
                    const Element* __restrict__ residual,
                    const ComputeOf<Element>* __restrict__ table, Element* __restrict__ y) {
   using Compute = ComputeOf<Element>;
-  const auto [outer, channels, inner, x_stride, y_stride] = walk.block;
+  const auto [outer, channels, inner, x_stride, y_stride, dense_stride] = walk.block;
   const Normalisation<Element> norm(walk, table);
   walk.for_each_tile<Residual::given ? 2 : 1>([&](const auto& tile) {
     VectorsOfTile xs(tile, x, x_stride, walk.width), added = xs;
-    if constexpr (Residual::given) added = {tile, residual, x_stride, walk.width};
+    if constexpr (Residual::given) added = {tile, residual, dense_stride, walk.width};
     tile.for_each([&](int t) {
       Vector<Element>& vector = xs.vector[t];
 #pragma unroll
@@ -134,14 +134,14 @@ __global__ void __launch_bounds__(threads, 2)
                          const ComputeOf<Element>* __restrict__ table,
                          Element* __restrict__ gradient, Sums* partials) {
   using Compute = ComputeOf<Element>;
-  const auto [outer, channels, inner, x_stride, y_stride] = walk.block;
+  const auto [outer, channels, inner, x_stride, y_stride, dense_stride] = walk.block;
   const Normalisation<Element> norm(walk, table);
   SumsOfLanes<Compute, lanes_of<Element>> sums;
   walk.for_each_tile<Residual::given ? 3 : 2>([&](const auto& tile) {
     const VectorsOfTile xs(tile, x, x_stride, walk.width);
     const VectorsOfTile dys(tile, dy, y_stride, walk.width);
     VectorsOfTile added = xs;
-    if constexpr (Residual::given) added = {tile, residual, x_stride, walk.width};
+    if constexpr (Residual::given) added = {tile, residual, dense_stride, walk.width};
     tile.for_each([&](int t) {
 #pragma unroll
       for (int v = 0; v < lanes_of<Element>; ++v) {
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(threads, 2)
         if constexpr (Residual::given) narrow(dz, other);
       }
       if constexpr (Residual::given) {
-        store(gradient + tile.at(t, x_stride), added.vector[t], walk.width);
+        store(gradient + tile.at(t, dense_stride), added.vector[t], walk.width);
       }
     });
     sums.end_of_tile(tile.count);
@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(threads)
                     const Element* __restrict__ dy, const ComputeOf<Element>* __restrict__ table,
                     Element* __restrict__ dx) {
   using Compute = ComputeOf<Element>;
-  const auto [outer, channels, inner, x_stride, y_stride] = walk.block;
+  const auto [outer, channels, inner, x_stride, y_stride, dense_stride] = walk.block;
   const Normalisation<Element> norm(walk, table);
   const PerLane<Compute, lanes_of<Element>> slope(walk, table + 3 * channels);
   const PerLane<Compute, lanes_of<Element>> offset(walk, table + 4 * channels);
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(threads)
         const Compute dz = act.backward(norm.of(centred, v), widen(dys.vector[t].lane[v]));
         narrow(dz * norm.scale[v] + (centred * slope[v] + offset[v]), vector.lane[v]);
       }
-      store(dx + tile.at(t, x_stride), vector, walk.width);
+      store(dx + tile.at(t, dense_stride), vector, walk.width);
     });
   });
 }
@@ -275,7 +275,7 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
     }
     if (residual != nullptr) {
       Block block = call.block;
-      block.y_stride = block.x_stride;
+      block.y_stride = block.dense_stride;
       write_dinput(scalar::Identity{}, dz, block);
     }
   });

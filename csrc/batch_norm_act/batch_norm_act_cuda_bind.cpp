@@ -26,7 +26,8 @@ struct Launch {
 
   // `y_stride` is that of the output, or of its gradient.
   Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps, int64_t y_stride) {
-    const Block block = {from.outer, from.channels, from.inner, from.stride(), y_stride};
+    const Block block = {from.outer,        from.channels, from.inner,
+                         from.input_stride, y_stride,      from.stride()};
     workspace =
         at::empty({cuda::workspace_bytes(block)}, from.input.options().dtype(at::kByte));
     call = {data_type_of(from.input),
@@ -52,7 +53,7 @@ Tensors batch_norm_act_cuda(const Tensor& input, const OptionalTensor& weight,
                             at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
   const auto act = parse_activation(activation, activation_args);
   const auto arguments = check_arguments(input, weight, bias, mean, var, residual);
-  const Tensor output = at::empty_like(arguments.input);
+  const Tensor output = arguments.empty();
   const auto [batch_mean, batch_var] = batch_norm_act_into_cuda(arguments, eps, act, output);
   return {output, batch_mean, batch_var};
 }
@@ -81,7 +82,7 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
   auto [dweight, weight_type] = column(output_mask[1], arguments.weight, weight);
   auto [dbias, bias_type] = column(output_mask[2], arguments.bias, bias);
   const auto like_input = [&](bool wanted) {
-    return wanted ? at::empty_like(arguments.input) : at::empty({0}, input.options());
+    return wanted ? arguments.empty() : at::empty({0}, input.options());
   };
   Tensor dinput = like_input(output_mask[0]);
   // The kernels need it to find the input's gradient, whether it is asked for or not.

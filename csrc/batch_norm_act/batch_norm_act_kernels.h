@@ -30,17 +30,19 @@ struct ActivationArguments {
 
 // Part of tensors seen as [outer][channels][inner]. inner == 1 is channels_last (outer counts
 // pixels); else outer counts samples. From one outer index to the next are `x_stride` elements in
-// the input and what is laid out as it (its gradient, the residual, dz), `y_stride` in the output
-// and its gradient: each may be a slice of the channels of a larger tensor.
+// the input, `y_stride` in the output and its gradient: each may be a slice of the channels of a
+// larger tensor. In all else (the input's gradient, the residual, dz) they are `dense_stride`.
 struct Block {
-  int64_t outer, channels, inner, x_stride, y_stride;
+  int64_t outer, channels, inner, x_stride, y_stride, dense_stride;
 
-  struct Offset {  // where the same element lies in both
-    int64_t x, y;
-    CNNGRAPH_ELEMENTWISE Offset operator+(int64_t i) const { return {x + i, y + i}; }
+  struct Offset {  // where the same element lies in each
+    int64_t x, y, dense;
+    CNNGRAPH_ELEMENTWISE Offset operator+(int64_t i) const { return {x + i, y + i, dense + i}; }
   };
   CNNGRAPH_ELEMENTWISE Offset offset(int64_t outer_index, int64_t channel) const {
-    return {outer_index * x_stride + channel * inner, outer_index * y_stride + channel * inner};
+    const int64_t within = channel * inner;
+    return {outer_index * x_stride + within, outer_index * y_stride + within,
+            outer_index * dense_stride + within};
   }
 };
 
@@ -66,11 +68,11 @@ struct BatchNormActKernels {
                   Coefficients, void* y, Block);
   // Per channel: sum of dz, and of dz * (x - mean), with dz the gradient before the activation.
   // With a residual dz itself is written too: it is the residual's gradient. The `output` of a
-  // ReLU, laid out as the input, may be given in the residual's place.
+  // ReLU, laid out as the residual, may be given in the residual's place.
   void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x,
                         const void* residual, const void* output, const void* dy, Coefficients,
                         void* dz, Block, double* sum_dz, double* sum_dz_x, double* scratch);
-  // For a dz that was written: `dy` is it, the activation the identity, y_stride x_stride.
+  // For a dz that was written: `dy` is it, the activation the identity, y_stride dense_stride.
   void (*backward)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
                    Coefficients, void* dx, Block);
 };

@@ -241,7 +241,7 @@ void forward(Act act, Residual, const Element* x, const Element* residual,
       coefficients, block,
       [&](const auto& c, auto extent, Block::Offset at) CNNGRAPH_LAMBDA_INLINE {
         auto z = c.normalise(extent.load(x + at.x) - c.mean);
-        if constexpr (Residual::given) z += extent.load(residual + at.x);
+        if constexpr (Residual::given) z += extent.load(residual + at.dense);
         extent.store(y + at.y, act.forward(z));
       });
 }
@@ -254,7 +254,7 @@ void backward(Act act, const Element* x, const Element* dy, Coefficients coeffic
       [&](const auto& c, auto extent, Block::Offset at) CNNGRAPH_LAMBDA_INLINE {
         const auto centred = extent.load(x + at.x) - c.mean;
         const auto dz = act.backward(c.normalise(centred), extent.load(dy + at.y));
-        extent.store(dx + at.x, dz * c.scale + (centred * c.slope + c.offset));
+        extent.store(dx + at.dense, dz * c.scale + (centred * c.slope + c.offset));
       });
 }
 
@@ -272,9 +272,9 @@ struct Gradient {
   CNNGRAPH_INLINE Vector at(const Channels& c, Vector centred, Extent extent,
                             Block::Offset at) const {
     Vector z = c.normalise(centred);
-    if constexpr (Residual::given) z += extent.load(residual + at.x);
+    if constexpr (Residual::given) z += extent.load(residual + at.dense);
     const Vector result = act.backward(z, extent.load(dy + at.y));
-    if constexpr (Residual::given) extent.store(dz + at.x, result);
+    if constexpr (Residual::given) extent.store(dz + at.dense, result);
     return result;
   }
 };
@@ -288,8 +288,8 @@ struct GradientFromOutput {
 
   template <class Channels, class Extent>
   CNNGRAPH_INLINE Vector at(const Channels&, Vector, Extent extent, Block::Offset at) const {
-    const Vector result = ReLU{}.backward(extent.load(output + at.x), extent.load(dy + at.y));
-    extent.store(dz + at.x, result);
+    const Vector result = ReLU{}.backward(extent.load(output + at.dense), extent.load(dy + at.y));
+    extent.store(dz + at.dense, result);
     return result;
   }
 };

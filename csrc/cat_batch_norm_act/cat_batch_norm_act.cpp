@@ -66,7 +66,8 @@ class CatBatchNormAct : public torch::autograd::Function<CatBatchNormAct> {
     c10::List<bool> batch_statistics;
     bool keep_output = false;
     for (size_t i = 0; i < call->branches(); ++i) {
-      channels.push_back(call->inputs[i].size(1));
+      // Not size(1), which would fix the size of the batch too where that is a symbol.
+      channels.push_back(call->inputs[i].sym_size(1).guard_int(__FILE__, __LINE__));
       keep_output |= call->from_output(i);
       const Tensor mean = at_branch(call->means, i);
       batch_statistics.push_back(!mean.defined());

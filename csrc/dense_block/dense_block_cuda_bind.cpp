@@ -62,10 +62,10 @@ class PassesOnCuda final : public DenseBlockPasses {
     const auto row = [&](const Tensor& tensor) {
       return tensor.narrow(0, first, channels).const_data_ptr();
     };
-    C10_CUDA_CHECK(cuda::finish_gradient(data_type_, {call_.outer(), channels, call_.inner(), 0, 0},
-                                         part(maps), part(partial), row(mean), row(slope),
-                                         row(offset),
-                                         {result.mutable_data_ptr(), stride_of(result)}, stream()));
+    C10_CUDA_CHECK(
+        cuda::finish_gradient(data_type_, {call_.outer(), channels, call_.inner(), 0, 0, 0},
+                              part(maps), part(partial), row(mean), row(slope), row(offset),
+                              {result.mutable_data_ptr(), stride_of(result)}, stream()));
     return result;
   }
 
@@ -83,8 +83,9 @@ class PassesOnCuda final : public DenseBlockPasses {
       call.activation = passes.act_.activation;
       call.arguments = passes.act_.arguments;
       call.eps = passes.call_.eps;
-      call.block = {passes.call_.outer(), channels, passes.call_.inner(), passes.stride_of(x),
-                    passes.stride_of(y)};
+      call.block = {passes.call_.outer(), channels,
+                    passes.call_.inner(), passes.stride_of(x),
+                    passes.stride_of(y),  channels * passes.call_.inner()};
       call.input = x.const_data_ptr();
       workspace = at::empty({cuda::workspace_bytes(call.block)}, x.options().dtype(at::kByte));
       call.workspace = workspace.mutable_data_ptr();

@@ -412,6 +412,41 @@ def test_other_strides(device):
             assert error_of(actual, wanted) < 3e-6, what
 
 
+@pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("size", [(), (30, 31), (1, 1)], ids=str)
+def test_a_slice_of_channels_is_read_where_it_lies(size, channels_last, training, added):
+    x, grad, weight, bias, mean, var = tensors((4, 16, *size), channels_last=channels_last)
+    wide = torch.randn(4, 40, *size).movedim(1, -1) if channels_last else torch.randn(4, 40, *size)
+    wide = wide.contiguous().movedim(-1, 1) if channels_last else wide
+    statistics = (None, None) if training else (mean, var)
+    leaves = [t.detach().requires_grad_() for t in (wide[:, 8:24], weight, bias, *[x][:added])]
+    with torch.profiler.profile() as profile:
+        y = batch_norm_act(*leaves[:3], *statistics, 1e-5, "silu", (), *leaves[3:])[0]
+        found = [y, *torch.autograd.grad(y, leaves, grad)]
+    assert {event.name for event in profile.events()}.isdisjoint({"aten::copy_", "aten::clone", "aten::contiguous"})
+    assert [t.stride() for t in (y, found[1])] == [x.stride()] * 2
+    doubles = [t.detach().double().requires_grad_() for t in leaves]
+    z = F.batch_norm(doubles[0], *map(double, statistics), *doubles[1:3], training, 0.1, 1e-5)
+    expected = F.silu(sum(doubles[3:], start=z))
+    for ours, wanted in zip(found, [expected, *torch.autograd.grad(expected, doubles, grad.double())], strict=True):
+        assert error_of(ours, wanted) < 3e-6
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [(), (7,), (4, 6)], ids=str)
+def test_opcheck_of_a_slice_of_channels(size, channels_last):
+    wide = torch.randn(3, 11, *size)
+    x = (wide.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else wide)[:, 2:7]
+    weight, bias, mean, var = torch.rand(4, 5)
+    torch.library.opcheck(torch.ops.cnngraph.batch_norm_act, (x, weight, bias, None, None, 1e-5, "silu", []))
+    torch.library.opcheck(
+        torch.ops.cnngraph.batch_norm_act_backward,
+        (torch.randn(x.shape), x, weight, bias, mean, var, True, 1e-5, "silu", [], [True, True, True, False]),
+    )
+
+
 def gradients_of_parts(shape):
     """A gradient that is a part of a larger tensor, and how."""
     batch, channels, height, width = shape

@@ -133,14 +133,26 @@ def test_the_layout_is_the_first_inputs():
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 def test_nothing_is_copied(channels_last):
     """What is read and written lies in slices of the channels of larger tensors."""
-    branches, _ = leaves_of(branches_of(channels_last=channels_last, kinds=[(16, True, True), (24, True, False)]))
-    grad = grad_for(branches, channels_last=channels_last)
+    dense, leaves = leaves_of(branches_of(channels_last=channels_last, kinds=[(16, True, True), (24, True, False)]))
+    wide = torch.cat([draw(4, 3, 9, 7, seed=9, dtype=torch.float32), *(branch.input.detach() for branch in dense)], 1)
+    wide = wide.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    sliced = [
+        replace(branch, input=part.requires_grad_())
+        for branch, part in zip(dense, wide.split([3, 16, 24], 1)[1:], strict=True)
+    ]
+    grad = grad_for(dense, channels_last=channels_last)
     with torch.profiler.profile() as profile:
-        cat_batch_norm_act(branches, "relu", ())[0].backward(grad)
+        output = cat_batch_norm_act(sliced, "relu", ())[0]
+        found = torch.autograd.grad(output, [branch.input for branch in sliced], grad)
     ran = {event.name for event in profile.events()}
     assert "cnngraph::cat_batch_norm_act" in ran
     assert "cnngraph::batch_norm_act_backward" in ran
     assert ran.isdisjoint({"aten::copy_", "aten::clone", "aten::contiguous", "aten::cat"})
+    expected = cat_batch_norm_act(dense, "relu", ())[0]
+    torch.testing.assert_close(output, expected)
+    for ours, wanted in zip(found, torch.autograd.grad(expected, leaves[::3], grad), strict=True):
+        torch.testing.assert_close(ours, wanted)
+        assert ours.stride() == wanted.stride()
 
 
 def test_statistics_are_the_batchs():

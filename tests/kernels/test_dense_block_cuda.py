@@ -72,7 +72,7 @@ class Maps:
         return torch.rand(channels, generator=self.generator, dtype=torch.float64).to(dtype) + 0.5
 
     def block(self, channels, *tensors):
-        return counts(60 // self.inner, channels, self.inner, *map(self.stride, tensors))
+        return counts(60 // self.inner, channels, self.inner, *map(self.stride, tensors), channels * self.inner)
 
     def stride(self, tensor):
         return tensor.shape[1] * self.inner
