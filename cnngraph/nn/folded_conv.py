@@ -32,22 +32,25 @@ _POST_OPS: dict[type[nn.Module], Callable[..., _PostOp]] = {
 }
 """Activations that oneDNN computes on a convolution's result before it is written."""
 
+_Way = Callable[[nn.Conv2d, "_Folded", nn.Module | None, Tensor, Tensor | None], Tensor]
+
 
 @dataclass(frozen=True)
 class _Folded:
-    """A folded weight and bias, as the faster way takes them.
+    """A folded weight and bias.
 
     Attributes:
         key: tells whether they are still those of the modules.
         sources: the tensors they were made from, held so that their addresses are not given to others.
-        transformed: the weight is transformed, for Winograd's filtering.
+        weight: laid out as `run` takes it.
+        run: the fastest way to convolve with them.
     """
 
     key: object
     sources: list[Tensor]
     weight: Tensor
     bias: Tensor
-    transformed: bool = False
+    run: _Way
 
 
 _folded: WeakKeyDictionary[nn.Module, _Folded] = WeakKeyDictionary()
@@ -64,35 +67,52 @@ def folded_conv(
     """activation(batch_norm(conv(input)) + residual), in one convolution where nothing is training."""
     if not _may_fold(conv, batch_norm, activation, input):
         value = conv2d(conv, input)
-        value = value if batch_norm is None else batch_norm(value)
-        value = value if residual is None else value + residual
-        return value if activation is None else activation(value)
+        return _finished(value if batch_norm is None else batch_norm(value), residual, activation)
     assert isinstance(conv, nn.Conv2d)
-    post = _POST_OPS.get(type(activation)) if activation is not None else None
-    name, scalars, algorithm = post(activation) if post else ("none", [], None)
-    geometry = geometry_of(conv)
-    if geometry is None or not _onednn_runs(input):
-        folded = _fold_once(conv, batch_norm)
-        value = F.conv2d(input, folded.weight, folded.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        value = value if residual is None else value + residual
-        return value if activation is None else activation(value)
-    folded = _fold_once(conv, batch_norm, geometry, input)
-    rest = activation
-    if folded.transformed:
-        relu = name == "relu"
-        value = winograd_conv2d(input, folded.weight, conv.out_channels, folded.bias, geometry[0], residual, relu)
-        rest = None if relu else activation
-    elif residual is None:
-        weight, bias = folded.weight, folded.bias
-        value = torch.ops.mkldnn._convolution_pointwise(input, weight, bias, *geometry, name, scalars, algorithm)
-        rest = None if post else activation
+    folded = _fold_once(conv, batch_norm, input)
+    return folded.run(conv, folded, activation, input, residual)
+
+
+def _finished(value: Tensor, residual: Tensor | None, activation: nn.Module | None) -> Tensor:
+    value = value if residual is None else value + residual
+    return value if activation is None else activation(value)
+
+
+def _by_torch(
+    conv: nn.Conv2d, folded: _Folded, activation: nn.Module | None, input: Tensor, residual: Tensor | None
+) -> Tensor:
+    value = F.conv2d(input, folded.weight, folded.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return _finished(value, residual, activation)
+
+
+def _by_winograd(
+    conv: nn.Conv2d, folded: _Folded, activation: nn.Module | None, input: Tensor, residual: Tensor | None
+) -> Tensor:
+    padding, *_ = _geometry(conv)
+    relu = type(activation) is nn.ReLU
+    value = winograd_conv2d(input, folded.weight, conv.out_channels, folded.bias, padding, residual, relu)
+    return _finished(value, None, None if relu else activation)
+
+
+def _by_onednn(
+    conv: nn.Conv2d, folded: _Folded, activation: nn.Module | None, input: Tensor, residual: Tensor | None
+) -> Tensor:
+    """Taking in any activation that oneDNN has, but after a sum a ReLU alone."""
+    taken = activation if residual is None or type(activation) is nn.ReLU else None
+    post = _POST_OPS.get(type(taken)) if taken is not None else None
+    given = (folded.weight, folded.bias, *_geometry(conv))
+    if residual is None:
+        value = torch.ops.mkldnn._convolution_pointwise(input, *given, *(post(taken) if post else ("none", [], None)))
     else:
-        unary = (name, scalars, algorithm) if name == "relu" else (None, [], None)
-        value = torch.ops.mkldnn._convolution_pointwise.binary(
-            input, residual, folded.weight, folded.bias, *geometry, "add", 1.0, *unary
-        )
-        rest = None if name == "relu" else activation
-    return value if rest is None else rest(value)
+        unary = post(taken) if post else (None, [], None)
+        value = torch.ops.mkldnn._convolution_pointwise.binary(input, residual, *given, "add", 1.0, *unary)
+    return _finished(value, None, None if post else activation)
+
+
+def _geometry(conv: nn.Conv2d) -> Geometry:
+    geometry = geometry_of(conv)
+    assert geometry is not None
+    return geometry
 
 
 def _may_fold(conv: nn.Module, batch_norm: nn.Module | None, activation: nn.Module | None, input: Tensor) -> bool:
@@ -122,36 +142,35 @@ def _onednn_runs(input: Tensor) -> bool:
     )
 
 
-def _fold_once(
-    conv: nn.Conv2d, batch_norm: Any, geometry: Geometry | None = None, input: Tensor | None = None
-) -> _Folded:
-    """Folds, and does so anew when a tensor that the result follows from was changed or replaced.
+def _fold_once(conv: nn.Conv2d, batch_norm: Any, input: Tensor) -> _Folded:
+    """Folds, and does so anew when a tensor that the result follows from was changed or replaced, or the input lies otherwise.
 
     Torch tells of no change that is made in place through a tensor's `.data`.
-
-    With a geometry and an input, the weight is laid out for the faster way to convolve that input.
     """
     sources = [conv.weight, conv.bias]
     if batch_norm is not None:
         sources += [batch_norm.weight, batch_norm.bias, batch_norm.running_mean, batch_norm.running_var]
     eps = None if batch_norm is None else batch_norm.eps
-    lies = None if input is None else (input.shape, input.stride())
-    key = (lies, eps, *map(_identity, sources))
+    geometry = geometry_of(conv)
+    key = (input.shape, input.stride(), _onednn_runs(input), geometry, eps, *map(_identity, sources))
     known = _folded.get(conv)
     if known is not None and known.key == key:
         return known
     with torch.no_grad():
         weight, bias = _fold(conv, batch_norm)
-        transformed = False
-        if geometry is not None and input is not None:
-            transformed = winograd_pays(input, weight, geometry)
-            if transformed:
-                weight = winograd_weight(weight)
-            else:
-                weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
+        run, weight = _laid_out(weight, geometry, input)
     held = [source.detach() for source in sources if source is not None]
-    _folded[conv] = _Folded(key, held, weight, bias, transformed)
-    return _folded[conv]
+    _folded[conv] = folded = _Folded(key, held, weight, bias, run)
+    return folded
+
+
+def _laid_out(weight: Tensor, geometry: Geometry | None, input: Tensor) -> tuple[_Way, Tensor]:
+    """The fastest way to convolve this input, and the weight as it takes it."""
+    if geometry is None or not _onednn_runs(input):
+        return _by_torch, weight
+    if winograd_pays(input, weight, geometry):
+        return _by_winograd, winograd_weight(weight)
+    return _by_onednn, torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
 
 
 def _identity(tensor: Tensor | None) -> object:

@@ -127,6 +127,15 @@ def test_weights_that_took_another_type_meanwhile_are_folded_anew() -> None:
 
 
 @torch.no_grad()
+def test_a_changed_stride_is_seen() -> None:
+    conv = nn.Conv2d(16, 16, 3, padding=1).eval()
+    x = torch.randn(2, 16, 12, 12).to(memory_format=torch.channels_last)
+    for stride in ((1, 1), (2, 2), (1, 1)):
+        conv.stride = stride
+        torch.testing.assert_close(function(conv, None, None, x), conv(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_weights_are_folded_once_and_forgotten_with_their_module() -> None:
     conv, norm = parts()
     x = torch.randn(2, 6, 8, 8)
