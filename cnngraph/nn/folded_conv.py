@@ -65,7 +65,7 @@ def folded_conv(
     residual: Tensor | None = None,
 ) -> Tensor:
     """activation(batch_norm(conv(input)) + residual), in one convolution where nothing is training."""
-    if not _may_fold(conv, batch_norm, activation, input):
+    if not _may_fold(conv, batch_norm, activation, input, residual):
         value = conv2d(conv, input)
         return _finished(value if batch_norm is None else batch_norm(value), residual, activation)
     assert isinstance(conv, nn.Conv2d)
@@ -115,7 +115,13 @@ def _geometry(conv: nn.Conv2d) -> Geometry:
     return geometry
 
 
-def _may_fold(conv: nn.Module, batch_norm: nn.Module | None, activation: nn.Module | None, input: Tensor) -> bool:
+def _may_fold(
+    conv: nn.Module,
+    batch_norm: nn.Module | None,
+    activation: nn.Module | None,
+    input: Tensor,
+    residual: Tensor | None,
+) -> bool:
     modules = [module for module in (conv, batch_norm, activation) if module is not None]
     if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or any(map(is_watched, modules)):
         return False
@@ -125,8 +131,10 @@ def _may_fold(conv: nn.Module, batch_norm: nn.Module | None, activation: nn.Modu
         return False
     if torch.is_grad_enabled():
         held = [parameter for module in modules for parameter in module.parameters()]
-        if input.requires_grad or any(parameter.requires_grad for parameter in held):
+        if any(tensor is not None and tensor.requires_grad for tensor in (input, residual, *held)):
             return False
+    if residual is not None and residual.dtype is not input.dtype:
+        return False
     if input.dim() != 4 or input.dtype is not conv.weight.dtype or torch.is_autocast_enabled(input.device.type):
         return False
     return not (torch.compiler.is_compiling() or is_transformed())

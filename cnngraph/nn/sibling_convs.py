@@ -20,13 +20,19 @@ def sibling_convs(convs: Sequence[nn.Module], input: Tensor) -> tuple[Tensor, ..
     """conv(input) of each: slices of the channels of one map, where one convolution can stand for them all."""
     plain = [conv for conv in convs if type(conv) is nn.Conv2d and not is_watched(conv)]
     geometry = geometry_of(plain[0]) if plain else None
-    if geometry is None or len(plain) < len(convs) or not _are_alike(plain) or _has_any_global_hook():
+    if (
+        geometry is None
+        or len(plain) < len(convs)
+        or not _are_alike(plain)
+        or _has_any_global_hook()
+        or is_transformed()
+    ):
         return tuple(conv2d(conv, input) for conv in convs)
     padding, stride, dilation, groups = geometry
     weights, biases = [conv.weight for conv in plain], [conv.bias for conv in plain if conv.bias is not None]
     weight, bias = torch.cat(weights), torch.cat(biases) if biases else None
-    ours = kernel.runs(input, weight) and not is_transformed()
-    keeps_it = weight.requires_grad and not torch.compiler.is_compiling()
+    ours = kernel.runs(input, weight)
+    keeps_it = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     with computed_again(weight, _side_by_side_again(weights)) if keeps_it else nullcontext():
         maps = (kernel.conv2d if ours else F.conv2d)(input, weight, bias, stride, padding, dilation, groups)
     return maps.split([conv.out_channels for conv in plain], dim=-3)
@@ -35,7 +41,7 @@ def sibling_convs(convs: Sequence[nn.Module], input: Tensor) -> tuple[Tensor, ..
 def _are_alike(convs: Sequence[nn.Conv2d]) -> bool:
     """Whether they differ in nothing but their weights' values and number."""
     first, *others = convs
-    plain = first.groups == 1 and first.padding_mode == "zeros"
+    plain = first.groups == 1 and first.padding_mode == "zeros" and first.stride == (1, 1)
     return plain and all(_kind(conv) == _kind(first) for conv in others)
 
 

@@ -14,6 +14,7 @@
 #include <torch/library.h>
 
 #include "../cpu/capability.h"
+#include "../forward_mode.h"
 #include "../linear/linear.h"
 #include "weight_gradient.h"
 #include "winograd.h"
@@ -58,6 +59,13 @@ bool is_linear(const Tensor& input, IntArrayRef weight, IntArrayRef padding, int
 ConvGeometry geometry_of(IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                          int64_t groups) {
   return {{stride[0], stride[1]}, {padding[0], padding[1]}, {dilation[0], dilation[1]}, groups};
+}
+
+// Whether it is a bias for this weight; torch says what is wrong with others.
+bool fits(const OptionalTensor& bias, const Tensor& weight) {
+  return !bias.has_value() || !bias->defined() ||
+         (bias->sizes() == IntArrayRef{weight.size(0)} && bias->device() == weight.device() &&
+          bias->scalar_type() == weight.scalar_type());
 }
 
 // Between a matrix and maps of one pixel.
@@ -109,6 +117,7 @@ class Conv2d : public torch::autograd::Function<Conv2d> {
 Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                        IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                        int64_t groups) {
+  refuse_tangents("conv2d", input, weight, bias);
   if (!at::GradMode::is_enabled() ||
       !(needs_grad(input) || needs_grad(weight) || needs_grad(bias.value_or(Tensor())))) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -203,7 +212,7 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const OptionalTens
     return as_maps(cnngraph::linear(as_matrix(input), as_matrix(weight), bias));
   }
   const ConvGeometry geometry = geometry_of(stride, padding, dilation, groups);
-  if (winograd_pays(input, weight, geometry)) {
+  if (winograd_pays(input, weight, geometry) && fits(bias, weight)) {
     return winograd_convolution(input, weight, bias, geometry);
   }
   const auto convolve = [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {

@@ -29,8 +29,9 @@ void pack(const Element* row, RowOfMap map, float* panels, int64_t panel_stride)
     if (begin >= 0 && begin + map.channels <= map.elements) {
       const Element* from = row + begin;
       // Whole vectors, where they end within the row; what they write too much is written again.
-      const int64_t readable = (map.elements - begin - vectors * lanes) / width + 1;
-      const int64_t fast = readable < whole ? (readable < 0 ? 0 : readable) : whole;
+      const int64_t room = map.elements - begin - vectors * lanes;
+      const int64_t readable = room < 0 ? 0 : room / width + 1;
+      const int64_t fast = readable < whole ? readable : whole;
       int64_t panel = 0;
       for (; panel < fast; ++panel, from += width, to += panel_stride) {
         for (int v = 0; v < vectors; ++v) {

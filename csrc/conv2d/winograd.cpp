@@ -88,6 +88,7 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
                              input.size(3) + 2 * padding[1] - 2},
                             input.options(), channels_last);
   const Tiles tiles(input.size(0), result.size(2), result.size(3));
+  if (tiles.count == 0) return result;
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
   const int64_t blocks =
       std::max(ceil_div(tiles.count, tiles_of_block), std::min(threads, tiles.count));
@@ -116,7 +117,8 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
       }
       tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
         const auto pixels = to.square<2>(image, y, x);
-        const auto added = addends.square<2>(image, y, x);
+        const auto added =
+            after.addend.defined() ? addends.square<2>(image, y, x) : std::array<const void*, 4>{};
         kernels.transform_result(
             type, products.tile(tile), products.stride, weight.channels,
             after.bias.defined() ? after.bias.const_data_ptr<float>() : nullptr,
@@ -133,12 +135,12 @@ bool winograd_pays(const Tensor& input, const Tensor& weight, const ConvGeometry
   const auto type = input.scalar_type();
   if (!input.is_cpu() || weight.scalar_type() != type || input.dim() != 4 || weight.dim() != 4 ||
       !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_is_slow())) ||
-      !input.is_contiguous(channels_last)) {
+      input.suggest_memory_format() != channels_last || !input.is_contiguous(channels_last)) {
     return false;
   }
   for (int axis = 0; axis < 2; ++axis) {
     if (weight.size(2 + axis) != 3 || geometry.stride[axis] != 1 || geometry.dilation[axis] != 1 ||
-        geometry.padding[axis] > 2) {
+        geometry.padding[axis] < 0 || geometry.padding[axis] > 2) {
       return false;
     }
   }
@@ -166,6 +168,10 @@ Tensor winograd_input_gradient(const Tensor& grad_output, const Tensor& weight,
 }
 
 Tensor winograd_weight(const Tensor& weight) {
+  TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
+                  (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
+              "winograd_weight: expected 3x3 kernels in float32 or bfloat16, got ",
+              weight.scalar_type(), " of ", weight.sizes());
   const WeightLayout layout(weight.size(1), weight.size(0));
   Tensor values = at::zeros({layout.size()}, weight.options().dtype(at::kFloat));
   transform(weight, /*for_gradient=*/false, layout, values.mutable_data_ptr<float>());
@@ -180,6 +186,8 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
                   (input.scalar_type() == at::kFloat || input.scalar_type() == at::kBFloat16),
               "winograd_conv2d: expected a float32 or bfloat16 input of 4 dimensions, got ",
               input.scalar_type(), " of ", input.sizes());
+  TORCH_CHECK(padding[0] >= 0 && padding[0] <= 2 && padding[1] >= 0 && padding[1] <= 2,
+              "winograd_conv2d: expected paddings from 0 to 2, got ", padding);
   const WeightLayout layout(input.size(1), channels);
   TORCH_CHECK(transformed_weight.sizes() == at::IntArrayRef{layout.size()} &&
                   transformed_weight.scalar_type() == at::kFloat,

@@ -76,7 +76,7 @@ struct Places {
   int64_t tile_stride, stride;
   std::unique_ptr<float[]> values;
 
-  // A stride that is no power of two: tiles of a product would share few lines of the cache.
+  // Most numbers of channels are powers of two, and so strides that share few lines of the cache.
   Places(int64_t tiles, int64_t channels)
       : tile_stride(round_up(channels, winograd_kernels().width) + 16),
         stride(tiles * tile_stride),

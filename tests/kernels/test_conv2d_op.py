@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -162,3 +164,37 @@ def test_it_counts_as_many_operations_as_torchs() -> None:
         return counter.get_total_flops()
 
     assert count(conv2d) == count(torch.conv2d) > 0
+
+
+BEFORE_A_GUARD = """
+import ctypes, mmap, torch
+from cnngraph import kernels
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def before_a_guard(values):
+    values = values.to(memory_format=torch.channels_last)
+    pages = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert libc.mprotect(ctypes.c_void_p(address + pages), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    flat = torch.frombuffer(memory, dtype=torch.float32, offset=pages - values.nbytes, count=values.numel())
+    n, c, h, w = values.shape
+    return flat.view(n, h, w, c).permute(0, 3, 1, 2).copy_(values)
+
+for inputs, outputs, kernel in [(6, 16, 1), (16, 6, 1), (2, 16, 3), (12, 12, 1), (32, 32, 3), (17, 33, 3)]:
+    x, grad = torch.randn(4, inputs, 12, 12), torch.randn(4, outputs, 13 - kernel, 13 - kernel)
+    weight = torch.zeros(outputs, inputs, kernel, kernel)
+    arguments = (weight, (1, 1), (0, 0), (1, 1), 1, [True, True, False])
+    backward = torch.ops.cnngraph.conv2d_backward
+    expected = backward(grad.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last), *arguments)
+    found = backward(before_a_guard(grad), before_a_guard(x), *arguments)
+    assert all(map(torch.equal, found, expected))
+print("read no further")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are protected as on Linux")
+def test_nothing_is_read_past_the_end_of_a_map() -> None:
+    run = subprocess.run([sys.executable, "-c", BEFORE_A_GUARD], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "read no further", f"exit status {run.returncode}: {run.stderr}"

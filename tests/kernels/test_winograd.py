@@ -175,6 +175,7 @@ def test_a_relu_lets_nan_through() -> None:
         ({"bias": torch.zeros(15)}, "expected a bias of 16 values"),
         ({"residual": torch.zeros(1, 16, 9, 8)}, r"expected a residual of \[1, 16, 9, 9\] in Float"),
         ({"input": torch.zeros(1, 16, 9, 9).double()}, "expected a float32 or bfloat16 input"),
+        ({"padding": (3, 1)}, "expected paddings from 0 to 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
@@ -182,3 +183,21 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
     fitting["transformed_weight"] = winograd_weight(torch.zeros(16, 16, 3, 3))
     with pytest.raises(RuntimeError, match=message):
         winograd_conv2d(**{**fitting, **change})
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(16, 16, 1, 1), torch.zeros(16, 16, 3, 3).double()])
+def test_only_3x3_kernels_are_transformed(weight: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="expected 3x3 kernels in float32 or bfloat16"):
+        winograd_weight(weight)
+
+
+def test_a_bias_that_does_not_fit_is_torchs_to_refuse() -> None:
+    x, weight, _, _ = draw({"channels": (32, 32), "padding": (1, 1), "size": (20, 20), "batch": 2, "seed": 0})
+    with pytest.raises(RuntimeError, match="bias to be 1-dimensional with 32 elements"):
+        conv2d(x, weight, torch.zeros(3), *geometry((1, 1)))
+
+
+@pytest.mark.parametrize("size", [(0, 16, 9, 9), (2, 16, 2, 2)])
+def test_nothing_to_compute(size: tuple[int, ...]) -> None:
+    found = winograd_conv2d(torch.zeros(size), winograd_weight(torch.zeros(16, 16, 3, 3)), 16, None, (0, 0))
+    assert found.shape == (size[0], 16, size[2] - 2, size[3] - 2)

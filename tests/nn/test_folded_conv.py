@@ -155,6 +155,9 @@ def test_where_a_gradient_is_needed_the_modules_run() -> None:
     assert x.grad is not None
     assert conv.weight.grad is not None
     assert norm.weight.grad is not None
+    residual = torch.randn(2, 8, 6, 6, requires_grad=True)
+    function(conv.requires_grad_(False), norm.requires_grad_(False), None, x.detach(), residual).sum().backward()
+    assert residual.grad is not None
     before = norm.running_mean.clone()
     with torch.no_grad():
         function(conv, norm.train(), None, x)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from conftest import operators_of, result_and_gradients
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cnngraph.nn import sibling_convs
 
@@ -68,6 +71,15 @@ def test_autocast_casts_as_it_does_for_torchs() -> None:
     assert found[0].dtype is torch.bfloat16
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=2e-2, atol=1e-1)
+
+
+class Together(nn.Module):
+    def __init__(self, convs: nn.ModuleList) -> None:
+        super().__init__()
+        self.convs = convs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(together(self.convs, x), 1)
 
 
 class Doubled(nn.Conv2d):
@@ -139,6 +151,33 @@ def test_the_copy_of_their_weights_is_not_kept_and_they_must_not_change() -> Non
         torch.autograd.grad(results[0].sum(), list(convs.parameters()))
 
 
+def test_what_else_is_kept_must_not_change_either() -> None:
+    convs, x = convs_of(), INPUT * 1
+    results = together(convs, x)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(results[0].sum(), list(convs.parameters()))
+
+
+def test_a_checkpoint_around_them_keeps_no_more_than_it_reads() -> None:
+    convs = convs_of().requires_grad_()
+    inner: list[Any] = []
+
+    def run(x: Tensor) -> Tensor:
+        value = x * 2
+        inner.append(weakref.ref(value.untyped_storage()))
+        return torch.cat(together(convs, value), 1)
+
+    x = INPUT.clone().requires_grad_()
+    found = checkpoint(run, x, use_reentrant=False)
+    gc.collect()
+    assert inner[0]() is None
+    given = [x, *convs.parameters()]
+    expected = torch.autograd.grad(run(x).square().sum(), given)
+    for one, other in zip(torch.autograd.grad(found.square().sum(), given), expected, strict=True):  # pyright: ignore
+        torch.testing.assert_close(one, other)
+
+
 def test_gradients_of_gradients_are_the_modules() -> None:
     convs = convs_of(bias=True).double()
     found = []
@@ -162,6 +201,15 @@ def test_transforms_get_what_they_expect() -> None:
     torch.testing.assert_close(torch.func.grad(loss)(INPUT), expected)
     _, tangent = torch.func.jvp(loss, (INPUT,), (torch.ones_like(INPUT),))
     torch.testing.assert_close(tangent, expected.sum(), rtol=1e-4, atol=1e-3)
+
+    def loss_of_parameters(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(Together(convs), parameters, INPUT).square().sum()
+
+    parameters = {f"convs.{name}": parameter.detach() for name, parameter in convs.named_parameters()}
+    found = torch.func.grad(loss_of_parameters)(parameters)
+    loss(INPUT).backward()
+    for name, parameter in convs.named_parameters():
+        torch.testing.assert_close(found[f"convs.{name}"], parameter.grad)
 
 
 def test_errors_are_torchs() -> None:
