@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from cnngraph.graph import INPUT, Graph, Node, TensorShape
 from cnngraph.nn import in_training, recomputed, with_aux
+from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.recomputed import Recomputed
 
 Kind = TypeVar("Kind", bound=fx.GraphModule)
@@ -144,7 +145,7 @@ def _recomputed(node: Node, op: Recomputed, root: nn.Module, network: fx.Graph, 
     value = network.call_function(
         recomputed,
         (network.get_attr(name), [*map(network.get_attr, held)], *arguments),
-        {"unknown": of_plugins},
+        {"unknown": of_plugins, "stops_early": isinstance(op.nodes[-1].op, Conv2d)},
     )
     value._rename(_variable(node.path))
     values[node.path] = value

@@ -6,19 +6,21 @@ import copy
 import gc
 import pickle
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import SPECS
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import cnngraph
 from cnngraph import kernels
 from cnngraph.bench.memory import peak_of_tensors
 from cnngraph.graph import Graph, TensorShape
+from cnngraph.kernels import batch_norm_act as kernel
 from cnngraph.memory import extra_time, predict
 from cnngraph.ops import register
 from cnngraph.ops.fused import SiblingConvs
@@ -236,6 +238,26 @@ def test_the_budget_is_kept(name: str, share: float) -> None:
     assert limit is not None
     assert predicted.peak <= limit
     assert predicted.step == pytest.approx(peak_of_tensors(run), rel=0.1)
+
+
+def test_nothing_of_a_step_outlives_it() -> None:
+    """What operators keep for backward, their own results among it, is freed with the step."""
+    net = cnngraph.compile(SPECS / "resnet18.yaml", memory="164MB", batch_size=2)
+    assert "recomputed" in net.code
+    own = kernel.batch_norm_act
+    results: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def spy(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        found = own(*arguments)
+        results.append(weakref.ref(found[0].untyped_storage()))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "batch_norm_act", spy)
+        net(torch.randn(2, 3, 64, 64)).sum().backward()
+    gc.collect()
+    assert len(results) > 20
+    assert not any(result() for result in results)
 
 
 def test_what_is_cheapest_comes_first() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import _has_any_global_hook
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from cnngraph.nn.batch_norm_act import CopiedBuffers, is_transformed, is_watched
 from cnngraph.nn.drop_path import DropPath
@@ -17,12 +17,16 @@ from cnngraph.nn.drop_path import DropPath
 _STOCHASTIC = (_DropoutNd, DropPath, nn.RReLU, nn.FractionalMaxPool2d, nn.MultiheadAttention)
 
 
-def recomputed(part: nn.Module, held: Sequence[nn.Module | nn.Parameter], *inputs: Tensor, unknown: bool) -> Tensor:
+def recomputed(
+    part: nn.Module, held: Sequence[nn.Module | nn.Parameter], *inputs: Tensor, unknown: bool, stops_early: bool
+) -> Tensor:
     """part(*held, *inputs). `held` are the modules and parameters that the part uses, which stay at their own paths.
 
     The second time random numbers are the same, and running statistics are not updated; hooks run again.
     `unknown` says whether the part has ops of plugins, which may draw random numbers. Where none can be drawn, their state
     is left alone: nothing may ask for it while a CUDA graph is captured.
+    `stops_early` spares the last operator, which must keep none of its result: stopped while it does, it would hold
+    itself alive for ever.
     """
 
     def run(*inputs: Tensor) -> Tensor:
@@ -35,7 +39,8 @@ def recomputed(part: nn.Module, held: Sequence[nn.Module | nn.Parameter], *input
         return nullcontext(), _buffers_copied(held)
 
     preserve = unknown or _has_any_global_hook() or any(map(_may_draw, held))
-    result = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=preserve)
+    with set_checkpoint_early_stop(stops_early):
+        result = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=preserve)
     assert isinstance(result, Tensor)
     return result
 
