@@ -140,7 +140,7 @@ def _recomputed(node: Node, op: Recomputed, root: nn.Module, network: fx.Graph, 
         name += "_"
     root.add_module(name, fx.GraphModule(nn.Module(), part, class_name=_class_name(name)))
     arguments = [values[path] for path in op.reads]
-    leaves = (leaf for inner in op.nodes for leaf in inner.parts or (inner,))
+    leaves = (leaf for inner in op.nodes for leaf in inner.leaves)
     of_plugins = any(not type(leaf.op).__module__.startswith("cnngraph.") for leaf in leaves)
     value = network.call_function(
         recomputed,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,3 +147,16 @@ def result_and_gradients(run: Callable[[Any], Any], module: Any, x: Any) -> list
     result = run(x)
     weights = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float32).view_as(result)
     return [result.detach(), *torch.autograd.grad((result * weights).sum(), [x, *module.parameters()])]
+
+
+def in_subprocess(code: str, **environment: str) -> tuple[Any, str]:
+    """What another interpreter that runs `code` prints last, as JSON, and what it says on stderr."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr}"
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -86,33 +87,37 @@ def _by_torch(
 
 
 def _by_winograd(
-    conv: nn.Conv2d, folded: _Folded, activation: nn.Module | None, input: Tensor, residual: Tensor | None
+    geometry: Geometry,
+    conv: nn.Conv2d,
+    folded: _Folded,
+    activation: nn.Module | None,
+    input: Tensor,
+    residual: Tensor | None,
 ) -> Tensor:
-    padding, *_ = _geometry(conv)
+    padding, *_ = geometry
     relu = type(activation) is nn.ReLU
     value = winograd_conv2d(input, folded.weight, conv.out_channels, folded.bias, padding, residual, relu)
     return _finished(value, None, None if relu else activation)
 
 
 def _by_onednn(
-    conv: nn.Conv2d, folded: _Folded, activation: nn.Module | None, input: Tensor, residual: Tensor | None
+    geometry: Geometry,
+    conv: nn.Conv2d,
+    folded: _Folded,
+    activation: nn.Module | None,
+    input: Tensor,
+    residual: Tensor | None,
 ) -> Tensor:
     """Taking in any activation that oneDNN has, but after a sum a ReLU alone."""
     taken = activation if residual is None or type(activation) is nn.ReLU else None
     post = _POST_OPS.get(type(taken)) if taken is not None else None
-    given = (folded.weight, folded.bias, *_geometry(conv))
+    given = (folded.weight, folded.bias, *geometry)
     if residual is None:
         value = torch.ops.mkldnn._convolution_pointwise(input, *given, *(post(taken) if post else ("none", [], None)))
     else:
         unary = post(taken) if post else (None, [], None)
         value = torch.ops.mkldnn._convolution_pointwise.binary(input, residual, *given, "add", 1.0, *unary)
     return _finished(value, None, None if post else activation)
-
-
-def _geometry(conv: nn.Conv2d) -> Geometry:
-    geometry = geometry_of(conv)
-    assert geometry is not None
-    return geometry
 
 
 def _may_fold(
@@ -177,8 +182,8 @@ def _laid_out(weight: Tensor, geometry: Geometry | None, input: Tensor) -> tuple
     if geometry is None or not _onednn_runs(input):
         return _by_torch, weight
     if winograd_pays(input, weight, geometry):
-        return _by_winograd, winograd_weight(weight)
-    return _by_onednn, torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
+        return partial(_by_winograd, geometry), winograd_weight(weight)
+    return partial(_by_onednn, geometry), torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
 
 
 def _identity(tensor: Tensor | None) -> object:

@@ -1,16 +1,11 @@
 """The batch_norm_act operators against torch's own functions in float64."""
 
 import itertools
-import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import on_every_device
+from conftest import in_subprocess, on_every_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -763,18 +758,6 @@ def test_compiled(training):
     y2, grads2 = grads_of(compiled, x, weight, bias, grad)
     for plain, other in zip([y, *grads], [y2, *grads2], strict=True):
         torch.testing.assert_close(other, plain)
-
-
-def in_subprocess(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1]), result.stderr
 
 
 CAPABILITY_CODE = """
