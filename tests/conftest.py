@@ -139,6 +139,15 @@ def operators_of(run: Callable[[], object]) -> list[Any]:
     return calls
 
 
+def profiled(run: Callable[[], object]) -> set[str]:
+    """The names of all that a call runs: operators called by operators too."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    return {event.key for event in profile.key_averages()}
+
+
 def result_and_gradients(run: Callable[[Any], Any], module: Any, x: Any) -> list[Any]:
     """The result of `run(x)`, and the gradients of `x` and of the module's parameters, by uneven weights."""
     import torch

@@ -316,12 +316,21 @@ class DenseBlock(Op):
         extra = forward = backward = 0
         for name, norm, conv, shape, result in self.steps(*inputs):
             activation, own = batch.bytes_of(shape), batch.bytes_of(result)
-            last = int(name.partition(".")[2]) + 1 == len(self.layers[0])
+            step = int(name.partition(".")[2])
+            if step == 0 and self._is_multiplied(batch, conv, shape, result):
+                activation = 0
+            last = step + 1 == len(self.layers[0])
             extra += norm.saves(batch, shape, shape).extra + (0 if last else own) + (0 if again else activation)
             forward = max(forward, own + activation * again)
             # The gradients of what the convolution read and made; the one on its way to the buffer has the buffer's size.
             backward = max(backward, own + activation * (1 + again) + conv.saves(batch, result, shape).backward)
         return Saved(inputs=(0,), output=True, extra=extra, forward=forward, backward=batch.bytes_of(output) + backward)
+
+    def _is_multiplied(self, batch: Batch, conv: Op, shape: TensorShape, result: TensorShape) -> bool:
+        """Whether the kernel makes a layer's first convolution with its norm: what it reads is then never there."""
+        wide = min(shape.channels, result.channels) >= 32
+        parameters = conv.parameters(shape)
+        return wide and batch.itemsize == 4 and parameters == {"weight": (result.channels, shape.channels, 1, 1)}
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import dense_block

@@ -12,14 +12,16 @@
 //
 // Gradients of gradients are torch's: where they are asked for, the backward is made of its
 // operators. Forward-mode derivatives are refused; cnngraph.nn runs torch's modules instead.
+#include "batch_norm_act.h"
+
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../differentiated.h"
 #include "../forward_mode.h"
-#include "batch_norm_act.h"
 
 namespace cnngraph {
 
@@ -56,22 +58,17 @@ using torch::autograd::variable_list;
 
 bool is_defined(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
 
-bool needs_grad(const OptionalTensor& tensor) {
-  return is_defined(tensor) && tensor->requires_grad();
-}
-
 class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
  public:
   static constexpr bool is_traceable = true;
 
   // The statistics leave by pointers: they have no gradient, and compiled autograd takes no
   // function of which some outputs are marked so.
-  static Tensor forward(AutogradContext* context, const Tensor& input,
-                        const OptionalTensor& weight, const OptionalTensor& bias,
-                        const OptionalTensor& residual, const OptionalTensor& mean,
-                        const OptionalTensor& var, double eps, c10::string_view activation,
-                        at::ArrayRef<double> activation_args, Tensor* batch_mean,
-                        Tensor* batch_var) {
+  static Tensor forward(AutogradContext* context, const Tensor& input, const OptionalTensor& weight,
+                        const OptionalTensor& bias, const OptionalTensor& residual,
+                        const OptionalTensor& mean, const OptionalTensor& var, double eps,
+                        c10::string_view activation, at::ArrayRef<double> activation_args,
+                        Tensor* batch_mean, Tensor* batch_var) {
     at::AutoDispatchBelowADInplaceOrView guard;
     Tensor output;
     std::tie(output, *batch_mean, *batch_var) =
@@ -79,11 +76,10 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
     const bool batch_statistics = !is_defined(mean);
     const bool keep_output = is_defined(residual) && activation == "relu";
     const bool keep_residual = is_defined(residual) && !keep_output && activation != "identity";
-    context->save_for_backward({input, weight.value_or(Tensor()), bias.value_or(Tensor()),
-                                batch_statistics ? *batch_mean : *mean,
-                                batch_statistics ? *batch_var : *var,
-                                keep_residual ? *residual : Tensor(),
-                                keep_output ? output : Tensor()});
+    context->save_for_backward(
+        {input, weight.value_or(Tensor()), bias.value_or(Tensor()),
+         batch_statistics ? *batch_mean : *mean, batch_statistics ? *batch_var : *var,
+         keep_residual ? *residual : Tensor(), keep_output ? output : Tensor()});
     context->saved_data["residual"] = is_defined(residual);
     context->saved_data["batch_statistics"] = batch_statistics;
     context->saved_data["eps"] = eps;
@@ -124,16 +120,14 @@ Tensors batch_norm_act_autograd(const Tensor& input, const OptionalTensor& weigh
                                 at::ArrayRef<double> activation_args,
                                 const OptionalTensor& residual) {
   refuse_tangents("batch_norm_act", input, weight, bias, mean, var, residual);
-  if (!at::GradMode::is_enabled() || !(input.requires_grad() || needs_grad(weight) ||
-                                       needs_grad(bias) || needs_grad(residual))) {
+  if (!differentiated(input, weight, bias, residual)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return batch_norm_act(input, weight, bias, mean, var, eps, activation, activation_args,
                           residual);
   }
   Tensor batch_mean, batch_var;
-  const Tensor output =
-      BatchNormAct::apply(input, weight, bias, residual, mean, var, eps, activation,
-                          activation_args, &batch_mean, &batch_var);
+  const Tensor output = BatchNormAct::apply(input, weight, bias, residual, mean, var, eps,
+                                            activation, activation_args, &batch_mean, &batch_var);
   return {output, batch_mean, batch_var};
 }
 
@@ -189,18 +183,15 @@ Gradients batch_norm_act_backward_autograd(
     const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
     const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool batch_statistics,
     double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
-    std::array<bool, 4> output_mask, const OptionalTensor& residual,
-    const OptionalTensor& output) {
+    std::array<bool, 4> output_mask, const OptionalTensor& residual, const OptionalTensor& output) {
   refuse_tangents("batch_norm_act", grad_output, input, weight, bias, mean, var, residual, output);
-  if (at::GradMode::is_enabled() &&
-      (grad_output.requires_grad() || input.requires_grad() || needs_grad(weight) ||
-       needs_grad(bias) || needs_grad(residual))) {
+  if (differentiated(grad_output, input, weight, bias, residual)) {
     return differentiable_backward(grad_output, input, weight, bias, mean, var, batch_statistics,
                                    eps, activation, activation_args, output_mask, residual, output);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  return batch_norm_act_backward(grad_output, input, weight, bias, mean, var, batch_statistics,
-                                 eps, activation, activation_args, output_mask, residual, output);
+  return batch_norm_act_backward(grad_output, input, weight, bias, mean, var, batch_statistics, eps,
+                                 activation, activation_args, output_mask, residual, output);
 }
 
 TORCH_LIBRARY(cnngraph, library) {

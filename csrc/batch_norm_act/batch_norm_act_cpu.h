@@ -3,15 +3,16 @@
 // for any number of threads.
 #pragma once
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-
 #include "../cpu/range.h"
+#include "../cpu/threads.h"
 #include "batch_norm_act.h"
 
 namespace cnngraph {
@@ -87,11 +88,11 @@ struct Task {
 template <class Body>
 void for_each_task(const Cut& cut, bool backwards, const Body& body) {
   const int64_t tasks = cut.parts * cut.runs + (cut.tail ? 1 : 0);
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+  share_out(tasks, [&](Tasks& shared) {
     std::unique_ptr<double[]> scratch(
         new double[BatchNormActKernels::scratch_per_channel * cut.channels_of_run]);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t task = backwards ? end - 1 - (i - begin) : i;
+    shared.each([&](int64_t i) {
+      const int64_t task = backwards ? tasks - 1 - i : i;
       const int64_t part = task / cut.runs, run = task % cut.runs;
       const int64_t outer = part * cut.outer_of_part, column = run * cut.channels_of_run;
       if (part == cut.parts) {
@@ -102,18 +103,17 @@ void for_each_task(const Cut& cut, bool backwards, const Body& body) {
                   part * cut.columns,
                   cut.outer},
              scratch.get());
-        continue;
+        return;
       }
       const Block block = {std::min(cut.outer_of_part, cut.outer - outer),
-                           std::min(cut.channels_of_run, cut.columns - column), cut.inner,
-                           cut.x_stride, cut.y_stride, cut.stride()};
-      body(Task{block,
-                block.offset(outer, column),
-                column,
-                part * cut.columns + column,
-                outer},
+                           std::min(cut.channels_of_run, cut.columns - column),
+                           cut.inner,
+                           cut.x_stride,
+                           cut.y_stride,
+                           cut.stride()};
+      body(Task{block, block.offset(outer, column), column, part * cut.columns + column, outer},
            scratch.get());
-    }
+    });
   });
 }
 

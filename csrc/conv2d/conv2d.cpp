@@ -1,6 +1,7 @@
 // A convolution whose three products are each made by the fastest way: 3x3 kernels by Winograd's
-// filtering, other weight gradients by products of our own, as oneDNN's run at little more than
-// half of what its other two products reach. Everything else is torch's.
+// filtering, 1x1 kernels by products of rows of pixels, other weight gradients by products of our
+// own, as oneDNN's run at little more than half of what its other two products reach. Everything
+// else is torch's.
 //
 // bfloat16 is computed in float where the processor has no instructions for it: oneDNN then
 // falls back to code that is ten times slower.
@@ -14,8 +15,10 @@
 #include <torch/library.h>
 
 #include "../cpu/capability.h"
+#include "../differentiated.h"
 #include "../forward_mode.h"
 #include "../linear/linear.h"
+#include "pointwise.h"
 #include "weight_gradient.h"
 #include "winograd.h"
 
@@ -74,8 +77,6 @@ Tensor as_maps(const Tensor& matrix) {
   return matrix.reshape({matrix.size(0), matrix.size(1), 1, 1});
 }
 
-bool needs_grad(const Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); }
-
 class Conv2d : public torch::autograd::Function<Conv2d> {
  public:
   static constexpr bool is_traceable = true;
@@ -118,8 +119,7 @@ Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const Optional
                        IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                        int64_t groups) {
   refuse_tangents("conv2d", input, weight, bias);
-  if (!at::GradMode::is_enabled() ||
-      !(needs_grad(input) || needs_grad(weight) || needs_grad(bias.value_or(Tensor())))) {
+  if (!differentiated(input, weight, bias)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_conv2d(input, weight, bias, stride, padding, dilation, groups);
   }
@@ -131,8 +131,7 @@ ConvGradients conv2d_backward_autograd(const Tensor& grad_output, const Tensor& 
                                        const Tensor& weight, IntArrayRef stride,
                                        IntArrayRef padding, IntArrayRef dilation, int64_t groups,
                                        std::array<bool, 3> output_mask) {
-  if (at::GradMode::is_enabled() &&
-      (needs_grad(grad_output) || needs_grad(input) || needs_grad(weight))) {
+  if (differentiated(grad_output, input, weight)) {
     return at::convolution_backward(grad_output, input, weight, IntArrayRef{weight.size(0)}, stride,
                                     padding, dilation, /*transposed=*/false,
                                     /*output_padding=*/{0, 0}, groups, output_mask);
@@ -215,6 +214,9 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const OptionalTens
   if (winograd_pays(input, weight, geometry) && fits(bias, weight)) {
     return winograd_convolution(input, weight, bias, geometry);
   }
+  if (pointwise_pays(input, weight, geometry) && !(bias.has_value() && bias->defined())) {
+    return pointwise_convolution(input, weight);
+  }
   const auto convolve = [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {
     return at::convolution(x, w, b, stride, padding, dilation, /*transposed=*/false,
                            /*output_padding=*/{0, 0}, groups);
@@ -237,14 +239,15 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& inpu
   }
   const ConvGeometry geometry = geometry_of(stride, padding, dilation, groups);
   const bool winograd = winograd_pays(input, weight, geometry);
+  const bool pointwise = pointwise_pays(input, weight, geometry);
   const bool winograd_weight =
       output_mask[1] && winograd_weight_gradient_pays(input, weight, geometry);
   const bool ours =
       winograd_weight ||
       (output_mask[1] && weight_gradient_pays(grad_output, input, weight.sizes(), geometry));
   // The library takes the bias's gradient with the weight's, and so both where it is asked for one.
-  const std::array<bool, 3> rest = {output_mask[0] && !winograd, output_mask[1] && !ours,
-                                    output_mask[2] && !ours};
+  const std::array<bool, 3> rest = {output_mask[0] && !winograd && !pointwise,
+                                    output_mask[1] && !ours, output_mask[2] && !ours};
   ConvGradients gradients;
   auto& [dinput, dweight, dbias] = gradients;
   if (rest[0] || rest[1] || rest[2]) {
@@ -260,6 +263,7 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& inpu
     }
   }
   if (output_mask[0] && winograd) dinput = winograd_input_gradient(grad_output, weight, geometry);
+  if (output_mask[0] && pointwise) dinput = pointwise_input_gradient(grad_output, weight);
   if (ours) {
     dweight = winograd_weight ? winograd_weight_gradient(grad_output, input, geometry)
                               : weight_gradient(grad_output, input, weight.sizes(), geometry);

@@ -1,11 +1,11 @@
 // A convolution and its gradients, for other rooms that hold one.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <array>
 #include <optional>
 #include <tuple>
-
-#include <ATen/core/Tensor.h>
 
 namespace cnngraph {
 

@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "../cpu/capability.h"
+#include "../cpu/float_or_bfloat16.h"
 #include "../cpu/range.h"
+#include "../cpu/threads.h"
 #include "weight_gradient_kernels.h"
 
 namespace cnngraph {
@@ -29,6 +31,7 @@ constexpr int64_t most_merged_channels = 64;
 constexpr int64_t least_together = 64;
 constexpr int64_t most_merged_positions = 1024;
 constexpr int64_t least_positions = 128;
+constexpr int64_t most_pixels_made = 64;
 constexpr double most_padding = 1.5;
 constexpr int64_t most_bytes_of_parts = 4 * 1024 * 1024;
 
@@ -47,17 +50,17 @@ struct Problem {
   int64_t row_elements;     // of the input
   int64_t column_elements;  // from one column of the input to the next
 
-  Problem(const Tensor& grad, const Tensor& input, at::IntArrayRef weight,
+  Problem(const Tensor& grad, at::IntArrayRef input, at::IntArrayRef weight,
           const ConvGeometry& geometry)
-      : images(input.size(0)),
-        in_channels(input.size(1)),
+      : images(input[0]),
+        in_channels(input[1]),
         out_channels(grad.size(1)),
-        y{input.size(2),      grad.size(2),        weight[2],
+        y{input[2],           grad.size(2),        weight[2],
           geometry.stride[0], geometry.padding[0], geometry.dilation[0]},
-        x{input.size(3),      grad.size(3),        weight[3],
+        x{input[3],           grad.size(3),        weight[3],
           geometry.stride[1], geometry.padding[1], geometry.dilation[1]},
-        row_elements(input.size(3) * input.size(1)),
-        column_elements(input.size(1)) {
+        row_elements(input[3] * input[1]),
+        column_elements(input[1]) {
     if (x.kernel > 1 && x.dilation == 1 && in_channels * x.kernel <= most_merged_channels) {
       in_channels *= x.kernel;
       x.kernel = 1;
@@ -105,10 +108,45 @@ class WeightGradient {
  public:
   WeightGradient(const Tensor& grad, const Tensor& input, at::IntArrayRef weight,
                  const ConvGeometry& geometry)
+      : WeightGradient(grad, input.sizes(), weight, geometry) {
+    input_ = input;
+  }
+  // Of a pointwise convolution.
+  WeightGradient(const Tensor& grad, const MakePixels& input, at::IntArrayRef weight)
+      : WeightGradient(grad, {grad.size(0), weight[1], grad.size(2), grad.size(3)}, weight,
+                       {{1, 1}, {0, 0}, {1, 1}, 1}) {
+    make_pixels_ = &input;
+  }
+  // With few channels most of a tile would be padding.
+  bool fills_tiles() const {
+    return static_cast<double>(a_.padded() * b_.padded()) <=
+           most_padding * static_cast<double>(a_.channels * b_.channels);
+  }
+
+  Tensor compute(at::IntArrayRef weight_sizes) {
+    sums_.reset(new float[parts_ * size_of_sums()]);
+    at::parallel_for(0, parts_ * shares_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        add_blocks(Range::of_part(blocks_, task % parts_, parts_),
+                   Range::of_part(b_.panels, task / parts_, shares_),
+                   sums_.get() + task % parts_ * size_of_sums());
+      }
+    });
+    const auto options = grad_.options().dtype(at::kFloat);
+    Tensor weight = at::empty(weight_sizes, options, at::MemoryFormat::ChannelsLast);
+    float* to = weight.mutable_data_ptr<float>();
+    at::parallel_for(0, problem_.out_channels, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t out = begin; out < end; ++out) write(out, to);
+    });
+    return weight.to(grad_.scalar_type());
+  }
+
+ private:
+  WeightGradient(const Tensor& grad, at::IntArrayRef input, at::IntArrayRef weight,
+                 const ConvGeometry& geometry)
       : problem_(grad, input, weight, geometry),
         grad_(grad),
-        input_(input),
-        type_(input.scalar_type() == at::kFloat ? DataType::float32 : DataType::bfloat16),
+        type_(float_or_bfloat16(grad)),
         input_is_a_(padding_with(problem_.in_channels, problem_.out_channels) <=
                     padding_with(problem_.out_channels, problem_.in_channels)),
         a_(input_is_a_ ? problem_.in_channels : problem_.out_channels, kernels().height),
@@ -126,7 +164,7 @@ class WeightGradient {
     blocks_ = ceil_div(problem_.images, images_of_block_) * blocks_of_image_;
     // Parts of the pixels have sums of their own, so there are few where the weight is large; the
     // panels of b are then shared out.
-    const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    const int64_t threads = threads_to_share();
     parts_ = std::clamp<int64_t>(most_bytes_of_parts / (size_of_sums() * 4), 1,
                                  std::min(threads, blocks_));
     shares_ = std::min(threads / parts_, b_.panels);
@@ -135,31 +173,6 @@ class WeightGradient {
         std::clamp(static_cast<int64_t>(std::sqrt(terms)), least_together, positions_of_block);
   }
 
-  // With few channels most of a tile would be padding.
-  bool fills_tiles() const {
-    return static_cast<double>(a_.padded() * b_.padded()) <=
-           most_padding * static_cast<double>(a_.channels * b_.channels);
-  }
-
-  Tensor compute(at::IntArrayRef weight_sizes) {
-    sums_.reset(new float[parts_ * size_of_sums()]);
-    at::parallel_for(0, parts_ * shares_, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        add_blocks(Range::of_part(blocks_, task % parts_, parts_),
-                   Range::of_part(b_.panels, task / parts_, shares_),
-                   sums_.get() + task % parts_ * size_of_sums());
-      }
-    });
-    const auto options = input_.options().dtype(at::kFloat);
-    Tensor weight = at::empty(weight_sizes, options, at::MemoryFormat::ChannelsLast);
-    float* to = weight.mutable_data_ptr<float>();
-    at::parallel_for(0, problem_.out_channels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t out = begin; out < end; ++out) write(out, to);
-    });
-    return weight.to(input_.scalar_type());
-  }
-
- private:
   static int64_t padding_with(int64_t a, int64_t b) {
     return Operand(a, kernels().height).padded() * Operand(b, kernels().width).padded();
   }
@@ -244,6 +257,10 @@ class WeightGradient {
 
   void pack_input(int64_t image, int64_t images, int64_t output_row, const PackedInput& packed,
                   bool is_a, Range panels, float* to, const Operand& side) const {
+    if (make_pixels_) {
+      const int64_t first = (image * problem_.y.output + output_row) * problem_.x.output;
+      return pack_made_pixels(first, images * packed.rows * packed.columns, is_a, panels, to, side);
+    }
     const int64_t between_rows = problem_.y.kernel == 1 ? problem_.y.stride : 1;
     const int64_t between_columns = problem_.x.kernel == 1 ? problem_.x.stride : 1;
     for (int64_t i = 0; i < images * packed.rows; ++i) {
@@ -257,6 +274,18 @@ class WeightGradient {
                inside ? problem_.row_elements : 0, -problem_.x.padding * problem_.column_elements,
                between_columns * problem_.column_elements, packed.columns, problem_.in_channels},
            to + i * packed.columns * side.width, side.panel_stride);
+    }
+  }
+
+  void pack_made_pixels(int64_t first, int64_t count, bool is_a, Range panels, float* to,
+                        const Operand& side) const {
+    const int64_t channels = problem_.in_channels;
+    const std::unique_ptr<float[]> pixels(new float[most_pixels_made * channels]);
+    for (int64_t made = 0; made < count; made += most_pixels_made) {
+      const int64_t more = std::min(most_pixels_made, count - made);
+      (*make_pixels_)(first + made, more, pixels.get());
+      pack(is_a, panels, pixels.get(), RowOfMap{more * channels, 0, channels, more, channels},
+           to + made * side.width, side.panel_stride);
     }
   }
 
@@ -295,7 +324,9 @@ class WeightGradient {
   }
 
   Problem problem_;
-  const Tensor &grad_, &input_;
+  const Tensor& grad_;
+  Tensor input_;  // or else:
+  const MakePixels* make_pixels_ = nullptr;
   DataType type_;
   bool input_is_a_;
   Operand a_, b_;
@@ -303,19 +334,28 @@ class WeightGradient {
   std::unique_ptr<float[]> sums_;
 };
 
+// oneDNN's own runs for ever, now and then, on kernels of one pixel that are strided over padding.
+bool library_hangs(at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
+  return weight_sizes[2] == 1 && weight_sizes[3] == 1 &&
+         std::max(geometry.padding[0], geometry.padding[1]) > 0 &&
+         std::max(geometry.stride[0], geometry.stride[1]) > 1;
+}
+
 }  // namespace
 
 bool weight_gradient_pays(const Tensor& grad_output, const Tensor& input,
                           at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
   static const bool bfloat16_pays = !multiplies_bfloat16();
   const auto type = input.scalar_type();
-  const int64_t positions = grad_output.size(0) * grad_output.size(2) * grad_output.size(3);
-  if (!input.is_cpu() || geometry.groups != 1 || positions < least_positions ||
+  if (!input.is_cpu() || geometry.groups != 1 || grad_output.numel() == 0 ||
       !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_pays)) ||
-      grad_output.scalar_type() != type || !input.is_contiguous(at::MemoryFormat::ChannelsLast)) {
+      grad_output.scalar_type() != type) {
     return false;
   }
-  return WeightGradient(grad_output, input, weight_sizes, geometry).fills_tiles();
+  if (library_hangs(weight_sizes, geometry)) return true;
+  const int64_t positions = grad_output.size(0) * grad_output.size(2) * grad_output.size(3);
+  return positions >= least_positions && input.is_contiguous(at::MemoryFormat::ChannelsLast) &&
+         WeightGradient(grad_output, input, weight_sizes, geometry).fills_tiles();
 }
 
 Tensor weight_gradient(const Tensor& grad_output, const Tensor& input, at::IntArrayRef weight_sizes,
@@ -323,6 +363,12 @@ Tensor weight_gradient(const Tensor& grad_output, const Tensor& input, at::IntAr
   const Tensor grad = grad_output.contiguous(at::MemoryFormat::ChannelsLast);
   const Tensor map = input.contiguous(at::MemoryFormat::ChannelsLast);
   return WeightGradient(grad, map, weight_sizes, geometry).compute(weight_sizes);
+}
+
+Tensor pointwise_weight_gradient(const Tensor& grad_output, const MakePixels& input,
+                                 const Tensor& weight) {
+  const Tensor grad = grad_output.contiguous(at::MemoryFormat::ChannelsLast);
+  return WeightGradient(grad, input, weight.sizes()).compute(weight.sizes());
 }
 
 }  // namespace cnngraph

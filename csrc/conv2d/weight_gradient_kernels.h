@@ -39,9 +39,9 @@ struct WeightGradientKernels {
   void (*multiply)(const float* a, const float* b, SummedPositions, bool add, float* tile);
 };
 
-#define CNNGRAPH_DECLARE_WEIGHT_GRADIENT(capability)    \
-  namespace capability {                                \
-  extern const WeightGradientKernels weight_gradient;   \
+#define CNNGRAPH_DECLARE_WEIGHT_GRADIENT(capability)  \
+  namespace capability {                              \
+  extern const WeightGradientKernels weight_gradient; \
   }
 CNNGRAPH_DECLARE_WEIGHT_GRADIENT(baseline)
 CNNGRAPH_DECLARE_WEIGHT_GRADIENT(avx2)

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../cpu/threads.h"
 #include "winograd_tiles.h"
 
 namespace cnngraph {
@@ -19,7 +20,6 @@ using at::Tensor;
 constexpr int64_t places = WinogradKernels::places;
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
-constexpr int64_t most_width = 32;  // of a panel, with any vectors
 constexpr int64_t tiles_of_block = 48;
 // Fewer do not pay for the transformed weight, or leave much of a product's tiles empty.
 constexpr int64_t least_tiles = 64;
@@ -37,18 +37,18 @@ struct WeightLayout {
   int64_t depth, channels, panels;
 
   WeightLayout(int64_t in, int64_t out)
-      : depth(in), channels(out), panels(ceil_div(out, winograd_kernels().width)) {}
+      : depth(in), channels(out), panels(ceil_div(out, row_product().width)) {}
 
-  int64_t panel_size() const { return depth * winograd_kernels().width; }
+  int64_t panel_size() const { return depth * row_product().width; }
   // The same for every width of panels, and no power of two: the places of one weight would share
   // few lines of the cache.
-  int64_t place_stride() const { return depth * round_up(channels, most_width) + 16; }
+  int64_t place_stride() const { return depth * round_up(channels, RowProductKernels::room) + 16; }
   int64_t size() const { return places * place_stride(); }
 };
 
 void transform(const Tensor& weight, bool for_gradient, const WeightLayout& layout, float* values) {
   const Tensor taps = weight.contiguous(channels_last);
-  const int64_t width = winograd_kernels().width, outs = taps.size(0), ins = taps.size(1);
+  const int64_t width = row_product().width, outs = taps.size(0), ins = taps.size(1);
   const auto transform_channels = [&](int64_t out, int64_t in) {
     const int64_t to = for_gradient ? in / width * layout.panel_size() + out * width
                                     : out / width * layout.panel_size() + in * width + out % width;
@@ -83,24 +83,25 @@ struct After {
 Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* values,
                 std::array<int64_t, 2> padding, const After& after) {
   const WinogradKernels& kernels = winograd_kernels();
+  const int64_t width = row_product().width;
   const DataType type = float_or_bfloat16(input);
   Tensor result = at::empty({input.size(0), weight.channels, input.size(2) + 2 * padding[0] - 2,
                              input.size(3) + 2 * padding[1] - 2},
                             input.options(), channels_last);
   const Tiles tiles(input.size(0), result.size(2), result.size(3));
   if (tiles.count == 0) return result;
-  const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t threads = threads_to_share();
   const int64_t blocks =
       std::max(ceil_div(tiles.count, tiles_of_block), std::min(threads, tiles.count));
-  const int64_t most = round_up(ceil_div(tiles.count, blocks), kernels.height);
-  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t most = ceil_div(tiles.count, blocks);
+  share_out(blocks, [&](Tasks& tasks) {
     const Places transformed(most, weight.depth), products(most, weight.channels);
     std::vector<float> nothing(weight.depth), discarded(weight.channels);
     const Pixels<const void> from(input, input.const_data_ptr(), nothing.data());
     const Pixels<void> to(result, result.mutable_data_ptr(), discarded.data());
     const Pixels<const void> addends(
         result, after.addend.defined() ? after.addend.const_data_ptr() : nullptr, discarded.data());
-    for (int64_t block = begin; block < end; ++block) {
+    tasks.each([&](int64_t block) {
       const Range range = Range::of_part(tiles.count, block, blocks);
       tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
         const auto patch = from.square<4>(image, y - padding[0], x - padding[1]);
@@ -109,10 +110,10 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
       });
       for (int64_t place = 0; place < places; ++place) {
         for (int64_t panel = 0; panel < weight.panels; ++panel) {
-          kernels.multiply(
+          row_product().multiply(
               transformed.of_place(place), range.end - range.begin, transformed.tile_stride,
               values + place * weight.place_stride() + panel * weight.panel_size(), weight.depth,
-              products.of_place(place) + panel * kernels.width, products.tile_stride);
+              products.of_place(place) + panel * width, products.tile_stride, width);
         }
       }
       tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
@@ -124,7 +125,7 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
             after.bias.defined() ? after.bias.const_data_ptr<float>() : nullptr,
             after.addend.defined() ? added.data() : nullptr, after.relu, pixels.data());
       });
-    }
+    });
   });
   return result;
 }

@@ -12,10 +12,6 @@ namespace cnngraph {
 // of the 16 places of the transformed patch. `place_stride` is from one place to the next.
 struct WinogradKernels {
   static constexpr int64_t places = 16;
-  // A product makes `height` tiles of `width` channels at a time: there must be room for tiles up
-  // to a multiple of `height`, and for channels up to a multiple of `width`.
-  int64_t height, width;
-
   // A patch to its places: pixels[4 * y + x] is a row of channels.
   void (*transform_patch)(DataType, const void* const* pixels, int64_t channels, float* places,
                           int64_t place_stride);
@@ -37,10 +33,6 @@ struct WinogradKernels {
   // `transform_weight`.
   void (*transform_weight_gradient)(const float* places, int64_t place_stride, int64_t channels,
                                     float* taps, int64_t tap_stride);
-
-  // result[t][c] = sum over d of tiles[t][d] * panel[d][c], for one panel of channels.
-  void (*multiply)(const float* tiles, int64_t count, int64_t tile_stride, const float* panel,
-                   int64_t depth, float* results, int64_t result_stride);
 };
 
 #define CNNGRAPH_DECLARE_WINOGRAD(capability) \

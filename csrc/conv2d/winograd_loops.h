@@ -3,7 +3,7 @@
 // (https://arxiv.org/abs/1509.09308), over vectors of channels.
 #pragma once
 
-#include "tile_of_sums.h"
+#include "../cpu/vector.h"
 #include "winograd_kernels.h"
 
 namespace cnngraph {
@@ -171,33 +171,6 @@ void transform_weight_gradient(const float* places, int64_t place_stride, int64_
       });
 }
 
-void multiply(const float* tiles, int64_t count, int64_t tile_stride, const float* panel,
-              int64_t depth, float* results, int64_t result_stride) {
-  for (int64_t first = 0; first < count; first += tile_height) {
-    const float* from = tiles + first * tile_stride;
-    const float* weight = panel;
-    Floats sums[tile_height][vectors_of_tile] = {};
-    for (int64_t d = 0; d < depth; ++d, ++from, weight += tile_width) {
-      Floats right[vectors_of_tile];
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors_of_tile; ++v) right[v] = Memory<float>::load(weight + v * lanes);
-#pragma GCC unroll 8
-      for (int i = 0; i < tile_height; ++i) {
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors_of_tile; ++v) sums[i][v] += from[i * tile_stride] * right[v];
-      }
-    }
-    float* to = results + first * result_stride;
-#pragma GCC unroll 8
-    for (int i = 0; i < tile_height; ++i) {
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors_of_tile; ++v) {
-        Memory<float>::store(to + i * result_stride + v * lanes, sums[i][v]);
-      }
-    }
-  }
-}
-
 // A function of elements of either type.
 template <auto of_float, auto of_bfloat16, class... Arguments>
 void of_type(DataType type, Arguments... arguments) {
@@ -207,14 +180,11 @@ void of_type(DataType type, Arguments... arguments) {
 }  // namespace
 
 extern const WinogradKernels winograd = {
-    tile_height,
-    tile_width,
     of_type<transform_patch<float>, transform_patch<BFloat16>>,
     of_type<transform_gradient<float>, transform_gradient<BFloat16>>,
     of_type<transform_result<float>, transform_result<BFloat16>>,
     of_type<transform_weight<float>, transform_weight<BFloat16>>,
     transform_weight_gradient,
-    multiply,
 };
 
 }  // namespace CNNGRAPH_CAPABILITY

@@ -8,18 +8,17 @@
 #include <type_traits>
 
 #include "../cpu/capability.h"
+#include "../cpu/float_or_bfloat16.h"
 #include "../cpu/range.h"
+#include "row_product_kernels.h"
 #include "winograd_kernels.h"
 
 namespace cnngraph {
 
 inline const WinogradKernels& winograd_kernels() { return CNNGRAPH_KERNELS_IN_USE(winograd); }
+inline const RowProductKernels& row_product() { return CNNGRAPH_KERNELS_IN_USE(row_product); }
 
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-inline DataType float_or_bfloat16(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kFloat ? DataType::float32 : DataType::bfloat16;
-}
 
 // A map's pixels by row and column, where those outside of it are one that belongs to nobody.
 template <class Memory>
@@ -78,7 +77,7 @@ struct Places {
 
   // Most numbers of channels are powers of two, and so strides that share few lines of the cache.
   Places(int64_t tiles, int64_t channels)
-      : tile_stride(round_up(channels, winograd_kernels().width) + 16),
+      : tile_stride(round_up(channels, row_product().width) + 16),
         stride(tiles * tile_stride),
         values(new float[WinogradKernels::places * stride]) {}
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../cpu/threads.h"
 #include "weight_gradient_kernels.h"
 #include "winograd.h"
 #include "winograd_tiles.h"
@@ -38,7 +39,7 @@ class Sums {
         blocks_(ceil_div(tiles_.count, tiles_of_block)) {
     // Sums that one thread makes and another reads cost more than what both transform, as long as
     // each has some panels.
-    const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+    const int64_t threads = threads_to_share();
     shares_ = std::clamp<int64_t>(in_panels_ / least_panels, 1, threads);
     parts_ = std::min(
         {threads / shares_, blocks_, std::max<int64_t>(1, most_bytes_of_parts / (size() * 4))});

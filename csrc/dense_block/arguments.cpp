@@ -20,10 +20,10 @@ void check_per_channel(const at::Tensor& tensor, const char* name, int64_t chann
                        const DenseBlockArguments& call) {
   TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == channels, "dense_block: ", name,
               " should hold ", channels, " elements, one per channel, got shape ", tensor.sizes());
-  TORCH_CHECK(tensor.scalar_type() == call.input.scalar_type() ||
-                  tensor.scalar_type() == call.compute_type,
-              "dense_block: expected ", name, " of type ", call.input.scalar_type(), " or ",
-              call.compute_type, ", got ", tensor.scalar_type());
+  TORCH_CHECK(
+      tensor.scalar_type() == call.input.scalar_type() || tensor.scalar_type() == call.compute_type,
+      "dense_block: expected ", name, " of type ", call.input.scalar_type(), " or ",
+      call.compute_type, ", got ", tensor.scalar_type());
   check_device(tensor, name, call);
 }
 
@@ -84,9 +84,9 @@ DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm
     const at::Tensor& weight = conv_weights[i];
     TORCH_CHECK(weight.dim() == 4 && weight.scalar_type() == input.scalar_type() &&
                     weight.size(1) * groups[i] == channels,
-                "dense_block: expected a convolution weight of 4 dimensions, ",
-                input.scalar_type(), " and ", channels, " input channels in ", groups[i],
-                " groups, got ", weight.scalar_type(), " of shape ", weight.sizes());
+                "dense_block: expected a convolution weight of 4 dimensions, ", input.scalar_type(),
+                " and ", channels, " input channels in ", groups[i], " groups, got ",
+                weight.scalar_type(), " of shape ", weight.sizes());
     check_device(weight, "a convolution's weight", call);
     OptionalTensor bias;
     if (!conv_biases.empty()) {
@@ -94,8 +94,13 @@ DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm
       check_device(*bias, "a convolution's bias", call);
     }
     const auto spread = dilation.slice(2 * i, 2);
-    call.steps.push_back({norm_weights[i], norm_biases[i], weight, bias,
-                          check_padding(weight, spread), {spread[0], spread[1]}, groups[i]});
+    call.steps.push_back({norm_weights[i],
+                          norm_biases[i],
+                          weight,
+                          bias,
+                          check_padding(weight, spread),
+                          {spread[0], spread[1]},
+                          groups[i]});
     channels = weight.size(0);
     if ((i + 1) % steps_of_layer == 0) {
       call.channels.push_back(channels += call.channels.back());

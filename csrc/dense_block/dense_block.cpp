@@ -12,6 +12,8 @@
 // Backward needs the output, the maps between the convolutions of each layer, and what every
 // convolution read: the last are computed again unless they are kept. Gradients of gradients are
 // torch's, as those of batch_norm_act are.
+#include "dense_block.h"
+
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -21,7 +23,6 @@
 
 #include "../differentiated.h"
 #include "../forward_mode.h"
-#include "dense_block.h"
 
 namespace cnngraph {
 namespace {
@@ -31,10 +32,9 @@ using at::TensorList;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-DenseBlockResults call_forward(const Tensor& input, TensorList norm_weights,
-                               TensorList norm_biases, TensorList conv_weights,
-                               TensorList conv_biases, TensorList means, TensorList vars,
-                               double eps, c10::string_view activation,
+DenseBlockResults call_forward(const Tensor& input, TensorList norm_weights, TensorList norm_biases,
+                               TensorList conv_weights, TensorList conv_biases, TensorList means,
+                               TensorList vars, double eps, c10::string_view activation,
                                at::ArrayRef<double> activation_args, at::IntArrayRef dilation,
                                at::IntArrayRef groups, int64_t steps_of_layer, int64_t keep) {
   static const auto op = c10::Dispatcher::singleton()
@@ -44,12 +44,14 @@ DenseBlockResults call_forward(const Tensor& input, TensorList norm_weights,
                  activation, activation_args, dilation, groups, steps_of_layer, keep);
 }
 
-std::vector<Tensor> call_backward(
-    const Tensor& grad_output, const Tensor& output, TensorList maps, TensorList activations,
-    const Tensor& input, TensorList norm_weights, TensorList norm_biases, TensorList conv_weights,
-    TensorList conv_biases, TensorList means, TensorList vars, bool batch_statistics, double eps,
-    c10::string_view activation, at::ArrayRef<double> activation_args, at::IntArrayRef dilation,
-    at::IntArrayRef groups, int64_t steps_of_layer, c10::List<bool> output_mask) {
+std::vector<Tensor> call_backward(const Tensor& grad_output, const Tensor& output, TensorList maps,
+                                  TensorList activations, const Tensor& input,
+                                  TensorList norm_weights, TensorList norm_biases,
+                                  TensorList conv_weights, TensorList conv_biases, TensorList means,
+                                  TensorList vars, bool batch_statistics, double eps,
+                                  c10::string_view activation, at::ArrayRef<double> activation_args,
+                                  at::IntArrayRef dilation, at::IntArrayRef groups,
+                                  int64_t steps_of_layer, c10::List<bool> output_mask) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cnngraph::dense_block_backward", "")
                              .typed<decltype(call_backward)>();
@@ -162,8 +164,8 @@ DenseBlockResults dense_block_autograd(const Tensor& input, TensorList norm_weig
   const variable_list tensors =
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
   refuse_tangents("dense_block", tensors);
-  const Settings settings{means,    vars,   eps,            activation, activation_args,
-                          dilation, groups, steps_of_layer, keep};
+  const Settings settings{means,  vars,           eps, activation, activation_args, dilation,
+                          groups, steps_of_layer, keep};
   if (!differentiated(tensors)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(tensors, settings);
@@ -175,10 +177,12 @@ DenseBlockResults dense_block_autograd(const Tensor& input, TensorList norm_weig
 
 // The backward as a function that can itself be differentiated: torch computes the forward anew and
 // differentiates that. The statistics of a batch are functions of the input again.
-std::vector<Tensor> differentiable_backward(
-    const Tensor& grad_output, TensorList given, size_t steps, TensorList means, TensorList vars,
-    bool batch_statistics, double eps, const ActivationSpec& act, at::IntArrayRef dilation,
-    at::IntArrayRef groups, size_t steps_of_layer, const c10::List<bool>& output_mask) {
+std::vector<Tensor> differentiable_backward(const Tensor& grad_output, TensorList given,
+                                            size_t steps, TensorList means, TensorList vars,
+                                            bool batch_statistics, double eps,
+                                            const ActivationSpec& act, at::IntArrayRef dilation,
+                                            at::IntArrayRef groups, size_t steps_of_layer,
+                                            const c10::List<bool>& output_mask) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const auto type = given[0].scalar_type();
   const auto compute_type = type == at::kDouble ? at::kDouble : at::kFloat;
@@ -198,10 +202,10 @@ std::vector<Tensor> differentiable_backward(
   };
   Tensor maps = arguments[0], x = maps;
   for (size_t i = 0; i < steps; ++i) {
-    const Tensor z = at::batch_norm(
-        x.to(compute_type), arguments[1 + i].to(compute_type),
-        arguments[1 + steps + i].to(compute_type), fixed(means[i]), fixed(vars[i]),
-        batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
+    const Tensor z =
+        at::batch_norm(x.to(compute_type), arguments[1 + i].to(compute_type),
+                       arguments[1 + steps + i].to(compute_type), fixed(means[i]), fixed(vars[i]),
+                       batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
     const Tensor& weight = arguments[1 + 2 * steps + i];
     OptionalTensor bias;
     if (given.size() > 1 + 3 * steps) bias = arguments[1 + 3 * steps + i];
@@ -232,10 +236,9 @@ std::vector<Tensor> dense_block_backward_autograd(
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
   refuse_tangents("dense_block", given, grad_output);
   if (differentiated(grad_output, given)) {
-    return differentiable_backward(grad_output, given, groups.size(), means, vars,
-                                   batch_statistics, eps,
-                                   parse_activation(activation, activation_args), dilation, groups,
-                                   steps_of_layer, output_mask);
+    return differentiable_backward(grad_output, given, groups.size(), means, vars, batch_statistics,
+                                   eps, parse_activation(activation, activation_args), dilation,
+                                   groups, steps_of_layer, output_mask);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return call_backward(grad_output, output, maps, activations, input, norm_weights, norm_biases,

@@ -1,11 +1,11 @@
 // The checked arguments of one call of dense_block, and what its parts agree on.
 #pragma once
 
-#include <tuple>
-#include <vector>
-
 #include <ATen/ATen.h>
 #include <ATen/core/List.h>
+
+#include <tuple>
+#include <vector>
 
 #include "../batch_norm_act/batch_norm_act.h"
 

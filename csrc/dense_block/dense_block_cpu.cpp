@@ -3,6 +3,8 @@
 #include <torch/library.h>
 
 #include "../batch_norm_act/batch_norm_act_cpu.h"
+#include "../conv2d/pointwise.h"
+#include "../conv2d/weight_gradient.h"
 #include "../cpu/capability.h"
 #include "dense_block_kernels.h"
 #include "layers.h"
@@ -38,6 +40,34 @@ class PassesOnCpu final : public DenseBlockPasses {
                        : normalise<float>(maps, step, mean, var);
   }
 
+  bool multiplies(const DenseBlockStep& step) const override {
+    return call_.layout == at::MemoryFormat::ChannelsLast && step.groups == 1 &&
+           !step.conv_bias.has_value() && pointwise_takes(step.conv_weight);
+  }
+
+  Tensor product(const Tensor& maps, const DenseBlockStep& step, const Tensor& mean,
+                 const Tensor& var) const override {
+    const PointwiseWeight weight(step.conv_weight, PointwiseWeight::Product::convolution);
+    const NormalisedPixels pixels(*this, maps, step, mean, var);
+    const Tensor result = call_.empty_map(weight.channels());
+    float* to = result.mutable_data_ptr<float>();
+    for_each_task(cut_in_blocks(mean.size(0)), /*backwards=*/true, [&](const Task& task, double*) {
+      const std::unique_ptr<float[]> block(new float[task.block.outer * mean.size(0)]);
+      pixels.make(task.outer, task.block.outer, block.get());
+      weight.multiply(block.get(), mean.size(0), task.block.outer,
+                      to + task.outer * weight.channels());
+    });
+    return result;
+  }
+
+  Tensor weight_gradient(const Tensor& maps, const Tensor& grad, const DenseBlockStep& step,
+                         const Tensor& mean, const Tensor& var) const override {
+    const NormalisedPixels pixels(*this, maps, step, mean, var);
+    return pointwise_weight_gradient(
+        grad, [&](int64_t first, int64_t count, float* to) { pixels.make(first, count, to); },
+        step.conv_weight);
+  }
+
   std::pair<Tensor, Tensor> add_gradient(const Tensor& maps, const Tensor& dy, const Tensor& addend,
                                          const Tensor& sum, const DenseBlockStep& step,
                                          const Tensor& mean, const Tensor& var, const Tensor& slope,
@@ -62,6 +92,33 @@ class PassesOnCpu final : public DenseBlockPasses {
   }
 
  private:
+  // What a layer's first convolution reads, a few pixels at a time.
+  class NormalisedPixels {
+   public:
+    NormalisedPixels(const PassesOnCpu& passes, const Tensor& maps, const DenseBlockStep& step,
+                     const Tensor& mean, const Tensor& var)
+        : passes_(passes),
+          maps_(maps),
+          cut_(passes.cut_of(mean.size(0))),
+          coefficients_(passes.coefficients_of<float>(step, cut_, mean, var)) {}
+
+    void make(int64_t first, int64_t count, float* to) const {
+      const Task task{.block = {}, .begin = {}, .column = 0, .sums = 0, .outer = first};
+      const Strided x = passes_.at(maps_, task);
+      const int64_t channels = cut_.columns;
+      batch_norm_act_kernels().forward(
+          DataType::float32, passes_.act_.activation, passes_.act_.arguments, x.data,
+          /*residual=*/nullptr, coefficients_.from(task), to,
+          Block{count, channels, /*inner=*/1, x.stride, /*y_stride=*/channels, channels});
+    }
+
+   private:
+    const PassesOnCpu& passes_;
+    const Tensor& maps_;
+    const Cut cut_;
+    const CoefficientTable<float> coefficients_;
+  };
+
   template <class Scalar>
   Tensor normalise(const Tensor& maps, const DenseBlockStep& step, const Tensor& mean,
                    const Tensor& var) const {
@@ -87,11 +144,23 @@ class PassesOnCpu final : public DenseBlockPasses {
                                 const Tensor& var, const Tensor& slope,
                                 const Tensor& offset) const {
     const int64_t channels = mean.size(0);
-    const Cut cut = cut_of(channels);
+    std::optional<PointwiseWeight> weight;
+    if (multiplies(step)) {
+      weight.emplace(step.conv_weight, PointwiseWeight::Product::input_gradient);
+    }
+    const Cut cut = weight ? cut_in_blocks(channels) : cut_of(channels);
     CoefficientTable<Scalar> coefficients = coefficients_of<Scalar>(step, cut, mean, var);
     PartialSums sums(cut);
     for_each_task(cut, /*backwards=*/false, [&](const Task& task, double* scratch) {
-      kernels().backward(data_type_, act_.activation, act_.arguments, at(maps, task), at(dy, task),
+      Strided gradient = at(dy, task);
+      std::unique_ptr<float[]> block;
+      if (weight) {
+        block.reset(new float[task.block.outer * channels]);
+        weight->multiply(static_cast<const float*>(gradient.data), gradient.stride,
+                         task.block.outer, block.get());
+        gradient = {block.get(), channels};
+      }
+      kernels().backward(data_type_, act_.activation, act_.arguments, at(maps, task), gradient,
                          at(addend, task), coefficients.from(task), at_mutable(sum, task),
                          task.block, sums.first(task), sums.second(task), scratch);
     });
@@ -121,6 +190,13 @@ class PassesOnCpu final : public DenseBlockPasses {
   bool is_double() const { return call_.compute_type == at::kDouble; }
   Cut cut_of(int64_t channels) const {
     return {call_.outer(), channels, call_.inner(), call_.input.element_size(), /*dense=*/false};
+  }
+  // Into the blocks of pixels of which products are made.
+  Cut cut_in_blocks(int64_t channels) const {
+    Cut cut = cut_of(channels);
+    cut.outer_of_part = PointwiseWeight::pixels_of_block(channels);
+    cut.parts = ceil_div(cut.outer, cut.outer_of_part);
+    return cut;
   }
   template <class Scalar>
   CoefficientTable<Scalar> coefficients_of(const DenseBlockStep& step, const Cut& cut,

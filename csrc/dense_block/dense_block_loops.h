@@ -1,5 +1,6 @@
-// The CPU loops of dense_block, compiled once per capability: batch_norm_act's backward over tensors
-// whose rows have different lengths, with the gradient added to what later layers left there.
+// The CPU loops of dense_block, compiled once per capability: batch_norm_act's backward over
+// tensors whose rows have different lengths, with the gradient added to what later layers left
+// there.
 #pragma once
 
 #include "../batch_norm_act/activations.h"
@@ -16,8 +17,7 @@ template <class Element>
 struct From {
   const Element* data;
   int64_t stride;
-  explicit From(Strided from)
-      : data(static_cast<const Element*>(from.data)), stride(from.stride) {}
+  explicit From(Strided from) : data(static_cast<const Element*>(from.data)), stride(from.stride) {}
   CNNGRAPH_INLINE const Element* at(int64_t outer, int64_t element) const {
     return data + outer * stride + element;
   }
@@ -48,8 +48,8 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
   for (int64_t outer = 0; outer < block.outer; ++outer) {
     if (block.inner == 1) {
       for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
-        body(coefficients_of_channels<Element, true>(coefficients, channel, extent),
-             extent, outer, channel);
+        body(coefficients_of_channels<Element, true>(coefficients, channel, extent), extent, outer,
+             channel);
       });
       continue;
     }
@@ -131,8 +131,7 @@ void backward_planes(Gradient gradient, Coefficients coefficients, Block block, 
         Vector sum = {}, product = {};
         for_each_vector_of_plane<Element>(begin, end, [&](auto extent, int64_t i) {
           Vector centred;
-          const Vector dz =
-              gradient.add(c, extent, sample, channel * block.inner + i, centred);
+          const Vector dz = gradient.add(c, extent, sample, channel * block.inner + i, centred);
           sum += only_lanes_of(extent, dz);
           product += only_lanes_of(extent, dz * centred);
         });
@@ -147,9 +146,9 @@ void backward_planes(Gradient gradient, Coefficients coefficients, Block block, 
 
 extern const DenseBlockKernels dense_block = {
     /*backward=*/
-    [](DataType data_type, Activation activation, ActivationArguments arguments, Strided x, Strided dy,
-       Strided addend, Coefficients coefficients, MutableStrided sum, Block block, double* sum_dz,
-       double* sum_dz_x, double* scratch) {
+    [](DataType data_type, Activation activation, ActivationArguments arguments, Strided x,
+       Strided dy, Strided addend, Coefficients coefficients, MutableStrided sum, Block block,
+       double* sum_dz, double* sum_dz_x, double* scratch) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
         with_activation(activation, arguments, [&](auto act) {

@@ -96,6 +96,11 @@ DenseBlockResults dense_block_forward(const DenseBlockArguments& call,
           means.push_back(statistics.mean());
           vars.push_back(statistics.var());
         }
+        if (passes.multiplies(step)) {
+          map = passes.product(output, step, means[i], vars[i]);
+          if (keep == Keep::activations) activations.push_back(at::empty({0}, map.options()));
+          continue;
+        }
         activation = passes.normalised(output, step, means[i], vars[i]);
       } else {
         OptionalTensor mean, var;
@@ -209,7 +214,12 @@ std::vector<Tensor> dense_block_backward(const DenseBlockArguments& call,
       const Tensor map =
           inner == 0 ? Tensor() : maps[layer * (call.steps_of_layer - 1) + inner - 1];
       const bool further = wanted.below(Wanted::conv(i));
-      {
+      if (inner == 0 && passes.multiplies(step)) {
+        if (wanted.conv_weight(i)) {
+          gradients[conv_weights + i] = laid_out_as(
+              passes.weight_gradient(output, gradient, step, means[i], vars[i]), step.conv_weight);
+        }
+      } else {
         Tensor activation;
         if (!activations.empty()) {
           activation = activations[i];

@@ -22,8 +22,24 @@ class DenseBlockPasses {
   virtual at::Tensor normalised(const at::Tensor& maps, const DenseBlockStep& step,
                                 const at::Tensor& mean, const at::Tensor& var) const = 0;
 
-  // sum = addend + scale * dz, where `addend` may be `sum`. Adds to `slope` and `offset`, where
-  // they are defined, and returns the gradients of the norm's weight and bias.
+  // Whether the device makes a layer's first convolution with its norm, a block of pixels at a
+  // time: what the convolution reads is then never there as a whole.
+  virtual bool multiplies(const DenseBlockStep&) const { return false; }
+
+  // The convolution of what is normalised, and the gradient of its weight, of a step that it
+  // multiplies.
+  virtual at::Tensor product(const at::Tensor&, const DenseBlockStep&, const at::Tensor&,
+                             const at::Tensor&) const {
+    TORCH_INTERNAL_ASSERT(false);
+  }
+  virtual at::Tensor weight_gradient(const at::Tensor&, const at::Tensor&, const DenseBlockStep&,
+                                     const at::Tensor&, const at::Tensor&) const {
+    TORCH_INTERNAL_ASSERT(false);
+  }
+
+  // sum = addend + scale * dz, where `addend` may be `sum`, and `dy` is the gradient of what is
+  // normalised, or, for a step that it multiplies, of the convolution. Adds to `slope` and
+  // `offset`, where they are defined, and returns the gradients of the norm's weight and bias.
   virtual std::pair<at::Tensor, at::Tensor> add_gradient(
       const at::Tensor& maps, const at::Tensor& dy, const at::Tensor& addend, const at::Tensor& sum,
       const DenseBlockStep& step, const at::Tensor& mean, const at::Tensor& var,

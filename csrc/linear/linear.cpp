@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include "../cpu/capability.h"
+#include "../cpu/float_or_bfloat16.h"
 #include "linear_kernels.h"
 
 namespace cnngraph {
@@ -23,10 +24,6 @@ bool pays(const Tensor& tensor, int64_t rows) {
   return tensor.scalar_type() == at::kFloat && rows >= least_rows && rows <= most_rows;
 }
 
-DataType data_type(const Tensor& tensor) {
-  return tensor.scalar_type() == at::kFloat ? DataType::float32 : DataType::bfloat16;
-}
-
 Tensor as_floats(const Tensor& tensor) { return tensor.to(at::kFloat).contiguous(); }
 
 template <class Body>
@@ -42,12 +39,12 @@ Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& b
   if (!pays(weight, rows)) return at::linear(input, weight, bias);
   const Tensor x = as_floats(input), w = weight.contiguous();
   const bool has_bias = bias.has_value() && bias->defined();
-  Tensor result = has_bias ? bias->to(at::kFloat).repeat({rows, 1})
-                           : at::zeros({rows, outputs}, x.options());
+  Tensor result =
+      has_bias ? bias->to(at::kFloat).repeat({rows, 1}) : at::zeros({rows, outputs}, x.options());
   float* to = result.mutable_data_ptr<float>();
   for_parts(outputs, [&](Range part) {
-    kernels().multiply_transposed(data_type(w), x.const_data_ptr<float>(), w.const_data_ptr(), rows,
-                                  inputs, outputs, part, to);
+    kernels().multiply_transposed(float_or_bfloat16(w), x.const_data_ptr<float>(),
+                                  w.const_data_ptr(), rows, inputs, outputs, part, to);
   });
   return result.to(weight.scalar_type());
 }
@@ -59,7 +56,7 @@ Tensor linear_input_gradient(const Tensor& grad_output, const Tensor& weight) {
   Tensor result = at::zeros({rows, inputs}, grad.options());
   float* to = result.mutable_data_ptr<float>();
   for_parts(inputs, [&](Range part) {
-    kernels().multiply(data_type(w), Factor{grad.const_data_ptr<float>(), outputs, 1},
+    kernels().multiply(float_or_bfloat16(w), Factor{grad.const_data_ptr<float>(), outputs, 1},
                        w.const_data_ptr(), rows, outputs, inputs, part, to);
   });
   return result.to(weight.scalar_type());
@@ -72,7 +69,8 @@ Tensor linear_weight_gradient(const Tensor& grad_output, const Tensor& input) {
   Tensor result = at::empty({outputs, inputs}, input.options());
   void* to = result.mutable_data_ptr();
   for_parts(outputs, [&](Range part) {
-    kernels().outer_product(data_type(result), Factor{grad.const_data_ptr<float>(), 1, outputs},
+    kernels().outer_product(float_or_bfloat16(result),
+                            Factor{grad.const_data_ptr<float>(), 1, outputs},
                             x.const_data_ptr<float>(), part, rows, inputs, to);
   });
   return result;

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import in_subprocess
+from conftest import in_subprocess, profiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -61,11 +61,14 @@ def worst(found: Tensor, expected: Tensor, size: Tensor) -> float:
 @given(given=geometries)
 @settings(max_examples=40)
 def test_result_and_gradients(dtype: torch.dtype, layout: torch.memory_format, given: dict[str, Any]) -> None:
-    x, weight, grad = draw(given, dtype, layout)
-    geometry = [given["stride"], given["padding"], given["dilation"], 1]
+    assert_near(*draw(given, dtype, layout), [given["stride"], given["padding"], given["dilation"], 1])
+
+
+def assert_near(x: Tensor, weight: Tensor, grad: Tensor, geometry: list[Any], with_bias: bool = True) -> None:
+    dtype = x.dtype
     expected = reference(x, weight, grad, geometry)
     sizes = reference(x.abs(), weight.abs(), grad.abs(), geometry)
-    bias = torch.zeros(weight.shape[0], dtype=dtype)
+    bias = torch.zeros(weight.shape[0], dtype=dtype) if with_bias else None
     found = [
         conv2d(x, weight, bias, *geometry),
         *torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [True, True, True]),
@@ -73,6 +76,39 @@ def test_result_and_gradients(dtype: torch.dtype, layout: torch.memory_format, g
     for name, one, other, size in zip(("result", "input", "weight", "bias"), found, expected, sizes, strict=True):
         assert one.dtype is dtype
         assert worst(one, other, size) < TOLERANCE[dtype], name
+
+
+@pytest.mark.parametrize("channels", [(32, 32), (33, 47), (160, 32), (39, 300)])
+@pytest.mark.parametrize("size", [(12, 11), (61, 37)])
+def test_pointwise_kernels(channels: tuple[int, int], size: tuple[int, int]) -> None:
+    """Numbers of channels and pixels that fill blocks and tiles, and that do not."""
+    given = {"channels": channels, "kernel": (1, 1), "size": size, "batch": 1, "seed": 0}
+    given |= {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    assert_near(*draw(given, torch.float32, torch.channels_last), [(1, 1), (0, 0), (1, 1), 1], with_bias=False)
+
+
+def test_a_pointwise_kernel_needs_no_library() -> None:
+    x, grad = (torch.randn(2, 32, 9, 9).to(memory_format=torch.channels_last) for _ in range(2))
+    weight = torch.randn(32, 32, 1, 1)
+    geometry = ((1, 1), (0, 0), (1, 1), 1)
+
+    def run(x: Tensor = x) -> None:
+        conv2d(x, weight, None, *geometry)
+        torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [True, True, False])
+
+    assert not any("aten::" in name and "conv" in name for name in profiled(run))
+    assert "aten::convolution" in profiled(lambda: run(x.contiguous()))
+
+
+def test_a_strided_pointwise_kernel_over_padding_needs_no_library() -> None:
+    """The library's weight gradient hangs there, now and then."""
+    given = {"channels": (33, 18), "kernel": (1, 1), "size": (9, 13), "batch": 1, "seed": 0}
+    given |= {"stride": (3, 2), "padding": (3, 0), "dilation": (1, 1)}
+    x, weight, grad = draw(given, torch.float32, torch.contiguous_format)
+    geometry = [given["stride"], given["padding"], given["dilation"], 1]
+    assert_near(x, weight, grad, geometry)
+    ran = profiled(lambda: torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [False, True, False]))
+    assert not any("aten::" in name and "conv" in name for name in ran)
 
 
 def test_a_weight_gradient_over_many_pixels_is_about_as_near_as_the_librarys() -> None:

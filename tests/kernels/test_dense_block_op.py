@@ -29,7 +29,7 @@ def step_of(channels: int, made: int, size: int, fixed: bool, dtype: torch.dtype
 
 
 def block(
-    channels: int, growth: int, layers: int, steps=2, fixed=False, dtype=torch.float64, bias=False
+    channels: int, growth: int, layers: int, steps=2, fixed=False, dtype=torch.float64, bias=False, between=3
 ) -> list[list[Step]]:
     torch.manual_seed(0)
     made = []
@@ -37,8 +37,8 @@ def block(
         layer, read = [], channels
         for step in range(steps):
             last = step == steps - 1
-            layer.append(step_of(read, growth if last else 3, 3 if last else 1, fixed, dtype, bias))
-            read = 3
+            layer.append(step_of(read, growth if last else between, 3 if last else 1, fixed, dtype, bias))
+            read = between
         made.append(layer)
         channels += growth
     return made
@@ -96,9 +96,11 @@ def arguments_of(x: Tensor, layers: list[list[Step]], keep: int, activation: str
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
 @pytest.mark.parametrize("keep", [0, 1, 2])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_opcheck(keep: int, fixed: bool, layout: torch.memory_format, steps: int) -> None:
-    layers = block(4, 2, 2, steps, fixed, torch.float32, bias=fixed)
-    x = torch.randn(2, 4, 3, 5).contiguous(memory_format=layout)
+@pytest.mark.parametrize("channels", [4, 32])
+def test_opcheck(keep: int, fixed: bool, layout: torch.memory_format, steps: int, channels: int) -> None:
+    bias = fixed and channels == 4
+    layers = block(channels, 2, 2, steps, fixed, torch.float32, bias, between=channels)
+    x = torch.randn(2, channels, 3, 5).contiguous(memory_format=layout)
     arguments = arguments_of(x, layers, keep)
     if keep == 0:  # without a gradient: what is kept for one is missing
         arguments = tree_map_only(Tensor, Tensor.detach, arguments)
@@ -109,9 +111,10 @@ def test_opcheck(keep: int, fixed: bool, layout: torch.memory_format, steps: int
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("wanted", [True, False])
-def test_opcheck_of_the_backward(layout: torch.memory_format, wanted: bool) -> None:
-    layers = block(4, 2, 2, dtype=torch.float32)
-    x = torch.randn(2, 4, 3, 5).contiguous(memory_format=layout)
+@pytest.mark.parametrize("channels", [4, 32])
+def test_opcheck_of_the_backward(layout: torch.memory_format, wanted: bool, channels: int) -> None:
+    layers = block(channels, 2, 2, dtype=torch.float32, between=channels)
+    x = torch.randn(2, channels, 3, 5).contiguous(memory_format=layout)
     detached = tree_map_only(Tensor, Tensor.detach, arguments_of(x, layers, 2))
     output, means, vars, maps, activations = torch.ops.cnngraph.dense_block(*detached)
     x, *parameters = detached[:5]
@@ -133,6 +136,43 @@ def test_derivatives_are_those_of_finite_differences(
             lambda x, *p, keep=keep: dense_block(x, with_parameters(layers, p), 1e-2, "silu", (), keep)[0],
             (x, *parameters_of(layers)),
         )
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
+@pytest.mark.parametrize("size", [(3, 5), (41, 23)])
+def test_the_first_convolutions_of_layers_are_made_with_their_norms(fixed: bool, size: tuple[int, int]) -> None:
+    """In float32 over channels_last, with or without what is kept for other steps; float64 takes another way."""
+    layers = block(37, 40, 3, 2, fixed, torch.float64, between=33)
+    x = torch.randn(2, 37, *size, dtype=torch.float64)
+    grad = torch.randn(2, 37 + 3 * 40, *size, dtype=torch.float64)
+
+    def run(dtype: torch.dtype, keep: bool) -> list[Tensor]:
+        def leaf(value: Tensor) -> Tensor:
+            return value.detach().to(dtype).requires_grad_(value.requires_grad)
+
+        leaves = [leaf(x).contiguous(memory_format=torch.channels_last).requires_grad_()]
+        leaves += map(leaf, parameters_of(layers))
+        given = with_parameters(layers, tuple(leaves[1:]))
+        if fixed:
+            given = [[replace(s, mean=s.mean.to(dtype), var=s.var.to(dtype)) for s in layer] for layer in given]
+        output = dense_block(leaves[0], given, 1e-5, "relu", (), keep)[0]
+        return [output, *torch.autograd.grad(output, leaves, grad.to(dtype))]
+
+    expected = run(torch.float64, True)
+    for keep in (True, False):
+        for one, other in zip(run(torch.float32, keep), expected, strict=True):
+            assert (one - other).norm() < 1e-5 * other.norm()
+
+
+def test_what_the_first_convolutions_read_is_never_there() -> None:
+    layers = block(32, 32, 2, dtype=torch.float32, between=32)
+    x = torch.randn(2, 32, 9, 9)
+    for layout, kept in ((torch.channels_last, [0, 32, 0, 32]), (torch.contiguous_format, [32, 32, 64, 32])):
+        with torch.no_grad():
+            *_, activations = torch.ops.cnngraph.dense_block(
+                *arguments_of(x.contiguous(memory_format=layout), layers, 2)
+            )
+        assert [value.numel() // (2 * 81) for value in activations] == kept
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])

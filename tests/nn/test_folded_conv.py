@@ -7,6 +7,7 @@ import functools
 
 import pytest
 import torch
+from conftest import profiled
 from torch import Tensor, nn
 
 import cnngraph
@@ -37,12 +38,6 @@ def eager(conv: nn.Module, norm: nn.Module | None, act: nn.Module | None, x: Ten
     y = y if norm is None else norm(y)
     y = y if residual is None else y + residual
     return y if act is None else act(y)
-
-
-def calls(run) -> list[str]:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        run()
-    return [event.key for event in profile.key_averages()]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
@@ -77,11 +72,11 @@ def test_by_winograds_filtering(activation, with_residual: bool) -> None:
     residual = torch.randn(2, 24, 15, 13) if with_residual else None
     arguments = (conv, norm, activation, x, residual)
     torch.testing.assert_close(function(*arguments), eager(*arguments), rtol=1e-5, atol=1e-5)
-    assert "cnngraph::winograd_conv2d" in calls(lambda: function(*arguments))
+    assert "cnngraph::winograd_conv2d" in profiled(lambda: function(*arguments))
     for other in (x.contiguous(), x[:, :, :6, :6]):  # another layout, and few pixels
         run = functools.partial(function, conv, None, activation, other)
         torch.testing.assert_close(run(), eager(conv, None, activation, other, None), rtol=1e-5, atol=1e-5)
-        assert "cnngraph::winograd_conv2d" not in calls(run)
+        assert "cnngraph::winograd_conv2d" not in profiled(run)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +200,7 @@ def test_a_network_compiled_for_inference_runs_convolutions_only() -> None:
     with torch.inference_mode():
         expected = eager_net.eval()(x)
         torch.testing.assert_close(network.eval()(x), expected, rtol=1e-4, atol=1e-5)
-        run = calls(lambda: network(x))
+        run = profiled(lambda: network(x))
     assert not [name for name in run if "batch_norm" in name or "relu" in name or name == "aten::add"]
     assert any("_convolution_pointwise" in name for name in run)
     with torch.inference_mode():

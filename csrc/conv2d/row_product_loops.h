@@ -1,0 +1,66 @@
+// The loops of a product of rows, compiled once per capability: tile by tile in registers.
+#pragma once
+
+#include "row_product_kernels.h"
+#include "tile_of_sums.h"
+
+namespace cnngraph {
+namespace CNNGRAPH_CAPABILITY {
+namespace {
+
+template <int height>
+void multiply_tile(const float* rows, int64_t row_stride, const float* panel, int64_t depth,
+                   float* results, int64_t result_stride, int64_t columns) {
+  Floats sums[height][vectors_of_tile] = {};
+  for (int64_t d = 0; d < depth; ++d, ++rows, panel += tile_width) {
+    Floats right[vectors_of_tile];
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors_of_tile; ++v) right[v] = Memory<float>::load(panel + v * lanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < height; ++i) {
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors_of_tile; ++v) sums[i][v] += rows[i * row_stride] * right[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < height; ++i, results += result_stride) {
+    if (columns == tile_width) {
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors_of_tile; ++v) {
+        Memory<float>::store(results + v * lanes, sums[i][v]);
+      }
+    } else {
+      float row[tile_width];
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors_of_tile; ++v) Memory<float>::store(row + v * lanes, sums[i][v]);
+      __builtin_memcpy(results, row, columns * sizeof(float));
+    }
+  }
+}
+
+// Fewer rows than a tile has.
+template <int height, class... Arguments>
+void multiply_rest(int64_t count, Arguments... arguments) {
+  if constexpr (height > 0) {
+    if (count == height) return multiply_tile<height>(arguments...);
+    multiply_rest<height - 1>(count, arguments...);
+  }
+}
+
+void multiply_rows(const float* rows, int64_t count, int64_t row_stride, const float* panel,
+                   int64_t depth, float* results, int64_t result_stride, int64_t columns) {
+  for (; count >= tile_height; count -= tile_height) {
+    multiply_tile<tile_height>(rows, row_stride, panel, depth, results, result_stride, columns);
+    rows += tile_height * row_stride;
+    results += tile_height * result_stride;
+  }
+  multiply_rest<tile_height - 1>(count, rows, row_stride, panel, depth, results, result_stride,
+                                 columns);
+}
+
+}  // namespace
+
+extern const RowProductKernels row_product = {tile_height, tile_width, multiply_rows};
+
+}  // namespace CNNGRAPH_CAPABILITY
+}  // namespace cnngraph
