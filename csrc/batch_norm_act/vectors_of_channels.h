@@ -30,15 +30,26 @@ CNNGRAPH_INLINE void add_channels(Scalar* to, Extent extent, Vector vector) {
   }
 }
 
-// An extent that asks for memory some way after what it loads: by itself a processor fetches too
-// little of one stream, and loses those that are walked in turns.
+// An extent that asks for memory some way after what it loads and stores: by itself a processor
+// fetches too little of one stream, and loses those that are walked in turns.
 template <class Extent>
 struct Ahead : Extent {
   template <class Element>
   CNNGRAPH_INLINE auto load(const Element* from) const {
-    constexpr uintptr_t bytes = 1024;
-    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + bytes));
+    __builtin_prefetch(after(from));
     return Extent::load(from);
+  }
+  template <class Element, class Vector>
+  CNNGRAPH_INLINE void store(Element* to, Vector vector) const {
+    __builtin_prefetch(after(to), /*to write=*/1);
+    Extent::store(to, vector);
+  }
+
+ private:
+  // It may lie past the end of the tensor, where a pointer into it may not.
+  static CNNGRAPH_INLINE const void* after(const void* here) {
+    constexpr uintptr_t bytes = 1024;
+    return reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(here) + bytes);
   }
 };
 
