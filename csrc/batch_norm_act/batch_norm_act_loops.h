@@ -1,7 +1,8 @@
-// The CPU loops of batch_norm_act, compiled once per capability. All are bound by memory, so they
-// walk it in its own order, row after row: panels of channels held in registers down many rows were
-// up to twice as slow outside the cache, where the processor's prefetcher loses them. Only the
-// statistics, which read one tensor and do little else, gain from eight rows at a time.
+// The CPU loops of batch_norm_act, compiled once per capability. Outside the cache all are bound by
+// memory, so they walk it in its own order, row after row: wide rows walked together were up to
+// twice as slow there, where the processor's prefetcher loses them. Short rows are walked together,
+// so that coefficients are loaded once for several, and so are those of the statistics, which read
+// one tensor and do little else.
 //
 // Accuracy: float sums run over few values and are then added in double. Statistics are of x - k,
 // k the mean of the values before, so a mean far from zero costs no digits. The first tile of
@@ -17,7 +18,9 @@ namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
 namespace {
 
-constexpr int64_t rows_together = 8;
+constexpr int64_t rows_together = 8;  // of the statistics
+constexpr int64_t short_rows_together = 4;
+constexpr int64_t bytes_of_short_row = 256;
 constexpr int64_t rows_for_shift = 16;
 constexpr int vectors_in_plane_tile = 256;
 constexpr int vectors_for_shift = 16;
@@ -62,7 +65,8 @@ void statistics_rows(const Element* x, Block block, double* mean, double* m2, do
         const Vector shift = load_channels<Scalar>(k + channel, extent);
         Vector sum[2] = {}, square[2] = {};
         for (int64_t r = 0; r < rows.count; ++r) {
-          const Vector d = extent.load(x + (row + r) * block.x_stride + channel) - shift;
+          const Element* at = x + (row + r) * block.x_stride + channel;
+          const Vector d = rows.one_of(extent).load(at) - shift;
           sum[r % 2] += d;
           square[r % 2] += d * d;
         }
@@ -148,7 +152,7 @@ void statistics_planes(const Element* x, Block block, double* mean, double* m2, 
         int64_t i = begin;
         for (; i + 4 * M::lanes <= end; i += 4 * M::lanes) {
           for (int v = 0; v < 4; ++v) {
-            const Vector d = M::load(plane + i + v * M::lanes) - k;
+            const Vector d = ahead(Whole<Element>{}).load(plane + i + v * M::lanes) - k;
             sum[v] += d;
             square[v] += d * d;
           }
@@ -205,17 +209,26 @@ inline void merge_statistics(int64_t parts, int64_t channels, int64_t stride, co
 
 // ---- element-wise passes
 
+template <class Element>
+inline bool has_short_rows(const Block& block) {
+  return block.channels * static_cast<int64_t>(sizeof(Element)) <= bytes_of_short_row;
+}
+
 // Calls body(coefficients, extent, offset) for every vector of a block.
 template <class Element, bool with_gradient, class Body>
 CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Body body) {
   constexpr int64_t lanes = Memory<Element>::lanes;
   if (block.inner == 1) {
-    for (int64_t row = 0; row < block.outer; ++row) {
+    const auto body_of_rows = [&](auto rows, int64_t row) {
       for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
         const auto c = coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
-        body(c, extent, block.offset(row, channel));
+        for (int64_t r = 0; r < rows.count; ++r) {
+          body(c, rows.one_of(extent), block.offset(row + r, channel));
+        }
       });
-    }
+    };
+    for_each_group_of_rows<short_rows_together>(0, block.outer, body_of_rows,
+                                                has_short_rows<Element>(block));
     return;
   }
   for (int64_t sample = 0; sample < block.outer; ++sample) {
@@ -223,7 +236,7 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
       const auto c = coefficients_of_channel<Element, with_gradient>(coefficients, channel);
       const Block::Offset begin = block.offset(sample, channel);
       int64_t i = 0;
-      for (; i + lanes <= block.inner; i += lanes) body(c, Whole<Element>{}, begin + i);
+      for (; i + lanes <= block.inner; i += lanes) body(c, ahead(Whole<Element>{}), begin + i);
       if (i == block.inner) continue;
       if (block.inner >= lanes) {  // some elements twice, to the same result
         body(c, Whole<Element>{}, begin + (block.inner - lanes));
@@ -301,15 +314,21 @@ void backward_sums_rows(Gradient gradient, const Element* x, Coefficients coeffi
   using Scalar = typename Memory<Element>::Scalar;
   const SumsOfRows<Scalar> totals(block.channels, sum_dz, sum_dz_x,
                                   reinterpret_cast<Scalar*>(scratch));
-  sum_rows<1>(block.outer, totals, [&](auto, int64_t row) {
+  const auto sum = [&](auto rows, int64_t row) {
     for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
       const auto c = coefficients_of_channels<Element, false>(coefficients, channel, extent);
-      const Block::Offset at = block.offset(row, channel);
-      const Vector centred = extent.load(x + at.x) - c.mean;
-      const Vector dz = gradient.at(c, centred, extent, at);
-      totals.add(extent, channel, dz, dz * centred);
+      Vector sum_dz = {}, product = {};
+      for (int64_t r = 0; r < rows.count; ++r) {
+        const Block::Offset at = block.offset(row + r, channel);
+        const Vector centred = rows.one_of(extent).load(x + at.x) - c.mean;
+        const Vector dz = gradient.at(c, centred, rows.one_of(extent), at);
+        sum_dz += dz;
+        product += dz * centred;
+      }
+      totals.add(extent, channel, sum_dz, product);
     });
-  });
+  };
+  sum_rows<short_rows_together>(block.outer, totals, sum, has_short_rows<Element>(block));
 }
 
 template <class Element, class Gradient>
@@ -319,6 +338,7 @@ void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coef
   using Vector = typename M::Vector;
   using Scalar = typename M::Scalar;
   constexpr int64_t tile = vectors_in_plane_tile * M::lanes;
+  const auto extent = ahead(Whole<Element>{});
   for (int64_t channel = 0; channel < block.channels; ++channel) {
     sum_dz[channel] = sum_dz_x[channel] = 0;
   }
@@ -334,8 +354,8 @@ void backward_sums_planes(Gradient gradient, const Element* x, Coefficients coef
         for (; i + 2 * M::lanes <= end; i += 2 * M::lanes) {
           for (int v = 0; v < 2; ++v) {
             const Block::Offset at = plane + (i + v * M::lanes);
-            const Vector centred = M::load(x + at.x) - c.mean;
-            const Vector dz = gradient.at(c, centred, Whole<Element>{}, at);
+            const Vector centred = extent.load(x + at.x) - c.mean;
+            const Vector dz = gradient.at(c, centred, extent, at);
             sum[v] += dz;
             product[v] += dz * centred;
           }

@@ -30,16 +30,57 @@ CNNGRAPH_INLINE void add_channels(Scalar* to, Extent extent, Vector vector) {
   }
 }
 
+// An extent that asks for memory some way after what it loads and stores: by itself a processor
+// fetches too little of one stream, and loses those that are walked in turns.
+template <class Extent>
+struct Ahead : Extent {
+  template <class Element>
+  CNNGRAPH_INLINE auto load(const Element* from) const {
+    __builtin_prefetch(after(from));
+    return Extent::load(from);
+  }
+  template <class Element, class Vector>
+  CNNGRAPH_INLINE void store(Element* to, Vector vector) const {
+    __builtin_prefetch(after(to), /*to write=*/1);
+    Extent::store(to, vector);
+  }
+
+ private:
+  // It may lie past the end of the tensor, where a pointer into it may not.
+  static CNNGRAPH_INLINE const void* after(const void* here) {
+    constexpr uintptr_t bytes = 1024;
+    return reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(here) + bytes);
+  }
+};
+
+template <class Extent>
+CNNGRAPH_INLINE Ahead<Extent> ahead(Extent extent) {
+  return {extent};
+}
+
 template <int64_t rows_count>
 struct Rows {
   static constexpr int64_t count = rows_count;
+
+  // How one of the rows is loaded.
+  template <class Extent>
+  static CNNGRAPH_INLINE auto one_of(Extent extent) {
+    if constexpr (count > 1) {
+      return ahead(extent);
+    } else {
+      return extent;
+    }
+  }
 };
 
-// Calls body(rows, row) with a number of rows known to the compiler.
+// Calls body(rows, row) with a number of rows known to the compiler: one unless `grouped`.
 template <int64_t together, class Body>
-CNNGRAPH_INLINE void for_each_group_of_rows(int64_t begin, int64_t end, Body body) {
+CNNGRAPH_INLINE void for_each_group_of_rows(int64_t begin, int64_t end, Body body,
+                                            bool grouped = true) {
   int64_t row = begin;
-  for (; row + together <= end; row += together) body(Rows<together>{}, row);
+  if (grouped) {
+    for (; row + together <= end; row += together) body(Rows<together>{}, row);
+  }
   for (; row < end; ++row) body(Rows<1>{}, row);
 }
 
@@ -75,10 +116,11 @@ class SumsOfRows {
 
 // Calls body(rows, row) over all rows, in groups, and moves the sums to double now and then.
 template <int64_t together, class Scalar, class Body>
-CNNGRAPH_INLINE void sum_rows(int64_t rows, const SumsOfRows<Scalar>& sums, Body body) {
+CNNGRAPH_INLINE void sum_rows(int64_t rows, const SumsOfRows<Scalar>& sums, Body body,
+                              bool grouped = true) {
   for (int64_t begin = 0; begin < rows; begin += rows_summed_in_float) {
     const int64_t end = smaller(begin + rows_summed_in_float, rows);
-    for_each_group_of_rows<together>(begin, end, body);
+    for_each_group_of_rows<together>(begin, end, body, grouped);
     sums.flush();
   }
 }

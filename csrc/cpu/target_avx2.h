@@ -3,6 +3,7 @@
 // compiled here could be the copy the linker keeps for processors without AVX2.
 #pragma once
 
+#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 

@@ -1,6 +1,7 @@
 // What follows is compiled for AVX-512 (F, BW, DQ, VL); see target_avx2.h for why by pragma.
 #pragma once
 
+#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 

@@ -35,6 +35,33 @@ CNNGRAPH_INLINE To bit_cast(From from) {
   return to;
 }
 
+// Sixteen bits to thirty-two and back, of numbers that fit. Of __builtin_convertvector gcc makes
+// several shuffles each.
+#if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES == 64
+CNNGRAPH_INLINE UnsignedInts zero_extend(HalfWords words) {
+  return bit_cast<UnsignedInts>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(words)));
+}
+CNNGRAPH_INLINE HalfWords low_halves(UnsignedInts words) {
+  return bit_cast<HalfWords>(_mm512_maskz_cvtepi32_epi16(0xffff, bit_cast<__m512i>(words)));
+}
+#elif defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES == 32
+CNNGRAPH_INLINE UnsignedInts zero_extend(HalfWords words) {
+  return bit_cast<UnsignedInts>(_mm256_cvtepu16_epi32(bit_cast<__m128i>(words)));
+}
+CNNGRAPH_INLINE HalfWords low_halves(UnsignedInts words) {
+  const __m256i both = bit_cast<__m256i>(words);
+  return bit_cast<HalfWords>(
+      _mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+}
+#else
+CNNGRAPH_INLINE UnsignedInts zero_extend(HalfWords words) {
+  return __builtin_convertvector(words, UnsignedInts);
+}
+CNNGRAPH_INLINE HalfWords low_halves(UnsignedInts words) {
+  return __builtin_convertvector(words, HalfWords);
+}
+#endif
+
 // How a tensor's elements become a vector to compute in, and back. The partial forms touch only
 // `count` elements; lanes past them hold `fill`.
 template <class Element, class VectorType, class ScalarType>
@@ -77,14 +104,14 @@ struct Memory<BFloat16> {
   static constexpr int lanes = sizeof(Vector) / sizeof(Scalar);
 
   static CNNGRAPH_INLINE Vector widen(HalfWords words) {
-    return bit_cast<Floats>(__builtin_convertvector(words, UnsignedInts) << 16);
+    return bit_cast<Floats>(zero_extend(words) << 16);
   }
   // To nearest, ties to even; every NaN becomes the one PyTorch writes.
   static CNNGRAPH_INLINE HalfWords narrow(Floats vector) {
     const UnsignedInts bits = bit_cast<UnsignedInts>(vector);
     const UnsignedInts rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const UnsignedInts nan = UnsignedInts{} + 0x7fc0u;
-    return __builtin_convertvector(vector == vector ? rounded : nan, HalfWords);
+    return low_halves(vector == vector ? rounded : nan);
   }
   static CNNGRAPH_INLINE Vector load(const BFloat16* from) {
     HalfWords words;

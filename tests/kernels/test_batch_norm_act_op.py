@@ -636,6 +636,19 @@ def test_the_gradient_of_a_relu_of_a_sum_at_zero_infinity_and_nan_is_torchs(dtyp
         torch.testing.assert_close(actual.double(), wanted, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_sums_are_rounded_to_bfloat16_as_torch_rounds_them(channels_last):
+    x, *_ = tensors((4, 37, 9, 11), torch.bfloat16, channels_last)
+    half_a_unit = torch.exp2(torch.frexp(x.float()).exponent - 9.0)
+    residual = half_a_unit * torch.tensor([1.0, 1.0, 0.5, 1.5]).reshape(4, 1, 1, 1)
+    residual = torch.empty_like(x).copy_(residual)
+    special = torch.tensor([float("nan"), float("inf"), float("-inf"), 3.3e38, -3.3e38, 1e-40, 0.0])
+    x[0, :7, 0, 0] = special.to(x)
+    zero, one = torch.zeros(37), torch.ones(37)
+    y, _, _ = batch_norm_act(x, None, None, zero, one, 0.0, "identity", (), residual)
+    torch.testing.assert_close(y, (x.float() + residual.float()).bfloat16(), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(("name", "kept"), [("relu", "output"), ("identity", None), ("silu", "residual")])
 def test_what_is_kept_of_a_sum(name, kept):
     x, _, weight, bias, *_ = (t.requires_grad_() for t in tensors((4, 6, 5, 5)))
