@@ -100,7 +100,7 @@ def test_a_pointwise_kernel_needs_no_library() -> None:
     assert "aten::convolution" in profiled(lambda: run(x.contiguous()))
 
 
-@pytest.mark.parametrize("channels, padding", [((33, 18), (3, 0)), ((1, 1), (0, 0))])
+@pytest.mark.parametrize(("channels", "padding"), [((33, 18), (3, 0)), ((1, 1), (0, 0))])
 def test_a_strided_pointwise_kernel_needs_no_library(channels: tuple[int, int], padding: tuple[int, int]) -> None:
     """The library's weight gradient hangs there, now and then."""
     given = {"channels": channels, "kernel": (1, 1), "size": (9, 13), "batch": 1, "seed": 0}
