@@ -336,9 +336,10 @@ def test_what_is_no_batch_size(given: Any) -> None:
         cnngraph.compile(BLOCKS, batch_size=given)
 
 
-def test_other_backends_keep_no_budget() -> None:
-    with pytest.raises(cnngraph.CnngraphError, match="the backend `eager` keeps no budget of memory"):
-        cnngraph.compile(BLOCKS, backend="eager", memory="1GB")
+@pytest.mark.parametrize("memory", ["lean", "1GB"])
+def test_eager_keeps_what_torch_keeps(memory: str) -> None:
+    with pytest.raises(cnngraph.CnngraphError, match=f"memory `{memory}` is for the backend `fused`"):
+        cnngraph.compile(BLOCKS, backend="eager", memory=memory)
 
 
 @pytest.mark.parametrize("memory", ["lean", "1GB"])

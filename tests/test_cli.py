@@ -216,7 +216,7 @@ def test_a_budget_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
     ("args", "problem"),
     [
         (["--memory", "6"], "or give a budget: 6GB, 512MB, 1.5 GiB"),
-        (["--memory", "6GB", "--backend", "eager"], "keeps no budget of memory"),
+        (["--memory", "6GB", "--backend", "eager"], "memory `6GB` is for the backend `fused`"),
         (["--memory", "6GB", "--mode", "inference"], "keeps nothing for backward, for which memory `6GB` is"),
         (["--backend", "eager", "--mode", "inference"], "compile for the backend `fused`, or in the mode `train`"),
         (["--batch-size", "0"], "--batch-size"),

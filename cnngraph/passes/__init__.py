@@ -81,11 +81,13 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
 
 
 def _training(options: Options) -> tuple[Pass, ...]:
-    budget = budget_of(options.memory)
     if options.backend == "eager":
-        if budget is not None:
-            raise CnngraphError("the backend `eager` keeps no budget of memory: leave it to `fused`")
+        if options.memory != "fast":
+            raise CnngraphError(
+                f"the backend `eager` keeps what torch keeps: memory `{options.memory}` is for the backend `fused`"
+            )
         return ()
+    budget = budget_of(options.memory)
     if budget is None:
         return LEAN if options.memory == "lean" else PASSES
     to_fit = _to_fit(budget, options.batch_size)
