@@ -25,11 +25,12 @@ Statistics forward(const BatchNormArguments& call, double eps, const ActivationS
   const Cut cut(call, call.stride_of(output).value());
   const CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, mean, var, eps);
   const DataType data_type = data_type_of(call.input);
+  const bool streams = cut.streams(output, cut.y_stride);
   for_each_task(cut, batch_statistics, [&](const Task& task, double*) {
     batch_norm_act_kernels().forward(
         data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
         at_element(call.residual, task.begin.dense), coefficients.from(task),
-        at_mutable_element(output, task.begin.y), task.block);
+        at_mutable_element(output, task.begin.y), task.block, streams);
   });
   if (batch_statistics) return {mean, var};
   const auto options = call.input.options().dtype(call.compute_type);
@@ -39,18 +40,16 @@ Statistics forward(const BatchNormArguments& call, double eps, const ActivationS
 // With a residual the first pass writes dz, the residual's gradient, and the last pass reads that:
 // less than to read the residual again and find dz once more.
 template <class Scalar>
-Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
-                   bool batch_statistics, double eps, ActivationSpec act,
-                   at::ScalarType weight_type, at::ScalarType bias_type,
-                   std::array<bool, 4> output_mask) {
+Gradients backward(const BatchNormArguments& call, const Tensor& grad_output, bool batch_statistics,
+                   double eps, ActivationSpec act, at::ScalarType weight_type,
+                   at::ScalarType bias_type, std::array<bool, 4> output_mask) {
   // That of a concatenated tensor is read in place; with a residual it is read once, and dz is not.
   const auto stride = call.has_residual() ? std::nullopt : call.stride_of(grad_output);
   Tensor grad = stride ? grad_output : call.in_layout(grad_output);
   const Cut cut(call, stride.value_or(call.stride()));
   const DataType data_type = data_type_of(call.input);
   const int64_t channels = call.channels;
-  CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, call.mean, call.var,
-                                        eps);
+  CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, call.mean, call.var, eps);
 
   const auto options = call.input.options();
   Tensor dinput = at::empty({0}, options);
@@ -60,13 +59,14 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   if (output_mask[1] || output_mask[2] || batch_statistics || call.has_residual()) {
     PartialSums sums(cut);
     Tensor dz = call.has_residual() ? call.empty() : Tensor();
+    const bool streams = dz.defined() && cut.streams(dz, cut.stride());
     for_each_task(cut, false, [&](const Task& task, double* scratch) {
       batch_norm_act_kernels().backward_sums(
           data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
           at_element(call.residual, task.begin.dense), at_element(call.output, task.begin.dense),
           at_element(grad, task.begin.y), coefficients.from(task),
           at_mutable_element(dz, task.begin.dense), task.block, sums.first(task), sums.second(task),
-          scratch);
+          scratch, streams);
     });
     if (dz.defined()) {
       if (output_mask[3]) dresidual = dz;
@@ -83,8 +83,8 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
       return values.to(type);
     };
     if (output_mask[1]) {
-      dweight = column(weight_type,
-                       [&](int64_t c) { return sum_dz_x[c] * coefficients.invstd(c); });
+      dweight =
+          column(weight_type, [&](int64_t c) { return sum_dz_x[c] * coefficients.invstd(c); });
     }
     if (output_mask[2]) dbias = column(bias_type, [&](int64_t c) { return sum_dz[c]; });
     if (batch_statistics) {
@@ -94,11 +94,12 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output,
   if (!output_mask[0]) return {dinput, dweight, dbias, dresidual};
   if (!batch_statistics) coefficients.set_gradient_of_affine();
   dinput = call.empty();
+  const bool streams = cut.streams(dinput, cut.stride());
   for_each_task(cut, true, [&](const Task& task, double*) {
     batch_norm_act_kernels().backward(
         data_type, act.activation, act.arguments, at_element(call.input, task.begin.x),
         at_element(grad, task.begin.y), coefficients.from(task),
-        at_mutable_element(dinput, task.begin.dense), task.block);
+        at_mutable_element(dinput, task.begin.dense), task.block, streams);
   });
   return {dinput, dweight, dbias, dresidual};
 }
@@ -132,15 +133,11 @@ Tensors batch_norm_act_cpu(const Tensor& input, const OptionalTensor& weight,
   return {output, batch_mean, batch_var};
 }
 
-Gradients batch_norm_act_backward_cpu(const Tensor& grad_output, const Tensor& input,
-                                      const OptionalTensor& weight, const OptionalTensor& bias,
-                                      const Tensor& mean, const Tensor& var,
-                                      bool batch_statistics, double eps,
-                                      c10::string_view activation,
-                                      at::ArrayRef<double> activation_args,
-                                      std::array<bool, 4> output_mask,
-                                      const OptionalTensor& residual,
-                                      const OptionalTensor& output) {
+Gradients batch_norm_act_backward_cpu(
+    const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
+    const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool batch_statistics,
+    double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
+    std::array<bool, 4> output_mask, const OptionalTensor& residual, const OptionalTensor& output) {
   const auto act = parse_activation(activation, activation_args);
   const auto call =
       check_arguments_of_backward(input, weight, bias, mean, var, act, residual, output);

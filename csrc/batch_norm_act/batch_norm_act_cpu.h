@@ -21,6 +21,9 @@ const BatchNormActKernels& batch_norm_act_kernels();
 
 inline constexpr int64_t bytes_of_task = 128 * 1024;
 inline constexpr int64_t bytes_of_run = 16 * 1024;  // contiguous memory a task walks at a time
+// Half of the last cache that a few processors usually share: of more, nothing is there still when
+// the next layer reads it.
+inline constexpr int64_t least_bytes_to_stream = 16 * 1024 * 1024;
 inline constexpr int64_t most_parts = 128;
 inline constexpr int64_t least_rows_of_part = 32;
 inline constexpr int64_t merge_grain = 32 * 1024;
@@ -71,6 +74,15 @@ struct Cut {
   }
 
   int64_t stride() const { return columns * inner; }
+
+  // Whether what is written to `tensor` goes past the caches.
+  bool streams(const at::Tensor& tensor, int64_t stride_of_tensor) const {
+    const auto whole = [](int64_t bytes) { return bytes % BatchNormActKernels::streams_by == 0; };
+    return tensor.numel() * element_size >= least_bytes_to_stream &&
+           whole(reinterpret_cast<intptr_t>(tensor.const_data_ptr())) &&
+           whole(stride_of_tensor * element_size) &&
+           whole((inner == 1 ? columns : inner) * element_size);
+  }
   int64_t rows_of_sums() const { return parts * fold + (tail ? fold : 0); }
   int64_t channels() const { return columns / fold; }
 };

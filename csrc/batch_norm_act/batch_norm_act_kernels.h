@@ -57,6 +57,10 @@ struct BatchNormActKernels {
   // `scratch` everywhere: room for scratch_per_channel doubles per channel of the block.
   static constexpr int64_t scratch_per_channel = 4;
 
+  // `streams` everywhere: what is written goes past the caches. It begins at multiples of this many
+  // bytes then, its rows or planes do too, and they are whole multiples of it.
+  static constexpr int64_t streams_by = 64;
+
   // Mean and sum of squared deviations of a block, per channel.
   void (*statistics)(DataType, const void* x, Block, double* mean, double* m2, double* scratch);
   // Folds the `parts` rows of statistics into one (Chan et al.); row p stands for counts[p] values.
@@ -65,16 +69,17 @@ struct BatchNormActKernels {
                            const double* means, const double* m2s, double* mean, double* m2);
   // `residual` is added before the activation; null where there is none.
   void (*forward)(DataType, Activation, ActivationArguments, const void* x, const void* residual,
-                  Coefficients, void* y, Block);
+                  Coefficients, void* y, Block, bool streams);
   // Per channel: sum of dz, and of dz * (x - mean), with dz the gradient before the activation.
   // With a residual dz itself is written too: it is the residual's gradient. The `output` of a
   // ReLU, laid out as the residual, may be given in the residual's place.
   void (*backward_sums)(DataType, Activation, ActivationArguments, const void* x,
                         const void* residual, const void* output, const void* dy, Coefficients,
-                        void* dz, Block, double* sum_dz, double* sum_dz_x, double* scratch);
+                        void* dz, Block, double* sum_dz, double* sum_dz_x, double* scratch,
+                        bool streams);
   // For a dz that was written: `dy` is it, the activation the identity, y_stride dense_stride.
   void (*backward)(DataType, Activation, ActivationArguments, const void* x, const void* dy,
-                   Coefficients, void* dx, Block);
+                   Coefficients, void* dx, Block, bool streams);
 };
 
 #define CNNGRAPH_DECLARE_BATCH_NORM_ACT(capability) \

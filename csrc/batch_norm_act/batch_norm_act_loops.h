@@ -112,6 +112,7 @@ struct Tail {
       M::store(end - count, vector, count);
     }
   }
+  CNNGRAPH_INLINE void stream(Element* end, Vector vector) const { store(end, vector); }
   // `vector`, zero in the lanes that are not new.
   CNNGRAPH_INLINE Vector only_new(Vector vector) const {
     const Vector first = Vector{} + static_cast<Scalar>(whole ? M::lanes - count : 0);
@@ -135,8 +136,8 @@ void statistics_planes(const Element* x, Block block, double* mean, double* m2, 
     int64_t i = 0;
     for (; i + M::lanes <= count; i += M::lanes) sum += M::load(plane + i);
     if (i < count) sum += M::load(plane + i, count - i, 0);
-    shifts[channel] = finite_or_zero<Scalar>(
-        static_cast<Scalar>(sum_of_lanes(sum) / static_cast<double>(count)));
+    shifts[channel] =
+        finite_or_zero<Scalar>(static_cast<Scalar>(sum_of_lanes(sum) / static_cast<double>(count)));
     m2[channel] = sums[channel] = 0;
   }
   for (int64_t sample = 0; sample < block.outer; ++sample) {
@@ -221,7 +222,8 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
   if (block.inner == 1) {
     const auto body_of_rows = [&](auto rows, int64_t row) {
       for_each_vector_of_channels<Element>(block.channels, [&](auto extent, int64_t channel) {
-        const auto c = coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
+        const auto c =
+            coefficients_of_channels<Element, with_gradient>(coefficients, channel, extent);
         for (int64_t r = 0; r < rows.count; ++r) {
           body(c, rows.one_of(extent), block.offset(row + r, channel));
         }
@@ -249,26 +251,29 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
 
 template <class Element, class Act, class Residual>
 void forward(Act act, Residual, const Element* x, const Element* residual,
-             Coefficients coefficients, Element* y, Block block) {
-  for_each_vector<Element, false>(
-      coefficients, block,
-      [&](const auto& c, auto extent, Block::Offset at) CNNGRAPH_LAMBDA_INLINE {
-        auto z = c.normalise(extent.load(x + at.x) - c.mean);
-        if constexpr (Residual::given) z += extent.load(residual + at.dense);
-        extent.store(y + at.y, act.forward(z));
-      });
+             Coefficients coefficients, Element* y, Block block, bool streams) {
+  for_each_vector<Element, false>(coefficients, block,
+                                  [&](const auto& c, auto extent, Block::Offset at)
+                                      CNNGRAPH_LAMBDA_INLINE {
+                                        auto z = c.normalise(extent.load(x + at.x) - c.mean);
+                                        if constexpr (Residual::given)
+                                          z += extent.load(residual + at.dense);
+                                        store(extent, y + at.y, act.forward(z), streams);
+                                      });
+  if (streams) after_streams();
 }
 
 template <class Element, class Act>
-void backward(Act act, const Element* x, const Element* dy, Coefficients coefficients,
-              Element* dx, Block block) {
+void backward(Act act, const Element* x, const Element* dy, Coefficients coefficients, Element* dx,
+              Block block, bool streams) {
   for_each_vector<Element, true>(
       coefficients, block,
       [&](const auto& c, auto extent, Block::Offset at) CNNGRAPH_LAMBDA_INLINE {
         const auto centred = extent.load(x + at.x) - c.mean;
         const auto dz = act.backward(c.normalise(centred), extent.load(dy + at.y));
-        extent.store(dx + at.dense, dz * c.scale + (centred * c.slope + c.offset));
+        store(extent, dx + at.dense, dz * c.scale + (centred * c.slope + c.offset), streams);
       });
+  if (streams) after_streams();
 }
 
 // ---- sums for the backward
@@ -280,6 +285,7 @@ struct Gradient {
   Act act;
   const Element *residual, *dy;
   Element* dz;
+  bool streams;
 
   template <class Channels, class Extent>
   CNNGRAPH_INLINE Vector at(const Channels& c, Vector centred, Extent extent,
@@ -287,7 +293,7 @@ struct Gradient {
     Vector z = c.normalise(centred);
     if constexpr (Residual::given) z += extent.load(residual + at.dense);
     const Vector result = act.backward(z, extent.load(dy + at.y));
-    if constexpr (Residual::given) extent.store(dz + at.dense, result);
+    if constexpr (Residual::given) store(extent, dz + at.dense, result, streams);
     return result;
   }
 };
@@ -298,18 +304,19 @@ struct GradientFromOutput {
   using Vector = typename Memory<Element>::Vector;
   const Element *output, *dy;
   Element* dz;
+  bool streams;
 
   template <class Channels, class Extent>
   CNNGRAPH_INLINE Vector at(const Channels&, Vector, Extent extent, Block::Offset at) const {
     const Vector result = ReLU{}.backward(extent.load(output + at.dense), extent.load(dy + at.y));
-    extent.store(dz + at.dense, result);
+    store(extent, dz + at.dense, result, streams);
     return result;
   }
 };
 
 template <class Element, class Gradient>
-void backward_sums_rows(Gradient gradient, const Element* x, Coefficients coefficients,
-                        Block block, double* sum_dz, double* sum_dz_x, double* scratch) {
+void backward_sums_rows(Gradient gradient, const Element* x, Coefficients coefficients, Block block,
+                        double* sum_dz, double* sum_dz_x, double* scratch) {
   using Vector = typename Memory<Element>::Vector;
   using Scalar = typename Memory<Element>::Scalar;
   const SumsOfRows<Scalar> totals(block.channels, sum_dz, sum_dz_x,
@@ -399,14 +406,14 @@ extern const BatchNormActKernels batch_norm_act = {
     /*merge_statistics=*/merge_statistics,
     /*forward=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
-       const void* residual, Coefficients coefficients, void* y, Block block) {
+       const void* residual, Coefficients coefficients, void* y, Block block, bool streams) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
         with_activation(activation, arguments, [&](auto act) {
           with_residual(residual != nullptr, [&](auto given) {
             forward(act, given, static_cast<const Element*>(x),
                     static_cast<const Element*>(residual), coefficients, static_cast<Element*>(y),
-                    block);
+                    block, streams);
           });
         });
       });
@@ -414,7 +421,7 @@ extern const BatchNormActKernels batch_norm_act = {
     /*backward_sums=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
        const void* residual, const void* output, const void* dy, Coefficients coefficients,
-       void* dz, Block block, double* sum_dz, double* sum_dz_x, double* scratch) {
+       void* dz, Block block, double* sum_dz, double* sum_dz_x, double* scratch, bool streams) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
         const auto* typed_dy = static_cast<const Element*>(dy);
@@ -426,27 +433,28 @@ extern const BatchNormActKernels batch_norm_act = {
           } else {
             backward_sums_planes(gradient, typed, coefficients, block, sum_dz, sum_dz_x);
           }
+          if (streams) after_streams();
         };
         if (output != nullptr) {
           const auto* typed_output = static_cast<const Element*>(output);
-          return sum(GradientFromOutput<Element>{typed_output, typed_dy, typed_dz});
+          return sum(GradientFromOutput<Element>{typed_output, typed_dy, typed_dz, streams});
         }
         with_activation(activation, arguments, [&](auto act) {
           with_residual(residual != nullptr, [&](auto given) {
             sum(Gradient<Element, decltype(act), decltype(given)>{
-                act, static_cast<const Element*>(residual), typed_dy, typed_dz});
+                act, static_cast<const Element*>(residual), typed_dy, typed_dz, streams});
           });
         });
       });
     },
     /*backward=*/
     [](DataType data_type, Activation activation, ActivationArguments arguments, const void* x,
-       const void* dy, Coefficients coefficients, void* dx, Block block) {
+       const void* dy, Coefficients coefficients, void* dx, Block block, bool streams) {
       with_element(data_type, [&](auto element) {
         using Element = decltype(element);
         with_activation(activation, arguments, [&](auto act) {
           backward(act, static_cast<const Element*>(x), static_cast<const Element*>(dy),
-                   coefficients, static_cast<Element*>(dx), block);
+                   coefficients, static_cast<Element*>(dx), block, streams);
         });
       });
     },

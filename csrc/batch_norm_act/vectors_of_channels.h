@@ -53,6 +53,16 @@ struct Ahead : Extent {
   }
 };
 
+// How what is computed leaves the registers.
+template <class Extent, class Element, class Vector>
+CNNGRAPH_INLINE void store(Extent extent, Element* to, Vector vector, bool streams) {
+  if (streams) {
+    extent.stream(to, vector);
+  } else {
+    extent.store(to, vector);
+  }
+}
+
 template <class Extent>
 CNNGRAPH_INLINE Ahead<Extent> ahead(Extent extent) {
   return {extent};

@@ -62,6 +62,32 @@ CNNGRAPH_INLINE HalfWords low_halves(UnsignedInts words) {
 }
 #endif
 
+// Writes past the caches, where the processor can: what is too large to stay in them is not read
+// before it is written, and drives nothing out. `to` is a multiple of the vector's size. Whoever
+// has streamed calls after_streams() before another thread reads.
+template <class Vector>
+CNNGRAPH_INLINE void stream(void* to, Vector vector) {
+#if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
+  if constexpr (sizeof(Vector) == 16) {
+    _mm_stream_si128(static_cast<__m128i*>(to), bit_cast<__m128i>(vector));
+  } else if constexpr (sizeof(Vector) == 32) {
+    _mm256_stream_si256(static_cast<__m256i*>(to), bit_cast<__m256i>(vector));
+  } else {
+#if CNNGRAPH_VECTOR_BYTES == 64
+    _mm512_stream_si512(static_cast<__m512i*>(to), bit_cast<__m512i>(vector));
+#endif
+  }
+#else
+  __builtin_memcpy(to, &vector, sizeof(vector));
+#endif
+}
+
+CNNGRAPH_INLINE void after_streams() {
+#if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
+  _mm_sfence();
+#endif
+}
+
 // How a tensor's elements become a vector to compute in, and back. The partial forms touch only
 // `count` elements; lanes past them hold `fill`.
 template <class Element, class VectorType, class ScalarType>
@@ -77,6 +103,9 @@ struct PlainMemory {
   }
   static CNNGRAPH_INLINE void store(Element* to, Vector vector) {
     __builtin_memcpy(to, &vector, sizeof(vector));
+  }
+  static CNNGRAPH_INLINE void stream(Element* to, Vector vector) {
+    CNNGRAPH_CAPABILITY::stream(to, vector);
   }
   static CNNGRAPH_INLINE Vector load(const Element* from, int64_t count, Scalar fill) {
     Vector vector = Vector{} + fill;
@@ -122,6 +151,9 @@ struct Memory<BFloat16> {
     const HalfWords words = narrow(vector);
     __builtin_memcpy(to, &words, sizeof(words));
   }
+  static CNNGRAPH_INLINE void stream(BFloat16* to, Vector vector) {
+    CNNGRAPH_CAPABILITY::stream(to, narrow(vector));
+  }
   static CNNGRAPH_INLINE Vector load(const BFloat16* from, int64_t count, Scalar fill) {
     Vector vector = Vector{} + fill;
     for (int64_t lane = 0; lane < count; ++lane) {
@@ -165,6 +197,7 @@ struct Whole {
   static constexpr int64_t count = M::lanes;
   CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from); }
   CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector); }
+  CNNGRAPH_INLINE void stream(Element* to, Vector vector) const { M::stream(to, vector); }
 };
 
 template <class Element>
@@ -174,6 +207,7 @@ struct Part {
   int64_t count;
   CNNGRAPH_INLINE Vector load(const Element* from) const { return M::load(from, count, 0); }
   CNNGRAPH_INLINE void store(Element* to, Vector vector) const { M::store(to, vector, count); }
+  CNNGRAPH_INLINE void stream(Element* to, Vector vector) const { store(to, vector); }
 };
 
 // Calls body(extent, channel) over vectors that cover the channels.

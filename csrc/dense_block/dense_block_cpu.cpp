@@ -109,7 +109,8 @@ class PassesOnCpu final : public DenseBlockPasses {
       batch_norm_act_kernels().forward(
           DataType::float32, passes_.act_.activation, passes_.act_.arguments, x.data,
           /*residual=*/nullptr, coefficients_.from(task), to,
-          Block{count, channels, /*inner=*/1, x.stride, /*y_stride=*/channels, channels});
+          Block{count, channels, /*inner=*/1, x.stride, /*y_stride=*/channels, channels},
+          /*streams=*/false);
     }
 
    private:
@@ -132,8 +133,8 @@ class PassesOnCpu final : public DenseBlockPasses {
       block.x_stride = x.stride;
       block.y_stride = y.stride;
       batch_norm_act_kernels().forward(data_type_, act_.activation, act_.arguments, x.data,
-                                       /*residual=*/nullptr, coefficients.from(task), y.data,
-                                       block);
+                                       /*residual=*/nullptr, coefficients.from(task), y.data, block,
+                                       /*streams=*/false);
     });
     return result;
   }
