@@ -37,13 +37,34 @@ def batch_norm_act(
     (float64 for a float64 input) and not differentiable. Refuses one value per channel then, with
     torch's ValueError.
     """
-    return torch.ops.cnngraph.batch_norm_act(input, weight, bias, mean, var, eps, activation, activation_args, residual)
+    return torch.ops.cnngraph.batch_norm_act.default(
+        input, weight, bias, mean, var, eps, activation, activation_args, residual
+    )
+
+
+def update_running_statistics(
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Tensor | None,
+    batch_mean: Tensor,
+    batch_var: Tensor,
+    momentum: float | None,
+    values_per_channel: int,
+) -> None:
+    """Takes a batch's mean and biased variance into the running ones, and counts the batch, as torch's batch norms do.
+
+    Without a momentum the running ones are averages over all batches counted; with neither they stay.
+    """
+    torch.ops.cnngraph.update_running_statistics.default(
+        running_mean, running_var, batches, batch_mean, batch_var, momentum, values_per_channel
+    )
 
 
 def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None, residual: Tensor | None = None) -> bool:
     """Whether the compiled operator takes these: else torch's own functions must."""
     dtype = input.dtype
-    if kernels.extension is None or dtype not in _TYPES.get(input.device.type, ()):
+    device = "cpu" if input.is_cpu else input.device.type  # the one in a fourth of the time of the other
+    if kernels.extension is None or dtype not in _TYPES.get(device, ()):
         return False
     if residual is not None and (
         residual.dtype is not dtype or residual.shape != input.shape or residual.device != input.device
@@ -129,3 +150,4 @@ def _fake_backward(
 if kernels.extension is not None:
     torch.library.register_fake("cnngraph::batch_norm_act", _fake)
     torch.library.register_fake("cnngraph::batch_norm_act_backward", _fake_backward)
+    torch.library.register_fake("cnngraph::update_running_statistics", lambda *arguments: None)

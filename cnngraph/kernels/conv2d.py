@@ -23,7 +23,7 @@ def conv2d(
     groups: int,
 ) -> Tensor:
     """`torch.nn.functional.conv2d` of (N, C, H, W), the same to within rounding; where `runs` says so."""
-    return torch.ops.cnngraph.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    return torch.ops.cnngraph.conv2d.default(input, weight, bias, stride, padding, dilation, groups)
 
 
 def winograd_weight(weight: Tensor) -> Tensor:
@@ -73,10 +73,12 @@ def runs(input: Tensor, weight: Tensor) -> bool:
 
     Of a linear layer both are matrices: maps and kernels of one pixel.
     """
-    if input.dtype is torch.float32 and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()):
-        pixels = input.numel() // max(1, input.shape[1]) if input.dim() > 1 else 0
-        if pixels * weight.numel() < LEAST_MACS:
-            return False
+    if (
+        input.dtype is torch.float32
+        and (input.dim() < 2 or input.numel() * weight.numel() <= LEAST_MACS * input.shape[1])
+        and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+    ):
+        return False
     return (
         kernels.extension is not None
         and input.device.type == weight.device.type == "cpu"

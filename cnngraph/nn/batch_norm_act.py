@@ -70,17 +70,23 @@ def batch_norm_act_again(
         return value if activation is None else activation(value), None
 
     norm = cast(Any, batch_norm)  # one of _BATCH_NORMS
+    weight, bias = norm.weight, norm.bias
     mean, var = fixed_statistics(norm)
 
     def compute(mean: Tensor | None, var: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        return kernel.batch_norm_act(input, norm.weight, norm.bias, mean, var, norm.eps, *call, residual)
+        return kernel.batch_norm_act(input, weight, bias, mean, var, norm.eps, *call, residual)
 
     def run() -> tuple[Tensor, Callable[[], Tensor]]:
         output, batch_mean, batch_var = compute(mean, var)
         if norm.training and norm.track_running_stats:
             update_running_statistics(norm, batch_mean, batch_var, input.numel() // input.shape[1])
         statistics = (batch_mean, batch_var) if mean is None else (mean, var)
-        return output, torch.no_grad()(lambda: compute(*statistics)[0])
+
+        def again() -> Tensor:
+            with torch.no_grad():
+                return compute(*statistics)[0]
+
+        return output, again
 
     return run_to_the_end(run, [batch_norm])
 
@@ -96,7 +102,7 @@ def lowered(
         or is_watched(batch_norm)
         or (activation is not None and is_watched(activation))
         or _has_any_global_hook()
-        or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean, residual)  # pyright: ignore
+        or not kernel.runs(input, batch_norm.weight, fixed_statistics(batch_norm)[0], residual)  # pyright: ignore
         or input.numel() == 0
         or is_transformed()
     ):
@@ -107,8 +113,9 @@ def lowered(
 
 def fixed_statistics(batch_norm: Any) -> tuple[Tensor | None, Tensor | None]:
     """The running mean and variance where they stand for the batch's own; else neither."""
-    fixed = not batch_norm.training and batch_norm.running_mean is not None
-    return (batch_norm.running_mean, batch_norm.running_var) if fixed else (None, None)
+    if batch_norm.training or batch_norm.running_mean is None:
+        return None, None
+    return batch_norm.running_mean, batch_norm.running_var
 
 
 def run_to_the_end(run: Callable[[], Result], batch_norms: Sequence[nn.Module]) -> Result:
@@ -144,22 +151,9 @@ def is_transformed() -> bool:
 
 
 def update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:
-    batches = batch_norm.num_batches_tracked
-    if batches is not None:
+    mean, var, batches = batch_norm.running_mean, batch_norm.running_var, batch_norm.num_batches_tracked
+    if mean is not None and var is not None:
+        momentum = batch_norm.momentum
+        kernel.update_running_statistics(mean, var, batches, batch_mean, batch_var, momentum, values_per_channel)
+    elif batches is not None:
         batches.add_(1)
-    mean, var, momentum = batch_norm.running_mean, batch_norm.running_var, batch_norm.momentum
-    if mean is None or var is None:
-        return
-    unbiased = values_per_channel / (values_per_channel - 1)
-    if momentum is not None and mean.dtype is batch_mean.dtype:
-        mean.lerp_(batch_mean, momentum)
-        var.mul_(1 - momentum).add_(batch_var, alpha=momentum * unbiased)
-        return
-    if momentum is None:
-        if batches is None:
-            return
-        weight = 1.0 / batches.to(batch_mean.dtype)  # a tensor: no waiting for the device
-    else:
-        weight = torch.full_like(batch_mean, momentum)
-    mean.copy_(torch.lerp(mean.to(batch_mean.dtype), batch_mean, weight))
-    var.copy_(torch.lerp(var.to(batch_var.dtype), batch_var * unbiased, weight))

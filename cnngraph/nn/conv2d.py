@@ -16,8 +16,12 @@ Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
 
 def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
     """conv(input), computed by the fastest of several ways, as its gradients are. Whatever else a module does, it does."""
+    if type(conv) is not nn.Conv2d:
+        return conv(input)
+    strided = _onednn_overruns(conv, input)
+    runs = kernel.runs(input, conv.weight)
     if (
-        type(conv) is not nn.Conv2d
+        not (strided or runs)  # first: of small maps, Python takes more of the time than arithmetic
         or conv.padding_mode != "zeros"
         or is_watched(conv)
         or _has_any_global_hook()
@@ -25,10 +29,9 @@ def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
     ):
         return conv(input)
     padding, stride, dilation, groups = geometry
-    strided = _onednn_overruns(conv, input)
     if strided:
         input, stride = input[:, :, :: stride[0], :: stride[1]], (1, 1)
-    if kernel.runs(input, conv.weight) and not is_transformed():
+    if runs and not is_transformed():
         return kernel.conv2d(input, conv.weight, conv.bias, stride, padding, dilation, groups)
     if strided:
         return F.conv2d(input, conv.weight, conv.bias)

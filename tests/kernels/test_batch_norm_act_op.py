@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from conftest import in_subprocess, on_every_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from cnngraph import kernels
-from cnngraph.kernels.batch_norm_act import batch_norm_act
+from cnngraph.kernels.batch_norm_act import batch_norm_act, update_running_statistics
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
 
@@ -228,6 +229,69 @@ def test_same_bits_for_any_number_of_threads(channels_last):
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [(9, 64, 88, 88), (9, 60, 91, 87)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_tensor_larger_than_the_cache_is_computed_as_its_parts(dtype, shape, channels_last, added):
+    samples = shape[0] * 4 // dtype.itemsize  # 17 MB: beyond 16 it is written past the cache
+    x, grad, weight, bias, mean, var = tensors((samples, *shape[1:]), dtype, channels_last)
+    residual = x.flip(0) if added else None
+
+    def step(rows):
+        inputs = [t[rows].detach().requires_grad_() for t in (x, residual) if t is not None]
+        output = batch_norm_act(inputs[0], weight, bias, mean, var, 1e-5, "silu", (), *inputs[1:])[0]
+        output.backward(grad[rows])
+        return [output, *(t.grad for t in inputs)]
+
+    half = samples // 2
+    parts = zip(step(slice(half)), step(slice(half, None)), strict=True)
+    for whole, halves in zip(step(slice(None)), parts, strict=True):
+        assert torch.equal(whole, torch.cat(halves))
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.0, 1.0, None])
+@on_every_device(*DTYPES)
+def test_running_statistics_are_updated_as_torch_does(dtype, momentum, device):
+    computed = torch.float64 if dtype == torch.float64 else torch.float32
+    ours = [torch.randn(6).to(device, dtype), torch.rand(6).to(device, dtype), torch.tensor(4, device=device)]
+    theirs = nn.BatchNorm1d(6, momentum=momentum, dtype=torch.float64)
+    for name, buffer in zip(("running_mean", "running_var", "num_batches_tracked"), ours, strict=True):
+        getattr(theirs, name).copy_(buffer)
+    x = torch.randn(5, 6, dtype=torch.float64)
+    theirs(x)
+    batch = [t.to(device, computed) for t in (x.mean(0), x.var(0, correction=0))]
+    versions = [buffer._version for buffer in ours]
+    update_running_statistics(*ours, *batch, momentum, 5)
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-14}.get(dtype, 8e-3)
+    for updated, expected in zip(ours, theirs.buffers(), strict=True):
+        torch.testing.assert_close(updated.double().cpu(), expected.double(), rtol=tolerance, atol=tolerance)
+    assert all(buffer._version > before for buffer, before in zip(ours, versions, strict=True))
+
+
+def test_running_statistics_without_a_count():
+    running, batch = [torch.zeros(3), torch.ones(3)], [torch.ones(3), torch.full((3,), 3.0)]
+    update_running_statistics(*running, None, *batch, None, 4)
+    assert [t.tolist() for t in running] == [[0.0] * 3, [1.0] * 3]  # no average without a count
+    update_running_statistics(*running, None, *batch, 0.5, 4)
+    assert [t.tolist() for t in running] == [[0.5] * 3, [2.5] * 3]  # 3 is biased, 4 is not
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_in_inference_mode(momentum):
+    with torch.inference_mode():
+        running = [torch.zeros(3), torch.ones(3), torch.tensor(0)]
+        update_running_statistics(*running, torch.ones(3), torch.ones(3), momentum, 4)
+    assert running[2] == 1
+    assert running[0].ne(0).all()
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_opcheck_of_running_statistics(momentum):
+    tensors = torch.randn(4), torch.rand(4), torch.tensor(2), torch.randn(4), torch.rand(4)
+    torch.library.opcheck(torch.ops.cnngraph.update_running_statistics, (*tensors, momentum, 8))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -777,7 +841,7 @@ CAPABILITY_CODE = """
     import json, torch
     import torch.nn.functional as F
     from cnngraph import kernels
-    from cnngraph.kernels.batch_norm_act import batch_norm_act
+    from cnngraph.kernels.batch_norm_act import batch_norm_act, update_running_statistics
     from test_batch_norm_act_op import ACTIVATIONS
     worst = 0.0
     capability = kernels.build_info()["cpu_capability"]
@@ -818,7 +882,7 @@ def test_every_capability_of_this_processor(capability):
 def test_memory_for_many_channels_of_an_odd_number():
     code = """
         import json, resource, torch
-        from cnngraph.kernels.batch_norm_act import batch_norm_act
+        from cnngraph.kernels.batch_norm_act import batch_norm_act, update_running_statistics
         torch.set_num_threads(1)
         x = torch.empty(256, 100_001).normal_()
         batch_norm_act(x[:2, :3], None, None, None, None, 1e-5, "relu")

@@ -1,0 +1,96 @@
+// What a batch norm's modules do with the statistics of a batch, as one operator: where maps are
+// small, a step's time is the number of its calls.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include "batch_norm_act.h"
+
+namespace cnngraph {
+namespace {
+
+using at::Tensor;
+
+// In a running average over all batches so far, where there is no momentum, each has the same
+// weight: a tensor then, so that nothing waits for the device.
+void update(const Tensor& running, const Tensor& batch, std::optional<double> momentum,
+            const OptionalTensor& batches) {
+  const Tensor current = running.to(batch.scalar_type());
+  if (momentum.has_value()) {
+    running.copy_(current.mul(1 - *momentum).add_(batch, *momentum));
+  } else {
+    running.copy_(at::lerp(current, batch, batches->to(batch.scalar_type()).reciprocal()));
+  }
+}
+
+void update_running_statistics(const Tensor& mean, const Tensor& var, const OptionalTensor& batches,
+                               const Tensor& batch_mean, const Tensor& batch_var,
+                               std::optional<double> momentum, int64_t values_per_channel) {
+  if (batches.has_value()) batches->add_(1);
+  if (!momentum.has_value() && !batches.has_value()) return;
+  const double values = static_cast<double>(values_per_channel);
+  update(mean, batch_mean, momentum, batches);
+  update(var, batch_var * (values / (values - 1)), momentum, batches);
+}
+
+void bump_version(const Tensor& changed) {
+  if (!changed.is_inference()) changed.unsafeGetTensorImpl()->bump_version();
+}
+
+void count(const Tensor& batches) {
+  if (!batches.is_cpu() || batches.scalar_type() != at::kLong) {
+    batches.add_(1);
+    return;
+  }
+  ++*batches.mutable_data_ptr<int64_t>();
+  bump_version(batches);
+}
+
+template <class Scalar>
+void update_in_place(const Tensor& running, const Tensor& batch, double momentum,
+                     double correction) {
+  Scalar* values = running.mutable_data_ptr<Scalar>();
+  const Scalar* added = batch.const_data_ptr<Scalar>();
+  const auto keep = static_cast<Scalar>(1 - momentum);
+  const auto take = static_cast<Scalar>(momentum * correction);
+  for (int64_t c = 0; c < running.numel(); ++c) values[c] = keep * values[c] + take * added[c];
+  bump_version(running);
+}
+
+// The usual case, without a tensor in between.
+void update_running_statistics_cpu(const Tensor& mean, const Tensor& var,
+                                   const OptionalTensor& batches, const Tensor& batch_mean,
+                                   const Tensor& batch_var, std::optional<double> momentum,
+                                   int64_t values_per_channel) {
+  const auto plain = [&](const Tensor& running, const Tensor& batch) {
+    return running.is_contiguous() && running.scalar_type() == batch.scalar_type() &&
+           running.sizes() == batch.sizes();
+  };
+  if (!momentum.has_value() || !plain(mean, batch_mean) || !plain(var, batch_var)) {
+    return update_running_statistics(mean, var, batches, batch_mean, batch_var, momentum,
+                                     values_per_channel);
+  }
+  if (batches.has_value()) count(*batches);
+  const double values = static_cast<double>(values_per_channel);
+  const auto run =
+      mean.scalar_type() == at::kDouble ? &update_in_place<double> : &update_in_place<float>;
+  run(mean, batch_mean, *momentum, 1);
+  run(var, batch_var, *momentum, values / (values - 1));
+}
+
+TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
+  library.def(
+      "update_running_statistics(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? batches, "
+      "Tensor batch_mean, Tensor batch_var, float? momentum, SymInt values_per_channel) -> ()",
+      {at::Tag::pt2_compliant_tag});
+}
+
+TORCH_LIBRARY_IMPL(cnngraph, CompositeExplicitAutograd, library) {
+  library.impl("update_running_statistics", &update_running_statistics);
+}
+
+TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
+  library.impl("update_running_statistics", &update_running_statistics_cpu);
+}
+
+}  // namespace
+}  // namespace cnngraph
