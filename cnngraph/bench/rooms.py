@@ -15,7 +15,7 @@ from cnngraph import kernels
 from cnngraph.bench.devices import device_of
 from cnngraph.bench.kernel_cases import Case
 from cnngraph.errors import CnngraphError
-from cnngraph.nn import batch_norm_act, max_pool2d
+from cnngraph.nn import batch_norm_act, cat_batch_norm_act, max_pool2d
 
 BATCH, CHANNELS, MULTIPLE = {"cpu": 16, "cuda": 128}, 64, {"cpu": 1, "cuda": 4}
 """The maps' sizes are multiples of this: on a GPU rows of odd lengths are another, rarer case."""
@@ -54,6 +54,22 @@ def _batch_norm_add_relu(like: Tensor) -> tuple[_Way, _Way]:
     )
 
 
+def _cat_batch_norm_relu(like: Tensor) -> tuple[_Way, _Way]:
+    norms = [nn.BatchNorm2d(like.shape[1], device=like.device) for _ in range(4)]
+    relu, other = nn.ReLU(), torch.randn_like(like).requires_grad_()
+
+    def ours(x: Tensor) -> Tensor:
+        other.grad = None
+        return cat_batch_norm_act((norms[0], relu, x), (norms[1], relu, other))
+
+    def torchs(x: Tensor) -> Tensor:
+        other.grad = None
+        branches = [F.relu(norm(branch), inplace=True) for norm, branch in zip(norms[2:], (x, other), strict=True)]
+        return torch.cat(branches, 1)
+
+    return ours, torchs
+
+
 def _relu_max_pool(like: Tensor) -> tuple[_Way, _Way]:
     relu, pool = nn.ReLU(), nn.MaxPool2d(2)
     return (
@@ -68,6 +84,8 @@ ROOMS = {
     "batch_norm_act": Room(8, _batch_norm_relu),
     # The same with another value read in forward, and in backward the output read, dz written, and read for the gradient.
     "batch_norm_add_act": Room(11, _batch_norm_add_relu),
+    # Two branches of the tensor's size, each as in `batch_norm_act`.
+    "cat_batch_norm_act": Room(16, _cat_batch_norm_relu),
     # 2x2: forward reads the input, backward writes its gradient; all else is a quarter of that and less.
     "max_pool2d": Room(2, _relu_max_pool),
 }

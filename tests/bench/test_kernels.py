@@ -13,7 +13,7 @@ from cnngraph.report.terminal import to_text
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
 
 
-PASSES = {"batch_norm_act": 8, "batch_norm_add_act": 11, "max_pool2d": 2}
+PASSES = {"batch_norm_act": 8, "batch_norm_add_act": 11, "cat_batch_norm_act": 16, "max_pool2d": 2}
 
 
 SIZES = {"cpu": (16, 64, 0.02), "cuda": (128, 64, 0.6)}
