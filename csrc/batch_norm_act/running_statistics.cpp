@@ -1,4 +1,4 @@
-// What a batch norm's modules do with the statistics of a batch, as one operator: where maps are
+// What a batch norm's module does with the statistics of a batch, as one operator: where maps are
 // small, a step's time is the number of its calls.
 #include <ATen/ATen.h>
 #include <torch/library.h>
@@ -10,16 +10,17 @@ namespace {
 
 using at::Tensor;
 
-// In a running average over all batches so far, where there is no momentum, each has the same
+// A running average over all batches so far, where there is no momentum, gives each the same
 // weight: a tensor then, so that nothing waits for the device.
 void update(const Tensor& running, const Tensor& batch, std::optional<double> momentum,
             const OptionalTensor& batches) {
-  const Tensor current = running.to(batch.scalar_type());
-  if (momentum.has_value()) {
-    running.copy_(current.mul(1 - *momentum).add_(batch, *momentum));
-  } else {
-    running.copy_(at::lerp(current, batch, batches->to(batch.scalar_type()).reciprocal()));
+  if (momentum.has_value() && running.scalar_type() == batch.scalar_type()) {
+    running.lerp_(batch, *momentum);
+    return;
   }
+  const Tensor weight = momentum.has_value() ? at::full({}, *momentum, batch.options())
+                                             : batches->to(batch.scalar_type()).reciprocal();
+  running.copy_(at::lerp(running.to(batch.scalar_type()), batch, weight));
 }
 
 void update_running_statistics(const Tensor& mean, const Tensor& var, const OptionalTensor& batches,
@@ -62,8 +63,8 @@ void update_running_statistics_cpu(const Tensor& mean, const Tensor& var,
                                    const Tensor& batch_var, std::optional<double> momentum,
                                    int64_t values_per_channel) {
   const auto plain = [&](const Tensor& running, const Tensor& batch) {
-    return running.is_contiguous() && running.scalar_type() == batch.scalar_type() &&
-           running.sizes() == batch.sizes();
+    return running.is_contiguous() && batch.is_contiguous() &&
+           running.scalar_type() == batch.scalar_type() && running.sizes() == batch.sizes();
   };
   if (!momentum.has_value() || !plain(mean, batch_mean) || !plain(var, batch_var)) {
     return update_running_statistics(mean, var, batches, batch_mean, batch_var, momentum,
