@@ -76,7 +76,7 @@ def runs(input: Tensor, weight: Tensor) -> bool:
     if (
         input.dtype is torch.float32
         and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-        and (input.dim() < 2 or input.numel() * weight.numel() <= LEAST_MACS * input.shape[1])
+        and (input.dim() < 2 or input.numel() * weight.numel() < LEAST_MACS * max(1, input.shape[1]))
     ):
         return False
     return (

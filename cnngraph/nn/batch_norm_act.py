@@ -102,7 +102,7 @@ def lowered(
         or is_watched(batch_norm)
         or (activation is not None and is_watched(activation))
         or _has_any_global_hook()
-        or not kernel.runs(input, batch_norm.weight, fixed_statistics(batch_norm)[0], residual)  # pyright: ignore
+        or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean, residual)  # pyright: ignore
         or input.numel() == 0
         or is_transformed()
     ):

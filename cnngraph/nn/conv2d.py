@@ -16,26 +16,22 @@ Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
 
 def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
     """conv(input), computed by the fastest of several ways, as its gradients are. Whatever else a module does, it does."""
-    if type(conv) is not nn.Conv2d:
+    if type(conv) is not nn.Conv2d or is_watched(conv):
         return conv(input)
     strided = _onednn_overruns(conv, input)
-    runs = kernel.runs(input, conv.weight)
+    pixels = input[:, :, :: conv.stride[0], :: conv.stride[1]] if strided else input
+    runs = kernel.runs(pixels, conv.weight)
     if (
-        not (strided or runs)  # first: of small maps, Python takes more of the time than arithmetic
+        not (strided or runs)
         or conv.padding_mode != "zeros"
-        or is_watched(conv)
         or _has_any_global_hook()
         or (geometry := geometry_of(conv)) is None
     ):
         return conv(input)
     padding, stride, dilation, groups = geometry
-    if strided:
-        input, stride = input[:, :, :: stride[0], :: stride[1]], (1, 1)
     if runs and not is_transformed():
-        return kernel.conv2d(input, conv.weight, conv.bias, stride, padding, dilation, groups)
-    if strided:
-        return F.conv2d(input, conv.weight, conv.bias)
-    return conv(input)
+        return kernel.conv2d(pixels, conv.weight, conv.bias, (1, 1) if strided else stride, padding, dilation, groups)
+    return F.conv2d(pixels, conv.weight, conv.bias) if strided else conv(input)
 
 
 def _onednn_overruns(conv: nn.Conv2d, input: Tensor) -> bool:

@@ -13,9 +13,9 @@ def linear(layer: nn.Module, input: Tensor) -> Tensor:
     """layer(input), computed as a convolution of maps of one pixel. Whatever else a module does, it does."""
     if (
         type(layer) is not nn.Linear
-        or not kernel.runs(input, layer.weight)
         or is_watched(layer)
         or _has_any_global_hook()
+        or not kernel.runs(input, layer.weight)
         or input.shape[1] != layer.in_features
         or is_transformed()
     ):

@@ -112,6 +112,7 @@ struct Tail {
       M::store(end - count, vector, count);
     }
   }
+  // Not reached: where planes are streamed they are whole vectors.
   CNNGRAPH_INLINE void stream(Element* end, Vector vector) const { store(end, vector); }
   // `vector`, zero in the lanes that are not new.
   CNNGRAPH_INLINE Vector only_new(Vector vector) const {

@@ -10,6 +10,14 @@ namespace {
 
 using at::Tensor;
 
+void check_sizes(const Tensor& mean, const Tensor& var, const Tensor& batch_mean,
+                 const Tensor& batch_var) {
+  TORCH_CHECK(mean.sizes() == batch_mean.sizes() && var.sizes() == batch_var.sizes(),
+              "update_running_statistics: the running mean and variance have shapes ", mean.sizes(),
+              " and ", var.sizes(), ", those of the batch ", batch_mean.sizes(), " and ",
+              batch_var.sizes());
+}
+
 // A running average over all batches so far, where there is no momentum, gives each the same
 // weight: a tensor then, so that nothing waits for the device.
 void update(const Tensor& running, const Tensor& batch, std::optional<double> momentum,
@@ -26,6 +34,7 @@ void update(const Tensor& running, const Tensor& batch, std::optional<double> mo
 void update_running_statistics(const Tensor& mean, const Tensor& var, const OptionalTensor& batches,
                                const Tensor& batch_mean, const Tensor& batch_var,
                                std::optional<double> momentum, int64_t values_per_channel) {
+  check_sizes(mean, var, batch_mean, batch_var);
   if (batches.has_value()) batches->add_(1);
   if (!momentum.has_value() && !batches.has_value()) return;
   const double values = static_cast<double>(values_per_channel);
@@ -33,28 +42,27 @@ void update_running_statistics(const Tensor& mean, const Tensor& var, const Opti
   update(var, batch_var * (values / (values - 1)), momentum, batches);
 }
 
-void bump_version(const Tensor& changed) {
-  if (!changed.is_inference()) changed.unsafeGetTensorImpl()->bump_version();
-}
+// Raises for what was made in inference mode and is changed outside it.
+void about_to_change(const Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
 
 void count(const Tensor& batches) {
-  if (!batches.is_cpu() || batches.scalar_type() != at::kLong) {
+  if (batches.numel() != 1 || batches.scalar_type() != at::kLong) {
     batches.add_(1);
     return;
   }
+  about_to_change(batches);
   ++*batches.mutable_data_ptr<int64_t>();
-  bump_version(batches);
 }
 
 template <class Scalar>
 void update_in_place(const Tensor& running, const Tensor& batch, double momentum,
                      double correction) {
+  about_to_change(running);
   Scalar* values = running.mutable_data_ptr<Scalar>();
   const Scalar* added = batch.const_data_ptr<Scalar>();
   const auto keep = static_cast<Scalar>(1 - momentum);
   const auto take = static_cast<Scalar>(momentum * correction);
   for (int64_t c = 0; c < running.numel(); ++c) values[c] = keep * values[c] + take * added[c];
-  bump_version(running);
 }
 
 // The usual case, without a tensor in between.
@@ -64,8 +72,9 @@ void update_running_statistics_cpu(const Tensor& mean, const Tensor& var,
                                    int64_t values_per_channel) {
   const auto plain = [&](const Tensor& running, const Tensor& batch) {
     return running.is_contiguous() && batch.is_contiguous() &&
-           running.scalar_type() == batch.scalar_type() && running.sizes() == batch.sizes();
+           running.scalar_type() == batch.scalar_type();
   };
+  check_sizes(mean, var, batch_mean, batch_var);
   if (!momentum.has_value() || !plain(mean, batch_mean) || !plain(var, batch_var)) {
     return update_running_statistics(mean, var, batches, batch_mean, batch_var, momentum,
                                      values_per_channel);

@@ -53,19 +53,19 @@ struct Ahead : Extent {
   }
 };
 
+template <class Extent>
+CNNGRAPH_INLINE Ahead<Extent> ahead(Extent extent) {
+  return {extent};
+}
+
 // How what is computed leaves the registers.
 template <class Extent, class Element, class Vector>
 CNNGRAPH_INLINE void store(Extent extent, Element* to, Vector vector, bool streams) {
-  if (streams) {
+  if (can_stream && streams) {
     extent.stream(to, vector);
   } else {
     extent.store(to, vector);
   }
-}
-
-template <class Extent>
-CNNGRAPH_INLINE Ahead<Extent> ahead(Extent extent) {
-  return {extent};
 }
 
 template <int64_t rows_count>

@@ -62,12 +62,19 @@ CNNGRAPH_INLINE HalfWords low_halves(UnsignedInts words) {
 }
 #endif
 
-// Writes past the caches, where the processor can: what is too large to stay in them is not read
-// before it is written, and drives nothing out. `to` is a multiple of the vector's size. Whoever
-// has streamed calls after_streams() before another thread reads.
+// Writes past the caches: what is too large to stay in them is not read before it is written, and
+// drives nothing out. `to` is a multiple of the vector's size. Whoever has streamed calls
+// after_streams() before another thread reads. Where it `can_stream` not, it stores.
+#if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
+constexpr bool can_stream = true;
+#else
+constexpr bool can_stream = false;
+#endif
+
 template <class Vector>
 CNNGRAPH_INLINE void stream(void* to, Vector vector) {
 #if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
+  static_assert(sizeof(Vector) == 16 || sizeof(Vector) == 32 || CNNGRAPH_VECTOR_BYTES == 64);
   if constexpr (sizeof(Vector) == 16) {
     _mm_stream_si128(static_cast<__m128i*>(to), bit_cast<__m128i>(vector));
   } else if constexpr (sizeof(Vector) == 32) {

@@ -233,10 +233,10 @@ def test_same_bits_for_any_number_of_threads(channels_last):
 
 @pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
-@pytest.mark.parametrize("shape", [(9, 64, 88, 88), (9, 60, 91, 87)], ids=str)
+@pytest.mark.parametrize("shape", [(9, 64, 88, 88), (9, 60, 91, 87), (9, 24, 145, 145)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_tensor_larger_than_the_cache_is_computed_as_its_parts(dtype, shape, channels_last, added):
-    samples = shape[0] * 4 // dtype.itemsize  # 17 MB: beyond 16 it is written past the cache
+    samples = -(-shape[0] * 4 // dtype.itemsize)  # 17 MiB: from 16 on it is written past the cache
     x, grad, weight, bias, mean, var = tensors((samples, *shape[1:]), dtype, channels_last)
     residual = x.flip(0) if added else None
 
@@ -286,6 +286,15 @@ def test_running_statistics_in_inference_mode(momentum):
         update_running_statistics(*running, torch.ones(3), torch.ones(3), momentum, 4)
     assert running[2] == 1
     assert running[0].ne(0).all()
+    with pytest.raises(RuntimeError, match="outside InferenceMode"):
+        update_running_statistics(*running, torch.ones(3), torch.ones(3), momentum, 4)
+
+
+def test_running_statistics_of_other_channels_are_refused():
+    running, batch = [torch.zeros(3), torch.ones(3), torch.tensor(0)], [torch.ones(1), torch.ones(1)]
+    with pytest.raises(RuntimeError, match=r"shapes \[3\] and \[3\], those of the batch \[1\] and \[1\]"):
+        update_running_statistics(*running, *batch, 0.1, 4)
+    assert running[2] == 0
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
@@ -841,7 +850,7 @@ CAPABILITY_CODE = """
     import json, torch
     import torch.nn.functional as F
     from cnngraph import kernels
-    from cnngraph.kernels.batch_norm_act import batch_norm_act, update_running_statistics
+    from cnngraph.kernels.batch_norm_act import batch_norm_act
     from test_batch_norm_act_op import ACTIVATIONS
     worst = 0.0
     capability = kernels.build_info()["cpu_capability"]
@@ -882,7 +891,7 @@ def test_every_capability_of_this_processor(capability):
 def test_memory_for_many_channels_of_an_odd_number():
     code = """
         import json, resource, torch
-        from cnngraph.kernels.batch_norm_act import batch_norm_act, update_running_statistics
+        from cnngraph.kernels.batch_norm_act import batch_norm_act
         torch.set_num_threads(1)
         x = torch.empty(256, 100_001).normal_()
         batch_norm_act(x[:2, :3], None, None, None, None, 1e-5, "relu")

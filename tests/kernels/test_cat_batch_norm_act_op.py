@@ -124,6 +124,15 @@ def test_inputs_and_gradients_laid_out_in_any_way(channels_last, device):
         check(branches, other, tolerance=1e-11)
 
 
+def test_branches_larger_than_the_cache():
+    # Each of 64 channels has 17 MiB, and is written past the cache where its part begins at a multiple of 64 bytes.
+    kinds = [(64, True, True), (8, True, True), (64, True, True), (24, True, True)]
+    branches = branches_of(channels_last=True, training=False, size=(10, 84, 84), kinds=kinds)
+    output, *_ = cat_batch_norm_act(branches, "relu", ())
+    alone = [batch_norm_act(b.input, b.weight, b.bias, b.mean, b.var, EPS, "relu")[0] for b in branches]
+    assert torch.equal(output, torch.cat(alone, 1))
+
+
 def test_the_layout_is_the_first_inputs():
     for channels_last in (False, True):
         output = cat_batch_norm_act(branches_of(channels_last=channels_last), "relu", ())[0]

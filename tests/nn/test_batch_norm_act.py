@@ -367,6 +367,14 @@ def test_activation_replaced_by_hand():
     torch.testing.assert_close(block(x), torch.tanh(block.bn(block.conv(x))), rtol=1e-5, atol=1e-6)
 
 
+def test_running_statistics_of_a_type_that_torch_refuses():
+    batch_norm = nn.BatchNorm2d(3, affine=False)
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    for function in (batch_norm, lambda x: batch_norm_act(batch_norm, nn.ReLU(), x)):
+        with pytest.raises(RuntimeError, match="same datatype"):
+            function(x)
+
+
 def test_deepcopy_and_frozen_parameters():
     block = copy.deepcopy(Block())
     block.bn.weight.requires_grad_(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -100,6 +100,13 @@ def test_small_ones_are_left_to_the_module(monkeypatch: pytest.MonkeyPatch) -> N
     for least, expected in ((1, ours), (10**9, "ConvolutionBackward0")):
         monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", least)
         assert type(conv2d(conv, x).grad_fn).__name__ == expected
+
+
+def test_a_hook_may_take_what_is_no_tensor() -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    conv.register_forward_pre_hook(lambda module, inputs: inputs[0]["maps"])
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(conv2d(conv, cast(Any, {"maps": x})), nn.functional.conv2d(x, conv.weight, conv.bias))
 
 
 @pytest.mark.parametrize("least", [0, 10**9])
