@@ -10,43 +10,11 @@ namespace {
 
 using at::Tensor;
 
-void check_sizes(const Tensor& mean, const Tensor& var, const Tensor& batch_mean,
-                 const Tensor& batch_var) {
-  TORCH_CHECK(mean.sizes() == batch_mean.sizes() && var.sizes() == batch_var.sizes(),
-              "update_running_statistics: the running mean and variance have shapes ", mean.sizes(),
-              " and ", var.sizes(), ", those of the batch ", batch_mean.sizes(), " and ",
-              batch_var.sizes());
-}
-
-// A running average over all batches so far, where there is no momentum, gives each the same
-// weight: a tensor then, so that nothing waits for the device.
-void update(const Tensor& running, const Tensor& batch, std::optional<double> momentum,
-            const OptionalTensor& batches) {
-  if (momentum.has_value() && running.scalar_type() == batch.scalar_type()) {
-    running.lerp_(batch, *momentum);
-    return;
-  }
-  const Tensor weight = momentum.has_value() ? at::full({}, *momentum, batch.options())
-                                             : batches->to(batch.scalar_type()).reciprocal();
-  running.copy_(at::lerp(running.to(batch.scalar_type()), batch, weight));
-}
-
-void update_running_statistics(const Tensor& mean, const Tensor& var, const OptionalTensor& batches,
-                               const Tensor& batch_mean, const Tensor& batch_var,
-                               std::optional<double> momentum, int64_t values_per_channel) {
-  check_sizes(mean, var, batch_mean, batch_var);
-  if (batches.has_value()) batches->add_(1);
-  if (!momentum.has_value() && !batches.has_value()) return;
-  const double values = static_cast<double>(values_per_channel);
-  update(mean, batch_mean, momentum, batches);
-  update(var, batch_var * (values / (values - 1)), momentum, batches);
-}
-
 // Raises for what was made in inference mode and is changed outside it.
 void about_to_change(const Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
 
 void count(const Tensor& batches) {
-  if (batches.numel() != 1 || batches.scalar_type() != at::kLong) {
+  if (!batches.is_cpu() || batches.numel() != 1 || batches.scalar_type() != at::kLong) {
     batches.add_(1);
     return;
   }
@@ -55,8 +23,8 @@ void count(const Tensor& batches) {
 }
 
 template <class Scalar>
-void update_in_place(const Tensor& running, const Tensor& batch, double momentum,
-                     double correction) {
+void update_in_place(const Tensor& running, const Tensor& batch, double correction,
+                     double momentum) {
   about_to_change(running);
   Scalar* values = running.mutable_data_ptr<Scalar>();
   const Scalar* added = batch.const_data_ptr<Scalar>();
@@ -65,26 +33,39 @@ void update_in_place(const Tensor& running, const Tensor& batch, double momentum
   for (int64_t c = 0; c < running.numel(); ++c) values[c] = keep * values[c] + take * added[c];
 }
 
-// The usual case, without a tensor in between.
-void update_running_statistics_cpu(const Tensor& mean, const Tensor& var,
-                                   const OptionalTensor& batches, const Tensor& batch_mean,
-                                   const Tensor& batch_var, std::optional<double> momentum,
-                                   int64_t values_per_channel) {
-  const auto plain = [&](const Tensor& running, const Tensor& batch) {
-    return running.is_contiguous() && batch.is_contiguous() &&
-           running.scalar_type() == batch.scalar_type();
-  };
-  check_sizes(mean, var, batch_mean, batch_var);
-  if (!momentum.has_value() || !plain(mean, batch_mean) || !plain(var, batch_var)) {
-    return update_running_statistics(mean, var, batches, batch_mean, batch_var, momentum,
-                                     values_per_channel);
+// A running average over all batches so far, where there is no momentum, gives each the same
+// weight: a tensor then, so that nothing waits for the device.
+void update(const Tensor& running, const Tensor& batch, double correction,
+            std::optional<double> momentum, const OptionalTensor& batches) {
+  const bool same_type = running.scalar_type() == batch.scalar_type();
+  if (momentum.has_value() && same_type && running.is_cpu() && running.is_contiguous() &&
+      batch.is_contiguous()) {  // the usual case: no tensor in between
+    const auto run =
+        running.scalar_type() == at::kDouble ? &update_in_place<double> : &update_in_place<float>;
+    return run(running, batch, correction, *momentum);
   }
+  const Tensor added = correction == 1 ? batch : batch * correction;
+  if (momentum.has_value() && same_type) {
+    running.lerp_(added, *momentum);
+    return;
+  }
+  const Tensor weight = momentum.has_value() ? at::full({}, *momentum, batch.options())
+                                             : batches->to(batch.scalar_type()).reciprocal();
+  running.copy_(at::lerp(running.to(batch.scalar_type()), added, weight));
+}
+
+void update_running_statistics(const Tensor& mean, const Tensor& var, const OptionalTensor& batches,
+                               const Tensor& batch_mean, const Tensor& batch_var,
+                               std::optional<double> momentum, int64_t values_per_channel) {
+  TORCH_CHECK(mean.sizes() == batch_mean.sizes() && var.sizes() == batch_var.sizes(),
+              "update_running_statistics: the running mean and variance have shapes ", mean.sizes(),
+              " and ", var.sizes(), ", those of the batch ", batch_mean.sizes(), " and ",
+              batch_var.sizes());
   if (batches.has_value()) count(*batches);
+  if (!momentum.has_value() && !batches.has_value()) return;
   const double values = static_cast<double>(values_per_channel);
-  const auto run =
-      mean.scalar_type() == at::kDouble ? &update_in_place<double> : &update_in_place<float>;
-  run(mean, batch_mean, *momentum, 1);
-  run(var, batch_var, *momentum, values / (values - 1));
+  update(mean, batch_mean, 1, momentum, batches);
+  update(var, batch_var, values / (values - 1), momentum, batches);
 }
 
 TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
@@ -96,10 +77,6 @@ TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
 
 TORCH_LIBRARY_IMPL(cnngraph, CompositeExplicitAutograd, library) {
   library.impl("update_running_statistics", &update_running_statistics);
-}
-
-TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
-  library.impl("update_running_statistics", &update_running_statistics_cpu);
 }
 
 }  // namespace

@@ -67,13 +67,9 @@ CNNGRAPH_INLINE HalfWords low_halves(UnsignedInts words) {
 // after_streams() before another thread reads. Where it `can_stream` not, it stores.
 #if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
 constexpr bool can_stream = true;
-#else
-constexpr bool can_stream = false;
-#endif
 
 template <class Vector>
 CNNGRAPH_INLINE void stream(void* to, Vector vector) {
-#if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
   static_assert(sizeof(Vector) == 16 || sizeof(Vector) == 32 || CNNGRAPH_VECTOR_BYTES == 64);
   if constexpr (sizeof(Vector) == 16) {
     _mm_stream_si128(static_cast<__m128i*>(to), bit_cast<__m128i>(vector));
@@ -84,16 +80,19 @@ CNNGRAPH_INLINE void stream(void* to, Vector vector) {
     _mm512_stream_si512(static_cast<__m512i*>(to), bit_cast<__m512i>(vector));
 #endif
   }
-#else
-  __builtin_memcpy(to, &vector, sizeof(vector));
-#endif
 }
 
-CNNGRAPH_INLINE void after_streams() {
-#if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
-  _mm_sfence();
-#endif
+CNNGRAPH_INLINE void after_streams() { _mm_sfence(); }
+#else
+constexpr bool can_stream = false;
+
+template <class Vector>
+CNNGRAPH_INLINE void stream(void* to, Vector vector) {
+  __builtin_memcpy(to, &vector, sizeof(vector));
 }
+
+CNNGRAPH_INLINE void after_streams() {}
+#endif
 
 // How a tensor's elements become a vector to compute in, and back. The partial forms touch only
 // `count` elements; lanes past them hold `fill`.
