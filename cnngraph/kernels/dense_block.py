@@ -130,7 +130,7 @@ def _fake(
         return [] if means else [input.new_empty(channels, dtype=dtype) for channels, _ in steps]
 
     return (
-        maps_of(channels),
+        _empty_buffer(input, channels),
         statistics(),
         statistics(),
         [maps_of(channels) for channels, first in steps if not first] if keep >= _KEEP_MAPS else [],
@@ -141,6 +141,16 @@ def _fake(
         if keep >= _KEEP_ACTIVATIONS
         else [],
     )
+
+
+def _empty_buffer(input: Tensor, channels: int) -> Tensor:
+    """Rows of a large power of two are padded on the CPU: see DenseBlockArguments::empty_buffer."""
+    batch, _, height, width = input.shape
+    row = channels
+    if input.device.type == "cpu" and _layout(input) is torch.channels_last and channels * input.itemsize % 1024 == 0:
+        row += 64 // input.itemsize
+        return input.new_empty_strided((batch, channels, height, width), (height * width * row, 1, width * row, row))
+    return input.new_empty((batch, channels, height, width)).contiguous(memory_format=_layout(input))
 
 
 def _multiplies(input: Tensor, weight: Tensor, groups: int, conv_biases: Sequence[Tensor]) -> bool:

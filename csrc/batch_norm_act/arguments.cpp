@@ -113,24 +113,28 @@ at::Tensor BatchNormArguments::in_layout(const at::Tensor& other) const {
   return stride_of(other) == stride() ? other : empty().copy_(other);
 }
 
-std::optional<int64_t> BatchNormArguments::stride_of(const at::Tensor& other) const {
+std::optional<int64_t> outer_stride(const at::Tensor& tensor, bool channels_last) {
   int64_t within = 1;  // elements of one outer index
   const auto follows = [&](int64_t dim, int64_t& expected) {
-    const bool here = other.size(dim) <= 1 || other.stride(dim) == expected;
-    expected *= other.size(dim);
+    const bool here = tensor.size(dim) <= 1 || tensor.stride(dim) == expected;
+    expected *= tensor.size(dim);
     return here;
   };
   bool dense = true;
-  for (int64_t dim = inner == 1 ? 1 : other.dim() - 1; dim >= 1; --dim) {
+  for (int64_t dim = channels_last ? 1 : tensor.dim() - 1; dim >= 1; --dim) {
     dense &= follows(dim, within);
   }
   int64_t stride = within, expected = 0;  // of outer indices, and of the next dimension
-  for (int64_t dim = inner == 1 ? other.dim() - 1 : 0; dim >= 0; --dim) {
-    if (dim == 1 || other.size(dim) <= 1) continue;
-    if (expected == 0) stride = expected = other.stride(dim);
+  for (int64_t dim = channels_last ? tensor.dim() - 1 : 0; dim >= 0; --dim) {
+    if (dim == 1 || tensor.size(dim) <= 1) continue;
+    if (expected == 0) stride = expected = tensor.stride(dim);
     dense &= stride >= within && follows(dim, expected);
   }
   return dense ? std::optional(stride) : std::nullopt;
+}
+
+std::optional<int64_t> BatchNormArguments::stride_of(const at::Tensor& other) const {
+  return outer_stride(other, inner == 1);
 }
 
 BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor& weight,

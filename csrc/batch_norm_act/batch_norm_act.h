@@ -31,6 +31,10 @@ ActivationSpec parse_activation(std::string_view name, c10::ArrayRef<double> arg
 
 DataType data_type_of(const at::Tensor& input);
 
+// How far apart a tensor's pixels are, or its samples where it is not channels_last, be it a slice
+// of the channels of a larger tensor. Nothing where it lies in another way.
+std::optional<int64_t> outer_stride(const at::Tensor& tensor, bool channels_last);
+
 // The checked, dense view of one call: tensors in the layout the kernels walk.
 struct BatchNormArguments {
   // Contiguous or channels_last, or a slice of the channels of such a tensor; a copy where it was
@@ -51,8 +55,7 @@ struct BatchNormArguments {
   at::Tensor empty() const;
   // `other`, of the input's shape, laid out as that: itself where it is so already.
   at::Tensor in_layout(const at::Tensor& other) const;
-  // How far apart the outer indices of `other` are, of the input's shape and in the layout that is
-  // walked, be it a slice of the channels of a larger tensor. Nothing where it lies in another way.
+  // The outer_stride of `other`, of the input's shape, in the layout that is walked.
   std::optional<int64_t> stride_of(const at::Tensor& other) const;
   bool has_residual() const { return residual.defined() || output.defined(); }
 };

@@ -39,7 +39,22 @@ std::array<int64_t, 2> check_padding(const at::Tensor& weight, at::IntArrayRef d
   return padding;
 }
 
+constexpr int64_t bytes_of_aliased_rows = 1024;  // a multiple of this long
+constexpr int64_t bytes_of_padding = 64;
+
 }  // namespace
+
+at::Tensor DenseBlockArguments::empty_buffer() const {
+  const int64_t bytes = input.element_size();
+  const bool rows = layout == at::MemoryFormat::ChannelsLast && input.is_cpu();
+  if (!rows || channels.back() * bytes % bytes_of_aliased_rows != 0) {
+    return empty_map(channels.back());
+  }
+  const int64_t row = channels.back() + bytes_of_padding / bytes;
+  const int64_t height = input.size(2), width = input.size(3);
+  return at::empty_strided({input.size(0), channels.back(), height, width},
+                           {height * width * row, 1, width * row, row}, input.options());
+}
 
 DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm_weights,
                                     at::TensorList norm_biases, at::TensorList conv_weights,

@@ -50,6 +50,16 @@ struct DenseBlockArguments {
     return at::empty({input.size(0), map_channels, input.size(2), input.size(3)}, input.options(),
                      layout);
   }
+
+  // For the output. On a CPU, rows whose length is a large power of two are padded by a line of the
+  // cache: all would fall on the same few places of it.
+  at::Tensor empty_buffer() const;
+
+  // `tensor` where its outer indices are evenly spaced, else a copy.
+  at::Tensor as_map(const at::Tensor& tensor) const {
+    return outer_stride(tensor, inner() == 1) ? tensor : tensor.contiguous(layout);
+  }
+  int64_t stride_of(const at::Tensor& map) const { return outer_stride(map, inner() == 1).value(); }
 };
 
 DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm_weights,

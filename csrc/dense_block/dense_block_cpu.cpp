@@ -210,18 +210,17 @@ class PassesOnCpu final : public DenseBlockPasses {
             call_.eps};
   }
 
-  int64_t stride_of(const Tensor& tensor) const { return tensor.size(1) * call_.inner(); }
   int64_t byte_of(const Tensor& tensor, const Task& task, int64_t first) const {
-    return (task.outer * stride_of(tensor) + (first + task.column) * call_.inner()) *
+    return (task.outer * call_.stride_of(tensor) + (first + task.column) * call_.inner()) *
            tensor.element_size();
   }
   Strided at(const Tensor& tensor, const Task& task, int64_t first = 0) const {
     return {static_cast<const char*>(tensor.const_data_ptr()) + byte_of(tensor, task, first),
-            stride_of(tensor)};
+            call_.stride_of(tensor)};
   }
   MutableStrided at_mutable(const Tensor& tensor, const Task& task) const {
     return {static_cast<char*>(tensor.mutable_data_ptr()) + byte_of(tensor, task, 0),
-            stride_of(tensor)};
+            call_.stride_of(tensor)};
   }
 
   const DenseBlockArguments& call_;

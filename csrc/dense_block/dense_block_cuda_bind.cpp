@@ -47,8 +47,8 @@ class PassesOnCuda final : public DenseBlockPasses {
       return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
     };
     C10_CUDA_CHECK(cuda::add_gradient(
-        launch.call, dy.const_data_ptr(), {addend.const_data_ptr(), stride_of(addend)},
-        {sum.mutable_data_ptr(), stride_of(sum)}, data_of(slope), data_of(offset),
+        launch.call, dy.const_data_ptr(), {addend.const_data_ptr(), call_.stride_of(addend)},
+        {sum.mutable_data_ptr(), call_.stride_of(sum)}, data_of(slope), data_of(offset),
         dweight.mutable_data_ptr(), dbias.mutable_data_ptr()));
     return {dweight, dbias};
   }
@@ -57,7 +57,7 @@ class PassesOnCuda final : public DenseBlockPasses {
                   const Tensor& mean, const Tensor& slope, const Tensor& offset) const override {
     const Tensor result = call_.empty_map(channels);
     const auto part = [&](const Tensor& tensor) -> Strided {
-      return {tensor.narrow(1, first, channels).const_data_ptr(), stride_of(tensor)};
+      return {tensor.narrow(1, first, channels).const_data_ptr(), call_.stride_of(tensor)};
     };
     const auto row = [&](const Tensor& tensor) {
       return tensor.narrow(0, first, channels).const_data_ptr();
@@ -65,7 +65,7 @@ class PassesOnCuda final : public DenseBlockPasses {
     C10_CUDA_CHECK(
         cuda::finish_gradient(data_type_, {call_.outer(), channels, call_.inner(), 0, 0, 0},
                               part(maps), part(partial), row(mean), row(slope), row(offset),
-                              {result.mutable_data_ptr(), stride_of(result)}, stream()));
+                              {result.mutable_data_ptr(), call_.stride_of(result)}, stream()));
     return result;
   }
 
@@ -83,9 +83,9 @@ class PassesOnCuda final : public DenseBlockPasses {
       call.activation = passes.act_.activation;
       call.arguments = passes.act_.arguments;
       call.eps = passes.call_.eps;
-      call.block = {passes.call_.outer(), channels,
-                    passes.call_.inner(), passes.stride_of(x),
-                    passes.stride_of(y),  channels * passes.call_.inner()};
+      call.block = {passes.call_.outer(),      channels,
+                    passes.call_.inner(),      passes.call_.stride_of(x),
+                    passes.call_.stride_of(y), channels * passes.call_.inner()};
       call.input = x.const_data_ptr();
       workspace = at::empty({cuda::workspace_bytes(call.block)}, x.options().dtype(at::kByte));
       call.workspace = workspace.mutable_data_ptr();
@@ -103,7 +103,6 @@ class PassesOnCuda final : public DenseBlockPasses {
   };
 
   static cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
-  int64_t stride_of(const Tensor& tensor) const { return tensor.size(1) * call_.inner(); }
 
   c10::cuda::CUDAGuard guard_;
   const DenseBlockArguments& call_;

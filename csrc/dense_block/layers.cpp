@@ -75,7 +75,7 @@ DenseBlockResults dense_block_forward(const DenseBlockArguments& call,
   std::vector<Tensor> means = in_type(fixed_means, call.compute_type);
   std::vector<Tensor> vars = in_type(fixed_vars, call.compute_type);
   std::vector<Tensor> maps, activations;
-  Tensor output = call.empty_map(call.channels.back());
+  Tensor output = call.empty_buffer();
   StatisticsOfMaps statistics(passes, call.channels.back(),
                               call.input.options().dtype(call.compute_type));
   int64_t written = 0;
@@ -173,7 +173,7 @@ std::vector<Tensor> dense_block_backward(const DenseBlockArguments& call,
               "dense_block_backward: the gradient must have the output's shape and type, got ",
               grad_output.sizes(), " ", grad_output.scalar_type(), " for ", given_output.sizes(),
               " ", given_output.scalar_type());
-  const Tensor output = given_output.contiguous(call.layout);
+  const Tensor output = call.as_map(given_output);
   const int64_t steps = static_cast<int64_t>(call.steps.size());
   const Wanted wanted(mask, steps, call.steps[0].conv_bias.has_value());
   const std::vector<Tensor> means = in_type(given_means, call.compute_type);
@@ -194,7 +194,7 @@ std::vector<Tensor> dense_block_backward(const DenseBlockArguments& call,
     slope = at::zeros({channels_read}, call.input.options().dtype(call.compute_type));
     offset = at::zeros_like(slope);
   }
-  Tensor partial = grad_output.contiguous(call.layout);
+  Tensor partial = call.as_map(grad_output);
   bool own = false;  // whether `partial` is ours to add to
   const auto gradient_of_maps = [&](int64_t first, int64_t channels) {
     if (!batch_statistics || first >= channels_read) {

@@ -175,6 +175,32 @@ def test_what_the_first_convolutions_read_is_never_there() -> None:
         assert [value.numel() // (2 * 81) for value in activations] == kept
 
 
+@pytest.mark.parametrize("gradient", ["whole", "slice"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
+def test_rows_of_a_large_power_of_two_are_padded(fixed: bool, gradient: str) -> None:
+    """As 128 float64 are, on a CPU: the results are those of rows that are not, whatever the gradient is a part of."""
+    layers = block(124, 2, 2, fixed=fixed)
+    parameters = parameters_of(layers)
+    torch.manual_seed(0)
+    x = torch.randn(2, 124, 3, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(2, 132, 3, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)[:, 4:]
+    if gradient == "whole":
+        grad = grad.contiguous(memory_format=torch.channels_last)
+
+    def run(layout: torch.memory_format) -> tuple[Tensor, list[Tensor]]:
+        given = x.contiguous(memory_format=layout).requires_grad_()
+        output, _, _ = dense_block(given, layers, 1e-5, "silu", [], keep_activations=False)
+        return output, list(torch.autograd.grad(output, [given, *parameters], grad))
+
+    padded, gradients = run(torch.channels_last)
+    dense, expected = run(torch.contiguous_format)
+    assert padded.stride() == (3 * 5 * 136, 1, 5 * 136, 136)
+    assert dense.is_contiguous()
+    torch.testing.assert_close([padded, *gradients], [dense, *expected])
+    arguments = arguments_of(x.requires_grad_(), layers, keep=1)
+    torch.library.opcheck(torch.ops.cnngraph.dense_block, arguments)  # pyright: ignore
+
+
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
 def test_second_derivatives_are_those_of_finite_differences(fixed: bool) -> None:
     layers = block(2, 1, 2, 1, fixed)
