@@ -6,6 +6,8 @@ line says what was missing and how to get the kernels later.
 
 import os
 import platform
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,21 +17,50 @@ SOURCES = Path("csrc")
 LATER = "later, in this folder: pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
-def without_extension(reason):
+def without(kernels, reason):
     # Straight to the descriptor: pip swallows stdout unless asked not to.
-    print(f"cnngraph: installing without compiled kernels: {reason}. Get them {LATER}", file=sys.stderr)
+    print(f"cnngraph: installing without {kernels} kernels: {reason}. Get them {LATER}", file=sys.stderr)
+
+
+def builds_cuda(torch, home):
+    """Whether the CUDA kernels are built: where torch is for CUDA and nvcc fits it, unless FORCE_CUDA=0; with 1 they should be."""
+    asked = os.environ.get("FORCE_CUDA")
+    if asked == "0" or (asked != "1" and torch.version.cuda is None):
+        return False
+    nvcc = f"{home}/bin/nvcc"
+    if torch.version.cuda is None:
+        problem = "this torch is not for CUDA"
+    elif home is None:
+        problem = "torch finds no CUDA toolkit (CUDA_HOME says where one is)"
+    elif not (version := version_of(nvcc)):
+        problem = f"{nvcc} does not run"
+    elif version.split(".")[0] != torch.version.cuda.split(".")[0]:
+        problem = f"{nvcc} is of CUDA {version}, torch of {torch.version.cuda}"
+    else:
+        return True
+    without("CUDA", problem)
+    return False
+
+
+def version_of(nvcc):
+    """As 13.0; empty where it does not run."""
+    try:
+        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    except OSError:
+        return ""
+    return "".join(re.findall(r"release (\d+[.]\d+)", said))
 
 
 def extension():
     """The ext_modules and cmdclass arguments, or neither where there is nothing to build with."""
     if os.environ.get("CNNGRAPH_NO_EXTENSION") == "1":
-        without_extension("CNNGRAPH_NO_EXTENSION=1")
+        without("compiled", "CNNGRAPH_NO_EXTENSION=1")
         return {}
     try:
         import torch
         from torch.utils import cpp_extension
     except ImportError:
-        without_extension("torch cannot be imported while building (build isolation hides it)")
+        without("compiled", "torch cannot be imported while building (build isolation hides it)")
         return {}
 
     class BuildOrGoWithout(cpp_extension.BuildExtension):
@@ -46,14 +77,15 @@ def extension():
                     raise
                 self.extensions = []  # nothing to copy or install
                 said = str(error).strip() or type(error).__name__
-                without_extension(f"the build failed ({said.splitlines()[0]})")
+                hint = "; FORCE_CUDA=0 builds the CPU's alone" if cuda else ""
+                without("compiled", f"the build failed ({said.splitlines()[0]}{hint})")
 
         def get_outputs(self):
             return [path for path in super().get_outputs() if Path(path).exists()]
 
-    cuda = torch.version.cuda is not None and cpp_extension.CUDA_HOME is not None
-    cuda = cuda or os.environ.get("FORCE_CUDA") == "1"
-    cuda = cuda and any(SOURCES.rglob("*.cu"))
+    cuda = builds_cuda(torch, cpp_extension.CUDA_HOME)
+    if cuda and not torch.cuda.is_available():  # else torch asks the GPUs that are here
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
     sources = sorted(
         str(path)
         for path in SOURCES.rglob("*.c*")

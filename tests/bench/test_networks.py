@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -295,3 +297,40 @@ def test_leaving_ends_every_process() -> None:
         processes = [workers.start(name)._process for name in ("a", "b")]
         assert all(process.poll() is None for process in processes)
     assert all(process.poll() == -signal.SIGKILL for process in processes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no signal comes with a parent's end")
+def test_a_worker_at_work_ends_with_a_benchmark_that_is_killed() -> None:
+    """It does not see then that its stdin has ended: as here, where it is stopped."""
+    code = """if True:
+        from cnngraph.bench.processes import Worker, WorkerError
+        worker = Worker("a", 1)
+        try:
+            worker.ask("nothing")
+        except WorkerError:
+            print(worker.process_id, flush=True)
+        input()
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as benchmark:
+        assert benchmark.stdout is not None
+        worker = int(benchmark.stdout.readline())
+        os.kill(worker, signal.SIGSTOP)
+        benchmark.kill()
+    try:
+        for _ in range(100):
+            if not is_alive(worker):
+                break
+            time.sleep(0.1)
+        assert not is_alive(worker)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

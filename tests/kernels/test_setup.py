@@ -1,5 +1,6 @@
 """setup.py: nothing that goes wrong while building the extension stops an installation."""
 
+import os
 import runpy
 from pathlib import Path
 
@@ -10,15 +11,26 @@ pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="not in
 
 
 @pytest.fixture
-def arguments(monkeypatch):
-    """What setup.py hands to setuptools."""
+def run_setup(monkeypatch):
+    """What setup.py hands to setuptools when it is called."""
     setuptools = pytest.importorskip("setuptools")
     given = {}
     monkeypatch.setattr(setuptools, "setup", lambda **keywords: given.update(keywords))
     monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("CNNGRAPH_NO_EXTENSION", raising=False)
-    runpy.run_path("setup.py")
-    return given
+    for name in ("CNNGRAPH_NO_EXTENSION", "FORCE_CUDA", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.setenv(name, "")  # so that what setup.py sets is gone afterwards
+        monkeypatch.delenv(name)
+
+    def run():
+        runpy.run_path("setup.py")
+        return given
+
+    return run
+
+
+@pytest.fixture
+def arguments(run_setup):
+    return run_setup()
 
 
 @pytest.mark.parametrize(
@@ -60,3 +72,69 @@ def test_an_editable_installation_keeps_what_was_compiled(arguments):
     command.build_temp = "a folder that pip makes for this installation alone"
     command.finalize_options()
     assert Path(command.build_temp).parent == Path("build")
+
+
+@pytest.fixture
+def toolkit(monkeypatch, tmp_path):
+    """A function that makes a CUDA toolkit of that version the one torch finds, and torch one for CUDA 13.0."""
+    from torch.utils import cpp_extension
+
+    def make(version):
+        monkeypatch.setattr("torch.version.cuda", "13.0")
+        monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path))
+        if version is not None:
+            nvcc = tmp_path / "bin" / "nvcc"
+            nvcc.parent.mkdir()
+            nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.88'\n")
+            nvcc.chmod(0o755)
+
+    return make
+
+
+def builds_cuda(arguments):
+    (module,) = arguments["ext_modules"]
+    return any(source.endswith(".cu") for source in module.sources)
+
+
+@pytest.mark.parametrize("version", ["13.0", "13.2"])
+def test_cuda_kernels_are_built_where_nvcc_fits_torch(run_setup, toolkit, version, monkeypatch):
+    toolkit(version)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert builds_cuda(run_setup())
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "8.0;9.0+PTX"
+
+
+@pytest.mark.parametrize("asked", [None, "1"])
+@pytest.mark.parametrize(
+    ("version", "said"), [(None, "nvcc does not run"), ("12.4", "nvcc is of CUDA 12.4, torch of 13.0")]
+)
+def test_a_toolkit_that_does_not_fit_costs_the_cuda_kernels_alone(
+    run_setup, toolkit, version, said, asked, monkeypatch, capsys
+):
+    toolkit(version)
+    if asked is not None:
+        monkeypatch.setenv("FORCE_CUDA", asked)
+    assert not builds_cuda(run_setup())
+    problem = capsys.readouterr().err
+    assert problem.startswith("cnngraph: installing without CUDA kernels: ")
+    assert f"{said}. Get them later" in problem
+
+
+def test_without_a_toolkit_there_are_no_cuda_kernels(run_setup, toolkit, monkeypatch, capsys):
+    from torch.utils import cpp_extension
+
+    toolkit(None)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    assert not builds_cuda(run_setup())
+    assert "torch finds no CUDA toolkit" in capsys.readouterr().err
+
+
+def test_force_cuda_decides(run_setup, toolkit, monkeypatch, capsys):
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    assert not builds_cuda(run_setup())
+    assert "this torch is not for CUDA" in capsys.readouterr().err
+    toolkit("13.0")
+    monkeypatch.setenv("FORCE_CUDA", "0")
+    assert not builds_cuda(run_setup())
+    assert capsys.readouterr().err == ""
