@@ -45,8 +45,8 @@ def builds_cuda(torch, home):
 def version_of(nvcc):
     """As 13.0; empty where it does not run."""
     try:
-        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    except OSError:
+        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, errors="replace", timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
         return ""
     return "".join(re.findall(r"release (\d+[.]\d+)", said))
 
@@ -84,8 +84,8 @@ def extension():
             return [path for path in super().get_outputs() if Path(path).exists()]
 
     cuda = builds_cuda(torch, cpp_extension.CUDA_HOME)
-    if cuda and not torch.cuda.is_available():  # else torch asks the GPUs that are here
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+    if cuda and not torch.cuda.is_available() and os.environ.get("TORCH_CUDA_ARCH_LIST", "native") in {"", "native"}:
+        os.environ["TORCH_CUDA_ARCH_LIST"] = "8.0;9.0+PTX"  # there is no GPU to ask
     sources = sorted(
         str(path)
         for path in SOURCES.rglob("*.c*")

@@ -144,7 +144,7 @@ def _fake(
 
 
 def _empty_buffer(input: Tensor, channels: int) -> Tensor:
-    """Rows of a large power of two are padded on the CPU: see DenseBlockArguments::empty_buffer."""
+    """As DenseBlockArguments::empty_buffer: on the CPU, rows of a multiple of 1024 bytes are padded."""
     batch, _, height, width = input.shape
     row = channels
     if input.device.type == "cpu" and _layout(input) is torch.channels_last and channels * input.itemsize % 1024 == 0:

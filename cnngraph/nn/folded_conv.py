@@ -136,21 +136,32 @@ def _may_fold(
             return False
     if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros":
         return False
-    if batch_norm is not None and (
-        type(batch_norm) is not nn.BatchNorm2d or batch_norm._buffers.get("running_mean") is None
-    ):
+    if batch_norm is not None and (type(batch_norm) is not nn.BatchNorm2d or batch_norm.running_mean is None):
+        return False
+    if not _holds_its_own(conv, batch_norm):
         return False
     if torch.is_grad_enabled():
         held = [parameter for module in modules for parameter in module.parameters()]
         if any(tensor is not None and tensor.requires_grad for tensor in (input, residual, *held)):
             return False
-    weight, dtype = conv._parameters.get("weight"), input.dtype
-    if input.dim() != 4 or weight is None or weight.dtype is not dtype:
+    dtype = input.dtype
+    if input.dim() != 4 or conv.weight.dtype is not dtype:
         return False
     if residual is not None and residual.dtype is not dtype:
         return False
     return not (torch.is_autocast_enabled(input.device.type) or torch.compiler.is_compiling() or is_transformed())
 
+
+def _holds_its_own(conv: nn.Conv2d, batch_norm: nn.BatchNorm2d | None) -> bool:
+    """Whether all that a fold follows from is registered where the modules' classes register it, so that a change is seen."""
+    if not conv._parameters.keys() >= _TENSORS:
+        return False
+    return batch_norm is None or (
+        batch_norm._parameters.keys() >= _TENSORS and batch_norm._buffers.keys() >= _STATISTICS
+    )
+
+
+_TENSORS, _STATISTICS = {"weight", "bias"}, {"running_mean", "running_var"}
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
@@ -168,7 +179,7 @@ def _onednn_runs(input: Tensor) -> bool:
 def _fold_once(conv: nn.Conv2d, batch_norm: Any, input: Tensor) -> _Folded:
     """Folds, and does so anew when a tensor that the result follows from was changed or replaced, or the input lies otherwise.
 
-    Torch tells of no change that is made in place through a tensor's `.data`.
+    Torch tells of no change that is made in place through a tensor's `.data`, or to one that was made in inference mode.
     """
     sources = [*conv._parameters.values()]  # as attributes, modules look them up much slower
     eps = None
@@ -180,7 +191,9 @@ def _fold_once(conv: nn.Conv2d, batch_norm: Any, input: Tensor) -> _Folded:
         None if source is None else (source.data_ptr(), None if source.is_inference() else source._version)
         for source in sources
     ]
-    key = (input.shape, input.stride(), _onednn_runs(input), geometry, eps, identities)
+    weight = conv.weight
+    of_weight = weight.shape, weight.stride()
+    key = (input.shape, input.stride(), _onednn_runs(input), geometry, of_weight, eps, identities)
     known = _folded.get(conv)
     if known is not None and known.key == key:
         return known

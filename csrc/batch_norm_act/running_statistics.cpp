@@ -38,8 +38,8 @@ void update_in_place(const Tensor& running, const Tensor& batch, double correcti
 void update(const Tensor& running, const Tensor& batch, double correction,
             std::optional<double> momentum, const OptionalTensor& batches) {
   const bool same_type = running.scalar_type() == batch.scalar_type();
-  if (momentum.has_value() && same_type && running.is_cpu() && running.is_contiguous() &&
-      batch.is_contiguous()) {  // the usual case: no tensor in between
+  if (momentum.has_value() && same_type && running.is_cpu() && batch.is_cpu() &&
+      running.is_contiguous() && batch.is_contiguous()) {  // the usual case: no tensor in between
     const auto run =
         running.scalar_type() == at::kDouble ? &update_in_place<double> : &update_in_place<float>;
     return run(running, batch, correction, *momentum);

@@ -203,10 +203,18 @@ TORCH_LIBRARY_IMPL(cnngraph, Autograd, library) {
   library.impl("conv2d_backward", &conv2d_backward_autograd);
 }
 
+// Of channels_last maps whose pixels do not follow each other, as those of a dense block, a copy in
+// which they do: all ways of our own walk such, and the library makes one for itself.
+Tensor with_dense_pixels(const Tensor& map) {
+  const bool pixels = map.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+  return pixels ? map.contiguous(at::MemoryFormat::ChannelsLast) : map;
+}
+
 }  // namespace
 
-Tensor convolution(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+Tensor convolution(const Tensor& given_input, const Tensor& weight, const OptionalTensor& bias,
                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+  const Tensor input = with_dense_pixels(given_input);
   if (is_linear(input, weight.sizes(), padding, groups)) {
     return as_maps(cnngraph::linear(as_matrix(input), as_matrix(weight), bias));
   }
@@ -227,10 +235,11 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const OptionalTens
   return convolve(input.to(at::kFloat), weight.to(at::kFloat), wide_bias).to(input.scalar_type());
 }
 
-ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& input,
+ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& given_input,
                                    const Tensor& weight, IntArrayRef stride, IntArrayRef padding,
                                    IntArrayRef dilation, int64_t groups,
                                    std::array<bool, 3> output_mask) {
+  const Tensor input = with_dense_pixels(given_input);
   if (is_linear(input, weight.sizes(), padding, groups)) {
     const Tensor grad = as_matrix(grad_output);
     return {output_mask[0] ? as_maps(linear_input_gradient(grad, as_matrix(weight))) : Tensor(),

@@ -39,7 +39,7 @@ std::array<int64_t, 2> check_padding(const at::Tensor& weight, at::IntArrayRef d
   return padding;
 }
 
-constexpr int64_t bytes_of_aliased_rows = 1024;  // a multiple of this long
+constexpr int64_t bytes_of_aliased_rows = 1024;  // or a multiple
 constexpr int64_t bytes_of_padding = 64;
 
 }  // namespace

@@ -51,8 +51,8 @@ struct DenseBlockArguments {
                      layout);
   }
 
-  // For the output. On a CPU, rows whose length is a large power of two are padded by a line of the
-  // cache: all would fall on the same few places of it.
+  // For the output. On a CPU, rows of a multiple of 1024 bytes are padded by a line of the cache:
+  // all would fall on the same few places of it.
   at::Tensor empty_buffer() const;
 
   // `tensor` where its outer indices are evenly spaced, else a copy.

@@ -100,6 +100,28 @@ def test_a_pointwise_kernel_needs_no_library() -> None:
     assert "aten::convolution" in profiled(lambda: run(x.contiguous()))
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_pixels_with_room_between_them_cost_a_copy_and_no_more(size: int) -> None:
+    x = torch.randn(2, 40, 9, 9).to(memory_format=torch.channels_last)[:, :32]
+    dense = x.contiguous(memory_format=torch.channels_last)
+    grad = torch.randn(2, 32, 9, 9).to(memory_format=torch.channels_last)
+    weight = torch.randn(32, 32, size, size)
+    geometry = ((1, 1), (size // 2, size // 2), (1, 1), 1)
+
+    def run(x: Tensor = x) -> tuple[Tensor, ...]:
+        gradients = torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [True, True, False])
+        return conv2d(x, weight, None, *geometry), *gradients[:2]
+
+    def convolutions(x: Tensor) -> set[str]:
+        return {name for name in profiled(lambda: run(x)) if "conv" in name}
+
+    assert convolutions(x) == convolutions(dense)
+    for found, expected in zip(run(), run(dense), strict=True):
+        assert torch.equal(found, expected)
+    arguments = (x.detach().requires_grad_(), weight, None, *geometry)
+    torch.library.opcheck(torch.ops.cnngraph.conv2d.default, arguments)
+
+
 @pytest.mark.parametrize(("channels", "padding"), [((33, 18), (3, 0)), ((1, 1), (0, 0))])
 def test_a_strided_pointwise_kernel_needs_no_library(channels: tuple[int, int], padding: tuple[int, int]) -> None:
     """The library's weight gradient hangs there, now and then."""

@@ -177,15 +177,18 @@ def test_what_the_first_convolutions_read_is_never_there() -> None:
 
 @pytest.mark.parametrize("gradient", ["whole", "slice"])
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
-def test_rows_of_a_large_power_of_two_are_padded(fixed: bool, gradient: str) -> None:
-    """As 128 float64 are, on a CPU: the results are those of rows that are not, whatever the gradient is a part of."""
-    layers = block(124, 2, 2, fixed=fixed)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rows_of_a_kilobyte_are_padded(dtype: torch.dtype, fixed: bool, gradient: str, device: str) -> None:
+    """On a CPU. The results are those of rows that are not, whatever the gradient is a part of."""
+    growth = 32 if dtype is torch.float32 else 2  # what is multiplied block by block, and what is not
+    channels = 1024 // dtype.itemsize
+    layers = on(device, block(channels - 2 * growth, growth, 2, fixed=fixed, dtype=dtype, between=growth))
     parameters = parameters_of(layers)
     torch.manual_seed(0)
-    x = torch.randn(2, 124, 3, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    grad = torch.randn(2, 132, 3, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)[:, 4:]
-    if gradient == "whole":
-        grad = grad.contiguous(memory_format=torch.channels_last)
+    x = torch.randn(2, channels - 2 * growth, 3, 5, dtype=dtype, device=device)
+    grad = torch.randn(2, channels + 4, 3, 5, dtype=dtype, device=device)
+    x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
+    grad = grad[:, 4:] if gradient == "slice" else grad[:, 4:].contiguous(memory_format=torch.channels_last)
 
     def run(layout: torch.memory_format) -> tuple[Tensor, list[Tensor]]:
         given = x.contiguous(memory_format=layout).requires_grad_()
@@ -194,9 +197,12 @@ def test_rows_of_a_large_power_of_two_are_padded(fixed: bool, gradient: str) -> 
 
     padded, gradients = run(torch.channels_last)
     dense, expected = run(torch.contiguous_format)
-    assert padded.stride() == (3 * 5 * 136, 1, 5 * 136, 136)
+    row = channels + 64 // dtype.itemsize if device == "cpu" else channels
+    assert padded.stride() == (3 * 5 * row, 1, 5 * row, row)
     assert dense.is_contiguous()
-    torch.testing.assert_close([padded, *gradients], [dense, *expected])
+    tolerance = 1e-12 if dtype is torch.float64 else 1e-4
+    for found, wanted in zip([padded, *gradients], [dense, *expected], strict=True):
+        assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
     arguments = arguments_of(x.requires_grad_(), layers, keep=1)
     torch.library.opcheck(torch.ops.cnngraph.dense_block, arguments)  # pyright: ignore
 

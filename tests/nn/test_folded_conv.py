@@ -122,6 +122,34 @@ def test_weights_that_took_another_type_meanwhile_are_folded_anew() -> None:
 
 
 @torch.no_grad()
+def test_other_views_of_the_same_memory_are_folded_anew() -> None:
+    conv = nn.Conv2d(6, 6, 3).eval()
+    x = torch.randn(2, 6, 8, 8)
+    function(conv, None, None, x)
+    conv.weight = nn.Parameter(conv.weight.transpose(0, 1))
+    torch.testing.assert_close(function(conv, None, None, x), conv(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("registered", [True, False])
+def test_what_is_not_where_its_class_registers_it_is_not_folded(registered: bool) -> None:
+    """Its changes would not be seen."""
+    conv, norm = parts()
+    x = torch.randn(2, 6, 8, 8)
+    bias, weight = conv.bias.clone(), norm.weight.clone()
+    del conv.bias, norm.weight
+    if registered:
+        conv.register_buffer("bias", bias)
+        norm.register_buffer("weight", weight)
+    else:
+        conv.bias, norm.weight = bias, weight  # pyright: ignore[reportAttributeAccessIssue]
+    for changed in (bias, weight):
+        function(conv, norm, None, x)
+        changed.mul_(3)
+        torch.testing.assert_close(function(conv, norm, None, x), norm(conv(x)), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_a_changed_stride_is_seen() -> None:
     conv = nn.Conv2d(16, 16, 3, padding=1).eval()
     x = torch.randn(2, 16, 12, 12).to(memory_format=torch.channels_last)
