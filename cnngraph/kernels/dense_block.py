@@ -121,10 +121,6 @@ def _fake(
         check_batch_size(input)
     *steps, (channels, _) = _channels(input, conv_weights, steps_of_layer)
 
-    def maps_of(channels: int) -> Tensor:
-        shape = (input.shape[0], channels, *input.shape[2:])
-        return input.new_empty(shape).contiguous(memory_format=_layout(input))
-
     def statistics() -> list[Tensor]:
         dtype = compute_type(input)
         return [] if means else [input.new_empty(channels, dtype=dtype) for channels, _ in steps]
@@ -133,9 +129,11 @@ def _fake(
         _empty_buffer(input, channels),
         statistics(),
         statistics(),
-        [maps_of(channels) for channels, first in steps if not first] if keep >= _KEEP_MAPS else [],
+        [_empty_map(input, channels) for channels, first in steps if not first] if keep >= _KEEP_MAPS else [],
         [
-            input.new_empty(0) if first and _multiplies(input, weight, group, conv_biases) else maps_of(channels)
+            input.new_empty(0)
+            if first and _multiplies(input, weight, group, conv_biases)
+            else _empty_map(input, channels)
             for (channels, first), weight, group in zip(steps, conv_weights, groups, strict=True)
         ]
         if keep >= _KEEP_ACTIVATIONS
@@ -143,14 +141,19 @@ def _fake(
     )
 
 
+def _empty_map(input: Tensor, channels: int) -> Tensor:
+    shape = (input.shape[0], channels, *input.shape[2:])
+    return input.new_empty(shape).contiguous(memory_format=_layout(input))
+
+
 def _empty_buffer(input: Tensor, channels: int) -> Tensor:
     """As DenseBlockArguments::empty_buffer: on the CPU, rows of a multiple of 1024 bytes are padded."""
+    rows = input.device.type == "cpu" and _layout(input) is torch.channels_last
+    if not rows or channels * input.itemsize % 1024 != 0:
+        return _empty_map(input, channels)
     batch, _, height, width = input.shape
-    row = channels
-    if input.device.type == "cpu" and _layout(input) is torch.channels_last and channels * input.itemsize % 1024 == 0:
-        row += 64 // input.itemsize
-        return input.new_empty_strided((batch, channels, height, width), (height * width * row, 1, width * row, row))
-    return input.new_empty((batch, channels, height, width)).contiguous(memory_format=_layout(input))
+    row = channels + 64 // input.itemsize
+    return input.new_empty_strided((batch, channels, height, width), (height * width * row, 1, width * row, row))
 
 
 def _multiplies(input: Tensor, weight: Tensor, groups: int, conv_biases: Sequence[Tensor]) -> bool:

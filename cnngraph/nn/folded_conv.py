@@ -181,7 +181,8 @@ def _fold_once(conv: nn.Conv2d, batch_norm: Any, input: Tensor) -> _Folded:
 
     Torch tells of no change that is made in place through a tensor's `.data`, or to one that was made in inference mode.
     """
-    sources = [*conv._parameters.values()]  # as attributes, modules look them up much slower
+    parameters = conv._parameters
+    sources = [*parameters.values()]  # as attributes, modules look them up much slower
     eps = None
     if batch_norm is not None:
         sources += [*batch_norm._parameters.values(), *batch_norm._buffers.values()]
@@ -191,9 +192,9 @@ def _fold_once(conv: nn.Conv2d, batch_norm: Any, input: Tensor) -> _Folded:
         None if source is None else (source.data_ptr(), None if source.is_inference() else source._version)
         for source in sources
     ]
-    weight = conv.weight
-    of_weight = weight.shape, weight.stride()
-    key = (input.shape, input.stride(), _onednn_runs(input), geometry, of_weight, eps, identities)
+    weight = parameters["weight"]
+    assert weight is not None  # or it is not folded
+    key = (input.shape, input.stride(), _onednn_runs(input), geometry, weight.shape, weight.stride(), eps, identities)
     known = _folded.get(conv)
     if known is not None and known.key == key:
         return known
