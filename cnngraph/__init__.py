@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnngraph.artifact import load_compiled, save_compiled
-    from cnngraph.checking import Report, check
+    from cnngraph.checker import check
     from cnngraph.compiler import compile
     from cnngraph.errors import CnngraphError, Diagnostic, SpecError
-    from cnngraph.graph import ShapeError, TensorShape
     from cnngraph.ops.op import Op
     from cnngraph.ops.registry import register as register_op
-    from cnngraph.schema import json_schema
+    from cnngraph.report.check import Report
+    from cnngraph.shape import ShapeError, TensorShape
+    from cnngraph.spec.json_schema import json_schema
     from cnngraph.weights import (
         LoadReport,
         WeightsError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         save_weights,
         unfreeze,
     )
+    from cnngraph.weights.compiled import load_compiled, save_compiled
 
 __version__ = "0.1.0"
 
@@ -34,20 +35,20 @@ _HOMES = {
     "Diagnostic": "errors",
     "LoadReport": "weights",
     "Op": "ops.op",
-    "Report": "checking",
-    "ShapeError": "graph",
+    "Report": "report.check",
+    "ShapeError": "shape",
     "SpecError": "errors",
-    "TensorShape": "graph",
+    "TensorShape": "shape",
     "WeightsError": "weights",
-    "check": "checking",
+    "check": "checker",
     "compile": "compiler",
     "freeze": "weights",
-    "json_schema": "schema",
-    "load_compiled": "artifact",
+    "json_schema": "spec.json_schema",
+    "load_compiled": "weights.compiled",
     "load_weights": "weights",
     "parameter_groups": "weights",
     "register_op": "ops.registry:register",
-    "save_compiled": "artifact",
+    "save_compiled": "weights.compiled",
     "save_weights": "weights",
     "unfreeze": "weights",
 }

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cnngraph.checking import SpecLike, given_params, read_spec
+from cnngraph.allocator import tune_memory
+from cnngraph.checker import SpecLike, given_params, read_spec
 from cnngraph.elaborate import elaborate
+from cnngraph.elaborate.expect import check_expectations
 from cnngraph.errors import CnngraphError, SpecError
-from cnngraph.expectations import check_expectations
-from cnngraph.features import select
 from cnngraph.graph import Graph
-from cnngraph.imports import Spec
-from cnngraph.lowering import modules_of
-from cnngraph.memory_settings import tune_memory
-from cnngraph.network import Compilation, Network
+from cnngraph.graph.features import select
+from cnngraph.lowering.modules import modules_of
+from cnngraph.lowering.network import Compilation, Network
 from cnngraph.options import Options
 from cnngraph.passes import Observer, passes_of, run_passes
+from cnngraph.spec.loader import Spec
 
 Backend = Literal["fused", "eager"]
 Mode = Literal["train", "inference"]
@@ -51,7 +51,7 @@ def compile(
         batch_size: of the steps that a budget is for.
         passes: those to turn off, each as `-name`: `["-channels_last"]`.
         observe: is called with a stage's name and the graph after it.
-        memory_tuning: first makes this process keep freed memory, in huge pages, as `memory_settings.tune_memory` does;
+        memory_tuning: first makes this process keep freed memory, in huge pages, as `allocator.tune_memory` does;
             what was set is in `net.compilation.memory_settings`.
 
     Returns:

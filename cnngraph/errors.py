@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import nsmallest
@@ -202,3 +203,31 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
             word, [item for item in near if len(item) == len(word)], 1, (len(word) - 1) / len(word)
         )
     return close[0] if close else None
+
+
+def show(value: Any) -> str:
+    """A value as the language writes it, cut after 60 characters."""
+    text = ""
+    for part in _written(value):
+        text += part
+        if len(text) > _LONGEST_SHOWN:
+            return f"{text[: _LONGEST_SHOWN - 3]}..."
+    return text
+
+
+_LONGEST_SHOWN = 60
+
+
+def _written(value: Any) -> Iterator[str]:
+    if isinstance(value, tuple):
+        yield "["
+        for index, item in enumerate(value):
+            yield ", " if index else ""
+            yield from _written(item)
+        yield "]"
+    elif value is None or isinstance(value, bool):
+        yield {None: "none", True: "true", False: "false"}[value]
+    elif isinstance(value, str):
+        yield json.dumps(value[: _LONGEST_SHOWN + 1], ensure_ascii=False)
+    else:
+        yield repr(value)

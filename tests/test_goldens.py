@@ -43,7 +43,7 @@ def test_all_of_them_are_told_in_time_and_within_memory() -> None:
     script = textwrap.dedent(f"""
         import re, sys, time
         from pathlib import Path
-        import cnngraph, cnngraph.checking
+        import cnngraph, cnngraph.checker
         for path in sys.argv[1:]:
             start = time.process_time()  # other work does not count
             report = cnngraph.check(path)

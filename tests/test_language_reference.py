@@ -18,7 +18,6 @@ import cnngraph
 from cnngraph import expressions, yaml_source
 from cnngraph.elaborate import params, paths, place, walk
 from cnngraph.errors import CODES
-from cnngraph.expressions import CONSTANTS, FUNCTIONS, RESERVED
 from cnngraph.ops import OPS
 from cnngraph.ops.fields import (
     Count,
@@ -31,9 +30,10 @@ from cnngraph.ops.fields import (
     ScalePair,
     Sides,
 )
-from cnngraph.schema import fields, main_key, required
-from cnngraph.spec import COMPOSITES, BlockDefinition, Document, Expect
-from cnngraph.yaml_source import parse_yaml
+from cnngraph.spec.document import COMPOSITES, BlockDefinition, Document, Expect
+from cnngraph.spec.expressions import CONSTANTS, FUNCTIONS, RESERVED
+from cnngraph.spec.json_schema import fields, main_key, required
+from cnngraph.spec.yaml import parse_yaml
 
 PAGE = (ROOT / "docs" / "language.md").read_text()
 BUILT_IN = {kind: op for kind, op in OPS.items() if op.__module__.startswith("cnngraph.")}

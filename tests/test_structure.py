@@ -13,23 +13,15 @@ from conftest import ROOT, SPECS
 PACKAGE = ROOT / "cnngraph"
 
 LAYERS = [
-    ["errors", "kernels", "memory_settings"],
-    ["expressions", "options", "yaml_mistakes", "nn", "whole_file"],
-    ["yaml_source", "naming"],
-    ["hints"],
-    ["graph"],
+    ["errors", "shape", "allocator", "kernels"],
+    ["options", "atomic_write", "nn"],
     ["ops"],
-    ["spec", "provenance", "analysis", "memory", "sizes", "stages"],
-    ["validation", "schema"],
-    ["imports"],
-    ["expectations", "elaborate"],
-    ["checking", "features", "passes"],
-    ["lowering", "literature"],
-    ["network"],
-    ["compiler"],
-    ["artifact", "bench", "weights"],
-    ["report"],
-    ["catalog"],
+    ["spec", "graph"],
+    ["elaborate", "passes"],
+    ["lowering", "report"],
+    ["checker"],
+    ["compiler", "zoo"],
+    ["weights", "bench"],
     ["cli"],
     ["__main__"],
 ]
@@ -46,33 +38,61 @@ def area(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_at_the_top(path: Path) -> list[str]:
-    """Names of modules imported when this one is: neither inside functions nor for type checkers only."""
+def imports(path: Path, *, at_the_top: bool = False) -> list[str]:
+    """Names of the modules a file imports, in functions and for type checkers too unless only those at the top count."""
+    tree = ast.parse(path.read_text())
     found: list[str] = []
-    for statement in ast.parse(path.read_text()).body:
+    for statement in tree.body if at_the_top else ast.walk(tree):
         if isinstance(statement, ast.Import):
             found += [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom) and statement.module:
             module = statement.module
-            names = [f"{module}.{alias.name}" for alias in statement.names if alias.name[0] != "_"]
-            found += names if module == "cnngraph" else [module]
+            names = [f"{module}.{alias.name}" for alias in statement.names]
+            found += [name if name in MODULES else module for name in names]
     return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sources()}
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_one_way(path: Path) -> None:
     own = area(path)
     assert own in RANK, f"give {own} a place in LAYERS"
-    for module in imported_at_the_top(path):
+    for module in imports(path):
         if module.startswith("cnngraph."):
             other = module.split(".")[1]
             assert other in RANK, module
             assert RANK[other] <= RANK[own], f"{own} is below {other}, and must not import it"
 
 
+def test_no_files_import_each_other_in_a_cycle() -> None:
+    edges = {name: [module for module in imports(path) if module in MODULES] for name, path in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, chain: tuple[str, ...]) -> None:
+        assert name not in chain, f"a cycle of imports: {' -> '.join([*chain[chain.index(name) :], name])}"
+        if name not in done:
+            for module in edges[name]:
+                if module != name:
+                    visit(module, (*chain, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+def test_at_most_ten_modules_lie_flat_in_the_package() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 10
+
+
 def test_kernels_import_torch_and_the_extension_only() -> None:
     for path in sorted((PACKAGE / "kernels").glob("*.py")):
-        for module in imported_at_the_top(path):
+        for module in imports(path, at_the_top=True):
             top = module.split(".")[0]
             if top == "cnngraph":
                 assert module.startswith(("cnngraph.kernels", "cnngraph._C", "cnngraph.errors"))
@@ -82,8 +102,8 @@ def test_kernels_import_torch_and_the_extension_only() -> None:
 
 def test_passes_never_see_the_spec() -> None:
     for path in sorted((PACKAGE / "passes").glob("*.py")):
-        for module in imported_at_the_top(path):
-            assert not module.startswith(("cnngraph.spec", "cnngraph.imports", "cnngraph.elaborate"))
+        for module in imports(path, at_the_top=True):
+            assert not module.startswith(("cnngraph.spec.document", "cnngraph.spec.loader", "cnngraph.elaborate"))
 
 
 def modules_after(statement: str) -> set[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cnngraph.analysis import node_cost
-from cnngraph.bench.contenders import Work
-from cnngraph.checking import read_spec
+from cnngraph.bench.variants import Work
+from cnngraph.checker import read_spec
 from cnngraph.elaborate import elaborate
 from cnngraph.errors import CnngraphError, SpecError
-from cnngraph.graph import INPUT, Graph, ShapeError, TensorShape
+from cnngraph.graph import INPUT, Graph
+from cnngraph.graph.cost import node_cost
+from cnngraph.shape import ShapeError, TensorShape
 
 TRAINING = 3
 """A training step's arithmetic over the forward pass's: the gradients of inputs and weights cost as much each."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from cnngraph.allocator import tune_memory
 from cnngraph.bench.memory import peak_of_process, peak_of_tensors, restart_peak_of_process
-from cnngraph.memory_settings import tune_memory
 
 Run = Callable[[], object]
 
@@ -39,7 +39,7 @@ class Cpu:
         }
 
     def tune_memory(self) -> str | None:
-        """Sets `memory_settings.tune_memory`, where that is of use, and says what was set."""
+        """Sets `allocator.tune_memory`, where that is of use, and says what was set."""
         return tune_memory()
 
     def time_of(self, run: Run, seconds: float) -> float:

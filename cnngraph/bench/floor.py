@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnngraph.analysis import node_cost
 from cnngraph.bench.arithmetic import flops_of, graph_of
-from cnngraph.bench.contenders import Work
 from cnngraph.bench.devices import device_of
-from cnngraph.graph import INPUT, Graph, TensorShape
+from cnngraph.bench.variants import Work
+from cnngraph.graph import INPUT, Graph
+from cnngraph.graph.cost import node_cost
+from cnngraph.shape import TensorShape
 
 CONVOLUTIONS = ((8, 256, 28), (8, 128, 56))
 """Batch, channels and size of the 3x3 convolutions whose rate is the processor's: 7.4 GFLOP each."""

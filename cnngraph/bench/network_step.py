@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnngraph.bench.contenders import Contender, Work
+from cnngraph.atomic_write import one_line
 from cnngraph.bench.devices import captured, device_of
+from cnngraph.bench.variants import Contender, Work
 from cnngraph.compiler import compile
 from cnngraph.errors import CnngraphError
-from cnngraph.network import Network
+from cnngraph.lowering.network import Network
 from cnngraph.options import budget_of
-from cnngraph.whole_file import one_line
 
 WARM_UP = 2
 """Steps before the first that is measured: the first of all makes the optimizer's state, or compiles."""

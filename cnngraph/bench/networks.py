@@ -8,9 +8,9 @@ from typing import Any
 
 from cnngraph.bench import machine
 from cnngraph.bench.arithmetic import flops_of, graph_of, macs_of
-from cnngraph.bench.contenders import OURS, Contender, Work, always, contender_of
 from cnngraph.bench.figures import Figure
 from cnngraph.bench.processes import Worker, WorkerError, Workers
+from cnngraph.bench.variants import OURS, Contender, Work, always, contender_of
 
 Progress = Callable[[str, float], object]
 """Is told what is being done, and which share of everything is behind."""

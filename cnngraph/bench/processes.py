@@ -12,8 +12,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any
 
+from cnngraph.atomic_write import one_line
 from cnngraph.errors import CnngraphError
-from cnngraph.whole_file import one_line
 
 _STEERING = ("MALLOC_", "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE", "LD_PRELOAD")
 """Variables by which the caller's environment would change a contender into another."""

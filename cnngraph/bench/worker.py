@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from typing import IO, Any
 
-from cnngraph.bench.contenders import Work, contender_of
+from cnngraph.atomic_write import one_line
+from cnngraph.bench.variants import Work, contender_of
 from cnngraph.errors import CnngraphError
-from cnngraph.whole_file import one_line
 
 
 def prepare_contender(contender: str, work: Mapping[str, Any]) -> Any:
@@ -31,7 +31,7 @@ def prepare_floor(work: Mapping[str, Any]) -> Any:
 
 
 def prepare_kernels(threads: int | None, device: str) -> Any:
-    from cnngraph.bench.rooms import Rooms
+    from cnngraph.bench.kernel_benchmarks import Rooms
 
     return Rooms(threads, device)
 

@@ -130,10 +130,10 @@ def bench(
     Each contender has a process of its own, and they take turns in rounds. Shown are the median step with its spread,
     how many times ours it is, peak memory, and how far each stands from the least that its arithmetic takes.
     """
-    from cnngraph.bench.contenders import BATCH_SIZES, Work, peers
     from cnngraph.bench.networks import bench_network
-    from cnngraph.checking import read_spec
-    from cnngraph.report.bench import network_data
+    from cnngraph.bench.report import network_data
+    from cnngraph.bench.variants import BATCH_SIZES, Work, peers
+    from cnngraph.checker import read_spec
 
     params = parse_params(sets)
     if dtype is Dtype.FLOAT16 and device is Device.CPU:
@@ -157,10 +157,10 @@ def bench(
     if output is not None:
         write_json(output, data)
     if plot is not None:
-        from cnngraph.report.bench_plot import save_plot
-        from cnngraph.whole_file import write_whole
+        from cnngraph.atomic_write import atomic_write
+        from cnngraph.bench.plot import save_plot
 
-        write_whole(plot, lambda file: save_plot(found, file, plot.suffix[1:].lower()))
+        atomic_write(plot, lambda file: save_plot(found, file, plot.suffix[1:].lower()))
     if format is Format.JSON:
         print_json(data)
     else:
@@ -183,7 +183,7 @@ def declared_input(spec: Any, params: dict[str, Any]) -> tuple[int, ...]:
 def _check_outputs(plot: Path | None, output: Path | None) -> None:
     """What would be a pity to learn after the measurement."""
     if plot is not None:
-        from cnngraph.report.bench_plot import FORMATS, require_matplotlib
+        from cnngraph.bench.plot import FORMATS, require_matplotlib
 
         if plot.suffix.lower() not in FORMATS:
             raise typer.BadParameter(f"a chart is a {' or '.join(FORMATS)} file", param_hint="'--plot'")
@@ -194,14 +194,14 @@ def _check_outputs(plot: Path | None, output: Path | None) -> None:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    from cnngraph.whole_file import write_whole
+    from cnngraph.atomic_write import atomic_write
 
     text = json.dumps({"cnngraph": __version__, **data}, indent=2) + "\n"
-    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _print_bench(found: NetworkBench, written: list[Path]) -> None:
-    from cnngraph.report.bench import headline, network_notes, network_table
+    from cnngraph.bench.report import headline, network_notes, network_table
 
     print(printable(f"{headline(found)}\n"))
     terminal.print_table(network_table(found))

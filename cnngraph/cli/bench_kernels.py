@@ -53,7 +53,7 @@ def bench_kernels(
     Passes are how often the tensor could be read or written in that time at the bandwidth of a copy of it.
     """
     from cnngraph.bench.kernels import bench_kernels
-    from cnngraph.report.bench import kernels_data, kernels_table, machine_line
+    from cnngraph.bench.report import kernels_data, kernels_table, machine_line
 
     sizes = None if megabytes is None else _sizes(megabytes)
     with terminal.progress_bar() as progress:

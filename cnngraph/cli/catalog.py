@@ -29,8 +29,8 @@ def catalog(
 
     The page is README.md in that folder; one that is there is replaced.
     """
-    from cnngraph.catalog import catalog
-    from cnngraph.whole_file import write_whole
+    from cnngraph.atomic_write import atomic_write
+    from cnngraph.zoo.catalog import catalog
 
     if not folder.is_dir():
         raise CnngraphError(f"{folder} is not a folder")
@@ -39,5 +39,5 @@ def catalog(
     for path, text in files.items():
         target = folder / path
         target.parent.mkdir(exist_ok=True)
-        write_whole(target, lambda file, text=text: file.write_text(text, encoding="utf-8"))
+        atomic_write(target, lambda file, text=text: file.write_text(text, encoding="utf-8"))
     print(f"wrote {folder / 'README.md'} and {len(files) - 1} drawings")

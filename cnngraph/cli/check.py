@@ -50,7 +50,7 @@ def check(
     Every mistake is shown at its line, with a way out. Of a spec that holds: its costs, and the input sizes it accepts
     besides the one it declares.
     """
-    from cnngraph.checking import check
+    from cnngraph.checker import check
     from cnngraph.report.check import summary
     from cnngraph.report.data import report_data
 

@@ -28,10 +28,10 @@ from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
 if TYPE_CHECKING:
-    from cnngraph.checking import Report
     from cnngraph.graph import Graph
-    from cnngraph.memory import StepMemory
-    from cnngraph.network import Network
+    from cnngraph.graph.step_memory import StepMemory
+    from cnngraph.lowering.network import Network
+    from cnngraph.report.check import Report
 
 
 class BackendName(StrEnum):
@@ -132,7 +132,7 @@ def compile(
         raise typer.BadParameter(str(wrong)) from None
     seconds: dict[str, float] = {}
     with _timed(seconds, "check"):
-        from cnngraph.checking import check
+        from cnngraph.checker import check
 
         report = check(spec, params)
     compiled, error = None, None
@@ -161,7 +161,7 @@ class _Compiled:
 
     def memory(self) -> tuple[StepMemory, float]:
         """The memory of a training step, and what computing again adds to its time."""
-        from cnngraph.memory import extra_time, predict
+        from cnngraph.graph.step_memory import extra_time, predict
 
         _, optimized = self.graphs[-1]
         batch_size = self.network.compilation.options.batch_size
@@ -177,8 +177,8 @@ def _compile(
 ) -> _Compiled:
     """Compiles a spec that holds, and saves the network; `seconds` is told how long each phase took."""
     with _timed(seconds, "load torch"):
-        from cnngraph.artifact import save_compiled
         from cnngraph.compiler import compile_graph
+        from cnngraph.weights.compiled import save_compiled
     assert report.spec is not None
     assert report.graph is not None
     graphs: list[tuple[str, Graph]] = []

@@ -33,8 +33,8 @@ def literature(
     Parameters, multiply-accumulates, shapes and receptive fields are computed from the specs alone; where a common claim
     is off, it is said by how much, and why.
     """
-    from cnngraph.literature import claims
-    from cnngraph.report.literature import claim_data, claims_table
+    from cnngraph.zoo.literature import claims
+    from cnngraph.zoo.literature_report import claim_data, claims_table
 
     with terminal.progress("reading the specs"):
         found = claims(specs)

@@ -13,10 +13,10 @@ import typer
 from cnngraph import __version__
 from cnngraph.errors import Source, SpecError, render
 from cnngraph.report import terminal
-from cnngraph.yaml_source import parse_yaml
+from cnngraph.spec.yaml import parse_yaml
 
 if TYPE_CHECKING:
-    from cnngraph.checking import Report
+    from cnngraph.report.check import Report
 
 
 class Format(StrEnum):

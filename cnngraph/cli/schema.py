@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
+from cnngraph.atomic_write import atomic_write
 from cnngraph.cli.app import app
-from cnngraph.whole_file import write_whole
 
 
 @app.command(
     epilog="""\b
 Examples:
-  cnngraph schema -o cnngraph.schema.json
+  cnngraph schema -o cnngraph.spec.json_schema.json
 and then, as the first line of a spec, for editors that use yaml-language-server:
-  # yaml-language-server: $schema=cnngraph.schema.json
+  # yaml-language-server: $schema=cnngraph.spec.json_schema.json
 
 \b
 Exit codes: 0 fine, 1 the file cannot be written or a plugin is broken, 2 wrong usage.
@@ -33,10 +33,10 @@ def schema(
 
     It is of draft 2020-12 and covers the ops of installed plugins.
     """
-    from cnngraph.schema import json_schema
+    from cnngraph.spec.json_schema import json_schema
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if output is None:
         print(text, end="")
         return
-    write_whole(output, lambda file: file.write_text(text, encoding="utf-8"))
+    atomic_write(output, lambda file: file.write_text(text, encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any
 from cnngraph.elaborate.walk import Walk
 from cnngraph.errors import Diagnostic, has_errors
 from cnngraph.graph import Graph
-from cnngraph.imports import Spec
+from cnngraph.spec.loader import Spec
 
 __all__ = ["elaborate"]
 

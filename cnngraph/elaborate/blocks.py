@@ -6,14 +6,14 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cnngraph.elaborate.naming import Level
 from cnngraph.elaborate.params import block_arguments, count_params
 from cnngraph.elaborate.place import LOST, Call, Place, Value
 from cnngraph.errors import Diagnostic, Position, did_you_mean, has_errors
-from cnngraph.expressions import UNKNOWN
-from cnngraph.imports import Block
-from cnngraph.naming import Level
-from cnngraph.spec import COMPOSITES
-from cnngraph.yaml_source import Located
+from cnngraph.spec.document import COMPOSITES
+from cnngraph.spec.expressions import UNKNOWN
+from cnngraph.spec.loader import Block
+from cnngraph.spec.yaml import Located
 
 if TYPE_CHECKING:
     from cnngraph.elaborate.walk import Walk

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from cnngraph.elaborate.meant import call_by_name, meant_kind
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import Call, Place, Value
-from cnngraph.errors import Diagnostic, Notes, Position
-from cnngraph.expressions import is_expression, show
+from cnngraph.errors import Diagnostic, Notes, Position, show
 from cnngraph.ops import OPS, Op, find_op
-from cnngraph.spec import COMPOSITES, Parallel
-from cnngraph.validation import InvalidError, argument_names, validate
-from cnngraph.yaml_source import Located
+from cnngraph.spec.arguments import InvalidError, validate
+from cnngraph.spec.document import COMPOSITES, Parallel, argument_names
+from cnngraph.spec.expressions import is_expression
+from cnngraph.spec.suggestions import call_by_name, meant_kind
+from cnngraph.spec.yaml import Located
 
 
 class Calls(Paths):

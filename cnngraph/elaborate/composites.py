@@ -10,18 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cnngraph.elaborate.naming import Level
 from cnngraph.elaborate.place import LOST, MAX_NODES, MAX_SOURCES, Call, Place, Value
-from cnngraph.errors import Diagnostic, Notes, Position
-from cnngraph.expressions import RESERVED, is_expression, show
-from cnngraph.graph import Copy, Scope, ShapeError
-from cnngraph.naming import Level
+from cnngraph.errors import Diagnostic, Notes, Position, show
+from cnngraph.graph import Copy, Scope
 from cnngraph.ops import Op, find_op
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
-from cnngraph.spec import COMPOSITES, Aux, Dense, Parallel, Repeat, Residual, Sequential, When
-from cnngraph.yaml_source import Located
+from cnngraph.shape import ShapeError
+from cnngraph.spec.document import COMPOSITES, Aux, Dense, Parallel, Repeat, Residual, Sequential, When
+from cnngraph.spec.expressions import RESERVED, is_expression
+from cnngraph.spec.yaml import Located
 
 if TYPE_CHECKING:
     from cnngraph.elaborate.walk import Walk

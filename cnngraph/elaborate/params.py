@@ -8,15 +8,15 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from cnngraph.elaborate.naming import Level
 from cnngraph.elaborate.place import Call, Place, Value
 from cnngraph.elaborate.resolving import NOWHERE
-from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, listing
-from cnngraph.expressions import UNKNOWN, is_expression, show
-from cnngraph.graph import TensorShape
-from cnngraph.imports import Block
-from cnngraph.naming import Level
-from cnngraph.validation import InvalidError
-from cnngraph.yaml_source import Located
+from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, listing, show
+from cnngraph.shape import TensorShape
+from cnngraph.spec.arguments import InvalidError
+from cnngraph.spec.expressions import UNKNOWN, is_expression
+from cnngraph.spec.loader import Block
+from cnngraph.spec.yaml import Located
 
 if TYPE_CHECKING:
     from cnngraph.elaborate.walk import Walk

@@ -8,11 +8,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
+from cnngraph.elaborate.naming import Level, free_name, name_problem
 from cnngraph.elaborate.place import LOST, Call, Place, Value
 from cnngraph.elaborate.resolving import Resolving
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position, closest
-from cnngraph.naming import Level, free_name, name_problem
-from cnngraph.validation import InvalidError
+from cnngraph.spec.arguments import InvalidError
 
 MAX_PATH = 500
 _MOST_SUGGESTED = 3

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cnngraph.elaborate.naming import Level
 from cnngraph.errors import Position
-from cnngraph.graph import Copy, TensorShape
-from cnngraph.imports import Block, Library
-from cnngraph.naming import Level
-from cnngraph.yaml_source import Located
+from cnngraph.graph import Copy
+from cnngraph.shape import TensorShape
+from cnngraph.spec.loader import Block, Library
+from cnngraph.spec.yaml import Located
 
 MAX_NODES = 50_000
 """How many nodes and repeated bodies the walk visits at most."""

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from cnngraph.elaborate.place import Place
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position
-from cnngraph.validation import InvalidError
+from cnngraph.spec.arguments import InvalidError
 
 
 class Reporting:

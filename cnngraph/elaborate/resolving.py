@@ -8,7 +8,9 @@ from typing import Any
 from cnngraph.elaborate.place import Place
 from cnngraph.elaborate.reporting import Reporting
 from cnngraph.errors import Position
-from cnngraph.expressions import (
+from cnngraph.shape import TensorShape
+from cnngraph.spec.arguments import InvalidError
+from cnngraph.spec.expressions import (
     MAX_ITEMS,
     MAX_STEPS,
     UNKNOWN,
@@ -20,9 +22,7 @@ from cnngraph.expressions import (
     extent,
     is_expression,
 )
-from cnngraph.graph import TensorShape
-from cnngraph.validation import InvalidError
-from cnngraph.yaml_source import Located
+from cnngraph.spec.yaml import Located
 
 NOWHERE = TensorShape(())
 """The shape to evaluate expressions with where there is no current value."""

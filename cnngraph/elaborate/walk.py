@@ -10,19 +10,20 @@ from typing import Any
 from cnngraph.elaborate.blocks import call_block, check_order, check_unused
 from cnngraph.elaborate.calls import Calls
 from cnngraph.elaborate.composites import WALKS
+from cnngraph.elaborate.naming import Level
 from cnngraph.elaborate.params import MAX_SIZE, input_shape, layout_note, network_params
 from cnngraph.elaborate.place import LOST, MAX_NODES, MAX_SOURCES, Call, Place, Value
 from cnngraph.elaborate.resolving import has_expressions
 from cnngraph.errors import Diagnostic, Notes, Position, has_errors
-from cnngraph.graph import INPUT, Graph, Node, Scope, ShapeError, TensorShape
-from cnngraph.imports import Block, Spec
-from cnngraph.naming import Level
+from cnngraph.graph import INPUT, Graph, Node, Scope
+from cnngraph.graph.provenance import Provenance
 from cnngraph.ops import Op, find_op
 from cnngraph.ops.merge import MERGES
-from cnngraph.provenance import Provenance
-from cnngraph.spec import COMPOSITES, Aux, Composite, JoinWith, Repeat, When
-from cnngraph.validation import InvalidError
-from cnngraph.yaml_source import Located
+from cnngraph.shape import ShapeError, TensorShape
+from cnngraph.spec.arguments import InvalidError
+from cnngraph.spec.document import COMPOSITES, Aux, Composite, JoinWith, Repeat, When
+from cnngraph.spec.loader import Block, Spec
+from cnngraph.spec.yaml import Located
 
 MAX_NESTING = 100
 MAX_ELEMENTS = 1 << 31

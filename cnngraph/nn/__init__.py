@@ -14,7 +14,7 @@ from cnngraph.nn.linear import linear
 from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.max_pool2d import max_pool2d
 from cnngraph.nn.normalize import Normalize
-from cnngraph.nn.recomputed import recomputed
+from cnngraph.nn.recompute import recomputed
 from cnngraph.nn.sibling_convs import sibling_convs
 from cnngraph.nn.side_heads import in_training, with_aux
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cnngraph.nn.batch_norm_act import batch_norm_act_again
-from cnngraph.nn.computed_again import computed_again
 from cnngraph.nn.conv2d import conv2d
+from cnngraph.nn.recompute_on_unpack import computed_again
 
 
 def batch_norm_act_conv(batch_norm: nn.Module, activation: nn.Module, conv: nn.Module, input: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from cnngraph.kernels import conv2d as kernel
 from cnngraph.nn.batch_norm_act import is_transformed, is_watched
-from cnngraph.nn.computed_again import computed_again
 from cnngraph.nn.conv2d import conv2d, geometry_of
+from cnngraph.nn.recompute_on_unpack import computed_again
 
 
 def sibling_convs(convs: Sequence[nn.Module], input: Tensor) -> tuple[Tensor, ...]:

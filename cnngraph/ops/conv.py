@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, PaddingPair, Pair, padding_pair
 from cnngraph.ops.op import Op, require_map, too_small, window_size
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, Batch, Saved
+from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from torch import nn

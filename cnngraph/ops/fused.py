@@ -8,11 +8,11 @@ from math import prod
 from operator import getitem
 from typing import TYPE_CHECKING
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.activation import ReLU
 from cnngraph.ops.merge import Concat
 from cnngraph.ops.op import Op
 from cnngraph.ops.saved import NOTHING, UNCHANGED, Batch, Saved
+from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from torch import fx

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.op import Op
 from cnngraph.ops.saved import Batch, Saved
+from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from torch import fx

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from cnngraph.expressions import show
-from cnngraph.graph import ShapeError, TensorShape
+from cnngraph.errors import show
 from cnngraph.ops.saved import INPUT, Batch, Saved
+from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from torch import fx, nn

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, OutputSize, PaddingPair, Pair
 from cnngraph.ops.op import Op, require_map, too_small, window_size
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, NOTHING, Batch, Saved
+from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from torch import nn

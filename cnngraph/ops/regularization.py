@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnngraph.graph import TensorShape
 from cnngraph.ops.fields import Fraction
 from cnngraph.ops.op import ShapePreserving, require_map
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import UNCHANGED, Batch, Saved
+from cnngraph.shape import TensorShape
 
 if TYPE_CHECKING:
     from torch import nn

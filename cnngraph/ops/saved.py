@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cnngraph.graph import TensorShape
+from cnngraph.shape import TensorShape
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Number, PositiveNumber
 from cnngraph.ops.op import Op, require_map
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import NOTHING, Batch, Saved
+from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from torch import fx, nn

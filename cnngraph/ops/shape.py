@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
 from cnngraph.ops.op import Op, ShapePreserving, require_map, too_small
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, NOTHING, UNCHANGED, Batch, Saved
+from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from torch import nn

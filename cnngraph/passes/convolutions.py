@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cnngraph.graph import Graph, Node
+from cnngraph.graph.recomputed import Recomputed
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.fused import Convolution
-from cnngraph.ops.recomputed import Recomputed
 
 
 def convolutions(graph: Graph) -> Graph:

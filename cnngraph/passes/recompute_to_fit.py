@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node
-from cnngraph.memory import extra_time, predict, time_again
+from cnngraph.graph.recomputed import Recomputed
+from cnngraph.graph.step_memory import extra_time, predict, time_again
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.fused import BatchNormAct, DenseBlock, SiblingConvs
 from cnngraph.ops.norm import BatchNorm
-from cnngraph.ops.recomputed import Recomputed
 from cnngraph.ops.saved import Batch
 from cnngraph.passes.recompute_activations import activations_of_convolutions, recompute_these
 

@@ -1,23 +1,59 @@
-"""What `check` says of a spec that holds, in a few lines; and a whole report as text."""
+"""The report of a check: as text, as HTML, and summarised in a few lines."""
 
 from __future__ import annotations
 
-from cnngraph.analysis import Summary
-from cnngraph.checking import Report
-from cnngraph.errors import Diagnostic, render
+from dataclasses import dataclass
+
+from cnngraph.errors import Diagnostic, has_errors, render
 from cnngraph.graph import INPUT, Graph
+from cnngraph.graph.cost import Summary
+from cnngraph.graph.input_sizes import InputSizes
+from cnngraph.graph.stages import Stage, stages
+from cnngraph.report.html import report_html
 from cnngraph.report.input_sizes import describe_sizes
 from cnngraph.report.numbers import plural, short
 from cnngraph.report.stages import stage_table
 from cnngraph.report.terminal import to_text
+from cnngraph.spec.loader import Spec
 
 
-def text(report: Report) -> str:
-    """A report as text: its mistakes; and if it holds, the table by stage, costs and input sizes."""
-    parts = [render(report.diagnostics)] if report.diagnostics else []
-    if report.graph is not None and report.summary is not None:
-        parts += [to_text(stage_table(report.graph)), summary(report)]
-    return "\n\n".join(parts)
+@dataclass(frozen=True)
+class Report:
+    """What is known of a spec: its graph, costs and valid input sizes, or its mistakes.
+
+    Attributes:
+        name: the file, as it was given.
+        spec, graph, summary, sizes: None where the spec does not hold (`sizes` also for flat inputs).
+    """
+
+    name: str
+    diagnostics: tuple[Diagnostic, ...]
+    spec: Spec | None = None
+    graph: Graph | None = None
+    summary: Summary | None = None
+    sizes: InputSizes | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The network's parts with their shapes and costs; none where the spec does not hold."""
+        return stages(self.graph) if self.graph else ()
+
+    @property
+    def ok(self) -> bool:
+        return not has_errors(self.diagnostics)
+
+    def __repr__(self) -> str:
+        found = f"{len(self.diagnostics)} diagnostics" if self.diagnostics else "no mistakes"
+        return f"<Report of {self.name}: {'ok' if self.ok else 'does not hold'}, {found}>"
+
+    def __str__(self) -> str:
+        parts = [render(self.diagnostics)] if self.diagnostics else []
+        if self.graph is not None and self.summary is not None:
+            parts += [to_text(stage_table(self.graph)), summary(self)]
+        return "\n\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        return report_html(self.diagnostics, self.graph, summary(self) if self.graph else "")
 
 
 def summary(report: Report) -> str:

@@ -10,7 +10,7 @@ from cnngraph.report.numbers import duration, plural, size
 if TYPE_CHECKING:
     from torch import fx
 
-    from cnngraph.memory import StepMemory
+    from cnngraph.graph.step_memory import StepMemory
     from cnngraph.passes import PassResult
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnngraph.checking import Report
 from cnngraph.graph import INPUT
-from cnngraph.sizes import InputSizes, runs
-from cnngraph.stages import Stage, stages
+from cnngraph.graph.input_sizes import InputSizes, runs
+from cnngraph.graph.stages import Stage, stages
+from cnngraph.report.check import Report
 
 
 def report_data(report: Report) -> dict[str, Any]:

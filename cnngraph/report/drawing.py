@@ -5,9 +5,10 @@ from __future__ import annotations
 from html import escape
 from math import log2
 
-from cnngraph.graph import Graph, TensorShape
+from cnngraph.graph import Graph
+from cnngraph.graph.stages import Stage, stages
 from cnngraph.report.stages import kind_of
-from cnngraph.stages import Stage, stages
+from cnngraph.shape import TensorShape
 
 _HEIGHT = 64
 _MOST_COPIES = 8

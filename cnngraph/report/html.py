@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
-from cnngraph.analysis import Cost
-from cnngraph.checking import Report
-from cnngraph.errors import render
-from cnngraph.report.check import summary
+from cnngraph.errors import Diagnostic, render
+from cnngraph.graph import Graph
+from cnngraph.graph.cost import Cost
+from cnngraph.graph.stages import stages
 from cnngraph.report.stages import kind_of
-from cnngraph.stages import stages
 
 _LEFT = "text-align: left"
 _RIGHT = "text-align: right; font-variant-numeric: tabular-nums"
 _COLUMNS = (("stage", _LEFT), ("kind", _LEFT), ("output", _RIGHT), ("params", _RIGHT), ("MACs", _RIGHT))
 
 
-def report_html(report: Report) -> str:
+def report_html(diagnostics: Sequence[Diagnostic], graph: Graph | None, summary: str) -> str:
     """The diagnostics as they stand in a terminal, then a table by stage and the summary."""
-    parts = [_preformatted(render(report.diagnostics))] if report.diagnostics else []
-    if report.graph is not None and report.summary is not None:
-        shown = stages(report.graph)
+    parts = [_preformatted(render(diagnostics))] if diagnostics else []
+    if graph is not None:
+        shown = stages(graph)
         cost = sum((stage.cost for stage in shown), Cost())
         rows = [
             (stage.path, kind_of(stage), str(stage.shape), f"{stage.cost.params:,}", f"{stage.cost.macs:,}")
@@ -33,7 +33,7 @@ def report_html(report: Report) -> str:
             f"<tbody>{''.join(_row('td', row) for row in rows)}</tbody>",
             f"<tfoot>{_row('th', total)}</tfoot>",
             "</table>",
-            _preformatted(summary(report)),
+            _preformatted(summary),
         ]
     return "\n".join(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from cnngraph.sizes import Failure, InputSizes, runs
+from cnngraph.graph.input_sizes import Failure, InputSizes, runs
 
 MOST_RUNS = 5
 MOST_LIMITS = 3

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from cnngraph.ops import OPS, Op
 from cnngraph.report.terminal import to_text
-from cnngraph.schema import Schema, fields, main_key, required
-from cnngraph.spec import COMPOSITES, Composite
+from cnngraph.spec.document import COMPOSITES, Composite
+from cnngraph.spec.json_schema import Schema, fields, main_key, required
 
 if TYPE_CHECKING:
     from rich.table import Table

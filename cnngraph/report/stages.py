@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnngraph.analysis import Cost
 from cnngraph.graph import Graph
-from cnngraph.stages import Stage, stages
+from cnngraph.graph.cost import Cost
+from cnngraph.graph.stages import Stage, stages
 
 if TYPE_CHECKING:
     from rich.table import Table

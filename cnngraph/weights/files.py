@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cnngraph import __version__
+from cnngraph.atomic_write import atomic_write, one_line
 from cnngraph.errors import CnngraphError
-from cnngraph.network import Network
+from cnngraph.lowering.network import Network
 from cnngraph.weights.patterns import unwrapped
 from cnngraph.weights.report import WeightsError
-from cnngraph.whole_file import one_line, write_whole
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys of a training checkpoint that hold the weights, in the order they are looked for."""
@@ -97,7 +97,7 @@ def module_kinds(net: nn.Module, keys: Mapping[str, Any]) -> dict[str, str]:
 
 def _write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     try:
-        write_whole(path, write, faults=(RuntimeError, SafetensorError, KeyError))  # torch's writer; the disk, dtypes
+        atomic_write(path, write, faults=(RuntimeError, SafetensorError, KeyError))  # torch's writer; the disk, dtypes
     except CnngraphError as error:
         raise WeightsError(str(error)) from None
 

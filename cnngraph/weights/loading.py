@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnngraph.elaborate import elaborate
-from cnngraph.network import Network
+from cnngraph.lowering.network import Network
 from cnngraph.weights.files import Weights, from_mapping, module_kinds, network_name, read_weights
 from cnngraph.weights.patterns import as_patterns, matches, require_match, unwrapped
 from cnngraph.weights.report import SHOWN, LoadReport, Mismatch, WeightsError, closest, listed

@@ -9,8 +9,8 @@ from conftest import SPECS
 
 import cnngraph
 from cnngraph.bench.arithmetic import TRAINING, flops_of, graph_of, macs_of
-from cnngraph.bench.contenders import CONTENDERS, Work, always, peers
 from cnngraph.bench.figures import Figure
+from cnngraph.bench.variants import CONTENDERS, Work, always, peers
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

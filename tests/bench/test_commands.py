@@ -16,7 +16,7 @@ from conftest import SPECS
 from typer.testing import CliRunner, Result
 
 from cnngraph import kernels
-from cnngraph.bench.rooms import ROOMS
+from cnngraph.bench.kernel_benchmarks import ROOMS
 from cnngraph.cli import app
 from cnngraph.cli.bench import Device, Dtype, Mode
 
@@ -113,8 +113,8 @@ def test_a_chart_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_choices_are_those_of_the_benchmark() -> None:
-    from cnngraph.bench.contenders import BATCH_SIZES, DEVICES, DTYPES, MODES
     from cnngraph.bench.kernel_cases import MEGABYTES
+    from cnngraph.bench.variants import BATCH_SIZES, DEVICES, DTYPES, MODES
 
     assert tuple(Dtype) == DTYPES
     assert tuple(Device) == DEVICES == tuple(BATCH_SIZES) == tuple(MEGABYTES)

@@ -7,7 +7,7 @@ import pytest
 from cnngraph import kernels
 from cnngraph.bench.kernel_cases import cases
 from cnngraph.bench.kernels import KernelBench, bench_kernels
-from cnngraph.report.bench import kernels_data, kernels_table
+from cnngraph.bench.report import kernels_data, kernels_table
 from cnngraph.report.terminal import to_text
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import cnngraph
-from cnngraph import memory_settings
+from cnngraph import allocator
 from cnngraph.bench.memory import peak_of_process, peak_of_tensors, restart_peak_of_process
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -76,7 +76,7 @@ def step():
 
 first = again = None
 if TUNED:
-    from cnngraph.memory_settings import tune_memory
+    from cnngraph.allocator import tune_memory
     first, again = tune_memory(), tune_memory()
 step()
 before = faults()
@@ -101,11 +101,11 @@ def test_compile_sets_memory_when_asked_and_never_otherwise() -> None:
     script = f"""
 import json
 import cnngraph
-from cnngraph import memory_settings
+from cnngraph import allocator
 plain = cnngraph.compile({str(TINY)!r})
-untouched = memory_settings._said
+untouched = allocator._said
 tuned = cnngraph.compile({str(TINY)!r}, memory_tuning=True)
-print(json.dumps([plain.compilation.memory_settings, untouched, tuned.compilation.memory_settings, memory_settings.tune_memory()]))
+print(json.dumps([plain.compilation.memory_settings, untouched, tuned.compilation.memory_settings, allocator.tune_memory()]))
 """
     plain, untouched, tuned, again = in_process(script)
     assert plain is None
@@ -118,12 +118,12 @@ def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object) -> None:
         raise AssertionError("the C library was opened")
 
-    monkeypatch.setattr(memory_settings, "_said", None)
-    monkeypatch.setattr(memory_settings.ctypes, "CDLL", never)
-    monkeypatch.setattr(memory_settings.sys, "platform", "darwin")
-    monkeypatch.setattr(memory_settings.platform, "system", lambda: "Darwin")
-    monkeypatch.setattr(memory_settings.platform, "libc_ver", lambda: ("", ""))
-    assert memory_settings.tune_memory() == "memory settings: none, they need Linux with glibc (this is Darwin)"
+    monkeypatch.setattr(allocator, "_said", None)
+    monkeypatch.setattr(allocator.ctypes, "CDLL", never)
+    monkeypatch.setattr(allocator.sys, "platform", "darwin")
+    monkeypatch.setattr(allocator.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
+    assert allocator.tune_memory() == "memory settings: none, they need Linux with glibc (this is Darwin)"
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     [("always", "huge pages are always on"), ("never", "no huge pages (the system"), ("", "no huge pages (the system")],
 )
 def test_huge_pages_where_there_is_no_choice(monkeypatch: pytest.MonkeyPatch, choice: str, said: str) -> None:
-    monkeypatch.setattr(memory_settings, "_system_choice", lambda: choice)
-    assert memory_settings._huge_pages(None).startswith(said)
+    monkeypatch.setattr(allocator, "_system_choice", lambda: choice)
+    assert allocator._huge_pages(None).startswith(said)
 
 
 def test_a_library_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_library_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         def mallopt(self, *args: int) -> int:
             return 0
 
-    assert memory_settings._keep_freed_memory(Library()) == "mallopt refused"
+    assert allocator._keep_freed_memory(Library()) == "mallopt refused"
 
 
 def test_saved_networks_do_not_claim_settings(tmp_path: Path) -> None:

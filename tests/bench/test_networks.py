@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from cnngraph.bench.contenders import Work
 from cnngraph.bench.network_step import builder_of
 from cnngraph.bench.networks import NetworkBench, bench_network
 from cnngraph.bench.processes import Worker, WorkerError, Workers
+from cnngraph.bench.report import differing, network_data, network_notes
+from cnngraph.bench.variants import Work
 from cnngraph.errors import CnngraphError
-from cnngraph.report.bench import differing, network_data, network_notes
 
 TINY = Path(__file__).parent / "tiny.yaml"
 TOLD: list[tuple[str, float]] = []

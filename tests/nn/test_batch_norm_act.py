@@ -14,9 +14,9 @@ from torch.autograd import forward_ad
 from torch.utils import checkpoint
 
 from cnngraph import kernels
-from cnngraph.graph import TensorShape
 from cnngraph.nn.batch_norm_act import batch_norm_act
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM, GELU
+from cnngraph.shape import TensorShape
 
 needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
 

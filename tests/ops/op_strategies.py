@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from cnngraph.graph import TensorShape
+from cnngraph.shape import TensorShape
 
 Case = tuple[dict[str, Any], TensorShape]
 

@@ -14,8 +14,8 @@ from op_strategies import SETTINGS, Case
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops import OPS, Op
+from cnngraph.shape import ShapeError, TensorShape
 
 BATCH = 2
 BUILT_IN = sorted(kind for kind, op in OPS.items() if op.__module__.startswith("cnngraph."))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops.conv import Conv2d, ConvTranspose2d
+from cnngraph.shape import ShapeError, TensorShape
 
 MAP = TensorShape((6, 11, 7))
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops import OPS
+from cnngraph.shape import ShapeError, TensorShape
 
 WINDOWS = ["max_pool2d", "avg_pool2d"]
 

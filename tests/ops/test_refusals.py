@@ -9,9 +9,9 @@ import pytest
 from op_strategies import SETTINGS
 from pydantic import ValidationError
 
-from cnngraph.graph import ShapeError, TensorShape
 from cnngraph.ops import OPS
 from cnngraph.ops.merge import Add, Concat, Multiply
+from cnngraph.shape import ShapeError, TensorShape
 
 FLAT, MAP = TensorShape((4,)), TensorShape((4, 8, 8))
 

@@ -12,12 +12,13 @@ from torch.autograd.graph import saved_tensors_hooks
 import cnngraph
 from cnngraph import kernels
 from cnngraph.errors import Position, Source
-from cnngraph.graph import INPUT, Graph, Node, TensorShape
-from cnngraph.lowering import modules_of, network_of
+from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.lowering.modules import modules_of, network_of
 from cnngraph.ops import OPS, Op, activation, norm, pool
 from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, CatBatchNormAct, FoldedConv, FusedMaxPool2d
 from cnngraph.ops.merge import Add, Concat, Multiply
 from cnngraph.ops.saved import Batch, Saved
+from cnngraph.shape import TensorShape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

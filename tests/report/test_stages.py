@@ -8,9 +8,9 @@ import pytest
 from conftest import SPECS
 
 import cnngraph
+from cnngraph.graph.stages import Stage, stages
 from cnngraph.report.stages import kind_of, stage_table
 from cnngraph.report.terminal import to_text
-from cnngraph.stages import Stage, stages
 
 
 def shown(text: str) -> dict[str, Stage]:

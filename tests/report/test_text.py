@@ -6,9 +6,9 @@ import pytest
 from conftest import SPECS
 
 import cnngraph
+from cnngraph.graph.input_sizes import Failure, InputSizes
 from cnngraph.report.input_sizes import describe_sizes
 from cnngraph.report.numbers import duration, short, size
-from cnngraph.sizes import Failure, InputSizes
 
 
 @pytest.mark.parametrize(

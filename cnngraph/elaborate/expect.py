@@ -1,0 +1,72 @@
+"""`expect:` - holds the figures an author states against what the graph says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, did_you_mean
+from cnngraph.graph import Graph
+from cnngraph.graph.cost import Cost, node_cost, shape_at, summarize
+from cnngraph.shape import TensorShape
+from cnngraph.spec.loader import Spec
+
+
+def check_expectations(spec: Spec, graph: Graph) -> list[Diagnostic]:
+    """A diagnostic for every figure that does not hold, saying by how much."""
+    return list(islice(_failures(spec, graph), MAX_MISTAKES))
+
+
+def _failures(spec: Spec, graph: Graph) -> Iterator[Diagnostic]:
+    expect, located = spec.expected, spec.expect
+    if expect is None or located is None:
+        return
+    total = summarize(graph).total
+    for figure in ("params", "buffers", "macs"):
+        stated = getattr(expect, figure)
+        if stated is not None and stated != getattr(total, figure):
+            message = _difference(graph.name, figure, stated, getattr(total, figure))
+            yield Diagnostic("E301", message, located.at((figure,)))
+    for path, stated in expect.shapes.items():
+        shape = shape_at(graph, path)
+        position = located.at(("shapes", path))
+        if shape is None:
+            yield _no_such_path(graph, path, position)
+        elif shape != stated:
+            message = f"`{path}` was expected to be {TensorShape(stated)}, but it is {shape}"
+            yield Diagnostic("E301", message, position)
+    costs = _costs(graph, expect.nodes)
+    for path, node in expect.nodes.items():
+        position = located.at(("nodes", path))
+        if shape_at(graph, path) is None:
+            yield _no_such_path(graph, path, position)
+            continue
+        cost = costs[path]
+        for figure in ("params", "macs"):
+            stated = getattr(node, figure)
+            if stated is not None and stated != getattr(cost, figure):
+                message = _difference(path, figure, stated, getattr(cost, figure))
+                yield Diagnostic("E301", message, located.at(("nodes", path, figure)))
+
+
+def _costs(graph: Graph, paths: Iterable[str]) -> dict[str, Cost]:
+    """The cost of each node, composite or block at `paths`."""
+    costs = dict.fromkeys(paths, Cost())
+    for node in graph.nodes if costs else ():
+        parts = node.path.split(".")
+        for path in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            if path in costs:
+                costs[path] += node_cost(graph, node)
+    return costs
+
+
+def _difference(what: str, figure: str, stated: int, found: int) -> str:
+    gap = found - stated
+    percent = f", {gap / stated:+.2%}" if abs(gap) < stated else ""
+    name = "MACs" if figure == "macs" else figure
+    return f"`{what}` was expected to have {stated:,} {name}, but it has {found:,} ({gap:+,}{percent})"
+
+
+def _no_such_path(graph: Graph, path: str, position) -> Diagnostic:
+    notes = did_you_mean(path, [*graph.scopes, *graph.by_path])
+    return Diagnostic("E109", f"no node is called `{path}`", position, notes=notes)

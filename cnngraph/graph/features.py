@@ -1,0 +1,150 @@
+"""Values inside a network: which are worth reading, what they are called, and the part of a network that gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from cnngraph.errors import CnngraphError, did_you_mean
+from cnngraph.graph import INPUT, Graph
+from cnngraph.ops.norm import BatchNorm, LayerNorm
+from cnngraph.ops.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalAvgPool2d, GlobalMaxPool2d
+from cnngraph.ops.regularization import Dropout, Dropout2d
+from cnngraph.ops.shape import Flatten
+from cnngraph.shape import ShapeError, TensorShape
+
+_REDUCES_MAP = (AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalAvgPool2d, GlobalMaxPool2d, Flatten)
+_ENLARGEMENT = 960
+"""Pixels added to an input to see by how many a map inside grows; a multiple of the usual strides."""
+
+
+class FeatureInfo(list[dict[str, Any]]):
+    """Values by name: `module` (the name for `outputs=`), `num_chs`, `reduction` (input pixels a step) and `shape`."""
+
+    def module_name(self) -> list[str]:
+        return [item["module"] for item in self]
+
+    def channels(self) -> list[int]:
+        return [item["num_chs"] for item in self]
+
+    def reduction(self) -> list[int]:
+        return [item["reduction"] for item in self]
+
+
+def select(graph: Graph, names: Sequence[str]) -> Graph:
+    """The part of a network that computes the values of these names (of nodes, blocks, composites), and returns them.
+
+    Raises `CnngraphError` for a name the network has not, and for none at all.
+    """
+    if isinstance(names, str) or not names:
+        raise CnngraphError('`outputs` is a list of names, such as ["layer2", "layer4"]')
+    features = {name: _value_called(graph, name) for name in names}
+    needed = set(features.values())
+    for node in reversed(graph.nodes):
+        if node.path in needed:
+            needed.update(node.inputs)
+    nodes = tuple(node for node in graph.nodes if node.path in needed)
+    scopes = {path: scope for path, scope in graph.scopes.items() if scope.output in needed}
+    return replace(
+        graph, nodes=nodes, output=next(reversed(features.values())), aux={}, scopes=scopes, features=features
+    )
+
+
+def _value_called(graph: Graph, name: str) -> str:
+    path = graph.scopes[name].output if name in graph.scopes else name
+    if path not in graph.by_path:
+        known = [*graph.scopes, *graph.by_path]
+        hint = "".join(f": {text}" for _, text in did_you_mean(name, known))
+        raise CnngraphError(f"`{graph.name}` has no value called `{name}`{hint}")
+    if graph.by_path[path].aux:
+        raise CnngraphError(
+            f"`{name}` belongs to the side head `{graph.by_path[path].aux}`, which exists in training only"
+        )
+    return path
+
+
+def feature_info(graph: Graph) -> FeatureInfo:
+    """A network's features: those it was compiled to return, else the last map of each reduction.
+
+    "Last" is on the trunk: a value that everything after it depends on.
+    """
+    reductions = _reductions(graph)
+    chosen = graph.features
+    if not chosen:
+        names = {scope.output: path for path, scope in graph.scopes.items()}  # the outermost
+        trunk = _trunk(graph, until=last_map(graph))
+        last = {reductions[path]: path for path in trunk if len(graph.shape_of(path)) == 3}
+        chosen = {names.get(path, path): path for path in last.values()}
+    return FeatureInfo(
+        {
+            "module": name,
+            "num_chs": graph.shape_of(path).channels,
+            "reduction": reductions[path],
+            "shape": graph.shape_of(path),
+        }
+        for name, path in chosen.items()
+    )
+
+
+def _reductions(graph: Graph) -> dict[str, int]:
+    """Input pixels from one step of each map to the next, measured by enlarging the input; 1 for flat values."""
+    input = graph.input
+    larger = {INPUT: TensorShape((input.channels, *(size + _ENLARGEMENT for size in input.spatial)))}
+    reductions = {}
+    for node in graph.nodes:
+        with suppress(ShapeError, KeyError):
+            larger[node.path] = node.op.infer(*(larger[path] for path in node.inputs))
+        height = node.shape[-1]
+        grown = larger[node.path][-1] - height if node.path in larger else 0
+        whole = -(-input[-1] // height)
+        reductions[node.path] = 1 if len(node.shape) != 3 else round(_ENLARGEMENT / grown) if grown > 0 else whole
+    return reductions
+
+
+def _trunk(graph: Graph, until: str) -> list[str]:
+    """The values, in order, that nothing computed before them passes by."""
+    nodes = [node for node in graph.nodes if not node.aux]
+    last_use = {path: index for index, node in enumerate(nodes) for path in node.inputs}
+    trunk: list[str] = []
+    reach = -1
+    before = INPUT
+    for index, node in enumerate(nodes):
+        reach = max(reach, last_use.get(before, -1))
+        before = node.path
+        if reach <= index:
+            trunk.append(node.path)
+        if node.path == until:
+            break
+    return trunk
+
+
+def last_map(graph: Graph) -> str:
+    """The path of the value that the classifier starts from: the last map, before pooling and flattening.
+
+    A network without maps has none: then it is what its last layer with weights reads.
+    """
+    holders = (n for n in reversed(graph.nodes) if not n.aux and n.op.parameters(*graph.input_shapes(n)))
+    classifier = next(holders, None)
+    start = path = classifier.inputs[0] if classifier else graph.output
+    while path != INPUT:
+        node = graph.by_path[path]
+        if isinstance(node.op, _REDUCES_MAP) and len(graph.shape_of(node.inputs[0])) == 3:
+            start = path
+            break
+        path = node.inputs[0]
+    while start != INPUT and (before := _before_head(graph, start)):
+        start = before
+    return start
+
+
+def _before_head(graph: Graph, path: str) -> str | None:
+    """What a pooling, dropout, or the norm of a pooled value reads."""
+    node = graph.by_path[path]
+    if isinstance(node.op, (*_REDUCES_MAP, Dropout, Dropout2d)):
+        return node.inputs[0]
+    source = graph.by_path.get(node.inputs[0])
+    if isinstance(node.op, BatchNorm | LayerNorm) and source and isinstance(source.op, _REDUCES_MAP):
+        return source.inputs[0]
+    return None

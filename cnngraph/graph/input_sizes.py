@@ -1,0 +1,211 @@
+"""Which input sizes a network accepts besides the declared one, found by evaluating its shape rules over a range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.shape import ShapeError, TensorShape
+
+if TYPE_CHECKING:
+    from cnngraph.ops.op import Op
+
+LARGEST = 1024
+"""No larger input is tried."""
+MOST_EVALUATIONS = 120_000
+"""Shape rules evaluated at most, times their inputs. A network of very many nodes is tried at fewer sizes, or none."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Sizes that fail at one node.
+
+    Attributes:
+        sizes: heights (= widths) of the input, ascending.
+        path: the node that fails first.
+        reason: what its shape rule says, at the first of these sizes.
+    """
+
+    sizes: tuple[int, ...]
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class InputSizes:
+    """What is known of a network's input size, with its weights as declared.
+
+    Attributes:
+        range: the square sizes that were tried, first and last.
+        valid: those that work, ascending.
+        stride: input pixels for each pixel of the last feature map that grows with the input, 1 where it is no smaller;
+            None if none grows.
+        failures: the sizes that do not work, and why.
+    """
+
+    range: tuple[int, int]
+    valid: tuple[int, ...]
+    stride: int | None
+    failures: tuple[Failure, ...]
+
+    @property
+    def least(self) -> int | None:
+        """The smallest size that works."""
+        return self.valid[0] if self.valid else None
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """The valid sizes as inclusive runs."""
+        return tuple(runs(self.valid))
+
+
+class _TooCostlyError(Exception):
+    """Trying these sizes takes too many evaluations; `share` of the nodes could be afforded."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A value's shape for every input size: `shapes[groups[i]]` for the i-th size, None where something failed.
+
+    Deep in a network many input sizes have led to few distinct shapes, so rules are evaluated by group.
+    """
+
+    groups: tuple[int, ...]
+    shapes: tuple[TensorShape | None, ...]
+
+    def __iter__(self) -> Iterator[TensorShape | None]:
+        return (self.shapes[group] for group in self.groups)
+
+
+def input_sizes(graph: Graph) -> InputSizes | None:
+    """Tries square inputs from 1x1 to twice the declared size.
+
+    Returns None for flat inputs, and for a network so large that not even the declared size could be reached.
+    """
+    if len(graph.input) != 3:
+        return None
+    declared = max(graph.input.spatial)
+    last = min(max(64, 2 * declared), LARGEST)
+    try:
+        return _sizes_to(last, graph)
+    except _TooCostlyError as error:
+        last = int(0.9 * error.share * last)
+    try:
+        return _sizes_to(last, graph) if last >= min(declared, LARGEST) else None
+    except _TooCostlyError:
+        return None
+
+
+def _sizes_to(last: int, graph: Graph) -> InputSizes:
+    sizes = range(1, last + 1)
+    squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
+    tables = {INPUT: _Table(tuple(range(last)), squares)}
+    known: dict[object, _Table] = {}  # results by what they follow from: a repeat's copies are evaluated once
+    shared: dict[_Table, _Table] = {}
+    failures = []
+    failed: set[int] = set()
+    evaluations = 0
+    for index, node in enumerate(graph.nodes):
+        inputs = [tables[path] for path in node.inputs]
+        key = (_identity(node.op), graph.input_shapes(node), *map(id, inputs))
+        if key in known:  # it fails where the other did, which is told
+            tables[node.path] = known[key]
+            continue
+        groups, combinations = _combine(inputs)
+        evaluations += (len(combinations) + last // 16) * len(inputs)
+        if evaluations > MOST_EVALUATIONS:
+            raise _TooCostlyError(index / len(graph.nodes))
+        weights = node.op.parameters(*graph.input_shapes(node))
+        outcomes = [_infer(node, inputs, weights) for inputs in combinations]
+        wrong = {index: item for index, item in enumerate(outcomes) if isinstance(item, ShapeError)}
+        found = [size for size, group in zip(sizes, groups, strict=True) if group in wrong] if wrong else []
+        if fresh := [size for size in found if size not in failed]:
+            failures.append(Failure(tuple(fresh), node.path, str(wrong[groups[fresh[0] - 1]])))
+            failed.update(fresh)
+        table = _regroup(groups, outcomes)
+        known[key] = tables[node.path] = shared.setdefault(table, table)
+    valid = tuple(size for size in sizes if size not in failed)
+    return InputSizes((1, last), valid, _stride(graph, tables), tuple(failures))
+
+
+def _identity(op: Op) -> object:
+    """What equal ops have in common. One that cannot be hashed (a plugin's fields may forbid it) equals no other."""
+    try:
+        hash(op)
+    except TypeError:
+        return id(op)
+    return op
+
+
+def _combine(
+    tables: list[_Table],
+) -> tuple[tuple[int, ...], list[tuple[TensorShape | None, ...]]]:
+    """The groups of sizes on which all tables are constant, and each group's shapes."""
+    first = tables[0].groups
+    if all(table.groups is first for table in tables):
+        return first, list(zip(*(table.shapes for table in tables), strict=True))
+    index: dict[tuple[int, ...], int] = {}
+    keys = zip(*(table.groups for table in tables), strict=True)
+    groups = tuple(index.setdefault(key, len(index)) for key in keys)
+    return groups, [tuple(table.shapes[group] for table, group in zip(tables, key, strict=True)) for key in index]
+
+
+def _regroup(groups: tuple[int, ...], outcomes: list[TensorShape | ShapeError | None]) -> _Table:
+    shapes = [None if isinstance(item, ShapeError) else item for item in outcomes]
+    distinct = {shape: index for index, shape in enumerate(dict.fromkeys(shapes))}
+    if len(distinct) == len(shapes):
+        return _Table(groups, tuple(shapes))
+    merged = [distinct[shape] for shape in shapes]
+    return _Table(tuple(merged[group] for group in groups), tuple(distinct))
+
+
+def _infer(
+    node: Node, inputs: tuple[TensorShape | None, ...], weights: dict[str, tuple[int, ...]]
+) -> TensorShape | ShapeError | None:
+    known = [shape for shape in inputs if shape is not None]
+    if len(known) < len(inputs):
+        return None
+    try:
+        shape = node.op.infer(*known)
+    except ShapeError as error:
+        return error
+    if weights and node.op.parameters(*known) != weights:
+        return ShapeError(f"the weights of {node.op.kind} would need another shape for an input of {known[0]}")
+    return shape
+
+
+def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
+    """Measured where the last map that grows with the input makes its last two steps."""
+    path, seen = graph.output, None
+    while path != INPUT:
+        if tables[path] is seen:
+            path = graph.by_path[path].inputs[0]
+            continue
+        seen = tables[path]
+        shapes = enumerate(tables[path], start=1)
+        heights = [(size, shape[1]) for size, shape in shapes if shape and len(shape) == 3]
+        steps = [(size, after) for (_, before), (size, after) in pairwise(heights) if before < after]
+        if len(steps) > 1:
+            (before, low), (after, high) = steps[-2:]
+            return max(1, round((after - before) / (high - low)))
+        path = graph.by_path[path].inputs[0]
+    return None
+
+
+def runs(sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Ascending sizes as inclusive runs of consecutive ones."""
+    start = previous = None
+    for size in sizes:
+        if previous is None or size != previous + 1:
+            if start is not None and previous is not None:
+                yield start, previous
+            start = size
+        previous = size
+    if start is not None and previous is not None:
+        yield start, previous

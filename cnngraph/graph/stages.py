@@ -1,0 +1,116 @@
+"""The stages of a network: what a reader calls its parts, each with its result and its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from cnngraph.graph import Graph, Node
+from cnngraph.graph.cost import Cost, node_cost
+from cnngraph.shape import TensorShape
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a network.
+
+    Attributes:
+        kind: the op, composite or block it is.
+        copies: how many copies it holds, where it is a repeat; else 1.
+        aux: whether it is a side head, which evaluation leaves out.
+    """
+
+    path: str
+    kind: str
+    shape: TensorShape
+    cost: Cost
+    copies: int = 1
+    aux: bool = False
+
+
+def stages(graph: Graph) -> tuple[Stage, ...]:
+    """The stages of a graph as they are shown.
+
+    They are the children of the top level; a `sequential`, which is no more than a name for its list, is opened; and
+    copies of an unnamed repeat that are the same in all but their names are one stage.
+    """
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        groups.setdefault(_stage_path(graph, node.path), []).append(node)
+    rows = [(_repeat(path, nodes[0]), _stage(graph, path, nodes)) for path, nodes in groups.items()]
+    return tuple(_collapsed(rows))
+
+
+def _stage_path(graph: Graph, path: str) -> str:
+    parts = path.split(".")
+    stage = parts[0]
+    for part in parts[1:]:
+        scope = graph.scopes.get(stage)
+        if scope is None or scope.kind != "sequential":
+            break
+        stage = f"{stage}.{part}"
+    return stage
+
+
+def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
+    scope = graph.scopes.get(path)
+    copies = [copy.times for node in nodes for copy in node.copies if copy.repeat == path]
+    kind = scope.kind if scope else nodes[-1].op.kind
+    shape = scope.shape if scope else nodes[-1].shape
+    if path in graph.aux:
+        shape = graph.shape_of(graph.aux[path])  # the head's own result, not the value that passes by
+    return Stage(
+        path=path,
+        kind=_repeated_kind(graph, path, nodes) if kind == "repeat" else kind,
+        shape=shape,
+        cost=sum((node_cost(graph, node) for node in nodes), Cost()),
+        copies=copies[0] if copies else 1,
+        aux=path in graph.aux,
+    )
+
+
+def _repeated_kind(graph: Graph, path: str, nodes: list[Node]) -> str:
+    """What a repeat repeats, if it is one thing."""
+    kinds = set()
+    for node in nodes:
+        child = f"{path}.{node.path.removeprefix(f'{path}.').partition('.')[0]}"
+        kinds.add(graph.scopes[child].kind if child in graph.scopes else node.op.kind)
+    return kinds.pop() if len(kinds) == 1 else "repeat"
+
+
+def _repeat(path: str, node: Node) -> tuple[str, int] | None:
+    """The unnamed repeat whose copies are stages, and which copy this stage belongs to."""
+    level = path.rpartition(".")[0]
+    for copy in reversed(node.copies):
+        if copy.repeat.rpartition("@")[0] == level and "@" in copy.repeat:
+            return copy.repeat, copy.index
+    return None
+
+
+def _collapsed(rows: list[tuple[tuple[str, int] | None, Stage]]) -> Iterator[Stage]:
+    for repeat, run in groupby(rows, key=lambda row: row[0] and row[0][0]):
+        if repeat is None:
+            yield from (stage for _, stage in run)
+            continue
+        copies = [[stage for _, stage in copy] for _, copy in groupby(run, key=lambda row: row[0])]
+        for _, same in groupby(copies, key=_signature):
+            yield from map(_merged, zip(*same, strict=True))
+
+
+def _signature(copy: list[Stage]) -> tuple[object, ...]:
+    return tuple((stage.kind, stage.shape, stage.cost, stage.copies) for stage in copy)
+
+
+def _merged(same: tuple[Stage, ...]) -> Stage:
+    first, last = same[0], same[-1]
+    if first is last:
+        return first
+    return Stage(
+        path=f"{first.path} .. {last.path.rpartition('.')[2]}",
+        kind=first.kind,
+        shape=last.shape,
+        cost=sum((stage.cost for stage in same), Cost()),
+        copies=len(same) * first.copies,
+        aux=first.aux,
+    )

@@ -1,0 +1,224 @@
+"""The JSON Schema of the language, made from the pydantic models: completion and checks while typing, in any editor.
+
+It says what a single file can be held against. What needs the walk (names of blocks, shapes, what expressions give) is
+left to `check`: every value may be an expression, and a node of unknown kind is the call of a block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import CoreRef, GenerateJsonSchema, JsonRef
+
+from cnngraph.ops import OPS, Op, load_plugins
+from cnngraph.spec.document import COMPOSITES, BlockDefinition, Composite, Document, Parallel
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_EXPRESSION: Schema = {"$ref": "#/$defs/expression"}
+_BODY: Schema = {"$ref": "#/$defs/body"}
+_NAME: Schema = {"$ref": "#/$defs/name"}
+_LEVEL_NAME: Schema = {"anyOf": [_NAME, {"type": "null"}]}
+
+_DEFINITIONS: dict[str, Schema] = {
+    "expression": {
+        "type": "string",
+        "pattern": r"\$\{",
+        "description": "Text with `${...}`: numbers, params, loop variables, in_channels, arithmetic, `a if c else b`.",
+    },
+    "name": {
+        "description": "The node's name in the network: part of the path of its weights.",
+        "anyOf": [
+            {"type": "string", "pattern": r"^[A-Za-z0-9_]+$"},
+            {"type": "integer", "minimum": 0},
+            _EXPRESSION,
+        ],
+    },
+    "body": {
+        "description": "Nodes, one after another; or a single node.",
+        "anyOf": [{"$ref": "#/$defs/node"}, {"$ref": "#/$defs/nodes"}],
+    },
+    "nodes": {"type": "array", "items": _BODY},
+}
+
+
+def json_schema() -> Schema:
+    """The JSON Schema (draft 2020-12) of spec files and block libraries, installed plugins' ops included."""
+    load_plugins()
+    arguments = {kind: _composite_arguments(model) for kind, model in COMPOSITES.items()}
+    arguments |= {kind: _op_arguments(op) for kind, op in OPS.items()}
+    document = _model(Document)
+    document["properties"]["input"] = _or_expression(
+        {**document["properties"]["input"], "items": {"type": "integer", "minimum": 1}}
+    )
+    definitions = {
+        **_DEFINITIONS,
+        "node": {
+            "description": "`kind`, or `kind: arguments`: an op, a composite, or a block.",
+            "anyOf": [{"$ref": "#/$defs/bare_node"}, {"$ref": "#/$defs/node_with_arguments"}],
+        },
+        "bare_node": {
+            "type": "string",
+            "minLength": 1,
+            "not": {"enum": [kind for kind, schema in arguments.items() if not _accepts_none(schema)]},
+            "anyOf": [
+                {"enum": [kind for kind, schema in arguments.items() if _accepts_none(schema)]},
+                {"description": "A block, or an expression that gives a kind."},
+            ],
+        },
+        "node_with_arguments": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "properties": {kind: {"$ref": f"#/$defs/{_definition(kind)}"} for kind in arguments},
+            "additionalProperties": {"description": "The arguments of a block."},
+        },
+        "BlockDefinition": _model(BlockDefinition),
+        **document.pop("$defs", {}),
+        **{_definition(kind): schema for kind, schema in arguments.items()},
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "cnngraph spec",
+        "description": "One network, or a library of blocks, in the language of cnngraph.",
+        **{key: value for key, value in document.items() if key not in ("title", "description")},
+        "dependentRequired": {"graph": ["name", "input"]},
+        "dependentSchemas": {"extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)}},
+        "$defs": definitions,
+    }
+
+
+def fields(model: type[BaseModel]) -> dict[str, Schema]:
+    """Each argument of an op or a composite, by the key users write, with its schema; expressions not included."""
+    return _model(model).get("properties", {})
+
+
+def required(model: type[BaseModel]) -> list[str]:
+    """The arguments that have no default."""
+    return _model(model).get("required", [])
+
+
+def main_key(model: type[Op] | type[Composite]) -> str | None:
+    """The argument that may be given without its name, as users write it."""
+    if model.main is None:
+        return None
+    return model.model_fields[model.main].alias or model.main
+
+
+def _op_arguments(op: type[Op]) -> Schema:
+    return _arguments(op, _NAME)
+
+
+def _composite_arguments(model: type[Composite]) -> Schema:
+    schema = _arguments(model, _NAME if model.kind in ("concat", "add", "multiply", "aux") else _LEVEL_NAME)
+    if model.kind == "aux":
+        schema["anyOf"][0]["required"].append("name")
+        del schema["anyOf"][1:]
+    if model is Parallel:
+        named = schema["anyOf"][0]
+        options = {key: item for key, item in named["properties"].items() if key != "branches"}
+        in_place = {
+            "type": "object",
+            "description": "The branches themselves, by name.",
+            "properties": {**options, "branches": False},
+            "additionalProperties": _BODY,
+            "minProperties": 1,
+        }
+        schema["anyOf"].append(in_place)
+    return schema
+
+
+def _arguments(model: type[Op] | type[Composite], name: Schema) -> Schema:
+    """What may stand after `kind:`: a mapping, the main argument bare, or nothing if nothing is required."""
+    own = _model(model)
+    properties = {key: _or_expression(item) for key, item in own.get("properties", {}).items()}
+    mapping = {
+        "type": "object",
+        "properties": {**properties, "name": name},
+        "required": own.get("required", []),
+        "additionalProperties": False,
+    }
+    forms: list[Schema] = [mapping]
+    main = main_key(model)
+    if main is not None and set(mapping["required"]) <= {main}:
+        bare = {key: value for key, value in properties[main].items() if key != "default"}
+        mappings_are_arguments = {"not": {"type": "object"}} if issubclass(model, Composite) else {}
+        forms.append({**mappings_are_arguments, **bare})
+    if not mapping["required"]:
+        forms.append({"type": "null"})
+    schema: Schema = {"anyOf": forms}
+    return {"description": own["description"], **schema} if "description" in own else schema
+
+
+def _definition(kind: str) -> str:
+    """The name of the definition of a kind's arguments; no kind is called like another definition."""
+    return f"arguments of {kind}".replace(" ", "_")
+
+
+def _accepts_none(arguments: Schema) -> bool:
+    return {"type": "null"} in arguments["anyOf"]
+
+
+class _Generator(GenerateJsonSchema):
+    """Knows of the definitions that the models of the language refer to, which are added here."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in _REFERRED:
+            known, _ = self.get_cache_defs_ref_schema(CoreRef(name))
+            self.json_to_defs_refs[JsonRef(f"#/$defs/{name}")] = known
+            self.definitions[known] = {}
+
+
+_REFERRED = ("body", "BlockDefinition")
+
+
+def _model(model: type[BaseModel]) -> Schema:
+    schema = _tidy(model.model_json_schema(schema_generator=_Generator))
+    own = {key: item for key, item in schema.pop("$defs", {}).items() if key not in _REFERRED}
+    return {**schema, "$defs": own} if own else schema
+
+
+def _tidy(schema: Any, named: bool = False) -> Any:
+    """Drops the titles pydantic makes up, writes a pair of equal defaults as one number, and unwraps docstrings.
+
+    `named` says that the keys are names of the user, not words of JSON Schema.
+    """
+    if isinstance(schema, list | tuple):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if named:
+        return {key: _tidy(item) for key, item in schema.items()}
+    tidied = {}
+    for key, value in schema.items():
+        if key == "title" or (key == "default" and value is None):
+            continue  # null is how the models spell "left out", not a value to suggest
+        if key == "description":
+            value = " ".join(value.split())
+        if key == "default" and isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
+            value = value[0]
+        tidied[key] = _tidy(value, named=key in ("properties", "$defs"))
+    return tidied
+
+
+def _or_expression(schema: Schema) -> Schema:
+    """The same, with an expression allowed in the place of every value in it."""
+    if "$ref" in schema and len(schema) == 1:
+        return schema
+    notes = {key: schema[key] for key in ("description", "default") if key in schema}
+    kinds = schema.get("anyOf", [schema])
+    forms = []
+    for kind in kinds:
+        form = {key: item for key, item in kind.items() if key not in notes}
+        if "items" in form:
+            form["items"] = _or_expression(form["items"])
+        if isinstance(form.get("additionalProperties"), dict):
+            form["additionalProperties"] = _or_expression(form["additionalProperties"])
+        forms.append(form)
+    if {"type": "string"} not in forms:
+        forms.append(_EXPRESSION)
+    return {**notes, "anyOf": forms}

@@ -1,0 +1,1 @@
+"""The shipped specs: their catalogue, and what the literature says of them."""

@@ -1,0 +1,187 @@
+"""The expression interpreter: what it computes, and what it refuses."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnngraph.errors import show
+from cnngraph.spec.expressions import (
+    MAX_ITEMS,
+    UNKNOWN,
+    Budget,
+    ExpressionError,
+    OverBudgetError,
+    UnknownValueError,
+    divisible,
+    evaluate,
+    extent,
+    is_expression,
+)
+
+SCOPE = {"i": 2, "width": 64, "widths": (8, 16, 32), "kind": "relu", "pair": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${i + 1}", 3),
+        ("${7 // 2}", 3),
+        ("${7 / 2}", 3.5),
+        ("${-i % 5}", 3),
+        ("${2 ** i}", 4),
+        ("${widths[i]}", 32),
+        ("${widths[-1]}", 32),
+        ("${widths[1:]}", (16, 32)),
+        ("${[width, width * 2]}", (64, 128)),
+        ("${[1] * 3 + [2]}", (1, 1, 1, 2)),
+        ("${'a' if i > 1 else 'b'}", "a"),
+        ("${0 < i < 2}", False),
+        ("${i in [1, 2] and not false}", True),
+        ("${none}", None),
+        ("${min(widths)}", 8),
+        ("${max(1, i)}", 2),
+        ("${round(2.6)}", 3),
+        ("${round(2.66, 1)}", 2.7),
+        ("${round(1234, -2)}", 1200),
+        ("${len(widths)}", 3),
+        ("${sum(widths[:i])}", 24),
+        ("${sum([]) + sum([1, 0.5])}", 1.5),
+        ("${None == none and True}", True),
+        ("${range(i)}", (0, 1)),
+        ("${divisible(33, 8)}", 32),
+        ("layer${i + 1}_${kind}", "layer3_relu"),
+        ("${kind}6", "relu6"),
+        ("${'}'}", "}"),
+    ],
+)
+def test_values(text: str, value: object) -> None:
+    assert is_expression(text)
+    result = evaluate(text, SCOPE)
+    assert result == value
+    assert type(result) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "offset"),
+    [
+        ("${x}", "`x` is not known here", 2),
+        ("a ${ i + x }", "`x` is not known here", 8),
+        ("${i", "never closed", 0),
+        ("${}", "empty", 2),
+        ("${1 +}", "cannot be read", 2),
+        ("${1 / 0}", "division by zero", 2),
+        ("${widths[3]}", "index 3 is outside a list of 3", 2),
+        ("${i[0]}", "2 is not a list", 2),
+        ("${i.real}", "attribute", 2),
+        ("${lambda: 1}", "lambda", 2),
+        ("${[x for x in widths]}", "comprehension", 2),
+        ("${(x := 1)}", "assignment", 3),
+        ("${f'{i}'}", "f-string", 2),
+        ("${ {} }", "cannot be read", 2),
+        ("${i is 2}", "`is` is not part", 2),
+        ("${1j}", "not part of", 2),
+        ("${open('x')}", "`open` is not a function", 2),
+        ("${min}", "is a function; call it", 2),
+        ("${min(key=1)}", "without names", 2),
+        ("${10 ** 65}", "at most 64", 2),
+        ("${10 ** 60}", "too large", 2),
+        ("${widths * 10 ** 6}", "10,000 items", 2),
+        ("${range(10 ** 6)}", "10,000 items", 2),
+        ("${'a' * 10 ** 6}", "10,000 items", 2),
+        ("${'a' % 1}", "works on numbers", 2),
+        ("${widths + 1}", "has no value", 2),
+        ("${round(5, -16)}", "at most 15 digits", 2),
+        ("${round(5, 1.5)}", "at most 15 digits", 2),
+        ("${[widths * 2000, widths * 2000]}", "10,000 items", 2),
+        ("${'a' * 6000}${'b' * 6000}", "more than 10,000 characters", 15),
+        ("${-kind}", "no meaning", 2),
+        ("n${widths}", "cannot be put into text", 3),
+        ("${" + "1+" * 300 + "1}", "500 characters", 2),
+        ("${" + "(" * 150 + "1" + ")" * 150 + "}", "", 2),
+        ("${" + "-" * 200 + "1}", "too large", None),
+    ],
+)
+def test_refusals(text: str, message: str, offset: int | None) -> None:
+    if message == "":
+        assert evaluate(text, SCOPE) == 1
+        return
+    with pytest.raises(ExpressionError, match=message.replace("(", r"\(")) as caught:
+        evaluate(text, SCOPE)
+    if offset is not None:
+        assert caught.value.offset == offset
+
+
+def test_an_unknown_value_is_no_mistake_of_the_expression() -> None:
+    with pytest.raises(UnknownValueError):
+        evaluate("${in_channels * 2}", {"in_channels": UNKNOWN})
+
+
+def test_all_expressions_of_a_budget_share_its_steps() -> None:
+    budget = Budget(100)
+    for _ in range(20):
+        evaluate("${i + 1}", SCOPE, budget)  # reading it costs its 8 characters, once
+    assert budget.left == 100 - 8 - 20 * 3
+    with pytest.raises(OverBudgetError):
+        evaluate("${i + 2 * i + 3 * i + 4 * i + 5 * i}", SCOPE, budget)
+
+
+@pytest.mark.parametrize(
+    "text", ["${range(4000) + range(4000)}", "${p == q}", "${max(p)}", "${'a' * 8000}", "${1 in p}"]
+)
+def test_long_lists_and_texts_take_many_steps(text: str) -> None:
+    scope = {"p": tuple(range(8000)), "q": tuple(range(8000))}
+    budget = Budget()
+    evaluate(text, scope, budget)
+    assert Budget().left - budget.left > 1000
+
+
+def test_extent_counts_all_that_is_in_a_list_and_gives_up_early() -> None:
+    assert extent((1, 2, (3, "four"))) == 3 + 2 + 4
+    assert extent("x" * 5) == 5
+    assert extent(3) == 0
+    doubled: tuple = (0, 0)
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    assert extent(doubled) == MAX_ITEMS + 1
+    deep: tuple = ()
+    for _ in range(5000):
+        deep = (deep,)
+    assert extent(deep) == MAX_ITEMS + 1
+
+
+def test_values_are_shown_in_60_characters() -> None:
+    assert show((1, (True, None), "a")) == '[1, [true, none], "a"]'
+    doubled: tuple = (0, 0)
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    for value in (doubled, "x" * 10**6, tuple(range(10**6))):
+        assert len(show(value)) == 60
+        assert show(value).endswith("...")
+
+
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv}
+
+
+@given(st.integers(-1000, 1000), st.sampled_from(sorted(_OPERATORS)), st.integers(1, 1000))
+def test_arithmetic_is_pythons(left: int, symbol: str, right: int) -> None:
+    assert evaluate(f"${{a {symbol} b}}", {"a": left, "b": right}) == _OPERATORS[symbol](left, right)
+
+
+@given(st.text(max_size=80))
+def test_any_text_gives_a_value_or_an_expression_error(text: str) -> None:
+    try:
+        evaluate("${" + text + "}", SCOPE)
+    except ExpressionError as error:
+        assert str(error)
+
+
+@given(st.floats(8, 4096), st.sampled_from([4, 8, 16]))
+def test_divisible_never_takes_a_tenth_away(value: float, divisor: int) -> None:
+    rounded = divisible(value, divisor)
+    assert rounded % divisor == 0
+    assert rounded >= 0.9 * value
+    assert abs(rounded - value) <= divisor

@@ -1,0 +1,95 @@
+"""The page about a folder of specs; and that the one of the shipped specs is what it should be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+import pytest
+from conftest import SPECS
+
+import cnngraph
+from cnngraph.report.drawing import drawing
+from cnngraph.zoo.catalog import catalog
+
+NET = """
+cnngraph: 1
+name: net
+paper: A Title
+year: 1999
+source: https://example.org
+input: [3, 16, 16]
+graph:
+  - conv2d: {name: conv, out_channels: 8, kernel_size: 3, stride: 2, padding: 1}
+  - relu
+  - aux: {name: side, body: [flatten]}
+  - repeat: {name: more, times: 9, body: [conv2d: {out_channels: 8, kernel_size: 1}]}
+  - global_avg_pool2d
+  - flatten
+"""
+
+
+def slabs(svg: str) -> list[tuple[str, float]]:
+    """What each slab says when pointed at, and how high it is."""
+    space = "{http://www.w3.org/2000/svg}"
+    return [
+        (rect.findtext(f"{space}title") or "", float(rect.get("height") or 0))
+        for rect in ElementTree.fromstring(svg).iter(f"{space}rect")
+    ]
+
+
+def test_the_page_of_the_shipped_specs_is_true() -> None:
+    """Where it is not: `python -m cnngraph catalog specs`."""
+    files = catalog(SPECS)
+    stale = [str(path) for path, text in files.items() if (SPECS / path).read_text() != text]
+    assert not stale
+    drawings = {f"drawings/{path.name}" for path in (SPECS / "drawings").iterdir()}
+    assert drawings == {str(path) for path in files} - {"README.md"}
+
+
+def test_a_row_says_what_check_says(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text(NET)
+    (tmp_path / "blocks.yaml").write_text("cnngraph: 1\nblocks: {a: {body: [relu]}}\n")
+    files = catalog(tmp_path)
+    assert list(files) == [PurePosixPath("drawings/net.svg"), PurePosixPath("README.md")]
+    row = files[PurePosixPath("README.md")].splitlines()[-1]
+    assert row == (
+        "| [net](net.yaml) | 872 | 50.7 k | 3x16x16 | 1 | 1999 | [A Title](https://example.org) | ![net](drawings/net.svg) |"
+    )
+
+
+def test_a_drawing_has_a_slab_for_each_change_of_shape_and_each_stage_with_weights() -> None:
+    graph = cnngraph.check(NET).graph
+    assert graph is not None
+    svg = drawing(graph)
+    titles = [title for title, _ in slabs(svg)]
+    assert titles == [
+        "input",
+        "conv: conv2d, 8x8x8",
+        "side: aux (training only), 512",
+        *["more: conv2d x9, 8x8x8"] * 8,
+        "4: global_avg_pool2d, 8x1x1",
+        "5: flatten, 8",
+    ]
+    heights = dict(slabs(svg))
+    assert heights["input"] > heights["conv: conv2d, 8x8x8"] > heights["4: global_avg_pool2d, 8x1x1"]
+    assert ">x9<" in svg
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text(NET)
+    command = [sys.executable, "-m", "cnngraph", "catalog", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"wrote {tmp_path / 'README.md'} and 1 drawings\n"
+    assert (tmp_path / "drawings/net.svg").read_text().startswith("<svg")
+    (tmp_path / "net.yaml").write_text(NET.replace("relu", "rleu"))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "did you mean `relu`?" in done.stderr
+
+
+def test_a_folder_without_networks(tmp_path: Path) -> None:
+    with pytest.raises(cnngraph.CnngraphError, match="there is no network in"):
+        catalog(tmp_path)

@@ -1,0 +1,314 @@
+"""The shipped specs: against the facts of the published networks, against torch's meta device, and against eager."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, SPECS, every_target, value_shapes
+from torch import nn
+
+import cnngraph
+from cnngraph.compiler import compile_graph
+from cnngraph.elaborate import elaborate
+from cnngraph.graph import INPUT, Graph
+from cnngraph.graph.cost import shape_at
+from cnngraph.graph.input_sizes import InputSizes
+from cnngraph.nn import DropPath
+from cnngraph.ops.linear import Linear
+from cnngraph.options import Options
+from cnngraph.report.check import Report, read_spec
+from cnngraph.shape import ShapeError, TensorShape
+
+NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
+FACTS = [json.loads(path.read_text()) for path in sorted((ROOT / "tests" / "facts").glob("*.json"))]
+"""What the published networks are: `spec` is ours; with `same_names` the keys of its `state_dict` are theirs too."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SPECS).with_suffix(""))
+
+
+every_network = pytest.mark.parametrize("path", NETWORKS, ids=name_of)
+every_published = pytest.mark.parametrize("facts", FACTS, ids=lambda facts: facts["spec"])
+every_published_with_its_names = pytest.mark.parametrize(
+    "facts", [facts for facts in FACTS if facts["same_names"]], ids=lambda facts: facts["spec"]
+)
+
+
+@cache
+def checked(path: Path) -> Report:
+    return cnngraph.check(path)
+
+
+def small(path: Path, seed: int = 0, **options: str) -> tuple[nn.Module, torch.Tensor]:
+    """A compiled network of few features, and a batch of small inputs."""
+    gc.collect()  # networks are freed by the collector alone, and some are large
+    spec, params = read_spec(path), {"num_classes": 10}
+    graph, _ = elaborate(spec, params)
+    assert graph is not None
+    graph = smaller(graph, checked(path).sizes)
+    torch.manual_seed(seed)
+    network = compile_graph(spec, params, graph, Options(**options))
+    return network.double(), torch.randn(3, *graph.input, dtype=torch.float64)
+
+
+def smaller(graph: Graph, sizes: InputSizes | None) -> Graph:
+    """The same layers over the least input that leaves some pixels of the last map, if its weights need no larger one.
+
+    A linear layer of 4096 features, as VGG's, gets 64.
+    """
+    if sizes is None or sizes.stride is None:
+        return graph
+    channels, declared, _ = graph.input
+    for size in range(min(declared, 2 * sizes.stride), declared + 1):
+        shapes = {INPUT: TensorShape((channels, size, size))}
+        nodes = []
+        try:
+            for node in graph.nodes:
+                op = node.op
+                if isinstance(op, Linear) and op.out_features == 4096:
+                    op = op.model_copy(update={"out_features": 64})
+                shapes[node.path] = op.infer(*(shapes[path] for path in node.inputs))
+                nodes.append(replace(node, op=op, shape=shapes[node.path]))
+        except ShapeError:
+            continue
+        return replace(graph, input=shapes[INPUT], nodes=tuple(nodes))
+    raise AssertionError("it does not hold at its own size")
+
+
+@every_network
+def test_check_finds_nothing_wrong(path: Path) -> None:
+    report = checked(path)
+    assert not report.diagnostics
+    assert report.summary is not None
+
+
+@every_published
+def test_costs_are_the_published_ones(facts: dict) -> None:
+    report = checked(SPECS / facts["spec"])
+    assert report.graph is not None
+    assert report.summary is not None
+    assert report.graph.input == tuple(facts["input_shape"][1:])
+    assert report.summary.total.params == facts["params"]
+    assert report.summary.total.buffers == facts["buffers"]
+    assert report.summary.total.macs == facts["macs"]
+
+
+@every_published_with_its_names
+@every_target
+def test_state_dict_is_the_published_one_key_by_key(facts: dict, target: dict[str, str]) -> None:
+    with torch.device("meta"):
+        network = cnngraph.compile(SPECS / facts["spec"], **target)
+    found = [[key, list(value.shape)] for key, value in network.state_dict().items()]
+    assert found == [[key, shape] for key, shape, _ in facts["state_dict"]]
+
+
+@every_published_with_its_names
+def test_stages_have_the_published_shapes(facts: dict) -> None:
+    graph = checked(SPECS / facts["spec"]).graph
+    assert graph is not None
+    published = {path: tuple(shape) for path, kind, (_, *shape) in facts["stages"] if kind != "ReLU"}
+    assert {path: shape_at(graph, path) for path in published} == published
+
+
+@every_published
+def test_weights_have_the_published_shapes_in_order(facts: dict) -> None:
+    """Also where the spec names its layers and the published network numbers them."""
+    with torch.device("meta"):
+        network = cnngraph.compile(SPECS / facts["spec"])
+    found = [list(value.shape) for value in network.state_dict().values()]
+    assert found == [shape for _, shape, _ in facts["state_dict"]]
+    assert facts["same_names"] or not any(key[0].isdigit() for key in network.state_dict())
+
+
+@every_published
+def test_settings_that_no_shape_shows_are_the_published_ones(facts: dict) -> None:
+    """How many layers there are of each setting: eps and momentum, dropout, ceil_mode, count_include_pad, biases."""
+    with torch.device("meta"):
+        network = cnngraph.compile(SPECS / facts["spec"], backend="eager")
+    ours = Counter(setting for module in network.modules() if (setting := setting_of(module)))
+    theirs: Counter[str] = Counter()
+    for text, count in facts["module_config"].items():
+        theirs[as_ours(text)] += count
+    for setting in {*ours, *theirs}:
+        kind = setting.partition("(")[0]
+        if kind in ("MaxPool2d", "AvgPool2d"):
+            assert ours[setting] >= theirs[setting], setting  # some of the published pools are functions, not modules
+        elif kind in ("Conv2d", "Linear", "BatchNorm2d", "BatchNorm1d", "LayerNorm"):
+            assert ours[setting] == theirs[setting], setting
+        elif kind == "StochasticDepth":
+            assert ours[setting] <= theirs[setting], setting  # some of the published ones are never called
+        elif kind == "Dropout" and "p=0.0," not in setting:
+            assert ours[setting] == theirs[setting], setting
+
+
+def setting_of(module: nn.Module) -> str:
+    match module:
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
+            return f"{type(module).__name__}(eps={module.eps}, momentum={module.momentum})"
+        case nn.LayerNorm():
+            return f"LayerNorm(eps={module.eps})"
+        case nn.Conv2d():
+            return f"Conv2d(bias={module.bias is not None})"
+        case nn.Linear():
+            return f"Linear(bias={module.bias is not None})"
+        case nn.Dropout():
+            return f"Dropout(p={module.p}, inplace=False)"
+        case DropPath() if module.p:
+            return f"StochasticDepth(p={round(module.p, 6)})"
+        case nn.MaxPool2d():
+            size, stride, padding, dilation = map(
+                number, (module.kernel_size, module.stride, module.padding, module.dilation)
+            )
+            return (
+                f"MaxPool2d(kernel_size={size}, stride={stride}, padding={padding}, dilation={dilation},"
+                f" ceil_mode={module.ceil_mode})"
+            )
+        case nn.AvgPool2d():
+            size, stride, padding = map(number, (module.kernel_size, module.stride, module.padding))
+            return (
+                f"AvgPool2d(k={size}, s={stride}, p={padding}, ceil_mode={module.ceil_mode},"
+                f" count_include_pad={module.count_include_pad})"
+            )
+    return ""
+
+
+def number(pair: object) -> object:
+    return pair[0] if isinstance(pair, tuple) and len(set(pair)) == 1 else pair
+
+
+def as_ours(setting: str) -> str:
+    """The published setting in the words of `setting_of`."""
+    kind, _, rest = setting.partition("(")
+    kind = {"BatchNormAct2d": "BatchNorm2d", "LayerNorm2d": "LayerNorm"}.get(kind, kind)
+    return f"{kind}({rest}".replace("inplace=True", "inplace=False")
+
+
+@every_network
+def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
+    """Runs the eager network on the meta device and compares the value of every node."""
+    graph = checked(path).graph
+    assert graph is not None
+    with torch.device("meta"):
+        network = cnngraph.compile(path, backend="eager")
+    assert value_shapes(network, graph.input) == [tuple(node.shape) for node in graph.nodes if not node.aux]
+    for name, shape in head_shapes(network.train(), graph.input).items():
+        assert shape == tuple(graph.shape_of(graph.aux[name]))
+
+
+def head_shapes(network: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of each side head's result, without the batch."""
+    results = network(torch.empty(2, *shape, device="meta"))
+    if isinstance(results, torch.Tensor):
+        return {}
+    return {name: tuple(result.shape[1:]) for name, result in results.items() if name != "logits"}
+
+
+VARIED = ["resnet18", "resnetv2_18", "densenet121", "googlenet_aux", "mobilenet_v2", "shufflenet_v2_x1_0"]
+EVERYWHERE = [("cpu", path) for path in NETWORKS] + [("cuda", SPECS / f"{name}.yaml") for name in VARIED]
+
+
+@pytest.mark.parametrize(
+    ("device", "path"),
+    EVERYWHERE,
+    ids=lambda value: value if type(value) is str else name_of(value),
+    indirect=["device"],
+)
+def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> None:
+    """Same weights, same batch: outputs, gradients and running statistics in training, and outputs in evaluation.
+
+    In float64, because a batch norm over the few values of a small map magnifies float32's rounding beyond measure.
+    """
+    networks = {}
+    for backend in ("fused", "eager"):
+        network, batch = small(path, backend=backend)
+        batch = batch.to(device)
+        if networks:
+            network.load_state_dict(networks["fused"].state_dict())
+        networks[backend] = network.to(device)
+    results = {}
+    for backend, network in networks.items():
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout | DropPath):
+                module.p = 0.0
+        outputs = network(batch)
+        if isinstance(outputs, torch.Tensor):
+            outputs = {"logits": outputs}
+        labels = torch.tensor([1, 2, 3], device=device)
+        losses = [nn.functional.cross_entropy(output, labels) for output in outputs.values()]
+        loss = torch.stack(losses).sum()
+        loss.backward()
+        results[backend] = {"loss": loss.detach(), **{f"output {k}": v.detach() for k, v in outputs.items()}}
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all(), name
+            results[backend][name] = parameter.grad
+        results[backend] |= dict(network.named_buffers())
+        torch.optim.SGD(network.parameters(), lr=1e-3).step()
+        network.eval()
+        results[backend]["evaluation after the step"] = network(batch).detach()
+    assert results["fused"].keys() == results["eager"].keys()
+    assert results["eager"]["loss"].isfinite()
+    for name, expected in results["eager"].items():
+        # Rounding grows with depth, and is that of the largest values.
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(
+            results["fused"][name], expected, rtol=1e-6, atol=max(1e-9, 1e-8 * scale), msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_the_readme_lists_specs_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "specs/googlenet.yaml" in readme
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_input_transform_goes_from_imagenets_normalization_to_half(name: str) -> None:
+    """As torchvision's `transform_input`: what ImageNet's mean and std made of a pixel becomes (pixel - 0.5) / 0.5."""
+    path = SPECS / f"{name}.yaml"
+    plain = cnngraph.compile(path, {"num_classes": 5}).eval()
+    transformed = cnngraph.compile(path, {"num_classes": 5, "transform_input": True}).eval()
+    assert list(transformed.state_dict()) == list(plain.state_dict())
+    transformed.load_state_dict(plain.state_dict())
+    pixels = torch.rand(1, 3, 96, 96)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    image = (pixels - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(transformed(image), plain((pixels - 0.5) / 0.5), rtol=1e-4, atol=1e-4)
+
+
+@every_network
+@torch.inference_mode()
+def test_folding_for_inference_changes_nothing(path: Path) -> None:
+    network, batch = small(path, mode="inference")
+    eager, _ = small(path, backend="eager")
+    for key, value in eager.state_dict().items():
+        if key.endswith(("running_mean", "running_var")):
+            value.uniform_(0.5, 1.5)
+    network.load_state_dict(eager.state_dict())
+    expected = eager.eval()(batch)
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(network.eval()(batch), expected, rtol=1e-8, atol=1e-10 * scale)
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_a_lean_step_is_the_fast_one(name: str) -> None:
+    results = []
+    for memory in ("fast", "lean"):
+        network, batch = small(SPECS / f"{name}.yaml", memory=memory)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        outputs = network(batch)
+        values = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs.values())
+        torch.stack([value.square().sum() for value in values]).sum().backward()
+        results.append([p.grad for p in network.parameters()] + list(network.buffers()))
+    for lean, fast in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(lean, fast, rtol=1e-9, atol=1e-12)
