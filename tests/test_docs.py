@@ -15,41 +15,70 @@ import cnngraph
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(
-    r"(?:<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+    r"(?:<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```",
+    re.MULTILINE | re.DOTALL,
 )
 
 
 class Snippet(NamedTuple):
-    """A fenced block. A note before it, `<!-- key: value -->`, says what a fragment of a spec needs around it.
+    """A fenced block of a page, and the note before it, `<!-- note -->`.
 
-    `<!-- file: net.yaml -->` is a file that the page's reader saves, `<!-- output: python -m cnngraph ... -->` what a
-    command prints. `files` are those saved so far, this one included.
+    - `file: net.yaml`: the reader saves the block under this name. `(invalid)` after it: `check` reports mistakes.
+    - `output: cnngraph ...`: what the command prints.
+    - `printed`: what the Python block before it prints.
+    - `golden: name`: the diagnostics in tests/goldens/name.txt.
+    - Anything else before YAML: the keys that complete the fragment.
+
+    Attributes:
+        files: name -> text of the files saved so far, this one included.
+        code: the last Python block up to here.
     """
 
-    name: str
+    page: Path
+    line: int
     text: str
     note: str
     files: dict[str, str]
+    code: str
 
     def save(self, folder: Path) -> None:
-        """Puts what the page's reader has into a folder: the specs and the files saved so far."""
+        """Puts the specs and the files saved so far into a folder."""
         (folder / "specs").symlink_to(ROOT / "specs")
         for name, text in self.files.items():
             (folder / name).write_text(text)
+
+    def compare(self, expected: str, *, update: bool) -> None:
+        """Asserts that the block is the expected text, or first makes it so."""
+        expected = expected.rstrip() + "\n"
+        if update and self.text != expected:
+            block = "<!-- {} -->\n```text\n{}```"
+            page = self.page.read_text()
+            assert block.format(self.note, self.text) in page
+            page = page.replace(
+                block.format(self.note, self.text), block.format(self.note, expected)
+            )
+            self.page.write_text(page)
+        assert update or self.text == expected
 
 
 def snippets(*languages: str) -> list[Snippet]:
     found = []
     for page in PAGES:
-        text = page.read_text()
+        text, code = page.read_text(), ""
         files: dict[str, str] = {}
         for match in _BLOCK.finditer(text):
             if name := saved_as(match["note"] or ""):
                 files = {**files, name: match["text"]}
+            if match["language"] == "python":
+                code = match["text"]
             if match["language"] in languages:
                 line = text.count("\n", 0, match.start("text"))
-                found.append(Snippet(f"{page.name}:{line}", match["text"], match["note"] or "", files))
+                found.append(Snippet(page, line, match["text"], match["note"] or "", files, code))
     return found
+
+
+def noted(note: str) -> list[Snippet]:
+    return [snippet for snippet in snippets("text") if snippet.note.startswith(note)]
 
 
 def saved_as(note: str) -> str | None:
@@ -58,17 +87,16 @@ def saved_as(note: str) -> str | None:
 
 
 def ids(snippet: Snippet) -> str:
-    return snippet.name
+    return f"{snippet.page.name}:{snippet.line}"
 
 
 @pytest.mark.parametrize("snippet", snippets("yaml"), ids=ids)
-def test_specs_hold(snippet: Snippet, tmp_path: Path) -> None:
-    """A block that is no whole spec is the graph of one, or what stands before it."""
+def test_specs_are_valid(snippet: Snippet, tmp_path: Path) -> None:
     text: str | Path = snippet.text
     if name := saved_as(snippet.note):
         snippet.save(tmp_path)
         text = tmp_path / name
-        if "does not hold" in snippet.note:
+        if "(invalid)" in snippet.note:
             assert cnngraph.check(text).diagnostics
             return
     else:
@@ -80,6 +108,7 @@ def test_specs_hold(snippet: Snippet, tmp_path: Path) -> None:
 
 
 def completed(snippet: Snippet) -> str:
+    """The spec of a fragment: a list of nodes is a graph, anything else the keys of a document."""
     text = snippet.text
     if not text.startswith("cnngraph:"):
         header = f"cnngraph: 1\nname: example\n{snippet.note or 'input: [16, 32, 32]'}\n"
@@ -96,16 +125,16 @@ def without_setup(command: str) -> bool:
 
 
 COMMANDS = [
-    Snippet(f"{snippet.name}+{index}", line.split("#")[0].strip(), "", snippet.files)
+    snippet._replace(line=snippet.line + index, text=line.split("#")[0].strip())
     for snippet in snippets("bash")
-    for index, line in enumerate(snippet.text.splitlines())
+    for index, line in enumerate(snippet.text.splitlines(), 1)
     if without_setup(line) and line.strip() and not line.startswith("#")
 ]
 
 
 @pytest.mark.parametrize("snippet", COMMANDS, ids=ids)
 def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
-    """The commands, in a folder that has the specs and what the page says to save."""
+    """In a folder with the specs and the files that the page says to save."""
     snippet.save(tmp_path)
     run = run_command(snippet.text, tmp_path)
     assert run.returncode == 0, run.stderr
@@ -113,36 +142,52 @@ def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
 
 
 def run_command(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    assert command.startswith("python -m cnngraph")
-    command = command.replace("python", sys.executable, 1)
+    assert command.startswith("cnngraph ")
+    command = f"{sys.executable} -m {command}"
     return subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
 
 
-OUTPUTS = [snippet for snippet in snippets("text") if snippet.note.startswith("output: ")]
-
-
-@pytest.mark.parametrize("snippet", OUTPUTS, ids=ids)
-def test_commands_print_what_the_page_shows(snippet: Snippet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("snippet", noted("output: "), ids=ids)
+def test_commands_print_what_the_page_shows(
+    snippet: Snippet, tmp_path: Path, update_goldens: bool
+) -> None:
     snippet.save(tmp_path)
     run = run_command(snippet.note.removeprefix("output: "), tmp_path)
-    assert snippet.text in run.stdout + run.stderr
+    snippet.compare(run.stdout + run.stderr, update=update_goldens)
+
+
+@pytest.mark.parametrize("snippet", noted("printed"), ids=ids)
+def test_python_prints_what_the_page_shows(
+    snippet: Snippet, tmp_path: Path, update_goldens: bool, monkeypatch, capsys
+) -> None:
+    snippet.save(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run_python(snippet.code)
+    snippet.compare(capsys.readouterr().out, update=update_goldens)
+
+
+@pytest.mark.parametrize("snippet", noted("golden: "), ids=ids)
+def test_diagnostics_are_the_golden_ones(snippet: Snippet, update_goldens: bool) -> None:
+    name = snippet.note.removeprefix("golden: ")
+    golden = (ROOT / "tests" / "goldens" / f"{name}.txt").read_text()
+    snippet.compare(golden, update=update_goldens)
 
 
 @pytest.mark.parametrize("snippet", snippets("python"), ids=ids)
 def test_python_runs(snippet: Snippet, tmp_path: Path, monkeypatch, capsys) -> None:
     snippet.save(tmp_path)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "snippet"}
-    exec(compile(snippet.text, snippet.name, "exec", dont_inherit=True), names)
+    names = run_python(snippet.text)
     if "accuracy" in names:
         assert isinstance(names["accuracy"], float)
         assert names["accuracy"] >= 0.97
         assert "test accuracy" in capsys.readouterr().out
 
 
-def test_the_readmes_diagnostic_is_a_real_one() -> None:
-    golden = ROOT / "tests" / "goldens" / "residual_channels.txt"
-    assert golden.read_text() in (ROOT / "README.md").read_text()
+def run_python(code: str) -> dict[str, object]:
+    names: dict[str, object] = {"__name__": "snippet"}
+    exec(compile(code, "snippet", "exec", dont_inherit=True), names)
+    return names
 
 
 def test_the_readme_trains_lenet() -> None:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import pytest
@@ -15,7 +14,6 @@ from conftest import ROOT
 from pydantic import TypeAdapter
 
 import cnngraph
-from cnngraph import expressions, yaml_source
 from cnngraph.elaborate import params, paths, place, walk
 from cnngraph.errors import CODES
 from cnngraph.ops import OPS
@@ -30,6 +28,8 @@ from cnngraph.ops.fields import (
     ScalePair,
     Sides,
 )
+from cnngraph.spec import expressions
+from cnngraph.spec import yaml as yaml_source
 from cnngraph.spec.document import COMPOSITES, BlockDefinition, Document, Expect
 from cnngraph.spec.expressions import CONSTANTS, FUNCTIONS, RESERVED
 from cnngraph.spec.json_schema import fields, main_key, required
@@ -37,7 +37,6 @@ from cnngraph.spec.yaml import parse_yaml
 
 PAGE = (ROOT / "docs" / "language.md").read_text()
 BUILT_IN = {kind: op for kind, op in OPS.items() if op.__module__.startswith("cnngraph.")}
-GOLDENS = Path(__file__).parent / "goldens"
 
 TYPES = {
     "bool": bool,
@@ -114,7 +113,10 @@ def stated(words: str) -> set[str] | None:
     parts = [words] if words in TYPES else re.split(r", | or ", words)
     if not all(part in TYPES or part.startswith("`") for part in parts):
         return None
-    schemas = [TypeAdapter(TYPES[part]).json_schema() if part in TYPES else {"const": word(part)} for part in parts]
+    schemas = [
+        TypeAdapter(TYPES[part]).json_schema() if part in TYPES else {"const": word(part)}
+        for part in parts
+    ]
     return set().union(*map(allowed, schemas))
 
 
@@ -126,7 +128,9 @@ def allowed(schema: dict[str, Any]) -> set[str]:
         return set(map(str, schema["enum"]))
     if "const" in schema:
         return {str(schema["const"])}
-    rest = {key: item for key, item in schema.items() if key not in ("title", "default", "description")}
+    rest = {
+        key: item for key, item in schema.items() if key not in ("title", "default", "description")
+    }
     return {json.dumps(rest, sort_keys=True)}
 
 
@@ -141,7 +145,9 @@ def same(left: Any, right: Any) -> bool:
     return left == right and isinstance(left, bool) == isinstance(right, bool)
 
 
-@pytest.mark.parametrize(("first", "models"), [("op", BUILT_IN), ("composite", COMPOSITES)], ids=["ops", "composites"])
+@pytest.mark.parametrize(
+    ("first", "models"), [("op", BUILT_IN), ("composite", COMPOSITES)], ids=["ops", "composites"]
+)
 def test_every_argument_is_in_its_table(first: str, models: dict) -> None:
     rows = arguments(first)
     assert sorted({row.owner for row in rows}) == sorted(models)
@@ -242,13 +248,6 @@ def test_keys_are_those_of_the_network(spec: str, listing: str) -> None:
     head = "cnngraph: 1\nname: example\ninput: [16, 32, 32]\n"
     network = cnngraph.compile(head + ("graph:\n" if spec.startswith("- ") else "") + spec)
     assert list(network.state_dict()) == listing.splitlines()
-
-
-def test_diagnostics_are_the_golden_ones() -> None:
-    shown = [(note.removeprefix("golden: "), text) for note, _, text in BLOCKS if note.startswith("golden: ")]
-    assert shown
-    for name, text in shown:
-        assert text == (GOLDENS / f"{name}.txt").read_text()
 
 
 def test_links_lead_to_headings() -> None:
