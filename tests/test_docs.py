@@ -30,11 +30,13 @@ class Snippet(NamedTuple):
     - Anything else before YAML: the keys that complete the fragment.
 
     Attributes:
+        index: the number of fenced blocks before it on its page.
         files: name -> text of the files saved so far, this one included.
         code: the last Python block up to here.
     """
 
     page: Path
+    index: int
     line: int
     text: str
     note: str
@@ -51,13 +53,9 @@ class Snippet(NamedTuple):
         """Asserts that the block is the expected text, or first makes it so."""
         expected = expected.rstrip() + "\n"
         if update and self.text != expected:
-            block = "<!-- {} -->\n```text\n{}```"
             page = self.page.read_text()
-            assert block.format(self.note, self.text) in page
-            page = page.replace(
-                block.format(self.note, self.text), block.format(self.note, expected)
-            )
-            self.page.write_text(page)
+            block = list(_BLOCK.finditer(page))[self.index]
+            self.page.write_text(page[: block.start("text")] + expected + page[block.end("text") :])
         assert update or self.text == expected
 
 
@@ -66,14 +64,16 @@ def snippets(*languages: str) -> list[Snippet]:
     for page in PAGES:
         text, code = page.read_text(), ""
         files: dict[str, str] = {}
-        for match in _BLOCK.finditer(text):
+        for index, match in enumerate(_BLOCK.finditer(text)):
             if name := saved_as(match["note"] or ""):
                 files = {**files, name: match["text"]}
             if match["language"] == "python":
                 code = match["text"]
             if match["language"] in languages:
                 line = text.count("\n", 0, match.start("text"))
-                found.append(Snippet(page, line, match["text"], match["note"] or "", files, code))
+                found.append(
+                    Snippet(page, index, line, match["text"], match["note"] or "", files, code)
+                )
     return found
 
 
