@@ -1,5 +1,5 @@
-"""The graph, and what is computed from it without torch: costs, stages, input sizes, memory, features."""
+"""The graph, and what is computed from it without torch: cost, stages, input sizes, memory, features."""
 
-from cnngraph.graph.graph import INPUT, Copy, Graph, Node, Scope
+from cnngraph.graph.graph import INPUT, Copy, Graph, GraphError, Group, Node, Scope
 
-__all__ = ["INPUT", "Copy", "Graph", "Node", "Scope"]
+__all__ = ["INPUT", "Copy", "Graph", "GraphError", "Group", "Node", "Scope"]

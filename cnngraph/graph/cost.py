@@ -25,7 +25,9 @@ class Cost:
     macs: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.params + other.params, self.buffers + other.buffers, self.macs + other.macs)
+        return Cost(
+            self.params + other.params, self.buffers + other.buffers, self.macs + other.macs
+        )
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,19 @@ def node_cost(graph: Graph, node: Node) -> Cost:
 
 def cost_of(graph: Graph, path: str) -> Cost:
     """The cost of the node, composite or block at `path`."""
-    return _sum(node_cost(graph, node) for node in graph.nodes if node.path == path or node.path.startswith(f"{path}."))
+    return _sum(
+        node_cost(graph, node)
+        for node in graph.nodes
+        if node.path == path or node.path.startswith(f"{path}.")
+    )
 
 
 def shape_at(graph: Graph, path: str) -> TensorShape | None:
     """The shape of what a node, composite, block or side head results in; None where there is no such path."""
     if path in graph.aux:
-        return graph.shape_of(graph.aux[path])  # the head's own result, not the value that passes by
+        return graph.shape_of(
+            graph.aux[path]
+        )  # the head's own result, not the value that passes by
     if path in graph.scopes:
         return graph.scopes[path].shape
     if path == INPUT or path in graph.by_path:

@@ -48,7 +48,12 @@ def select(graph: Graph, names: Sequence[str]) -> Graph:
     nodes = tuple(node for node in graph.nodes if node.path in needed)
     scopes = {path: scope for path, scope in graph.scopes.items() if scope.output in needed}
     return replace(
-        graph, nodes=nodes, output=next(reversed(features.values())), aux={}, scopes=scopes, features=features
+        graph,
+        nodes=nodes,
+        output=next(reversed(features.values())),
+        aux={},
+        scopes=scopes,
+        features=features,
     )
 
 
@@ -91,7 +96,9 @@ def feature_info(graph: Graph) -> FeatureInfo:
 def _reductions(graph: Graph) -> dict[str, int]:
     """Input pixels from one step of each map to the next, measured by enlarging the input; 1 for flat values."""
     input = graph.input
-    larger = {INPUT: TensorShape((input.channels, *(size + _ENLARGEMENT for size in input.spatial)))}
+    larger = {
+        INPUT: TensorShape((input.channels, *(size + _ENLARGEMENT for size in input.spatial)))
+    }
     reductions = {}
     for node in graph.nodes:
         with suppress(ShapeError, KeyError):
@@ -99,7 +106,9 @@ def _reductions(graph: Graph) -> dict[str, int]:
         height = node.shape[-1]
         grown = larger[node.path][-1] - height if node.path in larger else 0
         whole = -(-input[-1] // height)
-        reductions[node.path] = 1 if len(node.shape) != 3 else round(_ENLARGEMENT / grown) if grown > 0 else whole
+        reductions[node.path] = (
+            1 if len(node.shape) != 3 else round(_ENLARGEMENT / grown) if grown > 0 else whole
+        )
     return reductions
 
 
@@ -125,7 +134,9 @@ def last_map(graph: Graph) -> str:
 
     A network without maps has none: then it is what its last layer with weights reads.
     """
-    holders = (n for n in reversed(graph.nodes) if not n.aux and n.op.parameters(*graph.input_shapes(n)))
+    holders = (
+        n for n in reversed(graph.nodes) if not n.aux and n.op.parameters(*graph.input_shapes(n))
+    )
     classifier = next(holders, None)
     start = path = classifier.inputs[0] if classifier else graph.output
     while path != INPUT:
@@ -145,6 +156,10 @@ def _before_head(graph: Graph, path: str) -> str | None:
     if isinstance(node.op, (*_REDUCES_MAP, Dropout, Dropout2d)):
         return node.inputs[0]
     source = graph.by_path.get(node.inputs[0])
-    if isinstance(node.op, BatchNorm | LayerNorm) and source and isinstance(source.op, _REDUCES_MAP):
+    if (
+        isinstance(node.op, BatchNorm | LayerNorm)
+        and source
+        and isinstance(source.op, _REDUCES_MAP)
+    ):
         return source.inputs[0]
     return None

@@ -1,26 +1,34 @@
-"""The graph: a flat list of nodes in topological order, with shapes. It knows nothing of torch."""
+"""The graph: a flat list of nodes in topological order, with shapes. It does not depend on torch."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cnngraph.errors import Position
+from cnngraph.errors import CnngraphError, Position
 from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
     from cnngraph.ops.op import Op
 
 INPUT = "input"
-"""What nodes call the network's input among their `inputs`."""
+"""The name of the network's input among the `inputs` of nodes."""
+
+
+class GraphError(CnngraphError):
+    """A graph is inconsistent: a bug in whatever made it, such as a pass, not in the spec."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Says that a node belongs to copy `index` (from 0) of the `times` copies of the repeat at `repeat`."""
+    """Marks a node as part of copy `index` (from 0) of the `times` copies made by a `repeat`.
+
+    Attributes:
+        repeat: the path of the `repeat`.
+    """
 
     repeat: str
     index: int
@@ -29,12 +37,12 @@ class Copy:
 
 @dataclass(frozen=True)
 class Node:
-    """One value of the network.
+    """One value of the network, and the op that computes it.
 
     Attributes:
-        path: the node's unique name, and where its module sits in the `nn.Module`.
+        path: the node's unique name, and the path of its module in the `nn.Module`.
         inputs: paths of the values it reads, in order; `"input"` is the network's input.
-        parts: for a fused node, the nodes it replaces: their modules keep their paths.
+        parts: for a fused node, the nodes of the spec that it replaces; their modules keep their paths.
         aux: the path of the side head it belongs to, or "".
         copies: the repeats it is a copy in, outermost first.
     """
@@ -50,13 +58,28 @@ class Node:
 
     @property
     def leaves(self) -> tuple[Node, ...]:
-        """The nodes as written in the spec that it stands for: itself where it is not fused."""
-        return self.parts or (() if self.op.picks else (self,))
+        """The nodes of the spec it stands for: its parts if it is fused, otherwise itself."""
+        return self.parts or (self,)
+
+    @staticmethod
+    def fuse(nodes: Sequence[Node], op: Op, inputs: Iterable[str]) -> Node:
+        """One node in place of several: it computes the last one's value, under the same path."""
+        parts = tuple(leaf for node in nodes for leaf in node.leaves)
+        return replace(nodes[-1], op=op, inputs=tuple(inputs), parts=parts)
+
+
+Group = tuple[Sequence[Node], Node]
+"""Nodes of a graph, and the one that is to replace them: it has the path of the last."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A composite or block with a path of its own: nodes `[start, stop)` of the elaborated graph lie in it."""
+    """A composite or block with a path of its own.
+
+    Attributes:
+        kind: the composite's or block's name.
+        output: the path of the value it results in.
+    """
 
     path: str
     kind: str
@@ -70,76 +93,131 @@ class Graph:
     """A network: its nodes in an order in which each comes after its inputs.
 
     Attributes:
+        input: the shape of one input, without the batch.
         output: the path of the main result.
         aux: for each side head, its name -> the path of its result; computed in training only.
-        scopes: composites and blocks by path, in the order they were finished.
-        features: the values returned, by name, where those were asked for instead of the result.
-        order: for a path whose modules are not kept in the order they run in, the names that come first.
+        scopes: composites and blocks by path, in the order they were completed.
+        features: the values to return in place of the result, by name, if any were asked for.
+        order: for a path whose modules are not in execution order, the names that come first.
     """
 
     name: str
     input: TensorShape
     nodes: tuple[Node, ...]
     output: str
-    aux: dict[str, str] = field(default_factory=dict)
-    scopes: dict[str, Scope] = field(default_factory=dict)
-    features: dict[str, str] = field(default_factory=dict)
-    order: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    aux: dict[str, str] = field(default_factory=dict[str, str])
+    scopes: dict[str, Scope] = field(default_factory=dict[str, Scope])
+    features: dict[str, str] = field(default_factory=dict[str, str])
+    order: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @cached_property
     def by_path(self) -> dict[str, Node]:
+        """The nodes by path."""
         return {node.path: node for node in self.nodes}
 
     @cached_property
     def users(self) -> dict[str, tuple[Node, ...]]:
-        """Which nodes read a value, by the value's path; one that reads it twice is there twice."""
+        """The nodes that read a value, by the value's path; a node that reads it twice is listed twice."""
         users: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
             for path in node.inputs:
                 users[path].append(node)
         return {path: tuple(nodes) for path, nodes in users.items()}
 
-    @property
+    @cached_property
     def outputs(self) -> frozenset[str]:
         """Paths of all values the network returns."""
         return frozenset(self.features.values() or (self.output, *self.aux.values()))
 
     def shape_of(self, path: str) -> TensorShape:
+        """The shape of a node's value, or of the network's input."""
         return self.input if path == INPUT else self.by_path[path].shape
 
     def input_shapes(self, node: Node) -> tuple[TensorShape, ...]:
+        """The shapes of the values a node reads."""
         return tuple(map(self.shape_of, node.inputs))
 
     def leaves(self) -> Iterator[Node]:
-        """The nodes as written in the spec: fused nodes are taken apart."""
+        """The nodes of the spec: each fused node gives its parts."""
         for node in self.nodes:
             yield from node.leaves
 
-    def with_nodes(self, nodes: list[Node]) -> Graph:
+    # --- what passes share ----------------------------------------------------------------------
+
+    def only_user(self, path: str) -> Node | None:
+        """The node that alone reads a value, once, and belongs to the same side head or to none, as it does.
+
+        None if there are several, or the network returns the value.
+        """
+        users = self.users.get(path, ())
+        if len(users) != 1 or path in self.outputs:
+            return None
+        aux = self.by_path[path].aux if path in self.by_path else ""
+        return users[0] if users[0].aux == aux else None
+
+    def producer_for(self, user: Node, path: str) -> Node | None:
+        """The node that computes a value for `user` alone; None if others read it, or it is the input."""
+        return self.by_path.get(path) if self.only_user(path) is user else None
+
+    def with_nodes(self, nodes: Iterable[Node]) -> Graph:
+        """The same graph with other nodes."""
         return replace(self, nodes=tuple(nodes))
 
+    def rewrite(self, match: Callable[[Node], Group | None]) -> Graph:
+        """Replaces the groups that `match` finds, going from the last node to the first.
+
+        Nodes that are in a group already are skipped.
+        """
+        groups: list[Group] = []
+        taken: set[str] = set()
+        for node in reversed(self.nodes):
+            group = None if node.path in taken else match(node)
+            if group is not None:
+                groups.append(group)
+                taken.update(part.path for part in group[0])
+        return self.replace_groups(groups)
+
+    def replace_groups(self, groups: Iterable[Group]) -> Graph:
+        """Puts one node in the place of each group's last node, and removes the others."""
+        fused: dict[str, Node] = {}
+        absorbed: set[str] = set()
+        for nodes, node in groups:
+            fused[nodes[-1].path] = node
+            absorbed.update(part.path for part in nodes[:-1])
+        return self.with_nodes(
+            fused.get(node.path, node) for node in self.nodes if node.path not in absorbed
+        )
+
+    # --- consistency ----------------------------------------------------------------------------
+
     def verify(self) -> None:
-        """Raises `AssertionError` where the graph contradicts itself: after a pass, that is the pass's fault."""
+        """Raises `GraphError` if the graph is inconsistent."""
         seen: dict[str, TensorShape] = {INPUT: self.input}
         modules: set[str] = set()
         for node in self.nodes:
-            assert node.path not in seen, f"{node.path} is defined twice"
-            missing = [path for path in node.inputs if path not in seen]
-            assert not missing, f"{node.path} reads {missing} before they are defined"
+            if node.path in seen:
+                raise GraphError(f"{node.path} is defined twice")
+            if missing := [path for path in node.inputs if path not in seen]:
+                raise GraphError(f"{node.path} reads {missing} before they are defined")
             try:
                 inferred = node.op.infer(*(seen[path] for path in node.inputs))
             except ShapeError as error:
-                raise AssertionError(f"{node.path} cannot be computed: {error}") from error
-            assert inferred == node.shape, f"{node.path} is {node.shape}, its rule says {inferred}"
-            for part in node.leaves:
-                assert part.path not in modules, f"{part.path} is held twice"
-                modules.add(part.path)
+                raise GraphError(f"{node.path} cannot be computed: {error}") from error
+            if inferred != node.shape:
+                raise GraphError(
+                    f"the shape of {node.path} is {node.shape}, but its op gives {inferred}"
+                )
+            for leaf in node.leaves:
+                if leaf.path in modules:
+                    raise GraphError(f"{leaf.path} is part of two nodes")
+                modules.add(leaf.path)
             seen[node.path] = node.shape
-        for path in self.outputs:
-            assert path in seen, f"the output {path} is never defined"
+        if undefined := sorted(self.outputs - seen.keys()):
+            raise GraphError(f"the output {undefined[0]} is never defined")
 
     def __repr__(self) -> str:
-        return f"<Graph {self.name}: {self.input} to {', '.join(self.outputs)}, {len(self.nodes)} nodes>"
+        outputs = ", ".join(self.outputs)
+        return f"<Graph {self.name}: {self.input} to {outputs}, {len(self.nodes)} nodes>"
 
     def __str__(self) -> str:
         lines = [f"graph {self.name}({INPUT}: {self.input})"]

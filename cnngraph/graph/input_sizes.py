@@ -106,7 +106,9 @@ def _sizes_to(last: int, graph: Graph) -> InputSizes:
     sizes = range(1, last + 1)
     squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
     tables = {INPUT: _Table(tuple(range(last)), squares)}
-    known: dict[object, _Table] = {}  # results by what they follow from: a repeat's copies are evaluated once
+    known: dict[
+        object, _Table
+    ] = {}  # results by what they follow from: a repeat's copies are evaluated once
     shared: dict[_Table, _Table] = {}
     failures = []
     failed: set[int] = set()
@@ -124,7 +126,11 @@ def _sizes_to(last: int, graph: Graph) -> InputSizes:
         weights = node.op.parameters(*graph.input_shapes(node))
         outcomes = [_infer(node, inputs, weights) for inputs in combinations]
         wrong = {index: item for index, item in enumerate(outcomes) if isinstance(item, ShapeError)}
-        found = [size for size, group in zip(sizes, groups, strict=True) if group in wrong] if wrong else []
+        found = (
+            [size for size, group in zip(sizes, groups, strict=True) if group in wrong]
+            if wrong
+            else []
+        )
         if fresh := [size for size in found if size not in failed]:
             failures.append(Failure(tuple(fresh), node.path, str(wrong[groups[fresh[0] - 1]])))
             failed.update(fresh)
@@ -153,7 +159,10 @@ def _combine(
     index: dict[tuple[int, ...], int] = {}
     keys = zip(*(table.groups for table in tables), strict=True)
     groups = tuple(index.setdefault(key, len(index)) for key in keys)
-    return groups, [tuple(table.shapes[group] for table, group in zip(tables, key, strict=True)) for key in index]
+    return groups, [
+        tuple(table.shapes[group] for table, group in zip(tables, key, strict=True))
+        for key in index
+    ]
 
 
 def _regroup(groups: tuple[int, ...], outcomes: list[TensorShape | ShapeError | None]) -> _Table:
@@ -176,7 +185,9 @@ def _infer(
     except ShapeError as error:
         return error
     if weights and node.op.parameters(*known) != weights:
-        return ShapeError(f"the weights of {node.op.kind} would need another shape for an input of {known[0]}")
+        return ShapeError(
+            f"the weights of {node.op.kind} would need another shape for an input of {known[0]}"
+        )
     return shape
 
 
@@ -190,7 +201,9 @@ def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
         seen = tables[path]
         shapes = enumerate(tables[path], start=1)
         heights = [(size, shape[1]) for size, shape in shapes if shape and len(shape) == 3]
-        steps = [(size, after) for (_, before), (size, after) in pairwise(heights) if before < after]
+        steps = [
+            (size, after) for (_, before), (size, after) in pairwise(heights) if before < after
+        ]
         if len(steps) > 1:
             (before, low), (after, high) = steps[-2:]
             return max(1, round((after - before) / (high - low)))

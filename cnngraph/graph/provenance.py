@@ -50,7 +50,11 @@ class Provenance:
         return f"{shape.channels} {noun} from {where}"
 
     def _size(self, path: str) -> str:
-        path = self._trace(path, self._size_set, lambda node: self._shape(node.inputs[0]).spatial != node.shape.spatial)
+        path = self._trace(
+            path,
+            self._size_set,
+            lambda node: self._shape(node.inputs[0]).spatial != node.shape.spatial,
+        )
         if path == INPUT:
             return "from the input"
         node = self.nodes[path]

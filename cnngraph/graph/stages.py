@@ -59,7 +59,9 @@ def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
     kind = scope.kind if scope else nodes[-1].op.kind
     shape = scope.shape if scope else nodes[-1].shape
     if path in graph.aux:
-        shape = graph.shape_of(graph.aux[path])  # the head's own result, not the value that passes by
+        shape = graph.shape_of(
+            graph.aux[path]
+        )  # the head's own result, not the value that passes by
     return Stage(
         path=path,
         kind=_repeated_kind(graph, path, nodes) if kind == "repeat" else kind,

@@ -57,7 +57,11 @@ def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepM
     step = _Step(graph, batch)
     kept = step.run()
     parameters = sum(step.parameters.values())
-    buffers = (prod(shape) for node in graph.nodes for shape in node.op.buffers(*graph.input_shapes(node)).values())
+    buffers = (
+        prod(shape)
+        for node in graph.nodes
+        for shape in node.op.buffers(*graph.input_shapes(node)).values()
+    )
     return StepMemory(
         batch_size=batch_size,
         weights=parameters + sum(buffers) * batch.accumulated,
@@ -79,11 +83,11 @@ def extra_time(graph: Graph, batch_size: int = 16) -> float:
     for node in graph.nodes:
         shapes = graph.input_shapes(node)
         forward += _forward_time(node, shapes, batch)
-        again += time_again(node, shapes, batch)
+        again += recompute_time(node, shapes, batch)
     return again / (3 * forward)
 
 
-def time_again(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float:
+def recompute_time(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float:
     """How long a node computes again in backward, roughly, in bytes that could be moved in that time."""
     if isinstance(node.op, BatchNormActConv):
         return batch.bytes_of(inputs[0], inputs[0])
@@ -100,7 +104,9 @@ def time_again(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float
 def _forward_time(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float:
     if isinstance(node.op, Recomputed):
         return sum(_forward_time(part, shapes, batch) for part, shapes in node.op.inner(*inputs))
-    return node.op.macs(node.shape, *inputs) * batch.size / _MACS_PER_BYTE + batch.bytes_of(node.shape, *inputs)
+    return node.op.macs(node.shape, *inputs) * batch.size / _MACS_PER_BYTE + batch.bytes_of(
+        node.shape, *inputs
+    )
 
 
 @dataclass(eq=False)
@@ -176,7 +182,11 @@ class _Step:
     # --- forward ---------------------------------------------------------------------------------------------------
 
     def _forward(
-        self, nodes: Sequence[Node], values: dict[str, _Tensor], outputs: Collection[str], keep: bool = True
+        self,
+        nodes: Sequence[Node],
+        values: dict[str, _Tensor],
+        outputs: Collection[str],
+        keep: bool = True,
     ) -> list[_Call]:
         """Computes `nodes`, and lets go of all values but `outputs` and those given. With `keep`, backward is to follow."""
         last = {path: node.path for node in nodes for path in (*node.inputs, node.path)}
@@ -200,10 +210,16 @@ class _Step:
             output = inner[node.path]
         else:
             self.shapes[node.path] = node.shape
-            self.parameters[node.path] = sum(map(prod, node.op.parameters(*inputs).values())) * self.batch.accumulated
+            self.parameters[node.path] = (
+                sum(map(prod, node.op.parameters(*inputs).values())) * self.batch.accumulated
+            )
             if self.parameters[node.path] or not self.trained.isdisjoint(node.inputs):
                 self.trained.add(node.path)
-            output = self._hold(values[node.inputs[0]]) if saved.view else self._new(self.batch.bytes_of(node.shape))
+            output = (
+                self._hold(values[node.inputs[0]])
+                if saved.view
+                else self._new(self.batch.bytes_of(node.shape))
+            )
             self._release(self._new(saved.forward))
         values[node.path] = output
         if not keep or node.path not in self.trained:
@@ -212,8 +228,14 @@ class _Step:
         if saved.output:
             tensors.append(self._hold(output))
         tensors.append(self._new(saved.extra))
-        if self.batch.itemsize < 4 and node.op.macs(node.shape, *inputs) and not isinstance(node.op, Recomputed):
-            tensors.append(self._new(self.parameters[node.path] * self.batch.itemsize // 4))  # autocast's copy
+        if (
+            self.batch.itemsize < 4
+            and node.op.macs(node.shape, *inputs)
+            and not isinstance(node.op, Recomputed)
+        ):
+            tensors.append(
+                self._new(self.parameters[node.path] * self.batch.itemsize // 4)
+            )  # autocast's copy
         return [_Call(node, saved, tensors)]
 
     # --- backward --------------------------------------------------------------------------------------------------
@@ -238,7 +260,14 @@ class _Step:
         for index, path in enumerate(node.inputs):
             if path in self.trained:
                 own = index not in saved.passes_gradient
-                found.append((path, self._new(self.batch.bytes_of(self.shapes[path])) if own else self._hold(gradient)))
+                found.append(
+                    (
+                        path,
+                        self._new(self.batch.bytes_of(self.shapes[path]))
+                        if own
+                        else self._hold(gradient),
+                    )
+                )
         self._release(passing)
         self._release(gradient)
         return found
@@ -259,7 +288,9 @@ class _Step:
             self.gradients[path] = tensor
             return
         size = self.batch.bytes_of(self.shapes[path])
-        if before.holders > 1 or before.bytes != size:  # others hold it too, or it is a part: the sum is a new one
+        if (
+            before.holders > 1 or before.bytes != size
+        ):  # others hold it too, or it is a part: the sum is a new one
             self.gradients[path] = self._new(size)
             self._release(before)
         self._release(tensor)

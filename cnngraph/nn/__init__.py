@@ -15,7 +15,6 @@ from cnngraph.nn.linear2d import Linear2d
 from cnngraph.nn.max_pool2d import max_pool2d
 from cnngraph.nn.normalize import Normalize
 from cnngraph.nn.recompute import recomputed
-from cnngraph.nn.sibling_convs import sibling_convs
 from cnngraph.nn.side_heads import in_training, with_aux
 
 __all__ = [
@@ -35,6 +34,5 @@ __all__ = [
     "linear",
     "max_pool2d",
     "recomputed",
-    "sibling_convs",
     "with_aux",
 ]

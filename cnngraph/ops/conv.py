@@ -114,7 +114,9 @@ class Conv2d(Op):
         relaid = 0 if self.kernel_size == (1, 1) else 2 * weight
         if self.padding_mode == "zeros":
             return Saved(inputs=(0,), backward=relaid)
-        height, width = (size + sum(self._padding(axis)) for axis, size in enumerate(inputs[0].spatial))
+        height, width = (
+            size + sum(self._padding(axis)) for axis, size in enumerate(inputs[0].spatial)
+        )
         padded = batch.bytes_of(TensorShape((inputs[0].channels, height, width)))
         own = () if self.padding_mode == "circular" else (0,)
         return Saved(inputs=own, extra=padded, backward=relaid + padded)
@@ -147,7 +149,11 @@ class ConvTranspose2d(Op):
         _require_groups(self, shape.channels)
         size = []
         for axis in (0, 1):
-            stride, dilation, extra = self.stride[axis], self.dilation[axis], self.output_padding[axis]
+            stride, dilation, extra = (
+                self.stride[axis],
+                self.dilation[axis],
+                self.output_padding[axis],
+            )
             if extra >= max(stride, dilation):
                 raise ShapeError(
                     f"`output_padding` {extra} must be smaller than the stride or the dilation",

@@ -82,7 +82,9 @@ Count = Annotated[int, Ge(1)]
 Pair = Annotated[tuple[int, int], PlainValidator(positive_pair), WithJsonSchema(_schema(_whole(1)))]
 """`3` or `[3, 5]`: height and width, at least 1 each."""
 
-PaddingPair = Annotated[tuple[int, int], PlainValidator(padding_pair), WithJsonSchema(_schema(_whole(0)))]
+PaddingPair = Annotated[
+    tuple[int, int], PlainValidator(padding_pair), WithJsonSchema(_schema(_whole(0)))
+]
 """`1` or `[0, 1]`: padding of height and width, at least 0 each."""
 
 OutputSize = Annotated[

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from math import prod
-from operator import getitem
 from typing import TYPE_CHECKING
 
 from cnngraph.ops.activation import ReLU
@@ -52,7 +50,9 @@ class BatchNormAct(Op):
         from cnngraph.nn import batch_norm_act
 
         held = list(map(graph.get_attr, modules))
-        return graph.call_function(batch_norm_act, (*held, *([] if self.activation else [None]), *inputs))
+        return graph.call_function(
+            batch_norm_act, (*held, *([] if self.activation else [None]), *inputs)
+        )
 
     def __str__(self) -> str:
         parts = [self.batch_norm, "add" if self.residual else None, self.activation]
@@ -111,7 +111,9 @@ class CatBatchNormAct(Op):
         branches = []
         for branch, value in zip(self.branches, inputs, strict=True):
             norm = next(held) if isinstance(branch, BatchNormAct) else None
-            alone = branch is None or (isinstance(branch, BatchNormAct) and branch.activation is None)
+            alone = branch is None or (
+                isinstance(branch, BatchNormAct) and branch.activation is None
+            )
             branches.append((norm, None if alone else next(held), value))
         return graph.call_function(cat_batch_norm_act, tuple(branches))
 
@@ -132,8 +134,13 @@ class BatchNormActConv(Op):
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         """Names of the parts' own may be the same: each is told by its part."""
-        held = {f"batch_norm.{name}": shape for name, shape in self.batch_norm_act.parameters(*inputs).items()}
-        return held | {f"conv.{name}": shape for name, shape in self.conv.parameters(*inputs).items()}
+        held = {
+            f"batch_norm.{name}": shape
+            for name, shape in self.batch_norm_act.parameters(*inputs).items()
+        }
+        return held | {
+            f"conv.{name}": shape for name, shape in self.conv.parameters(*inputs).items()
+        }
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return self.batch_norm_act.buffers(*inputs)
@@ -143,9 +150,14 @@ class BatchNormActConv(Op):
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         shape = self.batch_norm_act.infer(*inputs)
-        first, then = self.batch_norm_act.saves(batch, shape, *inputs), self.conv.saves(batch, output, shape)
+        first, then = (
+            self.batch_norm_act.saves(batch, shape, *inputs),
+            self.conv.saves(batch, output, shape),
+        )
         activation = batch.bytes_of(shape)
-        return Saved(inputs=(0,), extra=first.extra, forward=activation, backward=activation + then.backward)
+        return Saved(
+            inputs=(0,), extra=first.extra, forward=activation, backward=activation + then.backward
+        )
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import batch_norm_act_conv
@@ -203,60 +215,6 @@ class FullyConnected(_Faster):
         return graph.call_function(linear, (*map(graph.get_attr, modules), *inputs))
 
 
-class SiblingConvs(Op):
-    """Convolutions of one value as one: their results lie side by side in its own, and each is taken by a `ChannelSlice`."""
-
-    kind = "sibling_convs"
-
-    convs: tuple[Op, ...]
-
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        return Concat().infer(*(conv.infer(*inputs) for conv in self.convs))
-
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        """Names of the convolutions' own are the same: each is told by its place."""
-        return {
-            f"{index}.{name}": shape
-            for index, conv in enumerate(self.convs)
-            for name, shape in conv.parameters(*inputs).items()
-        }
-
-    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return sum(conv.macs(conv.infer(*inputs), *inputs) for conv in self.convs)
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """Their weights are put side by side in both; under autocast backward has its copy of that."""
-        weights = sum(map(prod, self.parameters(*inputs).values())) * batch.accumulated
-        return Saved(inputs=(0,), forward=weights, backward=weights if batch.itemsize >= 4 else 0)
-
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import sibling_convs
-
-        return graph.call_function(sibling_convs, (tuple(map(graph.get_attr, modules)), *inputs))
-
-    def __str__(self) -> str:
-        return f"{self.kind}[{', '.join(map(str, self.convs))}]"
-
-
-class ChannelSlice(Op):
-    """What one of several convolutions results in that are computed as one."""
-
-    kind = "channel_slice"
-    picks = True
-
-    index: int
-    channels: int
-
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        return inputs[0].with_channels(self.channels)
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return UNCHANGED
-
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        return graph.call_function(getitem, (inputs[0], self.index))
-
-
 class DenseBlock(Op):
     """Layers of which each adds channels to all before it: in one buffer, with the statistics of each map taken once.
 
@@ -277,14 +235,18 @@ class DenseBlock(Op):
             maps = maps.with_channels(maps.channels + shape.channels)
         return maps
 
-    def _shapes(self, maps: TensorShape, layer: Sequence[tuple[BatchNormAct, Op]]) -> list[TensorShape]:
+    def _shapes(
+        self, maps: TensorShape, layer: Sequence[tuple[BatchNormAct, Op]]
+    ) -> list[TensorShape]:
         """What a layer's steps read, and at last its result."""
         shapes = [maps]
         for norm, conv in layer:
             shapes.append(conv.infer(norm.infer(shapes[-1])))
         return shapes
 
-    def steps(self, maps: TensorShape) -> Iterator[tuple[str, BatchNormAct, Op, TensorShape, TensorShape]]:
+    def steps(
+        self, maps: TensorShape
+    ) -> Iterator[tuple[str, BatchNormAct, Op, TensorShape, TensorShape]]:
         """Each step's name, ops, input and result."""
         for index, layer in enumerate(self.layers):
             shapes = self._shapes(maps, layer)
@@ -296,7 +258,9 @@ class DenseBlock(Op):
         """Names of the parts' own may be the same: each is told by its part."""
         held = {}
         for name, norm, conv, shape, _ in self.steps(*inputs):
-            held |= {f"{name}.batch_norm.{key}": value for key, value in norm.parameters(shape).items()}
+            held |= {
+                f"{name}.batch_norm.{key}": value for key, value in norm.parameters(shape).items()
+            }
             held |= {f"{name}.conv.{key}": value for key, value in conv.parameters(shape).items()}
         return held
 
@@ -320,23 +284,43 @@ class DenseBlock(Op):
             if step == 0 and self._is_multiplied(batch, conv, shape, result):
                 activation = 0
             last = step + 1 == len(self.layers[0])
-            extra += norm.saves(batch, shape, shape).extra + (0 if last else own) + (0 if again else activation)
+            extra += (
+                norm.saves(batch, shape, shape).extra
+                + (0 if last else own)
+                + (0 if again else activation)
+            )
             forward = max(forward, own + activation * again)
             # The gradients of what the convolution read and made; the one on its way to the buffer has the buffer's size.
-            backward = max(backward, own + activation * (1 + again) + conv.saves(batch, result, shape).backward)
-        return Saved(inputs=(0,), output=True, extra=extra, forward=forward, backward=batch.bytes_of(output) + backward)
+            backward = max(
+                backward, own + activation * (1 + again) + conv.saves(batch, result, shape).backward
+            )
+        return Saved(
+            inputs=(0,),
+            output=True,
+            extra=extra,
+            forward=forward,
+            backward=batch.bytes_of(output) + backward,
+        )
 
-    def _is_multiplied(self, batch: Batch, conv: Op, shape: TensorShape, result: TensorShape) -> bool:
+    def _is_multiplied(
+        self, batch: Batch, conv: Op, shape: TensorShape, result: TensorShape
+    ) -> bool:
         """Whether the kernel makes a layer's first convolution with its norm: what it reads is then never there."""
         wide = min(shape.channels, result.channels) >= 32
         parameters = conv.parameters(shape)
-        return wide and batch.itemsize == 4 and parameters == {"weight": (result.channels, shape.channels, 1, 1)}
+        return (
+            wide
+            and batch.itemsize == 4
+            and parameters == {"weight": (result.channels, shape.channels, 1, 1)}
+        )
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import dense_block
 
         held = map(graph.get_attr, modules)
-        layers = tuple(tuple((next(held), next(held), next(held)) for _ in layer) for layer in self.layers)
+        layers = tuple(
+            tuple((next(held), next(held), next(held)) for _ in layer) for layer in self.layers
+        )
         return graph.call_function(dense_block, (*inputs, layers, self.keep_activations))
 
     def __str__(self) -> str:
@@ -356,7 +340,9 @@ class FusedMaxPool2d(Op):
         return self.pool.infer(*inputs)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return Saved(extra=batch.size * output.elements)  # where in its window each result was found, in a byte
+        return Saved(
+            extra=batch.size * output.elements
+        )  # where in its window each result was found, in a byte
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import max_pool2d
@@ -388,23 +374,32 @@ class FoldedConv(Op):
         shape = self.conv.infer(inputs[0])
         held = {f"conv.{name}": value for name, value in self.conv.parameters(inputs[0]).items()}
         if self.batch_norm is not None:
-            held |= {f"batch_norm.{name}": value for name, value in self.batch_norm.parameters(shape).items()}
+            held |= {
+                f"batch_norm.{name}": value
+                for name, value in self.batch_norm.parameters(shape).items()
+            }
         return held
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return {} if self.batch_norm is None else self.batch_norm.buffers(self.conv.infer(inputs[0]))
+        return (
+            {} if self.batch_norm is None else self.batch_norm.buffers(self.conv.infer(inputs[0]))
+        )
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return self.conv.macs(output, inputs[0])
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         """In training the parts run as they are."""
-        kept = self.activation.saves(batch, output, output) if self.activation is not None else Saved()
+        kept = (
+            self.activation.saves(batch, output, output) if self.activation is not None else Saved()
+        )
         extra = len(kept.inputs) * batch.bytes_of(output)
         if self.batch_norm is not None:
             extra += batch.bytes_of(output) + self.batch_norm.saves(batch, output, output).extra
         conv = self.conv.saves(batch, output, inputs[0])
-        return Saved(inputs=conv.inputs, output=kept.output, extra=conv.extra + extra, backward=conv.backward)
+        return Saved(
+            inputs=conv.inputs, output=kept.output, extra=conv.extra + extra, backward=conv.backward
+        )
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         from cnngraph.nn import folded_conv

@@ -80,7 +80,9 @@ class Multiply(Op):
         return Saved(
             inputs=tuple(range(len(inputs))),
             extra=(len(inputs) - 2) * whole,  # products on the way
-            backward=whole if repeated else 0,  # the gradient of what is repeated, before it is summed
+            backward=whole
+            if repeated
+            else 0,  # the gradient of what is repeated, before it is summed
         )
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:

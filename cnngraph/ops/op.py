@@ -35,8 +35,6 @@ class Op(BaseModel):
     """The field that may be given without its name: `linear: 10`."""
     sets_channels: ClassVar[bool] = False
     """Whether the op decides the number of channels (diagnostics trace a count back to such an op)."""
-    picks: ClassVar[bool] = False
-    """Whether it only picks one of the values that another op computes, which holds what the spec has there."""
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         """The output's shape. Raises `ShapeError` where the inputs do not fit."""
@@ -107,7 +105,12 @@ def require_map(op: Op, shape: TensorShape) -> None:
 
 
 def window_size(
-    size: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int, ceil_mode: bool = False
+    size: int,
+    kernel: int,
+    stride: int,
+    padding: tuple[int, int],
+    dilation: int,
+    ceil_mode: bool = False,
 ) -> int:
     """How many positions a sliding window has along one axis, by torch's rule (0 or less where it does not fit)."""
     span = size + sum(padding) - dilation * (kernel - 1) - 1

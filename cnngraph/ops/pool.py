@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _pooled(op: MaxPool2d | AvgPool2d, shape: TensorShape, dilation: tuple[int, int]) -> TensorShape:
+def _pooled(
+    op: MaxPool2d | AvgPool2d, shape: TensorShape, dilation: tuple[int, int]
+) -> TensorShape:
     """The rule of pooling with a sliding window."""
     require_map(op, shape)
     stride = op.stride or op.kernel_size

@@ -21,16 +21,25 @@ def register(op: OpType) -> OpType:
     A package outside this project makes its ops known by an entry point of the group `cnngraph.ops` that names the
     module holding them; or its user imports that module before reading a spec.
     """
-    if not (isinstance(op, type) and issubclass(op, Op) and isinstance(getattr(op, "kind", None), str)):
-        raise CnngraphError(f"{op!r} is not an op: derive it from `cnngraph.Op` and give it a `kind`")
+    if not (
+        isinstance(op, type) and issubclass(op, Op) and isinstance(getattr(op, "kind", None), str)
+    ):
+        raise CnngraphError(
+            f"{op!r} is not an op: derive it from `cnngraph.Op` and give it a `kind`"
+        )
     if op.main is not None and op.main not in op.model_fields:
-        raise CnngraphError(f"the op `{op.kind}` has `main = {op.main!r}`, which is none of its fields")
+        raise CnngraphError(
+            f"the op `{op.kind}` has `main = {op.main!r}`, which is none of its fields"
+        )
     if not op.__pydantic_complete__:
         raise CnngraphError(
             f"the types of `{op.__name__}`'s fields cannot be resolved; import them at the top of its module"
         )
     known = OPS.get(op.kind)
-    if known is not None and (known.__module__, known.__qualname__) != (op.__module__, op.__qualname__):
+    if known is not None and (known.__module__, known.__qualname__) != (
+        op.__module__,
+        op.__qualname__,
+    ):
         raise CnngraphError(f"the op `{op.kind}` is already registered, by {known.__module__}")
     OPS[op.kind] = op
     return op
@@ -56,5 +65,7 @@ def load_plugins() -> None:
             plugin.load()
         except (Exception, SystemExit) as error:
             origin = plugin.dist.name if plugin.dist else plugin.value
-            raise fail("E115", f"the plugin `{plugin.name}` of {origin} cannot be loaded: {error}") from error
+            raise fail(
+                "E115", f"the plugin `{plugin.name}` of {origin} cannot be loaded: {error}"
+            ) from error
     _loaded_plugins = True

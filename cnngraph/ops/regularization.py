@@ -55,7 +55,11 @@ class AlphaDropout(ShapePreserving):
     p: Fraction = 0.5
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return Saved(extra=batch.bytes_of(output), forward=batch.bytes_of(output)) if self.p else UNCHANGED
+        return (
+            Saved(extra=batch.bytes_of(output), forward=batch.bytes_of(output))
+            if self.p
+            else UNCHANGED
+        )
 
 
 @register

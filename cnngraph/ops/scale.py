@@ -51,7 +51,9 @@ class LayerScale(Op):
         return {"": (inputs[0].channels, *(1 for _ in inputs[0].spatial))}
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return Saved(inputs=(0,), backward=batch.bytes_of(output))  # the factors' gradient, before it is summed
+        return Saved(
+            inputs=(0,), backward=batch.bytes_of(output)
+        )  # the factors' gradient, before it is summed
 
     def module(self, *inputs: TensorShape) -> nn.Parameter:
         import torch

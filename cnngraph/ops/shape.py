@@ -74,7 +74,9 @@ class Upsample(Op):
             )
         if self.scale_factor is None:
             return TensorShape((shape.channels, *(self.size or ())))
-        size = [int(own * factor) for own, factor in zip(shape.spatial, self.scale_factor, strict=True)]
+        size = [
+            int(own * factor) for own, factor in zip(shape.spatial, self.scale_factor, strict=True)
+        ]
         if min(size) < 1:
             raise ShapeError(
                 f"the input of upsample is too small: nothing is left of {shape}",

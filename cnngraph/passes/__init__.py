@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import Graph, Node
+from cnngraph.graph import Graph, GraphError, Node
 from cnngraph.ops import Op
 from cnngraph.options import MODES, Options, budget_of
 from cnngraph.passes.channels_last import channels_last
@@ -18,7 +18,6 @@ from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
 from cnngraph.passes.linear_layers import linear_layers
-from cnngraph.passes.merge_sibling_convs import merge_sibling_convs
 from cnngraph.passes.plan_dense_blocks import plan_dense_blocks
 from cnngraph.passes.recompute_activations import recompute_activations
 from cnngraph.passes.recompute_to_fit import recompute_to_fit
@@ -33,7 +32,6 @@ PASSES: tuple[Pass, ...] = (
     fuse_max_pool,
     channels_last,
     linear_layers,
-    merge_sibling_convs,
     eliminate_concat,
     convolutions,
 )
@@ -45,7 +43,6 @@ LEAN: tuple[Pass, ...] = (
     fuse_max_pool,
     channels_last,
     linear_layers,
-    merge_sibling_convs,
     recompute_activations,
     eliminate_concat,
     convolutions,
@@ -65,7 +62,9 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
     Raises `CnngraphError` for names there are not, and for options that contradict each other.
     """
     if options.backend not in BACKENDS:
-        raise CnngraphError(f"there is no backend `{options.backend}`; choose one of: {', '.join(BACKENDS)}")
+        raise CnngraphError(
+            f"there is no backend `{options.backend}`; choose one of: {', '.join(BACKENDS)}"
+        )
     if options.mode not in MODES:
         raise CnngraphError(f"there is no mode `{options.mode}`; choose one of: {', '.join(MODES)}")
     passes = _inference(options) if options.mode == "inference" else _training(options)
@@ -166,13 +165,15 @@ def run_passes(
         seconds = perf_counter() - start
         try:
             after.verify()
-            assert _modules(after) == _modules(graph), "the layers with modules are not those there were"
-        except AssertionError as error:
+            if _modules(after) != _modules(graph):
+                raise GraphError("its layers with modules differ from those before")
+        except GraphError as error:
             done = ", ".join(p.__name__ for p in passes[:index]) or "none"
-            raise CnngraphError(
-                f"the pass {function.__name__} left a graph that contradicts itself: {error} (passes before it: {done})"
+            raise GraphError(
+                f"the graph after the pass {function.__name__} is inconsistent: {error} "
+                f"(passes before it: {done})"
             ) from error
-        made = Counter(_description(node) for node in after.nodes if node.leaves and not _was_there(node, graph))
+        made = Counter(_description(node) for node in after.nodes if not _was_there(node, graph))
         results.append(PassResult(function.__name__, dict(made), len(after.nodes), seconds))
         observe(function.__name__, after)
         graph = after

@@ -1,4 +1,4 @@
-"""Convolutions and their gradients are computed by the fastest of several ways, chosen by size when they run."""
+"""Replaces convolutions by an op that chooses the fastest kernel for their size when it runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from cnngraph.ops.fused import Convolution
 
 
 def convolutions(graph: Graph) -> Graph:
-    """Runs after the passes that look for convolutions. Those of groups stay: there the library has the fastest way."""
-    return graph.with_nodes([_rewritten(node) for node in graph.nodes])
+    """Runs after the passes that look for `Conv2d`.
+
+    Grouped convolutions stay: torch's are the fastest.
+    """
+    return graph.with_nodes(map(_rewritten, graph.nodes))
 
 
 def _rewritten(node: Node) -> Node:
     if isinstance(node.op, Recomputed):
-        # The last stays torch's, which keeps what it reads before it computes: backward then stops in time.
+        # The last node stays torch's, which saves its input before it computes, so that
+        # recomputation can stop there.
         *before, last = node.op.nodes
         inner = (*map(_rewritten, before), last)
         return replace(node, op=node.op.model_copy(update={"nodes": inner}))
     if not isinstance(node.op, Conv2d) or node.op.padding_mode != "zeros" or node.op.groups > 1:
         return node
-    return replace(node, op=Convolution(op=node.op), parts=(node,))
+    return Node.fuse([node], Convolution(op=node.op), node.inputs)

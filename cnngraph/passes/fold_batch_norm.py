@@ -1,10 +1,8 @@
-"""For evaluation: a convolution takes in the batch norm, the addition and the activation after it."""
+"""For evaluation: folds the batch norm, addition and activation after a convolution into it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from cnngraph.graph import Graph, Node
+from cnngraph.graph import Graph, Group, Node
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.fused import FoldedConv
@@ -13,47 +11,43 @@ from cnngraph.ops.norm import BatchNorm
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Works backwards, so that of two convolutions that meet in an addition the later one takes it in.
+    """Of two convolutions whose results are added, the later one takes in the addition.
 
-    One that takes in nothing is rewritten too: its weights are then kept in the library's own layout.
+    Convolutions with nothing to fold are replaced too, to keep their weights in oneDNN's layout.
     """
-    folded: dict[str, Node] = {}
+    groups: list[Group] = []
     taken: set[str] = set()
     for node in reversed(graph.nodes):
         if isinstance(node.op, Conv2d) and node.op.padding_mode == "zeros":
             chain = _chain(graph, node, taken)
             taken.update(part.path for part in chain)
-            folded[chain[-1].path] = _fold(chain)
-    nodes = [folded.get(node.path, node) for node in graph.nodes if node.path in folded or node.path not in taken]
-    return graph.with_nodes(nodes)
+            groups.append((chain, _fold(chain)))
+    return graph.replace_groups(groups)
 
 
 def _chain(graph: Graph, conv: Node, taken: set[str]) -> list[Node]:
-    """The convolution, and what follows it and can be taken in: a batch norm, an addition, an activation, each or none."""
+    """The convolution, and the batch norm, addition and activation after it, as far as present."""
     chain = [conv]
     for kind in (BatchNorm, Add, FUSED_WITH_BATCH_NORM):
-        last = chain[-1]
-        users = graph.users.get(last.path, ())
-        if len(users) != 1 or last.path in graph.outputs:
+        user = graph.only_user(chain[-1].path)
+        if user is None:
             break
-        (user,) = users
-        if isinstance(user.op, kind) and user.path not in taken and len(user.inputs) <= 2 and user.aux == conv.aux:
+        if isinstance(user.op, kind) and user.path not in taken and len(user.inputs) <= 2:
             chain.append(user)
     return chain
 
 
 def _fold(chain: list[Node]) -> Node:
-    """The folded node has the last part's path and place, by which others read it."""
     conv, *rest = chain
     found = {type(part.op): part for part in rest}
     norm, add = found.get(BatchNorm), found.get(Add)
     activation = chain[-1] if isinstance(chain[-1].op, FUSED_WITH_BATCH_NORM) else None
-    held = {part.path for part in chain}
-    others = tuple(path for path in add.inputs if path not in held) if add else ()
+    own = {part.path for part in chain}
+    others = [path for path in add.inputs if path not in own] if add else []
     op = FoldedConv(
         conv=conv.op,
         batch_norm=norm.op if norm else None,
         activation=activation.op if activation else None,
         residual=add is not None,
     )
-    return replace(chain[-1], op=op, inputs=(*conv.inputs, *others), parts=tuple(chain))
+    return Node.fuse(chain, op, (*conv.inputs, *others))

@@ -1,53 +1,59 @@
-"""For less memory: an activation that a convolution alone reads is computed again in backward, and not kept."""
+"""Saves memory: backward recomputes activations that only a convolution reads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
 
-from cnngraph.graph import Graph, Node
+from cnngraph.graph import Graph, Group, Node
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, DenseBlock
 
 
 def recompute_activations(graph: Graph) -> Graph:
+    """Recomputes all activations that `activations_of_convolutions` finds."""
     return recompute_these(graph, activations_of_convolutions(graph))
 
 
 def activations_of_convolutions(graph: Graph) -> list[str]:
-    """Paths of the activations of batch norms that a convolution alone reads, and of dense blocks, which have such inside."""
+    """Paths of batch norms with an activation that only a convolution reads, and of dense blocks.
+
+    Dense blocks contain such activations.
+    """
     return [
         node.path
         for node in graph.nodes
-        if isinstance(node.op, DenseBlock) or _is_read_by_a_convolution_alone(graph, node)
+        if isinstance(node.op, DenseBlock) or _feeds_only_a_convolution(graph, node)
     ]
 
 
-def recompute_these(graph: Graph, activations: Collection[str]) -> Graph:
-    nodes: list[Node] = []
-    waiting: dict[str, Node] = {}
-    for node in graph.nodes:
-        if node.path in activations and isinstance(node.op, DenseBlock):
-            nodes.append(replace(node, op=node.op.model_copy(update={"keep_activations": False})))
-        elif node.path in activations:
-            waiting[node.path] = node
-        elif node.inputs and node.inputs[0] in waiting:
-            nodes.append(_fuse(waiting.pop(node.inputs[0]), node))
-        else:
-            nodes.append(node)
-    return graph.with_nodes(nodes)
-
-
-def _is_read_by_a_convolution_alone(graph: Graph, node: Node) -> bool:
+def _feeds_only_a_convolution(graph: Graph, node: Node) -> bool:
     if not isinstance(node.op, BatchNormAct) or node.op.activation is None or node.op.residual:
         return False
-    if node.path in graph.outputs:
-        return False
-    users = graph.users.get(node.path, ())
-    return len(users) == 1 and isinstance(users[0].op, Conv2d) and users[0].aux == node.aux
+    user = graph.only_user(node.path)
+    return user is not None and isinstance(user.op, Conv2d)
 
 
-def _fuse(activation: Node, conv: Node) -> Node:
-    """The fused node has the convolution's path and place."""
-    op = BatchNormActConv(batch_norm_act=activation.op, conv=conv.op)
-    return replace(conv, op=op, inputs=activation.inputs, parts=(*activation.parts, conv))
+def recompute_these(graph: Graph, activations: Collection[str]) -> Graph:
+    """Recomputes the activations at these paths, which `activations_of_convolutions` found."""
+
+    def match(node: Node) -> Group | None:
+        if isinstance(node.op, DenseBlock):
+            return ([node], without_activations(node)) if node.path in activations else None
+        if not isinstance(node.op, Conv2d) or node.inputs[0] not in activations:
+            return None
+        activation = graph.producer_for(node, node.inputs[0])
+        if activation is None or not isinstance(activation.op, BatchNormAct):
+            return None
+        op = BatchNormActConv(batch_norm_act=activation.op, conv=node.op)
+        group = [activation, node]
+        return group, Node.fuse(group, op, activation.inputs)
+
+    return graph.rewrite(match)
+
+
+def without_activations(node: Node) -> Node:
+    """A dense block that recomputes its activations; any other node as it is."""
+    if not isinstance(node.op, DenseBlock):
+        return node
+    return replace(node, op=node.op.model_copy(update={"keep_activations": False}))

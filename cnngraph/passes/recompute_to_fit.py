@@ -1,36 +1,41 @@
-"""For a budget of memory: chooses what backward computes again, so that a step fits, at the least extra time.
+"""Fits a training step into a memory budget: chooses what backward recomputes, at the least extra time.
 
-Cheapest first: the activations of batch norms; then 1x1 convolutions, between the maps before and after them; then parts
-of the network between values that everything passes through, such as residual blocks, and longer and longer ones.
+Cheapest first: activations of batch norms; then 1x1 convolutions together with the activations
+around them; then parts of the network through whose ends everything passes, such as residual
+blocks, and longer and longer ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.graph.recomputed import Recomputed
-from cnngraph.graph.step_memory import extra_time, predict, time_again
+from cnngraph.graph.step_memory import extra_time, predict, recompute_time
 from cnngraph.ops.conv import Conv2d
-from cnngraph.ops.fused import BatchNormAct, DenseBlock, SiblingConvs
+from cnngraph.ops.fused import BatchNormAct, DenseBlock
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.saved import Batch
-from cnngraph.passes.recompute_activations import activations_of_convolutions, recompute_these
+from cnngraph.passes.recompute_activations import (
+    activations_of_convolutions,
+    recompute_these,
+    without_activations,
+)
 
-_LENGTHS = (64, 32, 16, 8, 4)
-"""Longer parts hold a 64th of all values each, a 32nd, ..."""
+_SHARES = (64, 32, 16, 8, 4)
+"""Longer parts: each has at least a 64th of the bytes of all values, a 32nd, ..."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Nodes of which the last is the only one read outside.
+    """Nodes of which only the last is read by others.
 
     Attributes:
-        whole: they as one node.
-        bytes: how much less is kept when they are computed again.
-        time: how long that takes.
+        whole: one node in their place.
+        bytes: how many bytes less are kept for backward if they are recomputed.
+        time: how long that takes, in the unit of `recompute_time`.
     """
 
     nodes: tuple[Node, ...]
@@ -38,88 +43,80 @@ class _Part:
     bytes: int
     time: float
 
+    @property
+    def paths(self) -> frozenset[str]:
+        return frozenset(node.path for node in self.nodes)
+
 
 def recompute_to_fit(graph: Graph, budget: int, batch_size: int) -> Graph:
-    """The graph with as much computed again as its step with so many images needs to stay within `budget` bytes.
+    """Recomputes just enough for a step of `batch_size` images to stay within `budget` bytes.
 
-    Raises `CnngraphError` where it cannot.
+    Raises `CnngraphError` if that is impossible.
     """
     if predict(graph, batch_size).peak <= budget:
         return graph
-    found = list(_fitting(graph, budget, batch_size))
-    if not found:
-        raise CnngraphError(_too_much(graph, budget, batch_size))
-    return min(found, key=lambda fitting: extra_time(fitting, batch_size))
+    candidates = list(_candidates(graph, budget, batch_size))
+    if not candidates:
+        raise CnngraphError(_does_not_fit(graph, budget, batch_size))
+    return min(candidates, key=lambda candidate: extra_time(candidate, batch_size))
 
 
-def _fitting(graph: Graph, budget: int, batch_size: int) -> Iterator[Graph]:
-    """The graph made to fit in ways that differ in kind."""
-    for make, count in _ways(graph, Batch(batch_size)):
-        if predict(make(count), batch_size).peak > budget:
+def _candidates(graph: Graph, budget: int, batch_size: int) -> Iterator[Graph]:
+    """For each strategy that can meet the budget, the graph that recomputes the least."""
+    for apply, count in _strategies(graph, Batch(batch_size)):
+        if predict(apply(count), batch_size).peak > budget:
             continue
-        least, most = 0, count  # with `most` it fits
-        while most - least > 1:
-            middle = (least + most) // 2
-            if predict(make(middle), batch_size).peak <= budget:
-                most = middle
+        too_few, enough = 0, count
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            if predict(apply(middle), batch_size).peak <= budget:
+                enough = middle
             else:
-                least = middle
-        yield make(most)
+                too_few = middle
+        yield apply(enough)
 
 
-_Way = tuple[Callable[[int], Graph], int]
+_Strategy = tuple[Callable[[int], Graph], int]
+"""A function that recomputes the first `n` places of a kind, and how many places there are."""
 
 
-def _ways(graph: Graph, batch: Batch) -> Iterator[_Way]:
-    """Functions that compute the first so many places of a kind again, and how many there are."""
+def _strategies(graph: Graph, batch: Batch) -> Iterator[_Strategy]:
     activations = sorted(
-        activations_of_convolutions(graph), key=lambda path: graph.shape_of(path).elements, reverse=True
+        activations_of_convolutions(graph),
+        key=lambda path: graph.shape_of(path).elements,
+        reverse=True,
     )
-    yield lambda count: _applied(graph, activations[:count], ()), len(activations)
+    yield lambda count: _recompute(graph, activations[:count], ()), len(activations)
     pointwise = _sorted(_disjoint(_around_pointwise(graph, batch)))
-    yield lambda count: _applied(graph, activations, pointwise[:count]), len(pointwise)
-    between = list(_between(graph))
+    yield lambda count: _recompute(graph, activations, pointwise[:count]), len(pointwise)
+    sections = list(_sections(graph))
     total = sum(batch.bytes_of(node.shape) for node in graph.nodes)
-    for length in (0, *(total // share for share in _LENGTHS)):
-        parts = _sorted(_joined(graph, batch, between, length))
+    for length in (0, *(total // share for share in _SHARES)):
+        parts = _sorted(_joined(graph, batch, sections, length))
 
-        def make(count: int, parts: list[_Part] = parts) -> Graph:
+        def apply(count: int, parts: list[_Part] = parts) -> Graph:
             chosen = parts[:count]
-            inside = {node.path for part in chosen for node in part.nodes}
-            rest = [part for part in pointwise if not any(node.path in inside for node in part.nodes)]
-            return _applied(graph, activations, [*chosen, *rest])
+            inside = frozenset[str]().union(*(part.paths for part in chosen))
+            rest = [part for part in pointwise if inside.isdisjoint(part.paths)]
+            return _recompute(graph, activations, [*chosen, *rest])
 
-        yield make, len(parts)
-
-
-def _applied(graph: Graph, activations: Sequence[str], parts: Sequence[_Part]) -> Graph:
-    """The graph with these computed again. An activation inside of a part belongs to that."""
-    inside = {node.path for part in parts for node in part.nodes}
-    alone = [path for path in activations if inside.isdisjoint(_takes_part(graph, path))]
-    wholes = {part.whole.path: part.whole for part in parts}
-    nodes = [wholes.get(node.path, node) for node in graph.nodes if node.path in wholes or node.path not in inside]
-    return recompute_these(graph.with_nodes(nodes), alone)
+        yield apply, len(parts)
 
 
-def _takes_part(graph: Graph, activation: str) -> tuple[str, ...]:
-    """What is one node when it is computed again: an activation and its convolution, or a dense block."""
-    alone = isinstance(graph.by_path[activation].op, DenseBlock)
-    return (activation,) if alone else (activation, graph.users[activation][0].path)
+def _recompute(graph: Graph, activations: Sequence[str], parts: Sequence[_Part]) -> Graph:
+    """The graph that recomputes these. An activation inside of a part is recomputed with it."""
+    inside = frozenset[str]().union(*(part.paths for part in parts))
+    alone = [path for path in activations if inside.isdisjoint(_unit(graph, path))]
+    groups = ((part.nodes, part.whole) for part in parts)
+    return recompute_these(graph.replace_groups(groups), alone)
 
 
-def _as_one(nodes: Sequence[Node]) -> Node:
-    nodes = [_lean(node) for node in nodes]
-    own = {node.path for node in nodes}
-    reads = tuple(dict.fromkeys(path for node in nodes for path in node.inputs if path not in own))
-    parts = tuple(part for node in nodes for part in node.leaves)
-    return replace(nodes[-1], op=Recomputed(reads=reads, nodes=tuple(nodes)), inputs=reads, parts=parts)
-
-
-def _lean(node: Node) -> Node:
-    """A dense block keeps its activations from one time to the other no more than for backward."""
-    if isinstance(node.op, DenseBlock):
-        return replace(node, op=node.op.model_copy(update={"keep_activations": False}))
-    return node
+def _unit(graph: Graph, activation: str) -> tuple[str, ...]:
+    """The paths of what is recomputed together: an activation and its convolution, or a dense block."""
+    user = graph.only_user(activation)
+    if user is None or isinstance(graph.by_path[activation].op, DenseBlock):
+        return (activation,)
+    return (activation, user.path)
 
 
 def _sorted(parts: Sequence[_Part]) -> list[_Part]:
@@ -127,86 +124,82 @@ def _sorted(parts: Sequence[_Part]) -> list[_Part]:
 
 
 def _disjoint(parts: Iterator[_Part]) -> list[_Part]:
-    """Without those that overlap with an earlier one."""
+    """The parts that do not overlap with an earlier one."""
     taken: set[str] = set()
-    found = []
+    found: list[_Part] = []
     for part in parts:
-        paths = {node.path for node in part.nodes}
-        if taken.isdisjoint(paths):
-            taken |= paths
+        if taken.isdisjoint(part.paths):
+            taken |= part.paths
             found.append(part)
     return found
 
 
-# --- 1x1 convolutions ------------------------------------------------------------------------------------------------
+# --- 1x1 convolutions ---------------------------------------------------------------------------
 
 
 def _around_pointwise(graph: Graph, batch: Batch) -> Iterator[_Part]:
-    """Each 1x1 convolution of which a batch norm keeps the result, with the activations before and after it."""
+    """Each 1x1 convolution whose result a batch norm keeps, with the activations around it."""
     for conv in graph.nodes:
-        norm = _only_reader(graph, conv)
+        norm = graph.only_user(conv.path)
         if not isinstance(conv.op, Conv2d) or conv.op.kernel_size != (1, 1) or norm is None:
             continue
         if not isinstance(norm.op, BatchNorm | BatchNormAct) or norm.inputs[0] != conv.path:
             continue
         nodes = [conv, norm]
-        before = graph.by_path.get(conv.inputs[0])
-        if before is not None and isinstance(before.op, BatchNormAct) and _only_reader(graph, before) is conv:
+        before = graph.producer_for(conv, conv.inputs[0])
+        if before is not None and isinstance(before.op, BatchNormAct):
             nodes.insert(0, before)
-        after = _only_reader(graph, norm)
+        after = graph.only_user(norm.path)
         if after is not None and isinstance(after.op, Conv2d) and isinstance(norm.op, BatchNormAct):
             nodes.append(after)
-        if not any(node.aux for node in nodes):
+        if not conv.aux:
             yield _part(graph, batch, nodes)
 
 
-def _only_reader(graph: Graph, node: Node) -> Node | None:
-    users = graph.users.get(node.path, ())
-    return users[0] if len(users) == 1 and node.path not in graph.outputs else None
+# --- sections of the network --------------------------------------------------------------------
 
 
-# --- parts of the trunk ----------------------------------------------------------------------------------------------
-
-
-def _between(graph: Graph) -> Iterator[list[Node]]:
-    """The nodes from one value that everything after it depends on to the next."""
+def _sections(graph: Graph) -> Iterator[list[Node]]:
+    """The nodes between values that everything after them depends on, section by section."""
     outside = {path for node in graph.nodes if node.aux for path in node.inputs} | graph.outputs
     nodes = [node for node in graph.nodes if not node.aux]
     last = {path: index for index, node in enumerate(nodes) for path in node.inputs}
     last |= dict.fromkeys(outside, len(nodes))
-    part: list[Node] = []
+    section: list[Node] = []
     reach = last.get(INPUT, -1)
     for index, node in enumerate(nodes):
-        part.append(node)
-        if reach <= index and not isinstance(node.op, SiblingConvs):  # which is several values
-            yield part
-            part = []
+        section.append(node)
+        if reach <= index:
+            yield section
+            section = []
         reach = max(reach, last.get(node.path, -1))
-    if part:
-        yield part
+    if section:
+        yield section
 
 
-def _joined(graph: Graph, batch: Batch, between: list[list[Node]], length: int) -> list[_Part]:
-    """Parts of at least so many bytes of values, where they have more than one node."""
+def _joined(graph: Graph, batch: Batch, sections: list[list[Node]], length: int) -> list[_Part]:
+    """Sections joined until they have more than `length` bytes of values, if that is several nodes."""
     parts: list[list[Node]] = [[]]
     size = 0
-    for nodes in between:
+    for nodes in sections:
         size += sum(batch.bytes_of(node.shape) for node in nodes)
         parts[-1] += nodes
         if size > length:
             parts.append([])
             size = 0
-    return [_part(graph, batch, nodes) for nodes in parts if len(nodes) > 1 and _ends_in_its_only_result(graph, nodes)]
-
-
-def _ends_in_its_only_result(graph: Graph, nodes: list[Node]) -> bool:
-    own = {node.path for node in nodes}
-    inner = [
-        node
-        for node in nodes[:-1]
-        if node.path in graph.outputs or {u.path for u in graph.users.get(node.path, ())} - own
+    return [
+        _part(graph, batch, nodes)
+        for nodes in parts
+        if len(nodes) > 1 and _only_last_is_read(graph, nodes)
     ]
-    return not inner
+
+
+def _only_last_is_read(graph: Graph, nodes: list[Node]) -> bool:
+    own = {node.path for node in nodes}
+    return not any(
+        node.path in graph.outputs or {u.path for u in graph.users.get(node.path, ())} - own
+        for node in nodes[:-1]
+    )
 
 
 def _part(graph: Graph, batch: Batch, nodes: Sequence[Node]) -> _Part:
@@ -219,17 +212,26 @@ def _part(graph: Graph, batch: Batch, nodes: Sequence[Node]) -> _Part:
         kept[f"({node.path})"] = saved.extra
     kept.pop(nodes[-1].path, None)
     whole = _as_one(nodes)
-    return _Part(tuple(nodes), whole, sum(kept.values()), time_again(whole, graph.input_shapes(whole), batch))
+    time = recompute_time(whole, graph.input_shapes(whole), batch)
+    return _Part(tuple(nodes), whole, sum(kept.values()), time)
 
 
-# --- where nothing helps ---------------------------------------------------------------------------------------------
+def _as_one(nodes: Sequence[Node]) -> Node:
+    nodes = [without_activations(node) for node in nodes]
+    own = {node.path for node in nodes}
+    reads = dict.fromkeys(path for node in nodes for path in node.inputs if path not in own)
+    return Node.fuse(nodes, Recomputed(reads=tuple(reads), nodes=tuple(nodes)), reads)
 
 
-def _too_much(graph: Graph, budget: int, batch_size: int) -> str:
+# --- if nothing fits ----------------------------------------------------------------------------
+
+
+def _does_not_fit(graph: Graph, budget: int, batch_size: int) -> str:
     least = _least(graph, batch_size)
     message = (
-        f"a training step of batch {batch_size} does not fit into {_size(budget)}: it needs {_size(least)} at its peak "
-        f"with all computed again that can be, {_size(least - budget)} more"
+        f"a training step of batch {batch_size} does not fit into {_size(budget)}: "
+        f"it needs {_size(least)} at its peak even if everything possible is recomputed, "
+        f"{_size(least - budget)} too much"
     )
     fits, too_many = 0, batch_size
     while too_many - fits > 1:
@@ -242,14 +244,15 @@ def _too_much(graph: Graph, budget: int, batch_size: int) -> str:
         return f"{message}. A batch of {fits} fits"
     memory = predict(graph, 1)
     return (
-        f"{message}. No batch fits: weights, their gradients and the optimizer's state alone are "
+        f"{message}. No batch fits: weights, gradients and the optimizer's state alone take "
         f"{_size(memory.weights + 2 * memory.optimizer)}"
     )
 
 
 def _least(graph: Graph, batch_size: int) -> int:
-    ways = _ways(graph, Batch(batch_size))
-    return min(predict(make(count), batch_size).peak for make, count in ways)
+    """The smallest peak of a step that any strategy reaches, in bytes."""
+    strategies = _strategies(graph, Batch(batch_size))
+    return min(predict(apply(count), batch_size).peak for apply, count in strategies)
 
 
 def _size(bytes: int) -> str:

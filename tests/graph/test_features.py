@@ -51,7 +51,9 @@ def test_feature_info_has_one_value_for_each_reduction(name: str) -> None:
 
 
 @every_target
-def test_what_feature_info_says_is_what_a_network_with_these_outputs_returns(target: dict[str, str]) -> None:
+def test_what_feature_info_says_is_what_a_network_with_these_outputs_returns(
+    target: dict[str, str],
+) -> None:
     info = cnngraph.compile(SMALL).feature_info
     assert info.module_name() == ["stem", "mixed", "last"]
     network = cnngraph.compile(SMALL, outputs=info.module_name(), **target)
@@ -80,7 +82,10 @@ def test_outputs_survive_pickle_and_the_artifact(tmp_path) -> None:
     network = cnngraph.compile(SMALL, outputs=["mixed"]).eval()
     cnngraph.save_compiled(network, tmp_path / "net.pt")
     x = torch.randn(2, 3, 32, 32)
-    for other in (pickle.loads(pickle.dumps(network)), cnngraph.load_compiled(tmp_path / "net.pt").eval()):
+    for other in (
+        pickle.loads(pickle.dumps(network)),
+        cnngraph.load_compiled(tmp_path / "net.pt").eval(),
+    ):
         torch.testing.assert_close(other(x)["mixed"], network(x)["mixed"])
         assert other.feature_info == network.feature_info
 
@@ -99,7 +104,9 @@ def test_outputs_that_are_not_there_are_named(outputs, message: str) -> None:
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "densenet121", "googlenet", "nin", "lenet", "d2l/mlp"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vgg11", "densenet121", "googlenet", "nin", "lenet", "d2l/mlp"]
+)
 def test_forward_features_ends_before_the_classifier(name: str) -> None:
     """What the rest of the network makes of it is the network's result."""
     network = cnngraph.compile(SPECS / f"{name}.yaml").eval()
@@ -133,7 +140,10 @@ def test_a_new_classifier_leaves_all_other_weights() -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     network.reset_classifier(9)
     results = network(torch.randn(2, 3, 32, 32, dtype=torch.float64))
-    assert {name: tuple(value.shape) for name, value in results.items()} == {"logits": (2, 9), "side": (2, 9)}
+    assert {name: tuple(value.shape) for name, value in results.items()} == {
+        "logits": (2, 9),
+        "side": (2, 9),
+    }
     after = network.state_dict()
     assert list(after) == list(before)
     changed = {key for key in before if before[key].shape != after[key].shape}

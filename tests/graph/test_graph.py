@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 import cnngraph
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import INPUT, Graph, GraphError, Group, Node
 from cnngraph.passes import run_passes
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.shape import TensorShape
@@ -191,9 +193,9 @@ def held_twice(graph: Graph) -> Graph:
         (called_like_the_input, "input is defined twice"),
         (out_of_order, "bn reads ['conv'] before they are defined"),
         (left_out, "side.0 reads ['act'] before they are defined"),
-        (wrong_shape, "bn is 4x8x9, its rule says 4x8x8"),
-        (wrong_rank, "bn is 4, its rule says 4x8x8"),
-        (shape_of_another_input, "join is 8x8x8, its rule says 7x8x8"),
+        (wrong_shape, "the shape of bn is 4x8x9, but its op gives 4x8x8"),
+        (wrong_rank, "the shape of bn is 4, but its op gives 4x8x8"),
+        (shape_of_another_input, "the shape of join is 8x8x8, but its op gives 7x8x8"),
         (
             map_for_a_linear,
             "fc cannot be computed: linear needs a flat vector, but its input is a map of 8x8x8",
@@ -204,16 +206,94 @@ def held_twice(graph: Graph) -> Graph:
 )
 def test_verify_notices(tiny: Graph, contradict: Callable[[Graph], Graph], message: str) -> None:
     tiny.verify()
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(GraphError) as caught:
         contradict(tiny).verify()
     assert str(caught.value) == message
 
 
 def test_verify_notices_modules_held_by_two_nodes(fused: Graph) -> None:
     fused.verify()
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises(GraphError) as caught:
         held_twice(fused).verify()
-    assert str(caught.value) == "bn is held twice"
+    assert str(caught.value) == "bn is part of two nodes"
+
+
+def test_verify_raises_under_python_O() -> None:
+    code = """
+import cnngraph
+from cnngraph.graph import GraphError
+graph = cnngraph.check("cnngraph: 1\\nname: n\\ninput: [4]\\ngraph:\\n  - relu\\n").graph
+try:
+    graph.with_nodes([]).verify()
+except GraphError as error:
+    print(__debug__, error)
+"""
+    result = subprocess.run(
+        [sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False the output 0 is never defined\n"
+
+
+READERS = """
+cnngraph: 1
+name: readers
+input: [4, 8, 8]
+graph:
+  - relu: {name: once}
+  - tanh: {name: twice}
+  - add: {name: sum, with: twice}
+  - aux: {name: side, body: [relu: {name: a}, tanh: {name: b}]}
+  - sigmoid: {name: end}
+"""
+
+
+def test_only_user_is_the_single_reader_of_a_value() -> None:
+    graph = graph_of(READERS)
+    users = {path: graph.only_user(path) for path in ("input", *graph.by_path)}
+    assert {path: node and node.path for path, node in users.items()} == {
+        "input": "once",
+        "once": "twice",
+        "twice": None,  # `sum` reads it twice
+        "sum": None,  # the side head reads it too
+        "side.a": "side.b",
+        "side.b": None,  # the network returns it
+        "end": None,
+    }
+
+
+def test_a_reader_in_a_side_head_is_not_the_only_user_of_a_value_outside() -> None:
+    graph = graph_of(READERS)
+    cut = graph.with_nodes(
+        [replace(n, inputs=("once",)) if n.path == "end" else n for n in graph.nodes]
+    )
+    assert [node.path for node in cut.users["sum"]] == ["side.a"]
+    assert cut.only_user("sum") is None
+
+
+def test_producer_for_gives_the_node_that_only_this_one_reads() -> None:
+    graph = graph_of(READERS)
+    assert graph.producer_for(graph.by_path["twice"], "once") is graph.by_path["once"]
+    assert graph.producer_for(graph.by_path["end"], "once") is None
+    assert graph.producer_for(graph.by_path["sum"], "twice") is None
+    assert graph.producer_for(graph.by_path["once"], "input") is None
+
+
+def test_rewrite_goes_backwards_and_skips_what_is_in_a_group() -> None:
+    graph = graph_of("cnngraph: 1\nname: n\ninput: [4]\ngraph: [relu, relu, relu]\n")
+    asked: list[str] = []
+
+    def pairs(node: Node) -> Group | None:
+        asked.append(node.path)
+        before = graph.producer_for(node, node.inputs[0])
+        nodes = [before, node] if before else [node]
+        return nodes, Node.fuse(nodes, node.op, nodes[0].inputs)
+
+    after = graph.rewrite(pairs)
+    assert asked == ["2", "0"]
+    assert [(node.path, node.inputs) for node in after.nodes] == [("0", ("input",)), ("2", ("0",))]
+    assert [leaf.path for leaf in after.leaves()] == ["0", "1", "2"]
+    after.verify()
+    assert graph.rewrite(lambda node: None) == graph
 
 
 def test_nodes_are_values(tiny: Graph) -> None:

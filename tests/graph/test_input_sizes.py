@@ -137,7 +137,11 @@ def failures(name: str) -> list[tuple[str, tuple[int, ...], str]]:
 def test_reasons_name_the_node_that_fails_first() -> None:
     odd = tuple(range(3, 65, 2))
     assert failures("odd sizes fail in a concat") == [
-        ("mixed.down.0", (1,), "the input of conv2d is too small: a 2x2 window does not fit into 2x1x1"),
+        (
+            "mixed.down.0",
+            (1,),
+            "the input of conv2d is too small: a 2x2 window does not fit into 2x1x1",
+        ),
         (
             "mixed",
             odd,
@@ -148,7 +152,11 @@ def test_reasons_name_the_node_that_fails_first() -> None:
     assert (path, sizes) == ("fc", (*range(3, 15), *range(19, 65)))
     assert reason == "the weights of linear would need another shape for an input of 2"
     assert failures("fully convolutional") == [
-        ("a", (1, 2, 3, 4), "the input of conv2d is too small: a 5x5 window does not fit into 2x1x1"),
+        (
+            "a",
+            (1, 2, 3, 4),
+            "the input of conv2d is too small: a 5x5 window does not fit into 2x1x1",
+        ),
         ("3", (5, 6), "the input of max_pool2d is too small: a 3x3 window does not fit into 3x1x1"),
     ]
 
@@ -191,7 +199,9 @@ def test_lenet_takes_a_few_sizes_and_resnet_nearly_all() -> None:
 
 def test_nothing_grows_without_a_stride() -> None:
     assert sizes_of(spec("- global_avg_pool2d\n- flatten\n- linear: 2", "[2, 8, 8]")).stride is None
-    flat = sizes_of(spec("- adaptive_avg_pool2d: 3\n- conv2d: {out_channels: 1, kernel_size: 3}", "[2, 8, 8]"))
+    flat = sizes_of(
+        spec("- adaptive_avg_pool2d: 3\n- conv2d: {out_channels: 1, kernel_size: 3}", "[2, 8, 8]")
+    )
     assert (flat.stride, flat.least, flat.failures) == (None, 1, ())
     fixed = sizes_of(spec("- upsample: {size: 4}\n- relu", "[2, 8, 8]"))
     assert (fixed.stride, fixed.runs) == (None, ((1, 64),))
@@ -216,7 +226,8 @@ def test_flat_inputs_have_no_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "last"), [("[1, 8, 8]", 64), ("[1, 40, 8]", 80), ("[1, 8, 224]", 448), ("[1, 700, 700]", LARGEST)]
+    ("size", "last"),
+    [("[1, 8, 8]", 64), ("[1, 40, 8]", 80), ("[1, 8, 224]", 448), ("[1, 700, 700]", LARGEST)],
 )
 def test_twice_the_declared_size_is_tried_up_to_a_cap(size: str, last: int) -> None:
     assert sizes_of(spec("- relu", size)).range == (1, last)
@@ -275,7 +286,9 @@ def test_copies_of_a_repeat_are_evaluated_once(monkeypatch) -> None:
 
     seen: list[object] = []
     infer = Conv2d.infer
-    monkeypatch.setattr(Conv2d, "infer", lambda self, *shapes: seen.append(0) or infer(self, *shapes))
+    monkeypatch.setattr(
+        Conv2d, "infer", lambda self, *shapes: seen.append(0) or infer(self, *shapes)
+    )
     conv = "conv2d: {out_channels: 4, kernel_size: 3, padding: 1}"
     counts = []
     for times in (2, 50):

@@ -23,7 +23,11 @@ compiled = pytest.mark.skipif(
 )
 
 # By contender: plain torch.nn, the fused backend, the same with memory="lean".
-POLICIES = {"eager": ("eager", "fast"), "default-malloc": ("fused", "fast"), "lean": ("fused", "lean")}
+POLICIES = {
+    "eager": ("eager", "fast"),
+    "default-malloc": ("fused", "fast"),
+    "lean": ("fused", "lean"),
+}
 
 
 def optimized(spec: str | Path, backend: str = "fused", memory: str = "fast") -> Graph:
@@ -44,7 +48,9 @@ def test_the_prediction_is_what_a_step_needs(name: str, contender: str) -> None:
     work = Work(str(spec), {}, 2, tuple(graph.input))
     held, peak = measured(contender, work)
     predicted = predict(graph, batch_size=2)
-    assert predicted.weights + predicted.optimizer + predicted.input == pytest.approx(held, rel=0.01)
+    assert predicted.weights + predicted.optimizer + predicted.input == pytest.approx(
+        held, rel=0.01
+    )
     assert predicted.step == pytest.approx(peak - held, rel=0.1)
     assert predicted.peak == pytest.approx(peak, rel=0.05)
 
@@ -65,7 +71,9 @@ def test_the_prediction_under_autocast() -> None:
     measured = NetworkStep(
         Contender("default-malloc", ""), Work(str(spec), {}, 2, (3, 224, 224), dtype="bfloat16")
     ).memory()
-    assert predict(optimized(spec), 2, "bfloat16").peak == pytest.approx(measured["tensor_bytes"], rel=0.1)
+    assert predict(optimized(spec), 2, "bfloat16").peak == pytest.approx(
+        measured["tensor_bytes"], rel=0.1
+    )
 
 
 CHAIN = """
@@ -95,13 +103,21 @@ def test_memory_grows_with_the_batch_and_the_bytes_of_a_value() -> None:
     one, two = predict(graph, 1), predict(graph, 2)
     assert (two.step, two.input, two.weights) == (2 * one.step, 2 * one.input, one.weights)
     double = predict(graph, 1, "float64")
-    assert (double.step, double.input, double.weights) == (2 * one.step, 2 * one.input, 2 * one.weights)
-    with pytest.raises(cnngraph.CnngraphError, match="float32, float64, bfloat16, float16, not for `int8`"):
+    assert (double.step, double.input, double.weights) == (
+        2 * one.step,
+        2 * one.input,
+        2 * one.weights,
+    )
+    with pytest.raises(
+        cnngraph.CnngraphError, match="float32, float64, bfloat16, float16, not for `int8`"
+    ):
         predict(graph, 1, "int8")
 
 
 def steps_of(body: str) -> StepMemory:
-    return predict(optimized(f"cnngraph: 1\nname: net\ninput: [4, 16, 16]\ngraph:\n{body}", "eager"), 1)
+    return predict(
+        optimized(f"cnngraph: 1\nname: net\ninput: [4, 16, 16]\ngraph:\n{body}", "eager"), 1
+    )
 
 
 FIRST = "  - conv2d: {name: conv, out_channels: 4, kernel_size: 1, bias: false}\n"

@@ -30,7 +30,10 @@ def pair(item: SearchStrategy[Any]) -> SearchStrategy[Any]:
     return st.one_of(item, st.tuples(item, item))
 
 
-def maps(channels: SearchStrategy[int] = whole(1, 6), size: int = 12) -> SearchStrategy[TensorShape]:  # noqa: B008
+CHANNELS = whole(1, 6)
+
+
+def maps(channels: SearchStrategy[int] = CHANNELS, size: int = 12) -> SearchStrategy[TensorShape]:
     return st.builds(lambda *sizes: TensorShape(sizes), channels, whole(1, size), whole(1, size))
 
 
@@ -38,7 +41,9 @@ flat = st.builds(lambda features: TensorShape((features,)), whole(1, 12))
 any_shape = st.one_of(maps(), flat)
 
 
-def cases(shapes: SearchStrategy[TensorShape], **fields: SearchStrategy[Any]) -> SearchStrategy[Case]:
+def cases(
+    shapes: SearchStrategy[TensorShape], **fields: SearchStrategy[Any]
+) -> SearchStrategy[Case]:
     """Each field is given or left to its default, but those whose name ends in `_` (dropped) are always given."""
     required = {name[:-1]: values for name, values in fields.items() if name.endswith("_")}
     optional = {name: values for name, values in fields.items() if not name.endswith("_")}
@@ -108,7 +113,11 @@ def _(draw: DrawFn) -> Case:
     groups = draw(whole(1, 4))
     channels = multiple(draw, groups)
     settings, shape = draw(
-        cases(st.one_of(maps(st.just(channels)), st.just(TensorShape((channels,)))), eps=positive, affine=booleans)
+        cases(
+            st.one_of(maps(st.just(channels)), st.just(TensorShape((channels,)))),
+            eps=positive,
+            affine=booleans,
+        )
     )
     return {"num_groups": groups, **settings}, shape
 
@@ -144,7 +153,9 @@ def _(draw: DrawFn) -> Case:
     mode = draw(st.sampled_from(["nearest", "nearest-exact", "bilinear", "bicubic"]))
     target = draw(
         st.one_of(
-            st.fixed_dictionaries({"scale_factor": pair(st.one_of(whole(1, 4), st.floats(0.05, 4)))}),
+            st.fixed_dictionaries(
+                {"scale_factor": pair(st.one_of(whole(1, 4), st.floats(0.05, 4)))}
+            ),
             st.fixed_dictionaries({"size": pair(whole(1, 20))}),
         )
     )

@@ -172,7 +172,9 @@ def test_ops_are_values(kind: str, data: st.DataObject) -> None:
 @every_op
 def test_fields_are_torchs_with_torchs_defaults(kind: str) -> None:
     """Every field left out is what the torch module itself would take."""
-    ours = {name: field for name, field in OPS[kind].model_fields.items() if not field.is_required()}
+    ours = {
+        name: field for name, field in OPS[kind].model_fields.items() if not field.is_required()
+    }
     expected = TORCH_DEFAULTS.get(kind, {})
     assert {name: field.get_default() for name, field in ours.items()} == expected
 
@@ -182,7 +184,10 @@ def _defaults(module: type[nn.Module], *ours: str) -> dict[str, Any]:
     pairs = {"stride", "padding", "dilation", "output_padding"}
     signature = inspect.signature(module).parameters
     defaults = {name: signature[name].default for name in ours}
-    return {name: (value, value) if name in pairs and type(value) is int else value for name, value in defaults.items()}
+    return {
+        name: (value, value) if name in pairs and type(value) is int else value
+        for name, value in defaults.items()
+    }
 
 
 _conv = ("stride", "padding", "dilation", "groups", "bias")

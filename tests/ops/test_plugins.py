@@ -95,7 +95,9 @@ def test_mistakes_in_its_arguments_and_shapes_are_diagnostics() -> None:
 
 def test_a_block_cannot_take_its_name() -> None:
     cnngraph.register_op(ChannelBias)
-    text = "cnngraph: 1\nname: n\ninput: [4]\nblocks: {channel_bias: {body: [relu]}}\ngraph: [relu]\n"
+    text = (
+        "cnngraph: 1\nname: n\ninput: [4]\nblocks: {channel_bias: {body: [relu]}}\ngraph: [relu]\n"
+    )
     assert [d.code for d in cnngraph.check(text).diagnostics] == ["E114"]
 
 
@@ -111,7 +113,9 @@ def test_an_op_with_a_field_that_cannot_be_hashed() -> None:
         def module(self, *inputs: cnngraph.TensorShape) -> nn.Module:
             return nn.Identity()
 
-    text = "cnngraph: 1\nname: n\ninput: [4, 8, 8]\ngraph:\n  - tagged: {tags: {a: 1}}\n  - tagged\n"
+    text = (
+        "cnngraph: 1\nname: n\ninput: [4, 8, 8]\ngraph:\n  - tagged: {tags: {a: 1}}\n  - tagged\n"
+    )
     report = cnngraph.check(text)
     assert report.ok
     assert report.sizes is not None
@@ -233,7 +237,9 @@ def test_plugins_are_imported_only_for_an_op_that_is_not_built_in(tmp_path: Path
     ],
     ids=["raises", "imports what is missing", "is no Python", "takes a taken name", "exits"],
 )
-def test_a_plugin_that_cannot_be_loaded_is_one_diagnostic(code: str, reason: str, tmp_path: Path) -> None:
+def test_a_plugin_that_cannot_be_loaded_is_one_diagnostic(
+    code: str, reason: str, tmp_path: Path
+) -> None:
     install(tmp_path, "cnngraph-broken", "broken_ops", code)
     (tmp_path / "net.yaml").write_text(USES_DOUBLE)
     found = run(tmp_path, "-m", "cnngraph", "check", "net.yaml")

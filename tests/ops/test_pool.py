@@ -41,7 +41,11 @@ def test_ceil_mode(kind: str, size: int, fields: dict[str, int], floor: int, cei
 
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_the_stride_is_the_kernel_size_by_default(kind: str) -> None:
-    assert OPS[kind].model_validate({"kernel_size": (3, 2)}).infer(TensorShape((2, 12, 12))) == (2, 4, 6)
+    assert OPS[kind].model_validate({"kernel_size": (3, 2)}).infer(TensorShape((2, 12, 12))) == (
+        2,
+        4,
+        6,
+    )
 
 
 @pytest.mark.parametrize("kind", WINDOWS)
@@ -70,7 +74,12 @@ def test_no_window_of_padding_only(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
 ) -> None:
     """What is accepted has a position of the input in each window; what E204 refuses has a window without."""
-    fields = {"kernel_size": kernel, "stride": stride, "padding": min(padding, kernel // 2), "dilation": dilation}
+    fields = {
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": min(padding, kernel // 2),
+        "dilation": dilation,
+    }
     op = OPS["max_pool2d"].model_validate({**fields, "ceil_mode": ceil_mode})
     starts = range(-fields["padding"], size, stride)
     seen = [any(0 <= start + step * dilation < size for step in range(kernel)) for start in starts]

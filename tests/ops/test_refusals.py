@@ -126,8 +126,18 @@ def test_merges() -> None:
         ("avg_pool2d", "divisor_override", 0, None),
         ("adaptive_avg_pool2d", "output_size", None, OUTPUT_SIZE),
         ("adaptive_max_pool2d", "output_size", (True, 1), OUTPUT_SIZE),
-        ("pad", "padding", (1, 1), "must be a whole number or a list of four, [left, right, top, bottom]"),
-        ("upsample", "scale_factor", 0, "must be a number greater than 0 or a list of two, [height, width]"),
+        (
+            "pad",
+            "padding",
+            (1, 1),
+            "must be a whole number or a list of four, [left, right, top, bottom]",
+        ),
+        (
+            "upsample",
+            "scale_factor",
+            0,
+            "must be a number greater than 0 or a list of two, [height, width]",
+        ),
         ("upsample", "mode", "cubic", None),
         ("dropout", "p", 1.5, "must be a number from 0 to 1"),
         ("dropout", "p", True, "must be a number from 0 to 1"),
@@ -141,7 +151,9 @@ def test_merges() -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_wrong_settings_are_refused_in_one_sentence(kind: str, field: str, value, sentence: str | None) -> None:
+def test_wrong_settings_are_refused_in_one_sentence(
+    kind: str, field: str, value, sentence: str | None
+) -> None:
     with pytest.raises(ValidationError) as raised:
         OPS[kind].model_validate({**REQUIRED.get(kind, {}), field: value})
     (error,) = raised.value.errors()

@@ -15,7 +15,13 @@ from cnngraph.errors import Position, Source
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.lowering.modules import modules_of, network_of
 from cnngraph.ops import OPS, Op, activation, norm, pool
-from cnngraph.ops.fused import BatchNormAct, BatchNormActConv, CatBatchNormAct, FoldedConv, FusedMaxPool2d
+from cnngraph.ops.fused import (
+    BatchNormAct,
+    BatchNormActConv,
+    CatBatchNormAct,
+    FoldedConv,
+    FusedMaxPool2d,
+)
 from cnngraph.ops.merge import Add, Concat, Multiply
 from cnngraph.ops.saved import Batch, Saved
 from cnngraph.shape import TensorShape
@@ -44,7 +50,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "local_response_norm": [{"size": 3}],
     "max_pool2d": [{"kernel_size": 2}, {"kernel_size": 3, "stride": 1, "padding": 1}],
     "normalize": [{"mean": (0.5,) * 8, "std": (2.0,) * 8}],
-    "pad": [{"padding": 1, "mode": mode} for mode in ("constant", "reflect", "replicate", "circular")],
+    "pad": [
+        {"padding": 1, "mode": mode} for mode in ("constant", "reflect", "replicate", "circular")
+    ],
     "pixel_shuffle": [{"upscale_factor": 2}],
     "pixel_unshuffle": [{"downscale_factor": 2}],
     "scale": [{"factor": 2.0}],
@@ -73,14 +81,22 @@ FUSED: list[tuple[Op, tuple[TensorShape, ...]]] = [
     (BatchNormAct(batch_norm=norm.BatchNorm(), activation=None), (MAP,)),
     (RESIDUAL, (MAP, MAP)),
     (BatchNormAct(batch_norm=norm.BatchNorm(), activation=None, residual=True), (MAP, MAP)),
-    (BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.SiLU(), residual=True), (MAP, MAP)),
+    (
+        BatchNormAct(batch_norm=norm.BatchNorm(), activation=activation.SiLU(), residual=True),
+        (MAP, MAP),
+    ),
     (BatchNormActConv(batch_norm_act=BATCH_NORM_RELU, conv=CONV), (MAP,)),
     (CatBatchNormAct(branches=(BATCH_NORM_RELU, None)), (MAP, MAP)),
     (CatBatchNormAct(branches=(BATCH_NORM_RELU, None, activation.ReLU())), (MAP, MAP, MAP)),
     (FusedMaxPool2d(relu=None, pool=pool.MaxPool2d(kernel_size=2)), (MAP,)),
     (FusedMaxPool2d(relu=activation.ReLU(), pool=pool.MaxPool2d(kernel_size=3, padding=1)), (MAP,)),
     (FoldedConv(conv=CONV, batch_norm=None, activation=activation.SiLU(), residual=False), (MAP,)),
-    (FoldedConv(conv=CONV, batch_norm=norm.BatchNorm(), activation=activation.ReLU(), residual=True), (MAP, MAP)),
+    (
+        FoldedConv(
+            conv=CONV, batch_norm=norm.BatchNorm(), activation=activation.ReLU(), residual=True
+        ),
+        (MAP, MAP),
+    ),
 ]
 
 
@@ -95,7 +111,9 @@ def test_rules_are_what_autograd_keeps(op: Op, shapes: tuple[TensorShape, ...]) 
 
 @pytest.mark.skipif(not kernels.available(), reason="the compiled extension is missing")
 @pytest.mark.parametrize(("op", "shapes"), FUSED, ids=ids)
-def test_rules_of_fused_ops_are_what_autograd_keeps(op: Op, shapes: tuple[TensorShape, ...]) -> None:
+def test_rules_of_fused_ops_are_what_autograd_keeps(
+    op: Op, shapes: tuple[TensorShape, ...]
+) -> None:
     compare(op, shapes)
 
 
@@ -105,7 +123,10 @@ def compare(op: Op, shapes: tuple[TensorShape, ...]) -> None:
     told = op.saves(batch, output, *shapes)
     inputs = [torch.randn(4, *shape).requires_grad_() for shape in shapes]
     if len(shapes[0]) == 3:
-        inputs = [x.detach().contiguous(memory_format=torch.channels_last).requires_grad_() for x in inputs]
+        inputs = [
+            x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+            for x in inputs
+        ]
     kept, result, own = run(op, inputs, shapes, output)
     places = {place(x): index for index, x in enumerate(inputs)}
     read = {places[key] for key in kept if key in places}
@@ -113,9 +134,15 @@ def compare(op: Op, shapes: tuple[TensorShape, ...]) -> None:
         assert (place(result) in kept) == told.output
         assert place(result) not in places
     else:
-        assert place(result) == place(inputs[0]) or op.kind == "flatten"  # it copies maps that are channels last
+        assert (
+            place(result) == place(inputs[0]) or op.kind == "flatten"
+        )  # it copies maps that are channels last
     assert read == set(told.inputs)
-    others = {key: size for key, size in kept.items() if key not in places and key != place(result) and key not in own}
+    others = {
+        key: size
+        for key, size in kept.items()
+        if key not in places and key != place(result) and key not in own
+    }
     assert sum(others.values()) == told.extra
 
 
@@ -133,7 +160,8 @@ def run(
     node = Node("op", op, tuple(names), output, here, parts=parts)
     # Further inputs stand in as nodes, to be replaced by placeholders.
     others = [
-        Node(name, OPS["identity"](), (INPUT,), shape, here) for name, shape in zip(names[1:], shapes[1:], strict=True)
+        Node(name, OPS["identity"](), (INPUT,), shape, here)
+        for name, shape in zip(names[1:], shapes[1:], strict=True)
     ]
     graph = Graph("net", shapes[0], (*others, node), "op")
     root = modules_of(graph)
