@@ -162,7 +162,7 @@ def test_every_argument_is_in_its_table(first: str, models: dict) -> None:
     ("section", "model"),
     [
         ("Keys of a document", Document),
-        ("What the author knows: expect", Expect),
+        ("Expected figures: expect", Expect),
         ("Blocks", BlockDefinition),
     ],
 )
@@ -195,7 +195,7 @@ def test_every_type_is_explained() -> None:
 
 
 def test_every_function_constant_and_reserved_name_is_there() -> None:
-    assert [word(row[0]) for row in table("function", "gives")] == list(FUNCTIONS)
+    assert [word(row[0]) for row in table("function", "returns")] == list(FUNCTIONS)
     for name in [*CONSTANTS, *RESERVED]:
         assert f"`{name}`" in PAGE
 
@@ -205,7 +205,7 @@ def test_every_diagnostic_is_there() -> None:
 
 
 def test_limits_are_those_of_the_code() -> None:
-    limits = [int(word(number).replace("_", "")) for _, number in table("what", "at most")]
+    limits = [int(word(number).replace("_", "")) for _, number in table("quantity", "limit")]
     assert limits == [
         yaml_source.MAX_BYTES,
         yaml_source.MAX_DEPTH,
