@@ -23,7 +23,8 @@ _BLOCK = re.compile(
 class Snippet(NamedTuple):
     """A fenced block of a page, and the note before it, `<!-- note -->`.
 
-    - `file: net.yaml`: the reader saves the block under this name. `(invalid)` after it: `check` reports mistakes.
+    - `file: net.yaml`: the reader saves the block under this name. If `(invalid)` follows, `check`
+      reports mistakes in it.
     - `output: cnngraph ...`: what the command prints.
     - `printed`: what the Python block before it prints.
     - `golden: name`: the diagnostics in tests/goldens/name.txt.
@@ -188,6 +189,16 @@ def run_python(code: str) -> dict[str, object]:
     names: dict[str, object] = {"__name__": "snippet"}
     exec(compile(code, "snippet", "exec", dont_inherit=True), names)
     return names
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_lines_have_at_most_100_columns(page: Path) -> None:
+    """Except tables, shown outputs, and the set-up commands."""
+    text = _BLOCK.sub(
+        lambda block: "" if block["language"] == "text" else block[0], page.read_text()
+    )
+    long = [line for line in text.splitlines() if len(line) > 100 and not line.startswith("|")]
+    assert [line for line in long if without_setup(line)] == []
 
 
 def test_the_readme_trains_lenet() -> None:

@@ -1,4 +1,4 @@
-"""docs/language.md is complete and true: its tables against the models, its keys and limits against the code."""
+"""docs/language.md agrees with the code: its tables, keys and limits."""
 
 from __future__ import annotations
 
@@ -54,11 +54,16 @@ TYPES = {
     "list of positive": tuple[PositiveNumber, ...],
     "`~`": None,
 }
-"""The page's words for a type -> the type."""
+"""The name of a type on the page -> the type."""
 
 
 class Row(NamedTuple):
-    """A row of a table of arguments: of an op, a composite, or (`owner` is then the section) of a mapping's keys."""
+    """A row of a table: an argument of an op or a composite, or a key of a mapping.
+
+    Attributes:
+        owner: the op or composite, or the section of the mapping.
+        main: whether the argument may be given without its name.
+    """
 
     owner: str
     name: str
@@ -68,7 +73,7 @@ class Row(NamedTuple):
 
 
 def tables() -> Iterator[tuple[str, list[list[str]]]]:
-    """Every table of the page: the heading it stands under, and its rows, the header first."""
+    """The heading above each table of the page, and its rows, header first."""
     heading, table = "", []
     for line in [*PAGE.splitlines(), ""]:
         if line.startswith("|"):
@@ -82,13 +87,13 @@ def tables() -> Iterator[tuple[str, list[list[str]]]]:
 
 
 def table(*header: str) -> list[list[str]]:
-    """The rows of the one table that begins so."""
+    """The rows of the only table whose header begins with these cells."""
     (found,) = [rows[1:] for _, rows in tables() if tuple(rows[0][: len(header)]) == header]
     return found
 
 
 def arguments(first: str) -> list[Row]:
-    """The rows of all tables whose first column is `first`; an empty cell there means the one above."""
+    """The rows of all tables whose first column is `first`. An empty cell repeats the one above."""
     rows, owner = [], ""
     for _, (header, *body) in tables():
         if header[0] == first:
@@ -99,7 +104,7 @@ def arguments(first: str) -> list[Row]:
 
 
 def keys(section: str) -> list[Row]:
-    """The rows of a table of keys."""
+    """The rows of a section's table of keys."""
     (rows,) = [rows[1:] for heading, rows in tables() if heading == section and rows[0][0] == "key"]
     return [Row(section, word(name), False, kind, default) for name, kind, default, _ in rows]
 
@@ -109,7 +114,7 @@ def word(cell: str) -> str:
 
 
 def stated(words: str) -> set[str] | None:
-    """What a type's cell allows, as `allowed` has it; None where it is told in other words (nodes, text, ...)."""
+    """The alternatives of a type's cell, as in `allowed`; None if it has no schema (nodes, text)."""
     parts = [words] if words in TYPES else re.split(r", | or ", words)
     if not all(part in TYPES or part.startswith("`") for part in parts):
         return None
@@ -121,7 +126,7 @@ def stated(words: str) -> set[str] | None:
 
 
 def allowed(schema: dict[str, Any]) -> set[str]:
-    """The alternatives of a JSON Schema, each as text."""
+    """The alternatives of a JSON Schema as texts."""
     if "anyOf" in schema:
         return set().union(*map(allowed, schema["anyOf"]))
     if "enum" in schema:
@@ -135,8 +140,8 @@ def allowed(schema: dict[str, Any]) -> set[str]:
 
 
 def value(cell: str) -> Any:
-    """What a default's cell says, read as a spec would."""
-    assert re.fullmatch(r"`.+`", cell), f"{cell} is no default in backticks"
+    """The value of a default's cell, parsed as in a spec."""
+    assert re.fullmatch(r"`.+`", cell), f"{cell} is not a default in backticks"
     found = parse_yaml(cnngraph.errors.Source("cell", word(cell))).plain()
     return list(found) if isinstance(found, tuple) else found
 
@@ -194,17 +199,17 @@ def test_every_type_is_explained() -> None:
     }
 
 
-def test_every_function_constant_and_reserved_name_is_there() -> None:
+def test_every_function_constant_and_reserved_name_is_documented() -> None:
     assert [word(row[0]) for row in table("function", "returns")] == list(FUNCTIONS)
     for name in [*CONSTANTS, *RESERVED]:
         assert f"`{name}`" in PAGE
 
 
-def test_every_diagnostic_is_there() -> None:
+def test_every_diagnostic_is_documented() -> None:
     assert {word(code): name for code, name, _ in table("code", "name")} == CODES
 
 
-def test_limits_are_those_of_the_code() -> None:
+def test_limits_match_the_code() -> None:
     limits = [int(word(number).replace("_", "")) for _, number in table("quantity", "limit")]
     assert limits == [
         yaml_source.MAX_BYTES,
