@@ -201,5 +201,30 @@ def test_lines_have_at_most_100_columns(page: Path) -> None:
     assert [line for line in long if without_setup(line)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for file, heading in links(page):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), file
+        assert not heading or heading in slugs(target), f"{file}#{heading}"
+
+
+def test_the_language_reference_lists_its_headings() -> None:
+    page = ROOT / "docs" / "language.md"
+    assert slugs(page) - {heading for _, heading in links(page)} == {"the-spec-language"}
+
+
+def links(page: Path) -> list[tuple[str, str]]:
+    """File and heading of each link within the repository."""
+    text = _BLOCK.sub("", page.read_text())
+    return re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text)
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", _BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_the_readme_trains_lenet() -> None:
     assert any("specs/lenet.yaml" in snippet.text for snippet in snippets("python"))
