@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cnngraph.elaborate import elaborate
-from cnngraph.elaborate.expect import check_expectations
 from cnngraph.errors import CnngraphError, Source, SpecError
 from cnngraph.graph.cost import summarize
 from cnngraph.graph.input_sizes import input_sizes
@@ -38,8 +37,6 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
         return Report(name, error.diagnostics)
     if graph is None:
         return Report(name, tuple(diagnostics))
-    if not params:
-        diagnostics = [*diagnostics, *check_expectations(loaded, graph)]
     return Report(name, tuple(diagnostics), loaded, graph, summarize(graph), input_sizes(graph))
 
 

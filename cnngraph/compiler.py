@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from cnngraph.allocator import tune_memory
 from cnngraph.checker import SpecLike, given_params, read_spec
-from cnngraph.elaborate import elaborate
-from cnngraph.elaborate.expect import check_expectations
-from cnngraph.errors import CnngraphError, SpecError
+from cnngraph.elaborate import elaborate_or_raise
+from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.graph.features import select
 from cnngraph.lowering.modules import modules_of
@@ -79,12 +78,7 @@ def compile_spec(
 ) -> Network:
     """`compile` for a spec that was read already."""
     passes_of(options)
-    graph, diagnostics = elaborate(spec, params)
-    if graph is not None and not params:
-        diagnostics += check_expectations(spec, graph)
-    errors = [item for item in diagnostics if item.severity == "error"]
-    if graph is None or errors:
-        raise SpecError(errors)
+    graph = elaborate_or_raise(spec, params)
     return compile_graph(spec, params, graph, options, observe, memory_tuning)
 
 

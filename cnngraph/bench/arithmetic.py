@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from cnngraph.bench.variants import Work
 from cnngraph.checker import read_spec
-from cnngraph.elaborate import elaborate
-from cnngraph.errors import CnngraphError, SpecError
+from cnngraph.elaborate import elaborate_or_raise
+from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph
 from cnngraph.graph.cost import node_cost
 from cnngraph.shape import ShapeError, TensorShape
@@ -18,9 +18,7 @@ TRAINING = 3
 
 def graph_of(work: Work) -> Graph:
     """The network's graph for an input of `work.input`. Raises `CnngraphError` where the network does not take it."""
-    graph, diagnostics = elaborate(read_spec(work.spec), work.params)
-    if graph is None:
-        raise SpecError(diagnostics)
+    graph = elaborate_or_raise(read_spec(work.spec), work.params)
     return resized(graph, TensorShape(work.input))
 
 

@@ -134,6 +134,7 @@ def bench(
     from cnngraph.bench.report import network_data
     from cnngraph.bench.variants import BATCH_SIZES, Work, peers
     from cnngraph.checker import read_spec
+    from cnngraph.elaborate import elaborate_or_raise
 
     params = parse_params(sets)
     if dtype is Dtype.FLOAT16 and device is Device.CPU:
@@ -144,7 +145,7 @@ def bench(
     except CnngraphError as error:
         raise typer.BadParameter(str(error), param_hint="'--against'") from None
     _check_outputs(plot, output)
-    input = tuple(declared_input(read_spec(spec), params))
+    input = tuple(elaborate_or_raise(read_spec(spec), params).input)
     if size is not None:
         if len(input) != 3:
             raise typer.BadParameter("the network's input is no image", param_hint="'--size'")
@@ -167,17 +168,6 @@ def bench(
         _print_bench(found, [path for path in (output, plot) if path is not None])
     if found.ours.seconds is None:
         raise typer.Exit(FAULT)
-
-
-def declared_input(spec: Any, params: dict[str, Any]) -> tuple[int, ...]:
-    """The input's shape that the spec declares. Raises `SpecError` where the spec does not hold."""
-    from cnngraph.elaborate import elaborate
-    from cnngraph.errors import SpecError
-
-    graph, diagnostics = elaborate(spec, params)
-    if graph is None:
-        raise SpecError(diagnostics)
-    return graph.input
 
 
 def _check_outputs(plot: Path | None, output: Path | None) -> None:

@@ -1,7 +1,8 @@
 """Spec -> Graph in one walk: blocks, loops, expressions and shapes are resolved together.
 
-They have to be: an expression may read the shape at its place, and shapes follow from what expressions say. A mistake
-leaves an unknown value behind, which silences everything that depends on it, so that one run reports every mistake once.
+An expression may read the shape at its place, and shapes follow from what expressions give. A
+mistake leaves an unknown value behind, which silences everything that depends on it, so that one
+run reports every mistake once.
 """
 
 from __future__ import annotations
@@ -9,21 +10,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cnngraph.elaborate.expect import check_expectations
 from cnngraph.elaborate.walk import Walk
-from cnngraph.errors import Diagnostic, has_errors
+from cnngraph.errors import Diagnostic, SpecError, has_errors
 from cnngraph.graph import Graph
 from cnngraph.spec.loader import Spec
 
-__all__ = ["elaborate"]
+__all__ = ["elaborate", "elaborate_or_raise"]
 
 
-def elaborate(spec: Spec, params: Mapping[str, Any] | None = None) -> tuple[Graph | None, list[Diagnostic]]:
-    """The network a spec describes, with `params` in the place of its defaults.
+def elaborate(
+    spec: Spec, params: Mapping[str, Any] | None = None
+) -> tuple[Graph | None, list[Diagnostic]]:
+    """The network that a spec describes, with `params` in place of its defaults.
 
-    Returns the graph (None where the spec does not hold) and every diagnostic, warnings included.
+    Without `params`, the figures in the spec's `expect` are checked too.
+
+    Returns:
+        The graph, and every diagnostic, warnings included. The graph is None if the network itself
+        is invalid; a wrong figure in `expect` is an error, but leaves the graph.
     """
     walk = Walk(spec)
     graph = walk.run(params or {})
-    if graph is None and not has_errors(walk.diagnostics):
-        raise AssertionError(f"the walk over `{spec.name}` lost a value, and reported no error")
-    return (None if has_errors(walk.diagnostics) else graph), walk.diagnostics
+    diagnostics = walk.diagnostics.found
+    if graph is None:
+        if not has_errors(diagnostics):
+            raise AssertionError(f"the walk over `{spec.name}` lost a value, but reported no error")
+        return None, diagnostics
+    if not params:
+        diagnostics += check_expectations(spec, graph)
+    return graph, diagnostics
+
+
+def elaborate_or_raise(spec: Spec, params: Mapping[str, Any] | None = None) -> Graph:
+    """The network that a spec describes. Raises `SpecError` with every error in the spec."""
+    graph, diagnostics = elaborate(spec, params)
+    errors = [item for item in diagnostics if item.severity == "error"]
+    if graph is None or errors:
+        raise SpecError(errors)
+    return graph

@@ -1,89 +1,164 @@
-"""Calls of blocks: what their bodies see, how they share a level, and the order of their weights."""
+"""Calls of blocks: the variables their bodies see, and the order of their weights."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from cnngraph.elaborate.naming import Level
-from cnngraph.elaborate.params import block_arguments, count_params
-from cnngraph.elaborate.place import LOST, Call, Place, Value
-from cnngraph.errors import Diagnostic, Position, did_you_mean, has_errors
+from cnngraph.elaborate.diagnostics import Diagnostics
+from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.params import count_params, type_problem
+from cnngraph.elaborate.place import Call, Level, Place, Value
+from cnngraph.errors import Diagnostic, Position, did_you_mean, listing
+from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import COMPOSITES
 from cnngraph.spec.expressions import UNKNOWN
-from cnngraph.spec.loader import Block
+from cnngraph.spec.loader import Block, Spec
 from cnngraph.spec.yaml import Located
 
-if TYPE_CHECKING:
-    from cnngraph.elaborate.walk import Walk
 
+class Blocks:
+    """Prepares calls of blocks, and remembers which blocks were called.
 
-def call_block(walk: Walk, call: Call, block: Block, place: Place, value: Value, own: str | None) -> Value:
-    callers = [caller for caller, _ in place.calls]
-    if block in callers:
-        chain = " -> ".join(item.name for item in (*callers, block))
-        message = f"the block `{block.name}` contains itself: {chain}"
-        walk.fail(place, "E106", message, call.position)
-    walk.called[id(block)] = block
-    count_params(walk, block.params, place, block.position)
-    walk.spend(len(block.params) // 4, place, call.position)
-    variables = block_arguments(walk, call, block, place, value)
-    inside, path = walk.inner(call, place, value, own)
-    calls = (*place.calls, (block, call.position))
-    inside = replace(inside, library=block.library, variables=variables, calls=calls)
-    _note_order(walk, block, inside, call.position)
-    whole = _whole(walk, block.body, inside, value) if path else None
-    if whole is not None:
-        return walk.finish(call, path, walk.node(whole, inside, value, path))
-    return walk.finish(call, path, walk.body(block.body, inside, value))
+    Attributes:
+        params: values of the network's params, which the blocks of the same file can see.
+        order: path -> names of the children whose weights come first, for `Graph.order`.
+    """
 
+    def __init__(self, spec: Spec, diagnostics: Diagnostics, evaluator: Evaluator) -> None:
+        self._spec = spec
+        self._diagnostics = diagnostics
+        self._evaluator = evaluator
+        self.params: Mapping[str, Any] = {}
+        self.order: dict[str, tuple[str, ...]] = {}
+        self._called: set[int] = set()
+        self._ordered: dict[int, tuple[Block, list[str]]] = {}
 
-def _whole(walk: Walk, body: Located, place: Place, value: Value) -> Located | None:
-    """The single node that shares one level with the block whose whole body it is."""
-    if not isinstance(body.value, list):
-        return body
-    if len(body.value) != 1:
-        return None
-    item = body.value[0]
-    kind = next(iter(item.value), None) if isinstance(item.value, dict) else item.value
-    if isinstance(kind, str):
-        kind = walk.resolve(Located(kind, item.position), place, value.shape)
-    named = isinstance(kind, str) and (kind in COMPOSITES or kind in place.library.blocks)
-    return item if named else None
+    def arguments(self, call: Call, block: Block, place: Place, value: Value) -> dict[str, Any]:
+        """The variables of a block's body. Mistakes in arguments are reported and leave unknowns.
 
+        Raises `InvalidError` if the block contains itself, or if its params exceed a limit.
+        """
+        callers = [caller for caller, _ in place.calls]
+        if block in callers:
+            chain = " -> ".join(item.name for item in (*callers, block))
+            message = f"the block `{block.name}` contains itself: {chain}"
+            self._diagnostics.fail(place, "E106", message, call.position)
+        self._called.add(id(block))
+        count_params(block.params, place, block.position, self._diagnostics)
+        self._evaluator.spend(len(block.params) // 4, place, call.position)
+        arguments, keys = self._given(call, block, place)
+        for name in arguments:
+            if name not in block.params:
+                notes = did_you_mean(name, [*block.params, "name"])
+                accepted = ", ".join(block.params) or "nothing"
+                notes = notes or (("note", f"it accepts: {accepted}"),)
+                message = f"the block `{block.name}` does not accept `{name}`"
+                self._diagnostics.report(Diagnostic("E101", message, keys[name], notes=notes), place)
+        missing = [name for name in _required(block) if name not in arguments]
+        if missing:
+            notes = (("note", f"the block is defined at {block.position}"),)
+            message = f"the block `{block.name}` needs {listing([f'`{name}`' for name in missing])}"
+            self._diagnostics.report(Diagnostic("E102", message, call.position, notes=notes), place)
+        variables = dict(self.params if block.library is self._spec.library else {})
+        inside = place._replace(variables=variables)
+        for name, default in block.params.items():
+            given = arguments.get(name)
+            variables[name] = self._argument(name, default, given, place, inside, value)
+        variables.update(dict.fromkeys(missing, UNKNOWN))
+        return variables
 
-def _note_order(walk: Walk, block: Block, place: Place, position: Position) -> None:
-    if block.order is not None:
+    def _given(
+        self, call: Call, block: Block, place: Place
+    ) -> tuple[dict[str, Located], dict[str, Position]]:
+        """The arguments by name, and the positions of the names."""
+        if call.bare is None:
+            return call.arguments, call.keys
+        required = _required(block)
+        if len(required) != 1:
+            names = ", ".join(block.params)
+            message = f"`{block.name}` takes its arguments by name: {names}"
+            if not names:
+                message = f"`{block.name}` takes no arguments"
+            self._diagnostics.fail(place, "E103", message, call.bare.position)
+        return {required[0]: call.bare}, {required[0]: call.bare.position}
+
+    def _argument(
+        self,
+        name: str,
+        default: Located,
+        given: Located | None,
+        outside: Place,
+        inside: Place,
+        value: Value,
+    ) -> Any:
+        try:
+            if given is None:
+                return self._evaluator.resolve(default, inside, value.shape)
+            result = self._evaluator.resolve(given, outside, value.shape)
+            declared = self._evaluator.resolve(default, inside, value.shape)
+        except InvalidError:
+            return UNKNOWN
+        if problem := type_problem(declared, result, pairs=True):
+            message = f"`{name}` {problem}"
+            self._diagnostics.report(Diagnostic("E103", message, given.position), outside)
+            return UNKNOWN
+        return result
+
+    def whole_body(self, block: Block, place: Place, value: Value) -> Located | None:
+        """The single composite or block that is the whole body, and so shares the block's level."""
+        body = block.body
+        if not isinstance(body.value, list):
+            return body
+        if len(body.value) != 1:
+            return None
+        item: Located = body.value[0]
+        kind = next(iter(item.value), None) if isinstance(item.value, dict) else item.value
+        if isinstance(kind, str):
+            kind = self._evaluator.resolve(Located(kind, item.position), place, value.shape)
+        shares = isinstance(kind, str) and (kind in COMPOSITES or kind in place.library.blocks)
+        return item if shares else None
+
+    def note_order(self, block: Block, place: Place, position: Position) -> None:
+        """Records the block's `order` for the level its body is in."""
+        if block.order is None:
+            return
         path = place.level.path
-        names = (*walk.order.get(path, ()), *block.order.plain())
-        walk.spend(len(names) // 4, place, position)
-        walk.order[path] = tuple(dict.fromkeys(names))
-        walk.ordered.setdefault(id(block), (block, []))[1].append(path)
+        names = (*self.order.get(path, ()), *block.order.plain())
+        self._evaluator.spend(len(names) // 4, place, position)
+        self.order[path] = tuple(dict.fromkeys(names))
+        self._ordered.setdefault(id(block), (block, []))[1].append(path)
+
+    def uncalled(self) -> Iterable[tuple[Block, Place]]:
+        """The spec's own blocks that no node has called so far, and a place to walk each in."""
+        library = self._spec.library
+        for block in library.blocks.values():
+            if block.library is library and id(block) not in self._called:
+                variables = {**self.params, **dict.fromkeys(block.params, UNKNOWN)}
+                level = Level(f"(block {block.name})")
+                yield block, Place(level, library, variables, unused=True)
+
+    def check_order(self, paths: Iterable[str]) -> None:
+        """Reports names in `order` that no call of the block has. `paths` are those of all nodes."""
+        if not self._ordered:
+            return
+        children: dict[str, list[str]] = defaultdict(list)
+        for path in paths:
+            parent, _, name = path.rpartition(".")
+            children[parent].append(name)
+        for block, places in self._ordered.values():
+            assert block.order is not None
+            known = {name for path in places for name in children[path]}
+            for index, name in enumerate(block.order.plain()):
+                if name not in known:
+                    message = f"the block `{block.name}` has no node `{name}` to put in order"
+                    found = ", ".join(sorted(known))
+                    notes = did_you_mean(name, known) or (("note", f"it has: {found}"),)
+                    position = block.order.at((index,))
+                    self._diagnostics.report(Diagnostic("E109", message, position, notes=notes))
 
 
-def check_unused(walk: Walk) -> None:
-    """Walks the blocks of the file that nothing calls, as far as they can be known without a call."""
-    for block in walk.spec.library.blocks.values():
-        if block.library is walk.spec.library and id(block) not in walk.called and not walk.stopped:
-            variables = {**walk.globals, **dict.fromkeys(block.params, UNKNOWN)}
-            place = Place(Level(f"(block {block.name})"), block.library, variables, unused=True)
-            walk.body(block.body, place, LOST)
-
-
-def check_order(walk: Walk) -> None:
-    """A name in a block's `order` may be missing in some of its calls, but not in all."""
-    if not walk.ordered or has_errors(walk.diagnostics):
-        return
-    children: dict[str, list[str]] = defaultdict(list)
-    for path in walk.taken:
-        parent, _, name = path.rpartition(".")
-        children[parent].append(name)
-    for block, paths in walk.ordered.values():
-        assert block.order is not None
-        known = {name for path in paths for name in children[path]}
-        for index, name in enumerate(block.order.plain()):
-            if name not in known:
-                message = f"the block `{block.name}` has no node called `{name}` to put in order"
-                notes = did_you_mean(name, known) or (("note", f"it has: {', '.join(sorted(known))}"),)
-                walk.report(Diagnostic("E109", message, block.order.at((index,)), notes=notes))
+def _required(block: Block) -> list[str]:
+    """The params without a default."""
+    return [name for name, default in block.params.items() if default.value is None]

@@ -1,173 +1,239 @@
-"""How each composite is walked: what its parts see, how they are named, and how their results are joined.
+"""How each composite is walked: what its parts see, their names, and how their results are joined.
 
-Each function takes the place inside the composite and its path (None where it has no level of its own), and returns the
-value it is known by.
+Each function takes the place inside the composite and the composite's path (None if it has no level
+of its own), and returns the composite's value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, Protocol
 
-from cnngraph.elaborate.naming import Level
-from cnngraph.elaborate.place import LOST, MAX_NODES, MAX_SOURCES, Call, Place, Value
+from cnngraph.elaborate.builder import GraphBuilder
+from cnngraph.elaborate.calls import Calls, is_kind
+from cnngraph.elaborate.diagnostics import Diagnostics
+from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.paths import Paths
+from cnngraph.elaborate.place import INVALID, MAX_NODES, MAX_SOURCES, Call, Level, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position, show
 from cnngraph.graph import Copy, Scope
-from cnngraph.ops import Op, find_op
+from cnngraph.ops import Op
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
 from cnngraph.shape import ShapeError
-from cnngraph.spec.document import COMPOSITES, Aux, Dense, Parallel, Repeat, Residual, Sequential, When
+from cnngraph.spec.document import (
+    Aux,
+    Composite,
+    Dense,
+    JoinWith,
+    Parallel,
+    Repeat,
+    Residual,
+    Sequential,
+    When,
+)
 from cnngraph.spec.expressions import RESERVED, is_expression
 from cnngraph.spec.yaml import Located
 
-if TYPE_CHECKING:
-    from cnngraph.elaborate.walk import Walk
+
+class Walker(Protocol):
+    """The walk, as composites see it: its parts, and how it walks nodes."""
+
+    diagnostics: Diagnostics
+    evaluator: Evaluator
+    paths: Paths
+    calls: Calls
+    graph: GraphBuilder
+
+    def body(self, located: Located, place: Place, value: Value, own: str | None = None) -> Value:
+        """Walks nodes one after another, or a single node, which takes the path `own`."""
+        ...
+
+    def count(self, place: Place, position: Position) -> None:
+        """Counts a step of the walk. Raises `InvalidError` if it is over its limit."""
+        ...
 
 
-def sequential(walk: Walk, call: Call, arguments: Sequential, place: Place, path: str | None, value: Value) -> Value:
+def sequential(
+    walk: Walker, call: Call, arguments: Sequential, place: Place, path: str | None, value: Value
+) -> Value:
+    """Walks the body."""
     return walk.body(arguments.body, place, value)
 
 
-def parallel(walk: Walk, call: Call, arguments: Parallel, place: Place, path: str | None, value: Value) -> Value:
+def parallel(
+    walk: Walker, call: Call, arguments: Parallel, place: Place, path: str | None, value: Value
+) -> Value:
+    """Walks each branch from the same value, and merges the results."""
     branches: Located = arguments.branches
-    results, names = [], []
+    results: dict[str, Value] = {}
     if isinstance(branches.value, dict):
         for key, item in branches.value.items():
-            results.append(_branch(walk, key, item, branches.keys[key], place, value))
-            names.append(key)
+            results[key] = _branch(walk, key, item, branches.keys[key], place, value)
     elif isinstance(branches.value, list):
         for index, item in enumerate(branches.value):
-            results.append(walk.body(item, place, value))
-            names.append(f"branch {index}")
+            results[f"branch {index}"] = walk.body(item, place, value)
     if not results:
-        walk.fail(place, "E103", "`parallel` needs at least one branch", call.position)
-    if any(result.shape is None for result in results):
-        return LOST
+        walk.diagnostics.fail(place, "E103", "`parallel` needs at least one branch", call.position)
+    if any(result.shape is None for result in results.values()):
+        return INVALID
     op = MERGES[arguments.merge]()
-    target = path or walk.anonymous(place.level, op.kind)
-    return _merge(walk, target, op, results, names, place, call)
+    return _merge(walk, path or walk.paths.anonymous(place.level, op.kind), op, results, place, call)
 
 
 def _merge(
-    walk: Walk, path: str, op: Op, results: Sequence[Value], names: Sequence[str], place: Place, call: Call
+    walk: Walker, path: str, op: Op, results: dict[str, Value], place: Place, call: Call
 ) -> Value:
-    shapes = [result.shape for result in results if result.shape is not None]
+    """Joins the results of branches, by the branches' names, into one node at `path`."""
+    values = list(results.values())
     try:
-        op.infer(*shapes)
+        op.infer(*(value.shape for value in values if value.shape is not None))
     except ShapeError as error:
-        shown = list(zip(names, results, shapes, strict=True))[:MAX_SOURCES]
-        label = ", ".join(f"{name} gives {shape}" for name, _, shape in shown)
+        shown = list(results.items())[:MAX_SOURCES]
         help = error.help
 
         def notes() -> Notes:
-            return (
-                *(("from", f"{name}: {walk.origin.of(str(result.path))}") for name, result, _ in shown),
-                ("help", help),
-            )
+            return (*_origins(walk, shown), ("help", help))
 
-        what = f"the branches of this {call.kind} do not fit together"
-        walk.report(Diagnostic(error.code, what, call.position, label), place, path, notes)
-        return LOST
-    return walk.add(path, op, results, place, call.position)
+        label = ", ".join(f"{name} gives {result.shape}" for name, result in shown)
+        what = f"cannot join the branches of this {call.kind}: their shapes do not match"
+        diagnostic = Diagnostic(error.code, what, call.position, label)
+        walk.diagnostics.report(diagnostic, place, path, notes)
+        return INVALID
+    return walk.graph.add(path, op, values, place, call.position)
 
 
-def _branch(walk: Walk, key: str, item: Located, position: Position, place: Place, value: Value) -> Value:
-    """A branch in mapping form: its key is a level; a single node is called by the key itself."""
-    path = place.level.join(walk.checked_name(key, place.level.take(), place, position))
-    walk.claim(path, place, position)
-    inside = replace(place, level=Level(path))
+def _origins(walk: Walker, results: Sequence[tuple[str, Value]]) -> Notes:
+    return tuple(
+        ("from", f"{name}: {walk.graph.origin.of(str(result.path))}") for name, result in results
+    )
+
+
+def _branch(
+    walk: Walker, key: str, item: Located, position: Position, place: Place, value: Value
+) -> Value:
+    """A named branch: its key is a level; a single node is called by the key itself."""
+    name = walk.paths.checked_name(key, place.level.take(), place, position)
+    path = place.level.join(name)
+    walk.paths.claim(path, place, position)
+    inside = place._replace(level=Level(path))
     result = walk.body(item, inside, value, None if isinstance(item.value, list) else path)
-    walk.values[path] = result
+    walk.paths.values[path] = result
     if result.path not in (None, path) and result.shape is not None:
-        walk.scopes.setdefault(path, Scope(path, "branch", str(result.path), result.shape, position))
+        scope = Scope(path, "branch", str(result.path), result.shape, position)
+        walk.graph.scopes.setdefault(path, scope)
     return result
 
 
-def residual(walk: Walk, call: Call, arguments: Residual, place: Place, path: str | None, value: Value) -> Value:
+def residual(
+    walk: Walker, call: Call, arguments: Residual, place: Place, path: str | None, value: Value
+) -> Value:
+    """Walks the body and the shortcut from the same value, and adds their results."""
     body = walk.body(arguments.body, place, value)
-    shortcut = _shortcut(walk, call, arguments.shortcut, place, value, body)
+    shortcut = _shortcut(walk, arguments.shortcut, place, value, body)
     if body.shape is None or shortcut.shape is None:
-        return LOST
+        return INVALID
     if body.shape != shortcut.shape:
-        _residual_mismatch(walk, call, arguments, place, path, value, body, shortcut)
-        return LOST
+        _residual_mismatch(walk, call, place, path, value, body, shortcut)
+        return INVALID
     if arguments.scale != 1.0:
         scale = Scale(factor=arguments.scale)
-        body = walk.add(walk.anonymous(place.level, "scale"), scale, [body], place, call.position)
-    target = path or walk.anonymous(place.level, "add")
-    return walk.add(target, Add(), [body, shortcut], place, call.position)
+        name = walk.paths.anonymous(place.level, "scale")
+        body = walk.graph.add(name, scale, [body], place, call.position)
+    name = path or walk.paths.anonymous(place.level, "add")
+    return walk.graph.add(name, Add(), [body, shortcut], place, call.position)
 
 
 def _residual_mismatch(
-    walk: Walk, call: Call, arguments: Residual, place: Place, path: str | None,
-    value: Value, body: Value, shortcut: Value,
-) -> None:  # fmt: skip
-    keep = f"its body stride 1 and {value.shape.channels if value.shape else 0} channels"
-    help = "make both sides end with the same channels and stride"
+    walk: Walker,
+    call: Call,
+    place: Place,
+    path: str | None,
+    value: Value,
+    body: Value,
+    shortcut: Value,
+) -> None:
+    help = "make body and shortcut end with the same channels, height and width"
     if shortcut == value and value.shape and len(value.shape) == len(body.shape or ()) == 3:
+        keep = f"its body stride 1 and {value.shape.channels} channels"
         help = f"give the residual `shortcut: project`, or {keep}"
-
-    def notes() -> Notes:
-        sides = [("body", body), ("shortcut", shortcut)]
-        return (*(("from", f"{name}: {walk.origin.of(str(side.path))}") for name, side in sides), ("help", help))
-
     label = f"body gives {body.shape}, shortcut gives {shortcut.shape}"
-    message = "the two sides of this residual do not add up"
-    walk.report(Diagnostic("E201", message, call.position, label), place, path, notes)
+    message = "cannot add the body and the shortcut of this residual: their shapes differ"
+    walk.diagnostics.report(
+        Diagnostic("E201", message, call.position, label),
+        place,
+        path,
+        lambda: (*_origins(walk, [("body", body), ("shortcut", shortcut)]), ("help", help)),
+    )
 
 
-def _shortcut(walk: Walk, call: Call, located: Located | None, place: Place, value: Value, body: Value) -> Value:
+def _shortcut(
+    walk: Walker, located: Located | None, place: Place, value: Value, body: Value
+) -> Value:
     if located is not None and is_expression(located.value):
-        located = Located(walk.resolve(located, place, value.shape), located.position)
+        shortcut = walk.evaluator.resolve(located, place, value.shape)
+        located = Located(shortcut, located.position)
     if located is None or located.value in (None, "identity"):
         return value
     if located.value == "project":
         return _project(walk, located.position, place, value, body)
     kind = located.value
-    if isinstance(kind, str) and not (kind in COMPOSITES or kind in place.library.blocks or find_op(kind)):
-        walk.unknown_kind(kind, place, located.position, "identity", "project")
+    if isinstance(kind, str) and not is_kind(kind, place):
+        walk.calls.unknown_kind(kind, place, located.position, "identity", "project")
     return walk.body(located, place, value)
 
 
-def _project(walk: Walk, position: Position, place: Place, value: Value, body: Value) -> Value:
-    """The usual projection, where the sides differ: a strided 1x1 convolution and a batch norm."""
+def _project(walk: Walker, position: Position, place: Place, value: Value, body: Value) -> Value:
+    """The usual projection if the shapes differ: a strided 1x1 convolution and a batch norm."""
+    fail = walk.diagnostics.fail
     if value.shape is None or body.shape is None or value.shape == body.shape:
-        return value if body.shape is not None else LOST
+        return value if body.shape is not None else INVALID
     if len(value.shape) != 3 or len(body.shape) != 3:
-        walk.fail(place, "E203", "`shortcut: project` works on channels x height x width", position)
-    stride = tuple(-(-before // after) for before, after in zip(value.shape.spatial, body.shape.spatial, strict=True))
-    conv = Conv2d(out_channels=body.shape.channels, kernel_size=1, stride=stride, bias=False)  # pyright: ignore[reportArgumentType]
+        fail(place, "E203", "`shortcut: project` needs channels x height x width", position)
+    sizes = zip(value.shape.spatial, body.shape.spatial, strict=True)
+    height, width = (-(-before // after) for before, after in sizes)
+    conv = Conv2d(
+        out_channels=body.shape.channels,
+        kernel_size=(1, 1),
+        stride=(height, width),
+        bias=False,
+    )
     if conv.infer(value.shape) != body.shape:
-        message = f"no 1x1 convolution leads from {value.shape} to {body.shape}"
-        origin = walk.origin.of(str(body.path))
-        notes = (("from", f"body: {origin}"), ("help", "write the shortcut's nodes out: `shortcut: [...]`"))
-        walk.fail(place, "E201", message, position, notes=notes)
+        message = f"no strided 1x1 convolution maps {value.shape} to {body.shape}"
+        help = ("help", "write the nodes of the shortcut: `shortcut: [...]`")
+        fail(place, "E201", message, position, notes=(*_origins(walk, [("body", body)]), help))
     place.level.take()
     level = Level(place.level.join("downsample"))
-    walk.claim(level.path, place, position)
-    result = walk.add(level.join("0"), conv, [value], place, position)
-    result = walk.add(level.join("1"), BatchNorm(), [result], place, position)
-    walk.values[level.path] = result
-    walk.scopes[level.path] = Scope(level.path, "project", str(result.path), body.shape, position)
+    walk.paths.claim(level.path, place, position)
+    result = walk.graph.add(level.join("0"), conv, [value], place, position)
+    result = walk.graph.add(level.join("1"), BatchNorm(), [result], place, position)
+    walk.paths.values[level.path] = result
+    scope = Scope(level.path, "project", str(result.path), body.shape, position)
+    walk.graph.scopes[level.path] = scope
     return result
 
 
-def dense(walk: Walk, call: Call, arguments: Dense, place: Place, path: str | None, value: Value) -> Value:
+def dense(
+    walk: Walker, call: Call, arguments: Dense, place: Place, path: str | None, value: Value
+) -> Value:
+    """Walks the body `layers` times, each time concatenating its result to its input."""
     for index, inside in _copies(walk, call, arguments, arguments.layers, place, path):
         result = walk.body(arguments.body, inside, value)
         if result.shape is None:
-            return LOST
+            return INVALID
         last = index == arguments.layers - 1
-        target = path if path and last else walk.anonymous(place.level, "concat")
-        value = _merge(walk, target, Concat(), [value, result], ["so far", "body"], inside, call)
+        target = path if path and last else walk.paths.anonymous(place.level, "concat")
+        results = {"input": value, "body": result}
+        value = _merge(walk, target, Concat(), results, inside, call)
     return value
 
 
-def repeat(walk: Walk, call: Call, arguments: Repeat, place: Place, path: str | None, value: Value) -> Value:
+def repeat(
+    walk: Walker, call: Call, arguments: Repeat, place: Place, path: str | None, value: Value
+) -> Value:
+    """Walks the body once for each item."""
     items = _items(walk, call, arguments, place, value)
     for index, inside in _copies(walk, call, arguments, len(items), place, path):
         if arguments.item is not None:
@@ -176,31 +242,44 @@ def repeat(walk: Walk, call: Call, arguments: Repeat, place: Place, path: str | 
     return value
 
 
-def when(walk: Walk, call: Call, arguments: When, place: Place, path: str | None, value: Value) -> Value:
+def when(
+    walk: Walker, call: Call, arguments: When, place: Place, path: str | None, value: Value
+) -> Value:
+    """Walks the body if `test` is true."""
     return walk.body(arguments.body, place, value) if arguments.test else value
 
 
 def _copies(
-    walk: Walk, call: Call, arguments: Repeat | Dense, times: int, place: Place, path: str | None
+    walk: Walker,
+    call: Call,
+    arguments: Repeat | Dense,
+    times: int,
+    place: Place,
+    path: str | None,
 ) -> Iterator[tuple[int, Place]]:
-    """The place of each copy of a repeated body, its counter bound."""
+    """The index and the place of each copy of a repeated body, its counter bound."""
+    fail = walk.diagnostics.fail
     if times > MAX_NODES:
         message = f"{times:,} copies are too many: a network has at most {MAX_NODES:,} nodes"
-        walk.fail(place, "E110", message, call.position)
-    for name in (arguments.index, *(getattr(arguments, "item", None) or ())):
+        fail(place, "E110", message, call.position)
+    parts = (arguments.item or ()) if isinstance(arguments, Repeat) else ()
+    for name in (arguments.index, *parts):
         if name in RESERVED:
-            message = f"a loop variable cannot be called `{name}`: it has a meaning of its own"
-            walk.fail(place, "E116", message, call.position)
-    _refuse_shadows(walk, call, arguments, place)
+            message = f"a loop variable cannot be called `{name}`: the name is reserved"
+            fail(place, "E116", message, call.position)
+    names = [*parts, *([arguments.index] if "index" in call.arguments else [])]
+    for name in names:
+        if names.count(name) > 1:
+            message = f"two variables of this {call.kind} are called `{name}`"
+            fail(place, "E116", message, call.keys["as"])
     where = path or f"{place.level.path}@{call.position.line}"
     body = arguments.body.value
     single = not isinstance(body, list) or len(body) == 1
     for index in range(times):
-        walk.step(place, call.position)
+        walk.count(place, call.position)
         yield (
             index,
-            replace(
-                place,
+            place._replace(
                 variables={**place.variables, arguments.index: index},
                 copies=(*place.copies, Copy(where, index, times)),
                 loops=(*place.loops, f"{arguments.index}={index}"),
@@ -209,70 +288,82 @@ def _copies(
         )
 
 
-def _refuse_shadows(walk: Walk, call: Call, arguments: Repeat | Dense, place: Place) -> None:
-    """Two loop variables of one name: the item would hide the counter."""
-    names: list[str] = [*(getattr(arguments, "item", None) or ())]
-    if "index" in call.arguments:
-        names.append(arguments.index)
-    for name in dict.fromkeys(names):
-        if names.count(name) > 1:
-            message = f"two variables of this {call.kind} are called `{name}`: one would hide the other"
-            walk.fail(place, "E116", message, call.keys["as"])
+def _items(
+    walk: Walker, call: Call, arguments: Repeat, place: Place, value: Value
+) -> Sequence[Any]:
+    def fail(code: str, message: str, position: Position) -> NoReturn:
+        walk.diagnostics.fail(place, code, message, position)
 
-
-def _items(walk: Walk, call: Call, arguments: Repeat, place: Place, value: Value) -> Sequence[Any]:
     given = [name for name in ("times", "over") if name in call.arguments]
     if len(given) == 2:
-        message = "`times` and `over` are both given: `over` makes a copy for each item, and needs no `times`"
-        walk.fail(place, "E204", message, call.keys["times"])
+        fail("E204", "`repeat` takes either `times` or `over`, not both", call.keys["times"])
     if not given:
-        walk.fail(place, "E102", "`repeat` needs either `times` or `over`", call.position)
+        fail("E102", "`repeat` needs either `times` or `over`", call.position)
     if arguments.times is not None:
         if arguments.item is not None:
-            message = "`as` goes with `over`; with `times`, `index` names the counter"
-            walk.fail(place, "E103", message, call.keys["as"])
+            message = "`as` needs `over`; with `times`, `index` names the counter"
+            fail("E103", message, call.keys["as"])
         return range(arguments.times)
     if arguments.over is None:
-        walk.fail(place, "E103", "`times` must be a whole number", call.position)
-    items = walk.resolve(arguments.over, place, value.shape)
+        fail("E103", "`times` must be a whole number", call.position)
+    items = walk.evaluator.resolve(arguments.over, place, value.shape)
     if not isinstance(items, tuple):
-        message = f"`over` must be a list, not {show(items)}"
-        walk.fail(place, "E103", message, arguments.over.position)
+        fail("E103", f"`over` must be a list, not {show(items)}", arguments.over.position)
     if arguments.item is None:
-        message = "`repeat` over a list needs `as`, the name of the item"
-        walk.fail(place, "E102", message, call.position)
+        fail("E102", "`repeat` over a list needs `as`, the name of the item", call.position)
     return items
 
 
-def _bind(walk: Walk, names: tuple[str, ...], item: Any, place: Place, call: Call) -> None:
+def _bind(walk: Walker, names: tuple[str, ...], item: Any, place: Place, call: Call) -> None:
     if len(names) == 1:
         place.variables[names[0]] = item
         return
     if not isinstance(item, tuple) or len(item) != len(names):
-        message = f"`as` names {len(names)} parts, but the item is {show(item)}"
-        walk.fail(place, "E103", message, call.keys["as"])
+        message = f"`as` has {len(names)} names, but the item is {show(item)}"
+        walk.diagnostics.fail(place, "E103", message, call.keys["as"])
     place.variables.update(zip(names, item, strict=True))
 
 
-def side_head(walk: Walk, call: Call, arguments: Aux, place: Place, path: str | None, value: Value) -> Value:
+def side_head(
+    walk: Walker, call: Call, arguments: Aux, place: Place, path: str | None, value: Value
+) -> Value:
+    """Walks the body as a side head."""
+    fail = walk.diagnostics.fail
     if place.aux:
-        walk.fail(place, "E107", f"a side head cannot hold another (`{place.aux}`)", call.position)
+        message = f"a side head cannot contain another (`{place.aux}`)"
+        fail(place, "E107", message, call.position)
     assert path is not None
     if path == "logits":
         where = call.name.position if call.name else call.position
-        walk.fail(place, "E116", "`logits` is what training calls the network's main result", where)
+        fail(place, "E116", "`logits` is the name of the main result in training", where)
     start = value
     if arguments.origin is not None:
-        start = walk.lookup(arguments.origin, place, call.arguments["from"].position)
-    result = walk.body(arguments.body, replace(place, aux=path), start)
+        start = walk.paths.lookup(arguments.origin, place, call.arguments["from"].position)
+    result = walk.body(arguments.body, place._replace(aux=path), start)
     if result.path is not None:
         if result == start:
-            walk.fail(place, "E107", f"the side head `{path}` computes nothing", call.position)
-        walk.aux[path] = result.path
+            fail(place, "E107", f"the side head `{path}` has no nodes", call.position)
+        walk.graph.aux[path] = result.path
     return result
 
 
-WALKS = {
+def join(
+    walk: Walker, call: Call, arguments: JoinWith, place: Place, path: str | None, value: Value
+) -> Value:
+    """Joins the current value with earlier ones."""
+    assert path is not None
+    located = call.bare or call.arguments["with"]
+    walk.evaluator.spend(len(arguments.values), place, located.position)
+    others = [
+        walk.paths.lookup(name, place, located.at((index,)), path)
+        for index, name in enumerate(arguments.values)
+    ]
+    return walk.graph.add(path, MERGES[call.kind](), [value, *others], place, call.position)
+
+
+Walk = Callable[[Walker, Call, Any, Place, str | None, Value], Value]
+
+WALKS: dict[type[Composite], Walk] = {
     Sequential: sequential,
     Parallel: parallel,
     Residual: residual,
@@ -281,4 +372,4 @@ WALKS = {
     When: when,
     Aux: side_head,
 }
-"""Composite -> the function that walks it. Joins with earlier values are no composites in this sense."""
+"""Composite -> the function that walks it."""

@@ -1,124 +1,48 @@
-"""How nodes get their names: levels of siblings, and which names a torch module can hold."""
+"""Which names a node can have: those that a torch module can use for a submodule."""
 
 from __future__ import annotations
 
 import keyword
 import re
 import unicodedata
-from dataclasses import dataclass
 
 from cnngraph.errors import show
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 TAKEN_BY_TORCH = frozenset(
-    [
-        "T_destination",
-        "add_module",
-        "add_submodule",
-        "apply",
-        "bfloat16",
-        "buffers",
-        "call_super_init",
-        "children",
-        "code",
-        "compilation",
-        "compile",
-        "cpu",
-        "cuda",
-        "delete_all_unused_submodules",
-        "delete_submodule",
-        "double",
-        "dump_patches",
-        "eval",
-        "extra_repr",
-        "feature_info",
-        "float",
-        "forward",
-        "forward_features",
-        "get_buffer",
-        "get_extra_state",
-        "get_parameter",
-        "get_submodule",
-        "graph",
-        "half",
-        "input",
-        "ipu",
-        "load_state_dict",
-        "meta",
-        "modules",
-        "mtia",
-        "named_buffers",
-        "named_children",
-        "named_modules",
-        "named_parameters",
-        "parameters",
-        "print_readable",
-        "recompile",
-        "register_backward_hook",
-        "register_buffer",
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-        "register_load_state_dict_post_hook",
-        "register_load_state_dict_pre_hook",
-        "register_module",
-        "register_parameter",
-        "register_state_dict_post_hook",
-        "register_state_dict_pre_hook",
-        "requires_grad_",
-        "reset_classifier",
-        "self",
-        "set_extra_state",
-        "set_submodule",
-        "shape_env",
-        "share_memory",
-        "state_dict",
-        "to",
-        "to_empty",
-        "to_folder",
-        "train",
-        "training",
-        "type",
-        "xpu",
-        "zero_grad",
-    ]
+    """
+    T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code
+    compilation compile cpu cuda delete_all_unused_submodules delete_submodule double dump_patches
+    eval extra_repr feature_info float forward forward_features get_buffer get_extra_state
+    get_parameter get_submodule graph half input ipu load_state_dict meta modules mtia named_buffers
+    named_children named_modules named_parameters parameters print_readable recompile
+    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
+    register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_classifier self
+    set_extra_state set_submodule shape_env share_memory state_dict to to_empty to_folder train
+    training type xpu zero_grad
+    """.split()
 )
-"""Attributes of every compiled network, which a submodule cannot be called by (and `input`, the graph's own)."""
-
-
-@dataclass
-class Level:
-    """A level of names: the path its nodes share, and how many it has so far."""
-
-    path: str
-    count: int = 0
-
-    def take(self) -> str:
-        """Counts one more node, and returns its index: its name, unless it has one of its own."""
-        self.count += 1
-        return str(self.count - 1)
-
-    def join(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
+"""Attributes of every compiled network, which no submodule may replace, and the graph's `input`."""
 
 
 def name_problem(name: object) -> str | None:
     """Why `name` cannot be a node's name, or None."""
     if not isinstance(name, str):
-        return f"a name is text, not {show(name)}"
+        return f"a name must be text, not {show(name)}"
     if not _NAME.fullmatch(name):
-        return f"a name is made of letters (a to z), digits, `_` and `-`, not `{name}`"
+        return f"a name consists of letters (a to z), digits, `_` and `-`, unlike `{name}`"
     if name.startswith("_"):
-        return f"a name does not begin with `_`, as `{name}` does"
+        return f"a name cannot begin with `_`, as `{name}` does"
     if name in TAKEN_BY_TORCH or keyword.iskeyword(name):
-        return f"`{name}` has a meaning of its own in a torch module"
+        return f"`{name}` already has a meaning in a torch module"
     return None
 
 
 def free_name(name: str) -> str | None:
-    """A name like `name` that a node can have, or None."""
+    """A valid name similar to `name`, or None."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", plain).strip("_-")
-    return next((free for free in (plain, f"{plain}_") if plain and name_problem(free) is None), None)
+    return next((free for free in (plain, f"{plain}_") if plain and not name_problem(free)), None)

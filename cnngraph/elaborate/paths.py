@@ -1,4 +1,4 @@
-"""The paths of nodes: who takes which, which value a name means, and which paths are fragile."""
+"""The paths of nodes: which are taken, which value a name refers to, and which are fragile."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
-from cnngraph.elaborate.naming import Level, free_name, name_problem
-from cnngraph.elaborate.place import LOST, Call, Place, Value
-from cnngraph.elaborate.resolving import Resolving
+from cnngraph.elaborate.diagnostics import Diagnostics
+from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.naming import free_name, name_problem
+from cnngraph.elaborate.place import INVALID, Call, Level, Place, Value
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position, closest
 from cnngraph.spec.arguments import InvalidError
 
@@ -18,120 +19,132 @@ MAX_PATH = 500
 _MOST_SUGGESTED = 3
 
 
-class Paths(Resolving):
-    """Gives nodes their paths, and finds values by them."""
+class Paths:
+    """Gives nodes their paths, and finds values by name.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Attributes:
+        taken: each path in use -> where its node is written.
+        values: the value at each path; `INVALID` until the node is finished, and after a mistake.
+    """
+
+    def __init__(self, diagnostics: Diagnostics, evaluator: Evaluator) -> None:
+        self._diagnostics = diagnostics
+        self._evaluator = evaluator
         self.taken: dict[str, Position] = {}
         self.values: dict[str, Value] = {}
-        self.misnamed: set[str] = set()
-        self.numbered: dict[str, Call] = {}
-        self.unnamed: Counter[tuple[str, str]] = Counter()
+        self._misnamed: set[str] = set()
+        self._numbered: dict[str, Call] = {}
+        self._unnamed: Counter[tuple[str, str]] = Counter()
 
-    def path(self, call: Call, place: Place, value: Value, own: str | None) -> str:
-        """The path of a node, which it claims, unless it is called by `own`."""
+    def assign(self, call: Call, place: Place, value: Value, own: str | None) -> str:
+        """Claims a path for a node and returns it: `own` for a node without a name, if given."""
         if call.name is None and own is not None:
             return own
         index = place.level.take()
         if call.name is None:
-            name = index
-        else:
-            name = self.resolve(call.name, place, value.shape)
-            name = self.checked_name(str(name) if type(name) is int else name, index, place, call.name.position)
+            path = place.level.join(index)
+            self.claim(path, place, call.position)
+            if place.level is not place.counted:
+                self._numbered[path] = call
+            return path
+        name = self._evaluator.resolve(call.name, place, value.shape)
+        name = str(name) if type(name) is int else name
+        name = self.checked_name(name, index, place, call.name.position)
         path = place.level.join(name)
-        self.claim(path, place, call.name.position if call.name else call.position)
-        if call.name is None and place.level is not place.counted:
-            self.numbered[path] = call
+        self.claim(path, place, call.name.position)
         return path
 
     def claim(self, path: str, place: Place, position: Position) -> None:
+        """Marks a path as taken. Raises `InvalidError` if it is taken already, or too long."""
         if len(path) > MAX_PATH:
-            self.fail(place, "E110", f"a path has at most {MAX_PATH} characters, not {len(path):,}", position)
+            message = f"a path has at most {MAX_PATH} characters; this one has {len(path):,}"
+            self._diagnostics.fail(place, "E110", message, position)
         if path in self.taken:
-            self.duplicate(path, place, position)
+            self._duplicate(path, place, position)
         self.taken[path] = position
-        self.values[path] = LOST
+        self.values[path] = INVALID
 
     def checked_name(self, name: Any, index: str, place: Place, position: Position) -> str:
-        """A node's name; its `index` where it cannot have that name, which is reported."""
+        """`name`, or after reporting that it is no valid name, `index`."""
         problem = name_problem(name)
         if problem is None:
             return name
         notes: Notes = ()
         if isinstance(name, str):
-            self.misnamed.add(name)
+            self._misnamed.add(name)
             free = free_name(name)
-            notes = (("help", f"`{free}` is free"),) if free else ()
-        self.report(Diagnostic("E116", problem, position, notes=notes), place)
-        if self.stopped:
+            notes = (("help", f"`{free}` is valid"),) if free else ()
+        self._diagnostics.report(Diagnostic("E116", problem, position, notes=notes), place)
+        if self._diagnostics.stopped:
             raise InvalidError
         return index
 
-    def duplicate(self, path: str, place: Place, position: Position) -> NoReturn:
-        first = self.taken[path]
-        notes = [("note", f"the other one is at line {first.line}")]
+    def _duplicate(self, path: str, place: Place, position: Position) -> NoReturn:
+        notes = [("note", f"the other node is at line {self.taken[path].line}")]
         if place.copies:
-            notes.append(("help", "in a repeat a name needs the counter: `name: conv${i}`"))
-        self.fail(place, "E108", f"two nodes are called `{path}`", position, notes=tuple(notes))
+            notes.append(("help", "inside a repeat, put the counter in the name: `name: conv${i}`"))
+        message = f"two nodes are called `{path}`"
+        self._diagnostics.fail(place, "E108", message, position, notes=tuple(notes))
 
     def anonymous(self, level: Level, kind: str) -> str:
-        """A path for a node that has no place among the names: no spec can spell it."""
-        self.unnamed[level.path, kind] += 1
-        count = self.unnamed[level.path, kind]
+        """A path for an implicit node, such as the sum of a residual; no spec can refer to it."""
+        self._unnamed[level.path, kind] += 1
+        count = self._unnamed[level.path, kind]
         return level.join(f"({kind}{count if count > 1 else ''})")
 
-    def lose(self, call: Call, place: Place) -> None:
-        """Notes the name of a node with a mistake: joins with it are not at fault."""
+    def invalidate(self, call: Call, place: Place) -> None:
+        """Notes the name of a node with a mistake, so that joins with it are not reported too."""
         name = call.name.value if call.name is not None else None
         if isinstance(name, str):
-            self.values.setdefault(place.level.join(name), LOST)
+            self.values.setdefault(place.level.join(name), INVALID)
 
     def lookup(self, name: str, place: Place, position: Position, own: str | None = None) -> Value:
-        """An earlier value by its name: looked for beside this node, then outwards.
+        """An earlier value by name, searched in the node's own level first, then outwards.
 
-        What is still being made, `own` and what is around this node, is not there yet.
+        The node itself (`own`) and the nodes that enclose it are unfinished, so they are skipped.
+        Raises `InvalidError` after reporting that there is no such value.
         """
-        unfinished = ""
+        fail = partial(self._diagnostics.fail, place, "E109")
+        unfinished = False
         prefix = place.level.path
         while True:
             candidate = f"{prefix}.{name}" if prefix else name
-            if candidate == own or _holds(candidate, place.level.path):
-                unfinished = unfinished or candidate
+            if candidate == own or _encloses(candidate, place.level.path):
+                unfinished = True
             elif candidate in self.values:
                 value = self.values[candidate]
                 if value.aux not in ("", place.aux):
-                    message = f"`{name}` belongs to the side head `{value.aux}`, which exists in training only"
-                    self.fail(place, "E109", message, position)
+                    head = f"the side head `{value.aux}`, which exists in training only"
+                    fail(f"`{name}` belongs to {head}", position)
                 return value
-            elif self.is_lost(candidate, place):
+            elif self._is_hidden(candidate, place):
                 raise InvalidError
             if not prefix:
                 break
             prefix = prefix.rpartition(".")[0]
-        if place.unused or not self.misnamed.isdisjoint(name.split(".")):
+        if place.unused or not self._misnamed.isdisjoint(name.split(".")):
             raise InvalidError
         if unfinished:
-            help = "name a node before this one: a node cannot read its own result, nor that of what it stands in"
-            self.fail(place, "E109", f"`{name}` is not finished here", position, notes=(("help", help),))
+            help = "use an earlier node: a node cannot read its own result or that of one around it"
+            fail(f"`{name}` is not finished here", position, notes=(("help", help),))
         message = f"no earlier node is called `{name}`"
-        self.fail(place, "E109", message, position, notes=partial(self.similar, name, place))
+        fail(message, position, notes=partial(self._similar, name, place))
 
-    def is_lost(self, path: str, place: Place) -> bool:
-        """Whether a mistake hides what would be at `path`."""
+    def _is_hidden(self, path: str, place: Place) -> bool:
+        """Whether the value at `path` may be missing because of a mistake around it."""
         while path := path.rpartition(".")[0]:
-            if not _holds(path, place.level.path) and path in self.values:
+            if not _encloses(path, place.level.path) and path in self.values:
                 return self.values[path].shape is None
         return False
 
-    def similar(self, name: str, place: Place) -> Notes:
-        """Which of the values so far a name that is not known may mean; the last ones are the likeliest."""
+    def _similar(self, name: str, place: Place) -> Notes:
+        """Suggests earlier values for an unknown name, the latest first."""
         earlier = [
             path
             for path, value in reversed(self.values.items())
             if not path.rpartition(".")[2].isdigit()
             and value.aux in ("", place.aux)
-            and not _holds(path, place.level.path)
+            and not _encloses(path, place.level.path)
         ]
         found = [path for path in earlier if path.endswith(f".{name}")]
         if not found and (close := closest(name, earlier)):
@@ -139,47 +152,49 @@ class Paths(Resolving):
         if not found and (close := closest(name, (path.rpartition(".")[2] for path in earlier))):
             found = [path for path in earlier if path.rpartition(".")[2] == close]
         if found:
-            near = (_as_seen(path, place.level.path) for path in found[:_MOST_SUGGESTED])
-            return (("help", f"did you mean {' or '.join(f'`{path}`' for path in near)}?"),)
-        return (("help", "give the node you mean a `name`; only values before this node can be used"),)
+            near = (f"`{_as_seen(path, place.level.path)}`" for path in found[:_MOST_SUGGESTED])
+            return (("help", f"did you mean {' or '.join(near)}?"),)
+        return (("help", "give the intended node a `name`; it must come before this node"),)
 
-    def warn_of_numbers(self, holders: Iterable[str]) -> None:
-        """Numbered names shift when a node is inserted; harmless where a level has numbers only.
+    def warn_of_numbers(self, weighted: Iterable[str]) -> None:
+        """Warns of weights whose keys would change if a node were inserted before them.
 
-        `holders` are the paths of nodes with weights. A number that is written as a name is neither.
+        These are nodes named by their index in a level that has names as well; a level of indices
+        only is how `nn.Sequential` is written. `weighted` are the paths of nodes with weights.
         """
         unnamed: list[str] = []
         mixed: set[str] = set()
         seen: set[str] = set()
-        for path in holders:
+        for path in weighted:
             while path and path not in seen:
                 seen.add(path)
                 level, _, name = path.rpartition(".")
-                if path in self.numbered:
+                if path in self._numbered:
                     unnamed.append(path)
                 elif not name.isdigit():
                     mixed.add(level)
                 path = level
-        told: dict[str, str] = {}
+        by_line: dict[str, str] = {}
         for path in unnamed:
             if path.rpartition(".")[0] in mixed:
-                told.setdefault(str(self.numbered[path].position), path)
-        for path in islice(told.values(), MAX_MISTAKES):
-            call = self.numbered[path]
-            message = f"the weights of `{path}` are kept under a number, which inserting a node would shift"
+                by_line.setdefault(str(self._numbered[path].position), path)
+        for path in islice(by_line.values(), MAX_MISTAKES):
+            call = self._numbered[path]
+            message = f"the keys of the weights of `{path}` would change if a node were inserted"
             notes = (("help", f"give the {call.kind} a `name`"),)
-            self.report(Diagnostic("W401", message, call.position, path=path, notes=notes))
-        if len(told) > MAX_MISTAKES:
-            message = f"so are those of other nodes, at {len(told) - MAX_MISTAKES:,} more places"
-            self.report(Diagnostic("W401", message))
+            warning = Diagnostic("W401", message, call.position, path=path, notes=notes)
+            self._diagnostics.report(warning)
+        if len(by_line) > MAX_MISTAKES:
+            message = f"the same is true at {len(by_line) - MAX_MISTAKES:,} more places"
+            self._diagnostics.report(Diagnostic("W401", message))
 
 
-def _holds(path: str, level: str) -> bool:
-    """Whether what is at `path` holds the nodes of a level, and so is not finished there."""
+def _encloses(path: str, level: str) -> bool:
+    """Whether the node at `path` contains the nodes of a level, and so is unfinished there."""
     return level == path or level.startswith(f"{path}.")
 
 
 def _as_seen(path: str, level: str) -> str:
-    """The name by which a node of `level` finds what is at `path`: its last part, if its own level is around."""
+    """The name by which a node of `level` finds `path`: its last part if its level is around."""
     parent, _, name = path.rpartition(".")
-    return name if not parent or _holds(parent, level) else path
+    return name if not parent or _encloses(parent, level) else path

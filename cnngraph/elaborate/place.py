@@ -1,11 +1,10 @@
-"""What is handed along the walk over a spec: the current value, the place it is at, and the node as written."""
+"""What the walk passes along: the current value, the place in the spec, and the node as written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from cnngraph.elaborate.naming import Level
 from cnngraph.errors import Position
 from cnngraph.graph import Copy
 from cnngraph.shape import TensorShape
@@ -13,26 +12,50 @@ from cnngraph.spec.loader import Block, Library
 from cnngraph.spec.yaml import Located
 
 MAX_NODES = 50_000
-"""How many nodes and repeated bodies the walk visits at most."""
+"""The walk visits at most this many nodes and repeated bodies."""
 MAX_SOURCES = 20
-"""Of how many values at most a diagnostic says where they come from."""
+"""A diagnostic explains at most this many shapes."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """What flows through the walk: the path of a node and its shape, both None after a mistake."""
+class Value(NamedTuple):
+    """The current value of the walk: its node's path and shape, both None after a mistake."""
 
     path: str | None
     shape: TensorShape | None
     aux: str = ""
 
 
-LOST = Value(None, None)
+INVALID = Value(None, None)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Everything that depends on where in the spec the walk stands."""
+@dataclass
+class Level:
+    """A level of names: the path its nodes share, and how many it has so far."""
+
+    path: str
+    count: int = 0
+
+    def take(self) -> str:
+        """Counts one more node and returns its index, which names it unless it has a `name`."""
+        self.count += 1
+        return str(self.count - 1)
+
+    def join(self, name: str) -> str:
+        """The path of the node called `name` in this level."""
+        return f"{self.path}.{name}" if self.path else name
+
+
+class Place(NamedTuple):
+    """Everything that depends on where in the spec the walk is.
+
+    Attributes:
+        variables: what expressions can see, apart from the shape variables.
+        calls: the enclosing block calls, outermost first, with the positions of the calls.
+        copies, loops: the enclosing repeats, outermost first, and their counters as text.
+        aux: the path of the enclosing side head, or "".
+        counted: the level whose indices count the copies of a repeat, and so are stable names.
+        unused: True inside a block that is never called, whose surroundings are unknown.
+    """
 
     level: Level
     library: Library
@@ -42,14 +65,16 @@ class Place:
     loops: tuple[str, ...] = ()
     aux: str = ""
     counted: Level | None = None
-    """The level whose indices count the copies of a repeat, and so are names that last."""
     unused: bool = False
-    """Whether this is a block that nothing calls: what is around it cannot be known."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One node as written: `{kind: arguments}`, its name taken out of the arguments."""
+    """One node as written: `{kind: arguments}`, with `name` separated from the other arguments.
+
+    Attributes:
+        bare: the argument given without its name, as in `linear: 10`.
+    """
 
     kind: str
     position: Position
@@ -60,5 +85,5 @@ class Call:
 
     @property
     def flat(self) -> bool:
-        """Whether it says `name: ~`: no level of its own."""
+        """Whether it says `name: ~`, so that its nodes belong to the enclosing level."""
         return self.name is not None and self.name.value is None

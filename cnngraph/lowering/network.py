@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 
-from cnngraph.elaborate import elaborate
-from cnngraph.errors import CnngraphError, SpecError
+from cnngraph.elaborate import elaborate_or_raise
+from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.graph.features import FeatureInfo, feature_info, last_map, select
 from cnngraph.graph.step_memory import StepMemory, predict
@@ -115,9 +115,7 @@ class Network(fx.GraphModule):
                 f"a classifier has at least one class, not {num_classes!r}; for features alone call `forward_features`"
             )
         params = {**old.params, "num_classes": num_classes}
-        graph, diagnostics = elaborate(old.spec, params)
-        if graph is None:
-            raise SpecError(diagnostics)
+        graph = elaborate_or_raise(old.spec, params)
         if graph.by_path.keys() != old.graph.by_path.keys():
             raise CnngraphError(
                 f"`{old.spec.name}` has other layers for {num_classes} classes: compile it anew with that param"

@@ -1,26 +1,29 @@
-"""Checks a mapping of a spec against a pydantic model, and turns what pydantic finds into diagnostics."""
+"""Validates a mapping of a spec by a pydantic model, and reports mistakes in this project's words.
+
+No text of pydantic is shown, so that diagnostics do not depend on its version.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, closest, did_you_mean, listing, show
 from cnngraph.spec.document import argument_names, written_fields
-from cnngraph.spec.suggestions import value_hint
+from cnngraph.spec.suggestions import suggest_value
 from cnngraph.spec.yaml import Located
 
 Model = TypeVar("Model", bound=BaseModel)
-
+Report = Callable[[Diagnostic], None]
 
 _INFERRED = ("in_channels", "in_features", "num_features", "num_channels", "normalized_shape")
 """Arguments of torch's modules that the language infers."""
 
 
 class InvalidError(Exception):
-    """Validation failed; everything wrong has been reported already."""
+    """Something is invalid, and every mistake in it has been reported."""
 
 
 def validate(
@@ -31,62 +34,90 @@ def validate(
     what: str,
     position: Position,
     resolve: Callable[[Located], Any],
-    report: Callable[[Diagnostic], None],
-    equal: dict[Any, Any] | None = None,
+    report: Report,
+    equal: dict[Any, Model] | None = None,
 ) -> Model:
-    """An instance of `model` from located `arguments`.
+    """An instance of `model` from located arguments.
 
-    `resolve` evaluates one argument and raises `InvalidError` after reporting what is wrong with it; fields marked
-    `RAW` are not resolved. Equal instances are one where `equal` is given, which keeps them; a model with `RAW` fields
-    has none. Raises `InvalidError` after reporting every mistake.
+    Args:
+        keys: the positions of the keys of `arguments`.
+        what: what the arguments belong to, for messages; `position` is where it is.
+        resolve: evaluates an argument; raises `InvalidError` after reporting a mistake in it.
+            Fields marked `RAW` are not resolved.
+        equal: instances made so far, shared by equal arguments. Only for models without `RAW`.
+
+    Raises:
+        InvalidError: after reporting every mistake.
     """
     fields = written_fields(model)
-    known = [*fields, "name"]
     values: dict[str, Any] = {}
+    unknown: dict[str, Located] = {}
     valid = True
-    unknown = 0
-    meant: set[str] = set()
-    cut = any(isinstance(item.value, str) and item.value.startswith("(") for item in arguments.values())
     for key, argument in arguments.items():
         if key not in fields:
-            valid = False
-            unknown += 1
-            if unknown > MAX_MISTAKES or (cut and argument.value is None and key.endswith(")")):
-                continue  # the second half of `kernel_size: (3, 3)`, whose first is told of
-            accepted = ", ".join(fields) or "nothing"
-            close = closest(key, known)
-            meant |= {close} if close else set()
-            notes = (("help", f"did you mean `{close}`?"),) if close else (("note", f"{what} takes: {accepted}"),)
-            if argument.value is None and (glued := key.partition(":"))[2]:
-                meant.add(glued[0])
-                notes = (("help", f"a space after the colon: `{glued[0]}: {glued[2]:.20}`"),)
-            if key in _INFERRED:
-                notes = (("help", "leave it out: it is inferred from the input"),)
-            report(Diagnostic("E101", f"{what} takes no `{key}`", keys[key], notes=notes))
+            unknown[key] = argument
             continue
         try:
             values[key] = argument if fields[key] else resolve(argument)
         except InvalidError:
             valid = False
-    same = (model, repr(values)) if equal is not None else None
-    if valid and equal is not None and same in equal:
-        return equal[same]
+    similar = _report_unknown(unknown, arguments, keys, what, [*fields], report) if unknown else ()
+    valid = valid and not unknown
+    identity = (model, repr(values)) if equal is not None else None
+    if valid and equal is not None and identity in equal:
+        return equal[identity]
     try:
         instance = model.model_validate(values)
     except ValidationError as error:
-        _explain(error, model, arguments, keys, meant, what, position, report)
+        located = Located(arguments, position, keys)
+        for diagnostic in _mistakes(error, model, located, similar, what):
+            report(diagnostic)
         raise InvalidError from None
     if not valid:
         raise InvalidError
     if equal is not None:
-        equal[same] = instance
+        equal[identity] = instance
     return instance
 
 
-def valid_part(model: type[Model], located: Located, **defaults: Any) -> tuple[Located, Model | None]:
-    """What holds of a mapping with mistakes, and an instance of that; None where a required key is not in it.
+def _report_unknown(
+    unknown: Mapping[str, Located],
+    arguments: Mapping[str, Located],
+    keys: Mapping[str, Position],
+    what: str,
+    fields: Sequence[str],
+    report: Report,
+) -> set[str]:
+    """Reports unknown keys. Returns the fields that they probably stand for."""
+    similar: set[str] = set()
+    cut = any(str(argument.value).startswith("(") for argument in arguments.values())
+    for key, argument in list(unknown.items())[:MAX_MISTAKES]:
+        if cut and argument.value is None and key.endswith(")"):
+            continue  # the second half of `kernel_size: (3, 3)`; the first half is reported
+        name, _, rest = key.partition(":")
+        close = closest(key, [*fields, "name"])
+        if key in _INFERRED:
+            note = ("help", "remove it: it is inferred from the input")
+        elif argument.value is None and rest:
+            close = name
+            note = ("help", f"put a space after the colon: `{name}: {rest:.20}`")
+        elif close:
+            note = ("help", f"did you mean `{close}`?")
+        else:
+            note = ("note", f"{what} accepts: {', '.join(fields) or 'nothing'}")
+        if close:
+            similar.add(close)
+        report(Diagnostic("E101", f"{what} does not accept `{key}`", keys[key], notes=(note,)))
+    return similar
 
-    A misspelt key stands for the one it is close to. `defaults` stand for keys that are missing. All `keys` stay.
+
+def valid_part(
+    model: type[Model], located: Located, **defaults: Any
+) -> tuple[Located, Model | None]:
+    """The valid entries of a mapping with mistakes, and an instance made of them.
+
+    A misspelt key counts as the field it resembles, and `defaults` replace missing entries. The
+    instance is None if a required entry is missing. All keys keep their positions.
     """
     fields = written_fields(model)
     kept: dict[str, Located] = {}
@@ -94,7 +125,8 @@ def valid_part(model: type[Model], located: Located, **defaults: Any) -> tuple[L
     keys: dict[str, Position] = {}
     for written, item in located.value.items():
         close = written if written in fields else closest(written, fields)
-        key = close if close is not None and (close == written or close not in located.value) else written
+        taken = close is None or (close != written and close in located.value)
+        key = written if taken else close
         keys[key] = located.keys[written]
         if key not in fields:
             continue
@@ -113,90 +145,147 @@ def valid_part(model: type[Model], located: Located, **defaults: Any) -> tuple[L
     return Located(kept, located.position, keys, located.size), instance
 
 
-def _explain(
+def _mistakes(
     error: ValidationError,
     model: type[BaseModel],
-    arguments: dict[str, Located],
-    keys: dict[str, Position],
-    meant: set[str],
+    located: Located,
+    similar: set[str] | tuple[()],
     what: str,
-    position: Position,
-    report: Callable[[Diagnostic], None],
-) -> None:
-    missing = []
-    seen = set()
+) -> Iterator[Diagnostic]:
+    """A diagnostic for each value that pydantic refused, and one for all missing arguments."""
+    missing: list[str] = []
+    refused: dict[tuple[int | str, ...], list[Any]] = {}
     for item in error.errors():
-        location = item["loc"]
-        first = location[0] if location else None
-        if item["type"] == "missing" and len(location) == 1:
-            if first not in arguments and first not in meant:
-                missing.append(f"`{first}`")
-        elif first in arguments and location not in seen:
-            seen.add(location)
-            report(_mistake(item, model, Located(arguments, position, keys)))
-        elif first is None:
-            report(Diagnostic("E103", f"{what} {_expectation(item)}", position))
+        path = _visible(item["loc"], item["type"], located)
+        if item["type"] == "missing" and len(path) == 1:
+            if path[0] not in located.value and path[0] not in similar:
+                missing.append(f"`{path[0]}`")
+        elif not path or path[0] in located.value:
+            refused.setdefault(path, []).append(item)
+    for path, items in refused.items():
+        yield _mistake(path, items, model, located, what)
     if missing:
-        report(Diagnostic("E102", f"{what} needs {listing(missing)}", position))
+        yield Diagnostic("E102", f"{what} needs {listing(missing)}", located.position)
 
 
-def _mistake(item: Any, model: type[BaseModel], whole: Located) -> Diagnostic:
-    """One mistake in the value of an argument, which may lie deep in it."""
-    *outer, key = location = item["loc"]
+def _visible(
+    location: tuple[int | str, ...], type: str, located: Located
+) -> tuple[int | str, ...]:
+    """A pydantic location without the steps that name members of a union instead of keys."""
+    ends_in_key = type in ("missing", "extra_forbidden")
+    path: list[int | str] = []
+    for index, step in enumerate(location):
+        inside = located.follow(tuple(path)).value
+        known = isinstance(inside, dict) and step in inside
+        if known or isinstance(step, int) or (ends_in_key and index == len(location) - 1):
+            path.append(step)
+    return tuple(path)
+
+
+def _mistake(
+    path: tuple[int | str, ...],
+    items: list[Any],
+    model: type[BaseModel],
+    whole: Located,
+    what: str,
+) -> Diagnostic:
+    """One refused value, which may be nested; `items` say why, each for a member of a union."""
+    item = items[0]
+    name, outer = ".".join(map(str, path)), ".".join(map(str, path[:-1]))
+    located = whole.follow(path)
     if item["type"] == "extra_forbidden":
-        known = argument_names(_model_at(model, outer))
-        where = f"`{'.'.join(map(str, outer))}`"
-        notes = did_you_mean(str(key), known) or (("note", f"{where} takes: {', '.join(known)}"),)
-        position = whole.follow(tuple(outer)).keys.get(key) or whole.at(location)
-        return Diagnostic("E101", f"{where} takes no `{key}`", position, notes=notes)
-    expectation, located = _expectation(item), whole.follow(location)
-    message = f"`{'.'.join(map(str, location))}` {expectation}, not {_given(item['input'])}"
-    return Diagnostic("E103", message, located.position, notes=value_hint(_plain(item["input"]), located, expectation))
+        key = str(path[-1])
+        known = argument_names(_model_at(model, path[:-1]))
+        notes = did_you_mean(key, known) or (("note", f"`{outer}` accepts: {', '.join(known)}"),)
+        position = whole.follow(path[:-1]).keys.get(key) or located.position
+        return Diagnostic("E101", f"`{outer}` does not accept `{key}`", position, notes=notes)
+    if item["type"] == "missing":
+        return Diagnostic("E102", f"`{outer}` needs `{path[-1]}`", located.position)
+    reasons = dict.fromkeys(_expectation(item, model, path) for item in items)
+    expectation = " or ".join(filter(None, reasons)).replace(" or must be ", " or ")
+    if not path:
+        return Diagnostic("E103", f"{what} {expectation or 'is invalid'}", located.position)
+    value = item["input"].plain() if isinstance(item["input"], Located) else item["input"]
+    shown = "a mapping" if isinstance(value, dict) else show(value)
+    message = f"`{name}` {expectation}, not {shown}" if expectation else f"`{name}` cannot be {shown}"
+    notes = suggest_value(value, located, expectation)
+    return Diagnostic("E103", message, located.position, notes=notes)
 
 
-def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel]:
-    """The model of a mapping in a field of `model`, or in a mapping that is such a field."""
-    for step in location:
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        if step in fields:
-            parts = [fields[str(step)].annotation, *get_args(fields[str(step)].annotation)]
-            model = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), model)
+def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """The model of a nested mapping: of a field, or of the values of a field."""
+    for step in path:
+        parts = [part for part in _annotations(model, step) if isinstance(part, type)]
+        model = next((part for part in parts if issubclass(part, BaseModel)), model)
     return model
 
 
+def _annotations(model: type[BaseModel], key: int | str) -> list[Any]:
+    """The type of a field, and the types it is made of; none if there is no such field."""
+    found: list[Any] = []
+    for name, field in model.model_fields.items():
+        if key in (field.alias or name, name):
+            found.append(field.annotation)
+    for annotation in found:
+        found += [] if get_origin(annotation) is Literal else get_args(annotation)
+    return found
+
+
+_WHOLE_NUMBER = "must be a whole number"
+_NUMBER = "must be a number"
+_BOOLEAN = "must be true or false"
+_TEXT = "must be text"
+_LIST = "must be a list"
+_MAPPING = "must be a mapping"
 _EXPECTATIONS = {
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-    "greater_than_equal": "must be at least {ge}",
+    "bool_parsing": _BOOLEAN,
+    "bool_type": _BOOLEAN,
+    "dict_type": _MAPPING,
+    "finite_number": "must be a finite number",
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "frozen_set_type": _LIST,
     "greater_than": "must be greater than {gt}",
-    "less_than_equal": "must be at most {le}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": _WHOLE_NUMBER,
+    "int_parsing": _WHOLE_NUMBER,
+    "int_parsing_size": "must be a smaller number",
+    "int_type": _WHOLE_NUMBER,
     "less_than": "must be less than {lt}",
-    "literal_error": "must be one of {expected}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": _LIST,
+    "mapping_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "model_type": _MAPPING,
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "none_required": "must be `~`",
+    "set_type": _LIST,
+    "string_pattern_mismatch": "must match the pattern `{pattern}`",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_type": _TEXT,
+    "string_unicode": _TEXT,
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} items",
+    "tuple_type": _LIST,
 }
+"""pydantic's types of errors -> what the value must be."""
 
 
-def _expectation(item: Any) -> str:
+def _expectation(item: Any, model: type[BaseModel], path: Sequence[int | str]) -> str:
+    """What a refused value must be, as a clause; empty if pydantic's type of error is unknown."""
     context = item.get("ctx", {})
-    if item["type"] == "value_error":
-        return str(context["error"])
-    if item["type"] == "literal_error" and " " not in context["expected"]:
-        return f"must be {context['expected']}"
-    template = _EXPECTATIONS.get(item["type"])
-    return template.format(**context) if template else item["msg"].lower()
+    if item["type"] in ("value_error", "assertion_error"):
+        return str(context["error"])  # raised by a validator of this project, or of a plugin
+    if item["type"] in ("literal_error", "enum"):
+        choices = _choices(model, path)
+        words = [show(choice).replace('"', "'") for choice in choices]
+        return f"must be {'one of ' * (len(words) > 1)}{listing(words, 'or')}" if words else ""
+    return _EXPECTATIONS.get(item["type"], "").format(**context)
 
 
-def _plain(value: Any) -> Any:
-    return value.plain() if isinstance(value, Located) else value
-
-
-def _given(value: Any) -> str:
-    value = _plain(value)
-    if isinstance(value, dict):
-        return "a mapping"
-    return show(value)
+def _choices(model: type[BaseModel], path: Sequence[int | str]) -> list[Any]:
+    """The values that a field's `Literal` allows."""
+    annotations = _annotations(_model_at(model, path[:-1]), path[-1]) if path else []
+    literals = [item for item in annotations if get_origin(item) is Literal]
+    return [choice for literal in literals for choice in get_args(literal)]

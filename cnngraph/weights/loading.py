@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from cnngraph.elaborate import elaborate
+from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.lowering.network import Network
 from cnngraph.weights.files import Weights, from_mapping, module_kinds, network_name, read_weights
 from cnngraph.weights.patterns import as_patterns, matches, require_match, unwrapped
@@ -151,8 +151,7 @@ def _of_the_rest(net: nn.Module, keys: Iterable[str]) -> set[str]:
     """Keys of what a network compiled with `outputs` leaves out of its spec."""
     if not isinstance(net, Network) or not net.compilation.options.outputs:
         return set()
-    whole, _ = elaborate(net.compilation.spec, net.compilation.params)
-    assert whole is not None, "it was compiled"
+    whole = elaborate_or_raise(net.compilation.spec, net.compilation.params)
     rest = whole.by_path.keys() - net.compilation.graph.by_path.keys()
     return {key for key in keys if key in rest or _module(key) in rest}
 

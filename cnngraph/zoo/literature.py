@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cnngraph.checker import read_spec
-from cnngraph.elaborate import elaborate
-from cnngraph.errors import CnngraphError, SpecError
+from cnngraph.elaborate import elaborate_or_raise
+from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.graph.cost import Cost, cost_of, summarize
 from cnngraph.shape import TensorShape
@@ -61,7 +61,7 @@ class _Networks:
         path = self.folder / f"{name}.yaml"
         if not path.is_file():
             raise CnngraphError(f"{self.folder} is not the folder of the published networks: it has no {name}.yaml")
-        return _elaborated(path, dict(params))
+        return elaborate_or_raise(read_spec(path), dict(params))
 
     def cost(self, name: str) -> Cost:
         return summarize(self.graph(name)).total
@@ -74,13 +74,6 @@ class _Networks:
         return inputs * outputs
 
 
-def _elaborated(spec: Path | str, params: dict[str, Any]) -> Graph:
-    graph, diagnostics = elaborate(read_spec(spec), params)
-    if graph is None:
-        raise SpecError(diagnostics)
-    return graph
-
-
 @cache
 def _convolutions(*kernels: int, channels: tuple[int, int] = (192, 256), size: int = 28, padded: bool = True) -> Graph:
     """Convolutions one after another, without biases."""
@@ -89,7 +82,8 @@ def _convolutions(*kernels: int, channels: tuple[int, int] = (192, 256), size: i
         " bias: false}\n"
         for kernel in kernels
     )
-    return _elaborated(f"cnngraph: 1\nname: net\ninput: [{channels[0]}, {size}, {size}]\ngraph:\n{nodes}", {})
+    head = f"cnngraph: 1\nname: net\ninput: [{channels[0]}, {size}, {size}]\ngraph:\n"
+    return elaborate_or_raise(read_spec(head + nodes))
 
 
 def _weights(*kernels: int) -> int:

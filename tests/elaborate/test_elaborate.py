@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cnngraph
-from cnngraph.elaborate.place import LOST
-from cnngraph.elaborate.walk import Walk
+from cnngraph.elaborate.builder import GraphBuilder
+from cnngraph.elaborate.place import INVALID
 from cnngraph.graph import Graph
 
 
@@ -339,7 +339,7 @@ def test_no_graph_without_an_error(nodes: list[str]) -> None:
 
 
 def test_a_lost_value_without_an_error_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Walk, "add", lambda *arguments, **details: LOST)
+    monkeypatch.setattr(GraphBuilder, "add", lambda *arguments, **details: INVALID)
     with pytest.raises(AssertionError, match="reported no error"):
         cnngraph.check("cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph: [relu]\n")
 

@@ -1,12 +1,12 @@
-"""Expressions where they stand: the plain values of arguments, and the work that may go into them."""
+"""Evaluates the expressions in arguments, within one budget for the whole spec."""
 
 from __future__ import annotations
 
 from collections import ChainMap
 from typing import Any
 
+from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.place import Place
-from cnngraph.elaborate.reporting import Reporting
 from cnngraph.errors import Position
 from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
@@ -24,35 +24,41 @@ from cnngraph.spec.expressions import (
 )
 from cnngraph.spec.yaml import Located
 
-NOWHERE = TensorShape(())
-"""The shape to evaluate expressions with where there is no current value."""
+NO_SHAPE = TensorShape(())
+"""The current shape where no value flows: in params and in the network's `input`."""
+_SHAPE_VARIABLES = ("in_channels", "in_height", "in_width")
 
 
-class Resolving(Reporting):
-    """Evaluates expressions, within one budget for all of a spec."""
+class Evaluator:
+    """Turns located arguments into plain values. Mistakes are reported to `diagnostics`."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.budget = Budget()
+    def __init__(self, diagnostics: Diagnostics) -> None:
+        self._diagnostics = diagnostics
+        self._budget = Budget()
 
     def spend(self, steps: int, place: Place, position: Position) -> None:
-        """Counts work that a spec can ask for much of, in steps of expressions."""
+        """Spends `steps` of the budget on other work that a short spec can ask a lot of."""
         try:
-            self.budget.spend(steps)
+            self._budget.spend(steps)
         except OverBudgetError:
-            message = f"the expressions, lists and arguments of this spec take more than {MAX_STEPS:,} steps in all"
-            self.stop(place, message, position)
+            message = f"evaluating this spec takes more than {MAX_STEPS:,} steps"
+            self._diagnostics.stop(place, message, position)
 
     def resolve(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
-        """The plain value of an argument, its expressions evaluated where `shape` is the current value's."""
+        """The plain value of an argument. `shape` is the current value's, None if unknown.
+
+        Raises `InvalidError` after reporting a mistake, or if the value depends on an unknown.
+        """
         value = located.value
         if isinstance(value, dict | list):
-            return self.resolve_all(located, place, shape)
-        if not isinstance(value, str) or not is_expression(value):
+            return self._resolve_all(located, place, shape)
+        if not is_expression(value):
             return value
-        scope = ChainMap(_shape_variables(shape), place.variables)
+        sizes = dict.fromkeys(_SHAPE_VARIABLES, UNKNOWN) if shape is None else (
+            dict(zip(_SHAPE_VARIABLES, shape, strict=False))
+        )
         try:
-            return evaluate(value, scope, self.budget)
+            return evaluate(value, ChainMap(sizes, place.variables), self._budget)
         except UnknownValueError:
             raise InvalidError from None
         except OverBudgetError:
@@ -62,28 +68,22 @@ class Resolving(Reporting):
             position = located.position
             if position.width >= len(value):
                 position = position.shifted(error.offset + (position.width > len(value)))
-            self.fail(place, "E105", str(error), position, notes=error.notes)
+            self._diagnostics.fail(place, "E105", str(error), position, notes=error.notes)
 
-    def resolve_all(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
+    def _resolve_all(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
         self.spend(located.size // 4, place, located.position)
         if isinstance(located.value, dict):
             return {key: self.resolve(item, place, shape) for key, item in located.value.items()}
         result = tuple(self.resolve(item, place, shape) for item in located.value)
         if extent(result) > MAX_ITEMS:
-            message = f"a list has at most {MAX_ITEMS:,} items, those of the lists in it included"
-            self.fail(place, "E110", message, located.position)
+            message = f"a list has at most {MAX_ITEMS:,} items, nested lists included"
+            self._diagnostics.fail(place, "E110", message, located.position)
         return result
 
 
 def has_expressions(located: Located) -> bool:
+    """Whether an argument contains an expression, however deeply nested."""
     value = located.value
     if isinstance(value, dict | list):
         return any(map(has_expressions, value.values() if isinstance(value, dict) else value))
     return is_expression(value)
-
-
-def _shape_variables(shape: TensorShape | None) -> dict[str, Any]:
-    names = ("in_channels", "in_height", "in_width")
-    if shape is None:
-        return dict.fromkeys(names, UNKNOWN)
-    return dict(zip(names, shape, strict=False))

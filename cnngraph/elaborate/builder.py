@@ -1,0 +1,108 @@
+"""Builds the graph of a walk: appends nodes, infers their shapes, and explains shapes that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from math import prod
+
+from cnngraph.elaborate.diagnostics import Diagnostics
+from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.params import MAX_SIZE
+from cnngraph.elaborate.place import INVALID, MAX_SOURCES, Place, Value
+from cnngraph.errors import Diagnostic, Notes, Position, show
+from cnngraph.graph import Node, Scope
+from cnngraph.graph.provenance import Provenance
+from cnngraph.ops import Op
+from cnngraph.shape import ShapeError, TensorShape
+
+MAX_ELEMENTS = 1 << 31
+
+
+class GraphBuilder:
+    """The graph so far.
+
+    Attributes:
+        nodes, scopes, aux: as in `Graph`, by path.
+        origin: explains where shapes come from.
+        weighted: paths of the nodes with parameters.
+    """
+
+    def __init__(
+        self, input: TensorShape, diagnostics: Diagnostics, evaluator: Evaluator
+    ) -> None:
+        self._diagnostics = diagnostics
+        self._evaluator = evaluator
+        self.input = input
+        self.nodes: dict[str, Node] = {}
+        self.scopes: dict[str, Scope] = {}
+        self.aux: dict[str, str] = {}
+        self.weighted: list[str] = []
+        self.origin = Provenance(self.nodes, input)
+        self._inferred: dict[Hashable, tuple[Op, TensorShape, bool]] = {}
+        self._layout_noted = False
+
+    def add(
+        self, path: str, op: Op, values: Sequence[Value], place: Place, position: Position
+    ) -> Value:
+        """Appends a node and returns its value; `INVALID` if an input is, or if a rule is broken."""
+        if len(values) > 2:
+            self._evaluator.spend(len(values), place, position)
+        shapes = [value.shape for value in values if value.shape is not None]
+        paths = tuple(value.path for value in values if value.path is not None)
+        if len(shapes) < len(values):
+            return INVALID
+        key = (id(op), *shapes)
+        if (known := self._inferred.get(key)) is None:
+            try:
+                shape = op.infer(*shapes)
+            except ShapeError as error:
+                self._shape_error(error, path, paths, place, position)
+                return INVALID
+            parameters = op.parameters(*shapes)
+            if problem := _size_problem(op, shape, {**parameters, **op.buffers(*shapes)}):
+                self._diagnostics.report(Diagnostic("E110", problem, position), place, path)
+                return INVALID
+            known = self._inferred[key] = op, shape, bool(parameters)
+        _, shape, has_weights = known
+        if has_weights:
+            self.weighted.append(path)
+        self.nodes[path] = Node(
+            path, op, paths, shape, position, aux=place.aux, copies=place.copies
+        )
+        return Value(path, shape, place.aux)
+
+    def _shape_error(
+        self,
+        error: ShapeError,
+        path: str,
+        inputs: Sequence[str],
+        place: Place,
+        position: Position,
+    ) -> None:
+        def notes() -> Notes:
+            sources = dict.fromkeys(map(self.origin.of, inputs[:MAX_SOURCES]))
+            help = (("help", error.help),) if error.help else ()
+            layout = () if self._layout_noted else _layout_note(self.input)
+            self._layout_noted = True
+            return (*(("from", text) for text in sources), *help, *layout)
+
+        self._diagnostics.report(Diagnostic(error.code, str(error), position), place, path, notes)
+
+
+def _layout_note(shape: TensorShape) -> Notes:
+    """For an input that was probably written as [height, width, channels]."""
+    if len(shape) != 3 or shape[2] > 4 or min(shape[:2]) <= 4:
+        return ()
+    likely = show((shape[2], *shape[:2]))
+    return (("help", f"`input` is [channels, height, width]; did you mean {likely}?"),)
+
+
+def _size_problem(op: Op, shape: TensorShape, held: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why an op's result, or one of its parameters or buffers, is too large, or None."""
+    if max(shape) > MAX_SIZE:
+        return f"the result of `{op.kind}` is {shape}; a dimension is at most {MAX_SIZE:,}"
+    for name, sizes in {"result": shape, **held}.items():
+        if prod(sizes) > MAX_ELEMENTS:
+            what = f"the {name} of `{op.kind}` is {'x'.join(map(str, sizes))}"
+            return f"{what}; a tensor has at most {MAX_ELEMENTS:,} elements"
+    return None

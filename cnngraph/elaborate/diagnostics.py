@@ -1,0 +1,79 @@
+"""Collects what the walk reports: each mistake once, with the place in the network where it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from cnngraph.elaborate.place import Place
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position
+from cnngraph.spec.arguments import InvalidError
+
+
+class Diagnostics:
+    """The diagnostics of one walk. After `stop`, or `MAX_MISTAKES` errors, it accepts no more."""
+
+    def __init__(self, found: Iterable[Diagnostic] = ()) -> None:
+        self.found: list[Diagnostic] = []
+        self.stopped = False
+        self._seen: set[Hashable] = set()
+        self._errors = 0
+        for diagnostic in found:
+            self.report(diagnostic)
+
+    def report(
+        self,
+        diagnostic: Diagnostic,
+        place: Place | None = None,
+        path: str | None = None,
+        notes: Callable[[], Notes] = tuple,
+    ) -> None:
+        """Records a diagnostic; a mistake that occurs in every copy of a repeat is recorded once.
+
+        `notes` computes further notes; it is called only if the diagnostic is recorded.
+        """
+        calls = [position for _, position in place.calls] if place else []
+        repeated = diagnostic.severity == "warning" or bool(place and place.loops)
+        message = "" if repeated else diagnostic.message
+        key = (diagnostic.code, str(diagnostic.position), message, *map(str, calls))
+        if key in self._seen or self.stopped:
+            return
+        self._seen.add(key)
+        diagnostic = replace(diagnostic, notes=(*diagnostic.notes, *notes()))
+        if place is not None:
+            inside = (place.level.path if path is None else path) or "the top level"
+            loops = f"  (repeat {', '.join(place.loops)})" if place.loops else ""
+            called = [
+                ("called", f"block {block.name}, at {position}")
+                for block, position in reversed(place.calls)
+            ]
+            diagnostic = replace(
+                diagnostic, path=f"{inside}{loops}", notes=(*called, *diagnostic.notes)
+            )
+        self.found.append(diagnostic)
+        self._errors += diagnostic.severity == "error"
+        if self._errors == MAX_MISTAKES:
+            message = f"stopped after {MAX_MISTAKES} errors; the rest of the spec was not checked"
+            self.found.append(Diagnostic("E110", message, diagnostic.position))
+            self.stopped = True
+
+    def fail(
+        self,
+        place: Place,
+        code: str,
+        message: str,
+        position: Position,
+        notes: Callable[[], Notes] | Notes = (),
+        **details: Any,
+    ) -> NoReturn:
+        """Reports a diagnostic and raises `InvalidError`."""
+        further = notes if callable(notes) else lambda: notes
+        self.report(Diagnostic(code, message, position, **details), place, notes=further)
+        raise InvalidError
+
+    def stop(self, place: Place, message: str, position: Position) -> NoReturn:
+        """Ends the walk because the spec as a whole exceeds a limit. Raises `InvalidError`."""
+        self.report(Diagnostic("E110", message, position), place)
+        self.stopped = True
+        raise InvalidError
