@@ -163,7 +163,11 @@ def _accepts_none(arguments: Schema) -> bool:
 
 
 class _Generator(GenerateJsonSchema):
-    """Knows of the definitions that the models of the language refer to, which are added here."""
+    """Accepts references to the definitions that `json_schema` adds.
+
+    A schema given by `WithJsonSchema` is copied for each use: before version 2.11, pydantic writes
+    the default of one field into it for all others of the same type.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -171,6 +175,9 @@ class _Generator(GenerateJsonSchema):
             known, _ = self.get_cache_defs_ref_schema(CoreRef(name))
             self.json_to_defs_refs[JsonRef(f"#/$defs/{name}")] = known
             self.definitions[known] = {}
+
+    def generate_inner(self, schema: Any) -> dict[str, Any]:
+        return dict(super().generate_inner(schema))
 
 
 _REFERRED = ("body", "BlockDefinition")

@@ -1,7 +1,8 @@
-"""YAML text -> plain values that remember where they stand.
+"""YAML text -> plain values with their positions.
 
-Built from PyYAML's event stream, without recursion, so that size, depth and alias expansion are bounded before anything
-is constructed. Scalars follow YAML 1.2's core schema: `1e-3` is a number, `no` and `on` are strings.
+Values are built from PyYAML's events without recursion, so that size, depth and alias expansion are
+bounded before anything is constructed. Scalars follow the core schema of YAML 1.2: `1e-3` is a
+number, `no` and `on` are text.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cnngraph.errors import Diagnostic, Position, Source, SpecError, fail
-from cnngraph.spec.yaml_errors import explain
+from cnngraph.spec.yaml_errors import explain, explain_character
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -32,11 +34,18 @@ _CONSTANTS: dict[str, bool | float | None] = {
     ".nan": float("nan"),
 }
 _MAX_DIGITS = 18
+_MAX_CACHED = 1 << 16
+"""Characters of the longest text whose values are kept for the next time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A YAML value with its position; lists hold `Located`, mappings `Located` by key."""
+    """A YAML value with its position. Lists contain `Located`, mappings `Located` by key.
+
+    Attributes:
+        keys: positions of a mapping's keys.
+        size: how many values it contains, itself included, with aliases expanded.
+    """
 
     value: Any
     position: Position
@@ -69,29 +78,35 @@ class Located:
 
 
 def read_source(path: Path, name: str) -> Source:
-    """Reads a spec file; a `SpecError` says what stands in the way."""
+    """Reads a spec file, called `name` in messages. Raises `SpecError` if it cannot be read."""
     try:
         if not path.is_file():
-            exists = "is not an ordinary file" if path.exists() else "does not exist"
-            problem = "is a folder, not a file" if path.is_dir() else exists
+            problem = "is not a regular file" if path.exists() else "does not exist"
+            problem = "is a folder, not a file" if path.is_dir() else problem
             raise fail("E001", f"cannot read {name}: it {problem}")
         _check_size(name, path.stat().st_size)
         return Source(name, path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise fail("E001", f"cannot read {name}: not UTF-8 text ({error.reason})") from None
+    except UnicodeDecodeError:
+        raise fail("E001", f"cannot read {name}: it is not UTF-8 text") from None
     except OSError as error:
         raise fail("E001", f"cannot read {name}: {error.strerror or error}") from None
 
 
 def _check_size(name: str, size: int) -> None:
     if size > MAX_BYTES:
-        notes = (("help", "say repeated parts with `repeat`, `dense` or a block"),)
-        raise fail("E004", f"{name} has {size:,} bytes; a spec has at most {MAX_BYTES:,}", notes=notes)
+        message = f"{name} has {size:,} bytes; a spec has at most {MAX_BYTES:,}"
+        notes = (("help", "express repeated parts with `repeat`, `dense` or a block"),)
+        raise fail("E004", message, notes=notes)
 
 
 def parse_yaml(source: Source) -> Located:
-    """Parses one YAML document; raises `SpecError` with every duplicate key, or the first syntax error."""
+    """Parses one YAML document. Raises `SpecError` with all duplicate keys, or one syntax error."""
     _check_size(source.name, len(source.text))
+    return _parse_cached(source) if len(source.text) <= _MAX_CACHED else _Builder(source).build()
+
+
+@lru_cache(maxsize=32)
+def _parse_cached(source: Source) -> Located:
     return _Builder(source).build()
 
 
@@ -107,8 +122,6 @@ class _Builder:
 
     def build(self) -> Located:
         for event in self._events():
-            if isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-                raise fail("E002", "a spec is one YAML document", self._position(event))
             if isinstance(event, yaml.ScalarEvent):
                 self._add(Located(self._scalar(event), self._position(event)), event.anchor)
             elif isinstance(event, yaml.AliasEvent):
@@ -118,6 +131,8 @@ class _Builder:
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
                 done = self.open.pop()
                 self._add(done.located(), done.anchor)
+            elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+                raise fail("E002", "a spec must be a single YAML document", self._position(event))
         if self.diagnostics:
             raise SpecError(self.diagnostics)
         if self.root is None:
@@ -128,11 +143,13 @@ class _Builder:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
             yield from yaml.parse(self.source.text, Loader=loader)
-        except yaml.MarkedYAMLError as error:
-            raise SpecError([explain(error, self.source)]) from None
-        except yaml.YAMLError as error:
-            message = str(error).splitlines()[0]
-            raise fail("E002", f"{self.source.name} is not YAML: {message}") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            mark = getattr(error, "problem_mark", None)
+            if (deep := _too_deep(self.source, mark)) is not None:
+                raise _nested_too_deep(deep) from None
+            if isinstance(error, yaml.MarkedYAMLError):
+                raise SpecError([explain(error, self.source)]) from None
+            raise SpecError([explain_character(self.source)]) from None
 
     def _position(self, event: Any) -> Position:
         start, end = event.start_mark, event.end_mark
@@ -143,21 +160,18 @@ class _Builder:
         self._refuse_tag(event)
         position = self._position(event)
         if len(self.open) >= MAX_DEPTH:
-            raise fail("E004", f"nested more than {MAX_DEPTH} levels deep", position)
+            raise _nested_too_deep(position)
         mapping = isinstance(event, yaml.MappingStartEvent)
         if self.open and self.open[-1].awaits_key:
             braces = mapping and self.open[-1].position.line == position.line
-            help = (("help", 'for an expression, write "${...}", in quotes'),) if braces else ()
-            raise fail("E002", "a key must be a plain word", position, notes=help)
+            help = (("help", 'write an expression in quotes: "${...}"'),) if braces else ()
+            raise fail("E002", "a key must be plain text", position, notes=help)
         self.open.append(_Open(mapping, position, event.anchor))
 
     def _alias(self, event: Any) -> Located:
         if event.anchor not in self.anchors:
-            raise fail(
-                "E002",
-                f"the alias `*{event.anchor}` names no anchor finished before it",
-                self._position(event),
-            )
+            message = f"the alias `*{event.anchor}` has no anchor before it"
+            raise fail("E002", message, self._position(event))
         return self.anchors[event.anchor]
 
     def _scalar(self, event: Any) -> bool | int | float | str | None:
@@ -173,16 +187,12 @@ class _Builder:
             digits = text.replace("_", "")
             based = digits.lstrip("+-").lower().startswith(("0x", "0o"))
             return int(digits, 0 if based else 10)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        return text
+        return float(text) if _FLOAT.fullmatch(text) else text
 
     def _refuse_tag(self, event: Any) -> None:
         if event.tag and event.tag != "!":
-            raise fail(
-                "E002", f"YAML tags such as `{event.tag}` are not part of a spec",
-                self._position(event),
-            )  # fmt: skip
+            message = f"YAML tags such as `{event.tag}` are not allowed"
+            raise fail("E002", message, self._position(event))
 
     def _add(self, item: Located, anchor: str | None) -> None:
         if anchor:
@@ -192,17 +202,7 @@ class _Builder:
             return
         parent = self.open[-1]
         if parent.awaits_key:
-            if not isinstance(item.value, str):
-                raise fail("E002", "a key must be a plain word", item.position)
-            if item.value == "<<":
-                notes = (("help", "write the keys out, or make a block with params of what is shared"),)
-                self.diagnostics.append(
-                    Diagnostic("E002", "merge keys (`<<`) are not supported", item.position, notes=notes)
-                )
-            elif item.value in parent.keys:
-                self._duplicate(item.value, parent.keys[item.value], item.position)
-            parent.key = item.value
-            parent.keys.setdefault(item.value, item.position)
+            self._add_key(parent, item)
         elif parent.key is not None:
             parent.mapping.setdefault(parent.key, item)
             parent.key = None
@@ -210,26 +210,29 @@ class _Builder:
             parent.items.append(item)
         parent.size += item.size
         if parent.size > MAX_VALUES:
-            raise fail(
-                "E004",
-                f"the document holds more than {MAX_VALUES:,} values once its aliases are expanded",
-                item.position,
-            )
+            message = f"the document has more than {MAX_VALUES:,} values with aliases expanded"
+            raise fail("E004", message, item.position)
 
-    def _duplicate(self, key: str, first: Position, second: Position) -> None:
-        self.diagnostics.append(
-            Diagnostic(
-                "E003",
-                f"the key `{key}` is given twice",
-                second,
-                label="again here",
-                notes=(("note", f"first given at line {first.line}"),),
+    def _add_key(self, parent: _Open, item: Located) -> None:
+        key = item.value
+        if not isinstance(key, str):
+            raise fail("E002", "a key must be plain text", item.position)
+        if key == "<<":
+            message = "merge keys (`<<`) are not supported"
+            notes = (("help", "write all keys, or make a block with params"),)
+            self.diagnostics.append(Diagnostic("E002", message, item.position, notes=notes))
+        elif key in parent.keys:
+            message = f"the key `{key}` appears twice"
+            notes = (("note", f"it first appears at line {parent.keys[key].line}"),)
+            self.diagnostics.append(
+                Diagnostic("E003", message, item.position, label="second time here", notes=notes)
             )
-        )
+        parent.key = key
+        parent.keys.setdefault(key, item.position)
 
 
 class _Open:
-    """A mapping or sequence whose end has not been seen yet."""
+    """A mapping or sequence whose end has not been reached."""
 
     def __init__(self, is_mapping: bool, position: Position, anchor: str | None) -> None:
         self.is_mapping = is_mapping
@@ -248,3 +251,23 @@ class _Open:
     def located(self) -> Located:
         value = self.mapping if self.is_mapping else self.items
         return Located(value, self.position, self.keys, self.size)
+
+
+def _nested_too_deep(position: Position) -> SpecError:
+    return fail("E004", f"values are nested more than {MAX_DEPTH} levels deep", position)
+
+
+def _too_deep(source: Source, mark: yaml.Mark | None) -> Position | None:
+    """Where brackets before `mark` are nested too deep, or None.
+
+    The parser looks ahead, so that its own limit may come before the events that `_start` counts.
+    """
+    depth = 0
+    for line, text in enumerate(source.text.split("\n"), start=1):
+        for match in re.finditer(r"[\[{\]}]", text):
+            if mark is not None and (line - 1, match.start()) >= (mark.line, mark.column):
+                return None
+            depth += 1 if match[0] in "[{" else -1
+            if depth > MAX_DEPTH:
+                return Position(source, line, match.start() + 1)
+    return None

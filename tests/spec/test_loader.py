@@ -329,7 +329,7 @@ def test_what_is_no_file_is_refused_at_once(kind: str, what: str, tmp_path: Path
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     expected = {
-        "pipe": "is not an ordinary file",
+        "pipe": "is not a regular file",
         "folder": "is a folder",
         "missing": "does not exist",
         "device": "out of reach",

@@ -73,8 +73,8 @@ def test_every_duplicate_key_is_reported() -> None:
 def test_what_is_no_ordinary_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path, problem in [
-        (tmp_path / "pipe.yaml", "it is not an ordinary file"),
-        (Path("/dev/null"), "it is not an ordinary file"),
+        (tmp_path / "pipe.yaml", "it is not a regular file"),
+        (Path("/dev/null"), "it is not a regular file"),
         (tmp_path / "none.yaml", "it does not exist"),
         (tmp_path, "it is a folder, not a file"),
     ]:
