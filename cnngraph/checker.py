@@ -45,7 +45,9 @@ def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if params is None:
         return {}
     if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
-        raise CnngraphError(f'`params` is a mapping such as {{"num_classes": 10}}, not {params!r:.60}')
+        raise CnngraphError(
+            f'`params` is a mapping such as {{"num_classes": 10}}, not {params!r:.60}'
+        )
     return params
 
 
@@ -61,5 +63,7 @@ def spec_name(spec: SpecLike) -> str:
     if not isinstance(spec, str | os.PathLike) or not os.fspath(spec):
         raise CnngraphError(f"a spec is given by its path, or by its text, not {spec!r:.60}")
     if isinstance(spec, str) and "{" in spec and "\n" not in spec and not os.path.exists(spec):
-        raise CnngraphError(f"there is no file {spec!r:.60}; the text of a spec needs a line break in it")
+        raise CnngraphError(
+            f"there is no file {spec!r:.60}; the text of a spec needs a line break in it"
+        )
     return "<text>" if isinstance(spec, str) and "\n" in spec else os.fspath(spec)

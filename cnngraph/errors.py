@@ -191,14 +191,18 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     if len(word) > _LONGEST_WORD:
         return None
     letters = set(word)
-    looked_at = (item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word))
+    looked_at = (
+        item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word)
+    )
     near = nsmallest(
         _MOST_COMPARED,
         looked_at,
         key=lambda item: (len(letters.symmetric_difference(item)), abs(len(item) - len(word))),
     )
     close = difflib.get_close_matches(word, near, n=1, cutoff=0.7)
-    if not close and len(word) > 2:  # short names differ in one character, which 0.7 is too much for
+    if (
+        not close and len(word) > 2
+    ):  # short names differ in one character, which 0.7 is too much for
         close = difflib.get_close_matches(
             word, [item for item in near if len(item) == len(word)], 1, (len(word) - 1) / len(word)
         )

@@ -14,7 +14,7 @@ from conftest import ROOT
 from pydantic import TypeAdapter
 
 import cnngraph
-from cnngraph.elaborate import params, paths, place, walk
+from cnngraph.elaborate import builder, params, paths, place, walk
 from cnngraph.errors import CODES
 from cnngraph.ops import OPS
 from cnngraph.ops.fields import (
@@ -221,7 +221,7 @@ def test_limits_match_the_code() -> None:
         paths.MAX_PATH,
         params.MAX_PARAMS,
         params.MAX_SIZE,
-        walk.MAX_ELEMENTS,
+        builder.MAX_ELEMENTS,
         expressions.MAX_LENGTH,
         expressions.MAX_STEPS,
         expressions.MAX_DEPTH,

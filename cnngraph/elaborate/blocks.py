@@ -55,7 +55,9 @@ class Blocks:
                 accepted = ", ".join(block.params) or "nothing"
                 notes = notes or (("note", f"it accepts: {accepted}"),)
                 message = f"the block `{block.name}` does not accept `{name}`"
-                self._diagnostics.report(Diagnostic("E101", message, keys[name], notes=notes), place)
+                self._diagnostics.report(
+                    Diagnostic("E101", message, keys[name], notes=notes), place
+                )
         missing = [name for name in _required(block) if name not in arguments]
         if missing:
             notes = (("note", f"the block is defined at {block.position}"),)

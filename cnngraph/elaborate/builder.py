@@ -27,9 +27,7 @@ class GraphBuilder:
         weighted: paths of the nodes with parameters.
     """
 
-    def __init__(
-        self, input: TensorShape, diagnostics: Diagnostics, evaluator: Evaluator
-    ) -> None:
+    def __init__(self, input: TensorShape, diagnostics: Diagnostics, evaluator: Evaluator) -> None:
         self._diagnostics = diagnostics
         self._evaluator = evaluator
         self.input = input

@@ -80,7 +80,9 @@ def parallel(
     if any(result.shape is None for result in results.values()):
         return INVALID
     op = MERGES[arguments.merge]()
-    return _merge(walk, path or walk.paths.anonymous(place.level, op.kind), op, results, place, call)
+    return _merge(
+        walk, path or walk.paths.anonymous(place.level, op.kind), op, results, place, call
+    )
 
 
 def _merge(

@@ -54,8 +54,10 @@ class Evaluator:
             return self._resolve_all(located, place, shape)
         if not is_expression(value):
             return value
-        sizes = dict.fromkeys(_SHAPE_VARIABLES, UNKNOWN) if shape is None else (
-            dict(zip(_SHAPE_VARIABLES, shape, strict=False))
+        sizes = (
+            dict.fromkeys(_SHAPE_VARIABLES, UNKNOWN)
+            if shape is None
+            else (dict(zip(_SHAPE_VARIABLES, shape, strict=False)))
         )
         try:
             return evaluate(value, ChainMap(sizes, place.variables), self._budget)

@@ -35,13 +35,17 @@ def network_params(
         if name not in spec.params:
             notes = did_you_mean(name, spec.params)
             notes = notes or (("note", f"its params are: {', '.join(spec.params) or 'none'}"),)
-            diagnostics.report(Diagnostic("E113", f"`{spec.name}` has no param `{name}`", notes=notes))
+            diagnostics.report(
+                Diagnostic("E113", f"`{spec.name}` has no param `{name}`", notes=notes)
+            )
     missing: list[str] = []
     for name, default in spec.params.items():
         try:
             declared = evaluator.resolve(spec.declared[name], place, NO_SHAPE)
-            value = _frozen(given[name]) if name in given else (
-                evaluator.resolve(default, place, NO_SHAPE)
+            value = (
+                _frozen(given[name])
+                if name in given
+                else (evaluator.resolve(default, place, NO_SHAPE))
             )
         except InvalidError:
             values[name] = UNKNOWN
@@ -112,7 +116,9 @@ def type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
     With `pairs`, a list of numbers can replace a number, as in a kernel size.
     """
     if value is not None and not isinstance(value, bool | int | float | str | tuple):
-        what = "a mapping" if isinstance(value, dict) else f"an object of type {type(value).__name__}"
+        what = (
+            "a mapping" if isinstance(value, dict) else f"an object of type {type(value).__name__}"
+        )
         return f"must be a number, text or a list, not {what}"
     if isinstance(value, float) and not isfinite(value):
         return f"must be a finite number, not {show(value)}"

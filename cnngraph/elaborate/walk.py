@@ -157,7 +157,9 @@ class Walk:
             self.paths.values[path] = result
             return result
         if isinstance(arguments, Aux) and (call.name is None or call.flat):
-            notes = (("help", "in training the network returns the side head's result by its name"),)
+            notes = (
+                ("help", "in training the network returns the side head's result by its name"),
+            )
             self.diagnostics.fail(place, "E102", "`aux` needs a `name`", call.position, notes=notes)
         if isinstance(arguments, Repeat | When) and call.name is None and own is None:
             inside, path = place, None

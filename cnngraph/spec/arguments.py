@@ -168,9 +168,7 @@ def _mistakes(
         yield Diagnostic("E102", f"{what} needs {listing(missing)}", located.position)
 
 
-def _visible(
-    location: tuple[int | str, ...], type: str, located: Located
-) -> tuple[int | str, ...]:
+def _visible(location: tuple[int | str, ...], type: str, located: Located) -> tuple[int | str, ...]:
     """A pydantic location without the steps that name members of a union instead of keys."""
     ends_in_key = type in ("missing", "extra_forbidden")
     path: list[int | str] = []
@@ -207,7 +205,9 @@ def _mistake(
         return Diagnostic("E103", f"{what} {expectation or 'is invalid'}", located.position)
     value = item["input"].plain() if isinstance(item["input"], Located) else item["input"]
     shown = "a mapping" if isinstance(value, dict) else show(value)
-    message = f"`{name}` {expectation}, not {shown}" if expectation else f"`{name}` cannot be {shown}"
+    message = (
+        f"`{name}` {expectation}, not {shown}" if expectation else f"`{name}` cannot be {shown}"
+    )
     notes = suggest_value(value, located, expectation)
     return Diagnostic("E103", message, located.position, notes=notes)
 

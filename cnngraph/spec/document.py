@@ -32,7 +32,9 @@ _BLOCKS_SCHEMA = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Bl
 
 Body = Annotated[Any, RAW, WithJsonSchema(BODY_SCHEMA)]
 Branches = Annotated[Any, RAW, WithJsonSchema(_BRANCHES_SCHEMA)]
-Shortcut = Annotated[Any, RAW, WithJsonSchema({"anyOf": [{"enum": ["identity", "project"]}, BODY_SCHEMA]})]
+Shortcut = Annotated[
+    Any, RAW, WithJsonSchema({"anyOf": [{"enum": ["identity", "project"]}, BODY_SCHEMA]})
+]
 Items = Annotated[Any, RAW, WithJsonSchema({"type": "array"})]
 Parameters = Annotated[Any, RAW, WithJsonSchema({"type": "object"})]
 Blocks = Annotated[Any, RAW, WithJsonSchema(_BLOCKS_SCHEMA)]
@@ -67,8 +69,12 @@ def _one_or_more(item: dict[str, Any]) -> dict[str, Any]:
 
 
 Identifier = Annotated[str, PlainValidator(_identifier), WithJsonSchema(_NAME_SCHEMA)]
-Identifiers = Annotated[tuple[str, ...], PlainValidator(_identifiers), WithJsonSchema(_one_or_more(_NAME_SCHEMA))]
-ValueNames = Annotated[tuple[str, ...], PlainValidator(_names), WithJsonSchema(_one_or_more({"type": "string"}))]
+Identifiers = Annotated[
+    tuple[str, ...], PlainValidator(_identifiers), WithJsonSchema(_one_or_more(_NAME_SCHEMA))
+]
+ValueNames = Annotated[
+    tuple[str, ...], PlainValidator(_names), WithJsonSchema(_one_or_more({"type": "string"}))
+]
 
 
 class _Model(BaseModel):
@@ -234,7 +240,8 @@ class Document(_Model):
 def written_fields(model: type[BaseModel]) -> dict[str, bool]:
     """The model's keys as users write them -> whether the field is raw."""
     return {
-        field.alias or name: any(item is RAW for item in field.metadata) for name, field in model.model_fields.items()
+        field.alias or name: any(item is RAW for item in field.metadata)
+        for name, field in model.model_fields.items()
     }
 
 

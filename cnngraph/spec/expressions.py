@@ -82,7 +82,8 @@ def evaluate(text: str, scope: Mapping[str, Any], budget: Budget | None = None) 
         budget.spend(len(text))
         pieces = budget.read[text] = _split(text)
     values = [
-        literal if tree is None else _Evaluation(scope, offset, budget).value(tree) for offset, tree, literal in pieces
+        literal if tree is None else _Evaluation(scope, offset, budget).value(tree)
+        for offset, tree, literal in pieces
     ]
     if len(values) == 1:
         return values[0]
@@ -310,7 +311,9 @@ class _Evaluation:
         if type(node.op) not in _BINARY:
             sign, meant = _OTHER_SIGNS.get(type(node.op), ("this sign", ""))
             notes = (("help", meant),) if meant else ()
-            raise self.error(node, f"{sign} is not part of the expression language", notes=lambda: notes)
+            raise self.error(
+                node, f"{sign} is not part of the expression language", notes=lambda: notes
+            )
         symbol, function = _BINARY[type(node.op)]
         left, right = self.value(node.left), self.value(node.right)
         if symbol == "**" and not (isinstance(right, int | float) and abs(right) <= 64):
@@ -318,7 +321,9 @@ class _Evaluation:
         if symbol == "%" and isinstance(left, str):
             raise self.error(node, "`%` works on numbers")
         if symbol == "*" and any(isinstance(side, str | tuple) for side in (left, right)):
-            length = prod(len(side) if isinstance(side, str | tuple) else side for side in (left, right))
+            length = prod(
+                len(side) if isinstance(side, str | tuple) else side for side in (left, right)
+            )
             if length > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
         self.handle(left, right)
@@ -372,7 +377,9 @@ class _Evaluation:
             index = self.value(node.slice)
         if isinstance(index, int) and not -len(container) <= index < len(container):
             length = len(container)
-            raise self.error(node, f"index {index} is outside a list of {length}: {show(container)}")
+            raise self.error(
+                node, f"index {index} is outside a list of {length}: {show(container)}"
+            )
         what = "this slice" if isinstance(index, slice) else f"the index {show(index)}"
         why = "an index is a whole number"
         return self._apply(node, lambda: container[index], lambda: what, why)
@@ -390,14 +397,20 @@ class _Evaluation:
         what = partial(_called, name, arguments)
         return self._apply(node, lambda: FUNCTIONS[name](*arguments), what)
 
-    def _apply(self, node: ast.expr, function: Callable[[], Any], what: Callable[[], str], wrong: str = "") -> Any:
+    def _apply(
+        self, node: ast.expr, function: Callable[[], Any], what: Callable[[], str], wrong: str = ""
+    ) -> Any:
         """What `function` gives; `what` describes it, and `wrong` says why it does not take these types."""
         try:
             result = function()
         except ZeroDivisionError:
             raise self.error(node, f"division by zero: {what()}") from None
         except (TypeError, ValueError, OverflowError) as error:
-            why = wrong if wrong and isinstance(error, TypeError) else str(error).replace("tuple", "list")
+            why = (
+                wrong
+                if wrong and isinstance(error, TypeError)
+                else str(error).replace("tuple", "list")
+            )
             raise self.error(node, f"{what()} has no value: {why}") from None
         if isinstance(result, complex):
             raise self.error(node, f"{what()} is not a real number")
@@ -420,7 +433,9 @@ _METHODS: dict[type[ast.AST], Callable[[_Evaluation, Any], Any]] = {
 
 
 def _known_functions(name: str) -> Notes:
-    return did_you_mean(name, FUNCTIONS) or (("note", f"the functions are: {', '.join(sorted(FUNCTIONS))}"),)
+    return did_you_mean(name, FUNCTIONS) or (
+        ("note", f"the functions are: {', '.join(sorted(FUNCTIONS))}"),
+    )
 
 
 def _called(name: str, arguments: tuple[Any, ...]) -> str:
@@ -434,7 +449,9 @@ def _infix(left: Any, symbol: str, right: Any) -> str:
 def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return show(value)
-    return "text" if isinstance(value, str) else "a list" if isinstance(value, tuple) else "a number"
+    return (
+        "text" if isinstance(value, str) else "a list" if isinstance(value, tuple) else "a number"
+    )
 
 
 def _describe(node: ast.AST) -> str:

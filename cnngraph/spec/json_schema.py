@@ -63,7 +63,9 @@ def json_schema() -> Schema:
         "bare_node": {
             "type": "string",
             "minLength": 1,
-            "not": {"enum": [kind for kind, schema in arguments.items() if not _accepts_none(schema)]},
+            "not": {
+                "enum": [kind for kind, schema in arguments.items() if not _accepts_none(schema)]
+            },
             "anyOf": [
                 {"enum": [kind for kind, schema in arguments.items() if _accepts_none(schema)]},
                 {"description": "A block, or an expression that gives a kind."},
@@ -86,7 +88,9 @@ def json_schema() -> Schema:
         "description": "One network, or a library of blocks, in the language of cnngraph.",
         **{key: value for key, value in document.items() if key not in ("title", "description")},
         "dependentRequired": {"graph": ["name", "input"]},
-        "dependentSchemas": {"extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)}},
+        "dependentSchemas": {
+            "extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)}
+        },
         "$defs": definitions,
     }
 
@@ -113,7 +117,9 @@ def _op_arguments(op: type[Op]) -> Schema:
 
 
 def _composite_arguments(model: type[Composite]) -> Schema:
-    schema = _arguments(model, _NAME if model.kind in ("concat", "add", "multiply", "aux") else _LEVEL_NAME)
+    schema = _arguments(
+        model, _NAME if model.kind in ("concat", "add", "multiply", "aux") else _LEVEL_NAME
+    )
     if model.kind == "aux":
         schema["anyOf"][0]["required"].append("name")
         del schema["anyOf"][1:]
@@ -206,7 +212,12 @@ def _tidy(schema: Any, named: bool = False) -> Any:
             continue  # null is how the models spell "left out", not a value to suggest
         if key == "description":
             value = " ".join(value.split())
-        if key == "default" and isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]:
+        if (
+            key == "default"
+            and isinstance(value, list | tuple)
+            and len(value) == 2
+            and value[0] == value[1]
+        ):
             value = value[0]
         tidied[key] = _tidy(value, named=key in ("properties", "$defs"))
     return tidied

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, Source, SpecError, did_you_mean, fail, listing
+from cnngraph.errors import (
+    MAX_MISTAKES,
+    Diagnostic,
+    Position,
+    Source,
+    SpecError,
+    did_you_mean,
+    fail,
+    listing,
+)
 from cnngraph.ops import find_op
 from cnngraph.spec.arguments import InvalidError, valid_part, validate
 from cnngraph.spec.document import COMPOSITES, BlockDefinition, Document, Expect
@@ -155,7 +164,9 @@ class _Loader:
             files=self.files,
         )
 
-    def _variant(self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]) -> Spec:
+    def _variant(
+        self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
+    ) -> Spec:
         where = root.value["extends"].position
         for key in ("imports", "blocks", "graph"):
             if key in root.value:
@@ -180,7 +191,8 @@ class _Loader:
                     "E113",
                     f"`{base.name}` has no param `{name}`",
                     root.value["params"].keys.get(name, value.position),
-                    notes=did_you_mean(name, base.params) or (("note", f"it has: {', '.join(base.params) or 'none'}"),),
+                    notes=did_you_mean(name, base.params)
+                    or (("note", f"it has: {', '.join(base.params) or 'none'}"),),
                 )
             )
         return replace(
@@ -188,20 +200,29 @@ class _Loader:
             name=document.name or base.name,
             position=root.position,
             input=document.input or base.input,
-            params={**base.params, **{name: value for name, value in params.items() if name in base.params}},
+            params={
+                **base.params,
+                **{name: value for name, value in params.items() if name in base.params},
+            },
             expect=root.value.get("expect"),
             expected=document.expect,
             reference=base.reference if own == Reference(None, None, None) else own,
         )
 
-    def _library(self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]) -> Library:
-        library = Library(complete=all(key in root.value for key in ("imports", "blocks") if key in root.keys))
+    def _library(
+        self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
+    ) -> Library:
+        library = Library(
+            complete=all(key in root.value for key in ("imports", "blocks") if key in root.keys)
+        )
         imports = root.value["imports"].value if "imports" in root.value else []
         for name, item in zip(document.imports, imports, strict=True):
             try:
                 imported = self._import(path, name, item.position, chain)
             except SpecError as error:
-                self.diagnostics += [item for item in error.diagnostics if item not in self.diagnostics]
+                self.diagnostics += [
+                    item for item in error.diagnostics if item not in self.diagnostics
+                ]
                 library.complete = False
                 continue
             library.broken |= imported.broken
@@ -242,7 +263,9 @@ class _Loader:
     def _target(self, path: Path, name: str, where: Position, code: str) -> Path:
         target = Path(os.path.normpath(path.parent / name))
         places = (target, Path(os.path.realpath(target)))
-        inside = all(place.is_relative_to(reach) for place, reach in zip(places, self.reach, strict=True))
+        inside = all(
+            place.is_relative_to(reach) for place, reach in zip(places, self.reach, strict=True)
+        )
         if Path(name).is_absolute() or not inside:
             raise fail(
                 code,
@@ -254,7 +277,9 @@ class _Loader:
         return target
 
     def _source(self, target: Path, path: Path, where: Position, code: str) -> Source:
-        shown = os.path.join(os.path.dirname(where.source.name), os.path.relpath(target, path.parent))
+        shown = os.path.join(
+            os.path.dirname(where.source.name), os.path.relpath(target, path.parent)
+        )
         try:
             return self.read(target, os.path.normpath(shown))
         except SpecError as error:
@@ -267,7 +292,9 @@ class _Loader:
         if located is None or located.value is None:
             return {}
         if not isinstance(located.value, dict):
-            self.diagnostics.append(Diagnostic("E103", f"`{what}` must be a mapping of names", located.position))
+            self.diagnostics.append(
+                Diagnostic("E103", f"`{what}` must be a mapping of names", located.position)
+            )
             return {}
         return located.value
 
@@ -278,14 +305,22 @@ class _Loader:
     def _check_name(self, name: str, position: Position) -> None:
         if name in RESERVED or not name.isidentifier():
             why = "has a meaning of its own in expressions" if name in RESERVED else "is not a name"
-            self.diagnostics.append(Diagnostic("E116", f"a param cannot be called `{name}`: it {why}", position))
+            self.diagnostics.append(
+                Diagnostic("E116", f"a param cannot be called `{name}`: it {why}", position)
+            )
 
-    def _block(self, name: str, located: Located, position: Position, library: Library) -> Block | None:
+    def _block(
+        self, name: str, located: Located, position: Position, library: Library
+    ) -> Block | None:
         if not name.isidentifier():
-            self.diagnostics.append(Diagnostic("E116", f"a block cannot be called `{name}`", position))
+            self.diagnostics.append(
+                Diagnostic("E116", f"a block cannot be called `{name}`", position)
+            )
             return None
         if not isinstance(located.value, dict):
-            self.diagnostics.append(Diagnostic("E103", f"the block `{name}` must be a mapping with `body`", position))
+            self.diagnostics.append(
+                Diagnostic("E103", f"the block `{name}` must be a mapping with `body`", position)
+            )
             return None
         try:
             definition = validate(
@@ -344,7 +379,12 @@ def _library_alone(root: Located) -> Diagnostic:
         "E102",
         f"{file} is a block library: it has blocks, and no `input` and `graph` of a network",
         root.keys.get("blocks") or root.keys["imports"],
-        notes=(("help", f"a network takes its blocks by `imports: [{os.path.basename(file)}]`; check that one"),),
+        notes=(
+            (
+                "help",
+                f"a network takes its blocks by `imports: [{os.path.basename(file)}]`; check that one",
+            ),
+        ),
     )
 
 

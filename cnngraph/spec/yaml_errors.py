@@ -38,9 +38,7 @@ def explain(error: yaml.MarkedYAMLError, source: Source) -> Diagnostic:
     if mark is None:
         return _mistake("the syntax is invalid", None)
     here = _position(source, mark)
-    found = (
-        _tab(here) or _unquoted(here) or _glued(source, error) or _unclosed(source, error, here)
-    )
+    found = _tab(here) or _unquoted(here) or _glued(source, error) or _unclosed(source, error, here)
     if found is not None:
         return found
     problem = error.problem or ""
@@ -68,9 +66,7 @@ def explain_character(source: Source) -> Diagnostic:
     return _mistake(f"the syntax of {source.name} is invalid", None)
 
 
-def _mistake(
-    message: str, position: Position | None, help: str = "", note: str = ""
-) -> Diagnostic:
+def _mistake(message: str, position: Position | None, help: str = "", note: str = "") -> Diagnostic:
     notes = tuple((kind, text) for kind, text in (("note", note), ("help", help)) if text)
     return Diagnostic("E002", f"invalid YAML: {message}", position, notes=notes)
 
@@ -135,9 +131,7 @@ def _suspects(error: yaml.MarkedYAMLError) -> Iterator[int]:
         yield error.problem_mark.line
 
 
-def _unclosed(
-    source: Source, error: yaml.MarkedYAMLError, here: Position
-) -> Diagnostic | None:
+def _unclosed(source: Source, error: yaml.MarkedYAMLError, here: Position) -> Diagnostic | None:
     opened = error.context_mark
     contexts = ("flow mapping", "flow sequence", "quoted scalar")
     if opened is None or not (error.context or "").endswith(contexts):

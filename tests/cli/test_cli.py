@@ -118,7 +118,7 @@ def test_set_of_a_wrong_form_is_wrong_usage(command: str, given: list[str], prob
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ("num_classes=many", 'must be a whole number, as its default 10 is, not "many"'),
+        ("num_classes=many", 'must be a whole number, like its default 10, not "many"'),
         ("num_clases=3", "did you mean `num_classes`?"),
         ("num_classes=0", "`out_features` must be at least 1, not 0"),
     ],
