@@ -1,88 +1,64 @@
-"""Convolutional networks as data: checked before a step, compiled into fused PyTorch modules.
+"""Convolutional networks as data: checked before training, compiled into fused PyTorch modules.
 
-The names below are imported when they are first used, so that `import cnngraph` is quick and checking needs no torch.
+Public names are imported on first use: `import cnngraph` is fast, and checking needs no torch.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from cnngraph.checker import check
-    from cnngraph.compiler import compile
-    from cnngraph.errors import CnngraphError, Diagnostic, SpecError
-    from cnngraph.ops.op import Op
-    from cnngraph.ops.registry import register as register_op
-    from cnngraph.report.check import Report
-    from cnngraph.shape import ShapeError, TensorShape
-    from cnngraph.spec.json_schema import json_schema
-    from cnngraph.weights import (
-        LoadReport,
-        WeightsError,
-        freeze,
-        load_weights,
-        parameter_groups,
-        save_weights,
-        unfreeze,
-    )
-    from cnngraph.weights.compiled import load_compiled, save_compiled
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "CnngraphError": "errors",
-    "Diagnostic": "errors",
-    "LoadReport": "weights",
-    "Op": "ops.op",
-    "Report": "report.check",
-    "ShapeError": "shape",
-    "SpecError": "errors",
-    "TensorShape": "shape",
-    "WeightsError": "weights",
-    "check": "checker",
-    "compile": "compiler",
-    "freeze": "weights",
-    "json_schema": "spec.json_schema",
-    "load_compiled": "weights.compiled",
-    "load_weights": "weights",
-    "parameter_groups": "weights",
-    "register_op": "ops.registry:register",
-    "save_compiled": "weights.compiled",
-    "save_weights": "weights",
-    "unfreeze": "weights",
-}
+if TYPE_CHECKING:
+    from cnngraph.checker import check as check
+    from cnngraph.compiler import compile as compile
+    from cnngraph.errors import CnngraphError as CnngraphError
+    from cnngraph.errors import Diagnostic as Diagnostic
+    from cnngraph.errors import SpecError as SpecError
+    from cnngraph.lowering.network import Network as Network
+    from cnngraph.ops.op import Op as Op
+    from cnngraph.ops.registry import register
+    from cnngraph.report.check import Report as Report
+    from cnngraph.shape import ShapeError as ShapeError
+    from cnngraph.shape import TensorShape as TensorShape
+    from cnngraph.spec.json_schema import json_schema as json_schema
+    from cnngraph.weights import LoadReport as LoadReport
+    from cnngraph.weights import WeightsError as WeightsError
+    from cnngraph.weights import freeze as freeze
+    from cnngraph.weights import load_weights as load_weights
+    from cnngraph.weights import parameter_groups as parameter_groups
+    from cnngraph.weights import save_weights as save_weights
+    from cnngraph.weights import unfreeze as unfreeze
+    from cnngraph.weights.compiled import load_compiled as load_compiled
+    from cnngraph.weights.compiled import save_compiled as save_compiled
 
-__all__ = [
-    "CnngraphError",
-    "Diagnostic",
-    "LoadReport",
-    "Op",
-    "Report",
-    "ShapeError",
-    "SpecError",
-    "TensorShape",
-    "WeightsError",
-    "check",
-    "compile",
-    "freeze",
-    "json_schema",
-    "load_compiled",
-    "load_weights",
-    "parameter_groups",
-    "register_op",
-    "save_compiled",
-    "save_weights",
-    "unfreeze",
-]
+    register_op = register
+else:
+    # Type checkers read the imports above, and report unknown attributes as errors.
+    from importlib import import_module
 
+    _NAMES = {
+        "checker": "check",
+        "compiler": "compile",
+        "errors": "CnngraphError Diagnostic SpecError",
+        "lowering.network": "Network",
+        "ops.op": "Op",
+        "ops.registry": "register_op",
+        "report.check": "Report",
+        "shape": "ShapeError TensorShape",
+        "spec.json_schema": "json_schema",
+        "weights": "LoadReport WeightsError freeze load_weights parameter_groups save_weights "
+        "unfreeze",
+        "weights.compiled": "load_compiled save_compiled",
+    }
+    _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+    __all__ = sorted(_HOMES)
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'cnngraph' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(f"cnngraph.{module}"), attribute or name)
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module 'cnngraph' has no attribute {name!r}")
+        module = import_module(f"cnngraph.{_HOMES[name]}")
+        return getattr(module, "register" if name == "register_op" else name)
 
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    def __dir__():
+        return [*__all__, "__version__"]

@@ -1,7 +1,8 @@
-"""What the C library offers against page faults: asked for by `tune_memory`, never set by an import.
+"""Settings of the C library that avoid page faults. `tune_memory` makes them; no import does.
 
-Every large tensor that torch frees goes back to the system, and every new one is mapped and zeroed page by page again. With
-these settings freed memory stays in the process, and comes in pages of 2 MiB where the system has them.
+By default every large tensor that torch frees goes back to the system, and every large allocation
+maps and zeroes its pages again. With these settings freed memory stays in the process, in pages of
+2 MiB if the system has them.
 """
 
 from __future__ import annotations
@@ -18,68 +19,76 @@ _M_TOP_PAD = -2
 _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 _MADV_HUGEPAGE = 14
-_LARGEST = 2**31 - 1
-"""mallopt takes an int."""
+_MAX_INT = 2**31 - 1
 _TOP_PAD = 64 * 2**20
 _BLOCK = 2**30
-"""Less than the largest threshold, so that it comes from the heap."""
-_MOST_RESERVED = 64 * 2**30
+"""Less than the largest threshold, so that a block comes from the heap."""
+_MAX_RESERVED = 64 * 2**30
 
-_said: str | None = None
+_settings: str | None = None
 
 
 def tune_memory() -> str:
-    """Makes this process keep freed memory, in huge pages where there are any; for its whole life, once.
+    """Makes this process keep freed memory, in huge pages if possible, until it ends.
 
-    The process then holds on to the most it ever needed. Returns one line that says what was set, or why nothing was.
+    The process then keeps the most memory that it has ever needed. Further calls change nothing.
+
+    Returns:
+        One line that says what was set, or why nothing was.
     """
-    global _said
-    if _said is None:
-        _said = _tune()
-    return _said
+    global _settings
+    if _settings is None:
+        _settings = _tune()
+    return _settings
 
 
 def _tune() -> str:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return f"memory settings: none, they need Linux with glibc (this is {_system()})"
     libc = ctypes.CDLL(None)
-    return f"memory settings: {'; '.join([_keep_freed_memory(libc), _huge_pages(libc)])}"
+    return f"memory settings: {_keep_freed_memory(libc)}; {_huge_pages(libc)}"
 
 
 def _keep_freed_memory(libc: Any) -> str:
-    kept = libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST) or libc.mallopt(_M_MMAP_MAX, 0)  # the first since glibc 2.35
+    # Before glibc 2.35, the threshold is limited.
+    kept = libc.mallopt(_M_MMAP_THRESHOLD, _MAX_INT) or libc.mallopt(_M_MMAP_MAX, 0)
     untrimmed = libc.mallopt(_M_TRIM_THRESHOLD, -1)
     padded = libc.mallopt(_M_TOP_PAD, _TOP_PAD)
-    return "freed memory is kept (mallopt)" if kept and untrimmed and padded else "mallopt refused"
+    success = kept and untrimmed and padded
+    return "freed memory is kept (mallopt)" if success else "mallopt failed"
 
 
 def _huge_pages(libc: Any) -> str:
-    """Advises the system to back the heap with huge pages, where it leaves that to advice.
+    """Asks for huge pages for the heap, if the system leaves the choice to the process.
 
-    The heap must be there to be advised of, and what it grows by later is not: so it is grown ahead, in addresses alone,
-    by as much as half of the machine's memory.
+    The request covers existing addresses only. Hence the heap first grows, in addresses but not in
+    memory, by half of the machine's memory.
     """
     choice = _system_choice()
     if choice == "always":
         return "huge pages are always on"
     if choice != "madvise":
-        return "no huge pages (the system has none, or never gives them)"
+        return "no huge pages (the system has none, or never uses them)"
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     page = os.sysconf("SC_PAGE_SIZE")
+    reserved = min(os.sysconf("SC_PHYS_PAGES") * page // 2, _MAX_RESERVED)
     blocks: list[int] = []
     advised = 0
-    for _ in range(max(1, min(os.sysconf("SC_PHYS_PAGES") * page // 2, _MOST_RESERVED) // _BLOCK)):
+    for _ in range(max(1, reserved // _BLOCK)):
         block = libc.malloc(_BLOCK)
         if block is None:
             break
         blocks.append(block)
         start = block & -page
-        advised += _BLOCK * (libc.madvise(start, block + _BLOCK - start, _MADV_HUGEPAGE) == 0)
+        size = block + _BLOCK - start
+        advised += _BLOCK * (libc.madvise(start, size, _MADV_HUGEPAGE) == 0)
     for block in blocks:
-        libc.free(block)  # back to the heap, which keeps its addresses and what was advised of them
-    return f"huge pages for {advised // 2**30} GiB of heap (madvise)" if advised else "no huge pages (madvise refused)"
+        libc.free(block)  # to the heap, which keeps the addresses and their advice
+    if not advised:
+        return "no huge pages (madvise failed)"
+    return f"huge pages for {advised // 2**30} GiB of heap (madvise)"
 
 
 def _system_choice() -> str:

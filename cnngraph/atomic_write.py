@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from uuid import uuid4
 
 from cnngraph.errors import CnngraphError
 
+PathLike = str | os.PathLike[str]
+
 
 def atomic_write(
-    path: str | os.PathLike[str], write: Callable[[Path], object], faults: tuple[type[Exception], ...] = ()
+    path: PathLike, write: Callable[[Path], object], faults: tuple[type[Exception], ...] = ()
 ) -> None:
-    """Has `write` fill a file beside `path`, which takes the place of `path` when it is complete.
+    """Calls `write` on a temporary file beside `path`, which then replaces `path`.
 
-    Raises `CnngraphError` where that cannot be done; `faults` are errors of `write` that mean just that.
+    Args:
+        path: the file to write.
+        write: fills the file that it is given.
+        faults: errors of `write`, besides `OSError`, that mean that the file cannot be written.
+
+    Raises:
+        CnngraphError: the file cannot be written.
     """
     name = os.fspath(path)
     target = Path(os.path.realpath(path))
@@ -23,7 +31,8 @@ def atomic_write(
         what = "a folder" if target.is_dir() else "not an ordinary file"
         raise CnngraphError(f"cannot write {name}: it is {what}")
     if not target.parent.is_dir():
-        raise CnngraphError(f"cannot write {name}: the folder {os.path.dirname(name) or '.'} does not exist")
+        folder = os.path.dirname(name) or "."
+        raise CnngraphError(f"cannot write {name}: the folder {folder} does not exist")
     unfinished = target.with_name(f".{target.name[:100]}.{uuid4().hex}.tmp")
     try:
         unfinished.open("xb").close()
@@ -39,6 +48,11 @@ def atomic_write(
         unfinished.unlink(missing_ok=True)
 
 
+def atomic_write_text(path: PathLike, text: str) -> None:
+    """Writes `text` in UTF-8. Raises `CnngraphError` if the file cannot be written."""
+    atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
 def one_line(error: Exception) -> str:
-    """An exception's text on one line."""
+    """The text of an exception on one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__

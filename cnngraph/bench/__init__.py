@@ -1,4 +1,4 @@
-"""Measures networks and kernels against their peers, each in a process of its own.
+"""Benchmarks of networks and kernels, with every variant in a process of its own.
 
-`networks` and `kernels` lead, and need no torch; `worker` is the process that they drive.
+`networks` and `kernels` drive the processes and need no torch; `worker` is what they start.
 """

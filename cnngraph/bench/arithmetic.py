@@ -1,4 +1,4 @@
-"""The arithmetic of a step, from the graph alone."""
+"""Floating-point operations of a step, from the graph alone."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ from cnngraph.graph.cost import node_cost
 from cnngraph.shape import ShapeError, TensorShape
 
 TRAINING = 3
-"""A training step's arithmetic over the forward pass's: the gradients of inputs and weights cost as much each."""
+"""Arithmetic of a training step over that of its forward pass.
+
+The gradients of the inputs and of the weights each cost as much as the forward pass.
+"""
 
 
 def graph_of(work: Work) -> Graph:
-    """The network's graph for an input of `work.input`. Raises `CnngraphError` where the network does not take it."""
+    """The network's graph for `work.input`.
+
+    Raises:
+        CnngraphError: the network does not accept this input; `SpecError` if the spec is invalid.
+    """
     graph = elaborate_or_raise(read_spec(work.spec), work.params)
     return resized(graph, TensorShape(work.input))
 
 
 def resized(graph: Graph, input: TensorShape) -> Graph:
-    """The same network, weights as declared, for another input. Raises `CnngraphError` where it does not take it."""
+    """The same network, with the same weights, for another input shape.
+
+    Raises:
+        CnngraphError: the network does not accept this input.
+    """
     shapes = {INPUT: input}
     nodes = []
     for node in graph.nodes:
@@ -31,21 +42,22 @@ def resized(graph: Graph, input: TensorShape) -> Graph:
         try:
             shape = node.op.infer(*inputs)
         except ShapeError as error:
-            raise CnngraphError(f"{graph.name} does not take {input}: {node.path}: {error}") from None
+            problem = f"{node.path}: {error}"
+            raise CnngraphError(f"{graph.name} does not accept {input}: {problem}") from None
         if node.op.parameters(*inputs) != node.op.parameters(*graph.input_shapes(node)):
-            raise CnngraphError(
-                f"{graph.name} does not take {input}: the weights of {node.path} would need another shape"
-            )
+            problem = f"the weights of {node.path} would need another shape"
+            raise CnngraphError(f"{graph.name} does not accept {input}: {problem}")
         shapes[node.path] = shape
         nodes.append(replace(node, shape=shape))
     return replace(graph, input=input, nodes=tuple(nodes))
 
 
 def macs_of(graph: Graph, work: Work) -> int:
-    """Multiply-accumulates of a forward pass for one image, side heads' in training."""
-    return sum(node_cost(graph, node).macs for node in graph.nodes if work.mode == "train" or not node.aux)
+    """Multiply-accumulates of a forward pass for one image; in training with the side heads."""
+    training = work.mode == "train"
+    return sum(node_cost(graph, node).macs for node in graph.nodes if training or not node.aux)
 
 
 def flops_of(macs: int, work: Work) -> int:
-    """Floating-point operations of a step, two for each multiply-accumulate."""
+    """Floating-point operations of a step: two for each multiply-accumulate."""
     return 2 * macs * work.batch_size * (TRAINING if work.mode == "train" else 1)

@@ -1,8 +1,7 @@
-"""What no implementation through the same library can beat by much: the layers' arithmetic alone."""
+"""The floor of a step: the time of its convolutions and linear layers alone, in the library."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,32 +10,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnngraph.bench.arithmetic import flops_of, graph_of
-from cnngraph.bench.devices import device_of
+from cnngraph.bench.devices import Run, device_of
 from cnngraph.bench.variants import Work
 from cnngraph.graph import INPUT, Graph
 from cnngraph.graph.cost import node_cost
 from cnngraph.shape import TensorShape
 
 CONVOLUTIONS = ((8, 256, 28), (8, 128, 56))
-"""Batch, channels and size of the 3x3 convolutions whose rate is the processor's: 7.4 GFLOP each."""
+"""Batch, channels and size of the 3x3 convolutions that measure a processor's peak rate.
+
+Each is 7.4 GFLOP.
+"""
 
 PRODUCT = 8192
-"""Rows and columns of the square matrices whose product's rate is the GPU's: 1.1 TFLOP."""
+"""Size of the square matrices whose product measures a GPU's peak rate: 1.1 TFLOP."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer; `count` of them in the network are the same."""
+    """A convolution or linear layer; the network has `count` equal ones."""
 
     path: str
     kind: str
     count: int
     flops: int
-    run: Callable[[], object]
+    run: Run
 
 
 class Floor:
-    """The subject of one worker: the library's rate, and each distinct layer alone."""
+    """The subject of the floor's worker: the peak rate, and each distinct layer alone."""
 
     def __init__(self, work: Work) -> None:
         self._device = device_of(work.device, work.threads)
@@ -46,22 +48,21 @@ class Floor:
         if work.device == "cuda":
             peak, self._peak = "large matrix products", [_large_product(dtype)]
         else:
-            peak, self._peak = "large convolutions", [_large_convolution(*sizes, dtype) for sizes in CONVOLUTIONS]
+            peak = "large convolutions"
+            self._peak = [_large_convolution(*sizes, dtype) for sizes in CONVOLUTIONS]
         self._layers = _layers(graph_of(work), work, dtype)
         for run in (*(run for run, _ in self._peak), *(layer.run for layer in self._layers)):
             run()
         self._device.rest()
+        keys = ("path", "kind", "count", "flops")
         self.prepared = {
             "memory_settings": settings,
             "peak": peak,
-            "layers": [
-                {"path": layer.path, "kind": layer.kind, "count": layer.count, "flops": layer.flops}
-                for layer in self._layers
-            ],
+            "layers": [{key: getattr(layer, key) for key in keys} for layer in self._layers],
         }
 
     def measure(self, seconds: float) -> dict[str, Any]:
-        """The rate in FLOP/s, and the seconds of each distinct layer."""
+        """The peak rate in FLOP/s, and the seconds of each distinct layer."""
         share = seconds / (len(self._layers) + 2)
         time_alone = self._device.time_alone
         rate = max(flops / time_alone(run, 0.0) for run, flops in self._peak for _ in range(3))
@@ -86,7 +87,7 @@ def _layers(graph: Graph, work: Work, dtype: torch.dtype) -> list[Layer]:
         module = node.op.module(*inputs)
         assert isinstance(module, nn.Module)
         values = [_tensor(work.batch_size, shape, dtype, work.device) for shape in inputs]
-        run = _layer(module.to(work.device, dtype), values, train, reads_input)
+        run = _run_of(module.to(work.device, dtype), values, train, reads_input)
         found[key] = Layer(node.path, node.op.kind, 1, flops_of(macs, work), run)
     return list(found.values())
 
@@ -96,36 +97,36 @@ def _tensor(batch_size: int, shape: TensorShape, dtype: torch.dtype, device: str
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _layer(module: nn.Module, inputs: list[Tensor], train: bool, reads_input: bool) -> Callable[[], object]:
+def _run_of(module: nn.Module, inputs: list[Tensor], train: bool, reads_input: bool) -> Run:
     """Forward, and in training backward, of one layer. The network's input needs no gradient."""
     if inputs[0].dim() == 4:
         module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def evaluate() -> None:
+    def forward() -> None:
         with torch.no_grad():
             module(*inputs)
 
     if not train:
-        return evaluate
+        return forward
     leaves = [*module.parameters(), *([] if reads_input else inputs)]
     for x in inputs:
         x.requires_grad_(not reads_input)
     grad = torch.randn_like(module(*inputs))  # keeps the memory format
 
-    def learn() -> None:
+    def forward_and_backward() -> None:
         torch.autograd.grad(module(*inputs), leaves, grad)
 
-    return learn
+    return forward_and_backward
 
 
-def _large_product(dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+def _large_product(dtype: torch.dtype) -> tuple[Run, int]:
     left, right = torch.randn(2, PRODUCT, PRODUCT, device="cuda").to(dtype)
     return lambda: left @ right, 2 * PRODUCT**3
 
 
-def _large_convolution(batch: int, channels: int, size: int, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+def _large_convolution(batch: int, channels: int, size: int, dtype: torch.dtype) -> tuple[Run, int]:
     x = _tensor(batch, TensorShape((channels, size, size)), dtype, "cpu")
-    weight = torch.randn(channels, channels, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = _tensor(channels, TensorShape((channels, 3, 3)), dtype, "cpu")
 
     def run() -> None:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The machine that was measured on, and how busy others kept it meanwhile."""
+"""The machine that a benchmark ran on, and how busy other processes kept it meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnngraph.errors import CnngraphError
 
 
 def describe() -> dict[str, Any]:
-    """What a reader of the figures must know; what the system does not tell is null."""
+    """Processor, memory, system and Python; what the system does not report is None."""
     return {
         "cpu": _cpu() or platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
@@ -24,7 +24,7 @@ def describe() -> dict[str, Any]:
 
 
 def require(device: str) -> None:
-    """Raises `CnngraphError` for `cuda` where there is no GPU, or no kernels for one."""
+    """Raises `CnngraphError` if `device` is `cuda` and there is no GPU, or no kernels for it."""
     if device == "cpu":
         return
     import torch
@@ -34,13 +34,13 @@ def require(device: str) -> None:
     if not torch.cuda.is_available():
         why = "it finds none" if torch.version.cuda else "it was built without CUDA"
         raise CnngraphError(
-            f"torch {torch.__version__} has no GPU here: {why}. What `nvidia-smi` lists needs a torch for CUDA"
-            " (https://pytorch.org/get-started), and no CUDA_VISIBLE_DEVICES that hides it"
+            f"torch {torch.__version__} has no GPU here: {why}. If `nvidia-smi` lists one, install"
+            " a torch for CUDA (https://pytorch.org/get-started) and unset CUDA_VISIBLE_DEVICES"
         )
     if not kernels.build_info().get("cuda"):
         raise CnngraphError(
-            "the compiled kernels are missing, or for the CPU alone. Where nvcc is, in a clone:"
-            " FORCE_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps ."
+            "the compiled kernels are missing, or built for the CPU only. Build them with nvcc, in"
+            " a clone: FORCE_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps ."
         )
 
 
@@ -57,9 +57,9 @@ def _memory() -> int | None:
 
 
 class OtherWork:
-    """The share of the machine's processor time that neither was idle nor went to given processes.
+    """The share of the machine's processor time that other processes took since it was created.
 
-    Read from Linux' /proc; elsewhere `share` is None.
+    Read from Linux' /proc; on other systems `share` is None.
     """
 
     def __init__(self, processes: Iterable[int]) -> None:
@@ -68,6 +68,7 @@ class OtherWork:
 
     @property
     def share(self) -> float | None:
+        """Between 0 and 1, without idle time and the given processes."""
         start, now = self._start, self._now()
         if start is None or now is None or now[0] <= start[0]:
             return None
@@ -75,7 +76,7 @@ class OtherWork:
         return min(1.0, max(0.0, (busy - own) / total))
 
     def _now(self) -> tuple[int, int, int] | None:
-        """Clock ticks: all there were, those that were not idle, and those of the processes."""
+        """Clock ticks so far: all, the busy ones, and those of the processes."""
         line = _read("/proc/stat").partition("\n")[0].split()
         if len(line) < 9 or line[0] != "cpu":
             return None

@@ -1,4 +1,4 @@
-"""`bench`: a network's step, as every contender runs it, in rounds that take turns."""
+"""`bench`: the step of a network in every variant, measured in rounds in which they take turns."""
 
 from __future__ import annotations
 
@@ -8,30 +8,38 @@ from typing import Any
 
 from cnngraph.bench import machine
 from cnngraph.bench.arithmetic import flops_of, graph_of, macs_of
-from cnngraph.bench.figures import Figure
 from cnngraph.bench.processes import Worker, WorkerError, Workers
-from cnngraph.bench.variants import OURS, Contender, Work, always, contender_of
+from cnngraph.bench.samples import Samples
+from cnngraph.bench.variants import OURS, Variant, Work, always, variant_of
+
+FLOOR = "floor"
 
 Progress = Callable[[str, float], object]
-"""Is told what is being done, and which share of everything is behind."""
+"""Callback `(activity, share)`: what is being done, and how much of everything is done."""
 
 
 @dataclass
 class Row:
-    """What was found of one contender.
+    """The result of one variant.
 
     Attributes:
-        error: why it has no figures, or lacks some.
-        seconds: a step, once a round; None where it never ran.
-        ratio: its step over ours, the median of the rounds' ratios.
-        result: the first step's loss, or what evaluation results in on average: the same for all that compute the same.
-        tensor_bytes: the peak of torch's tensors in a step, `held_bytes` that outlive it included.
-        process_bytes: the process's peak while it was measured; on a GPU, of what its torch had of the GPU's memory.
+        variant: the variant.
+        error: why some or all results are missing.
+        seconds: time of a step; None if it never ran.
+        ratio: its time over ours, the median of the ratios in each round.
+        result: the first step's loss, or the mean magnitude of the output in evaluation. Variants
+            that compute the same have the same result.
+        memory_settings: the settings that `allocator.tune_memory` reported.
+        prepare_seconds: time to build the network and run the first steps.
+        tensor_bytes: peak of torch's tensors in a step.
+        held_bytes: the part of it that outlives the step.
+        process_bytes: the process's peak during the measurement; on a GPU, of the memory that torch
+            reserved there.
     """
 
-    contender: Contender
+    variant: Variant
     error: str | None = None
-    seconds: Figure | None = None
+    seconds: Samples | None = None
     ratio: float | None = None
     result: float | None = None
     memory_settings: str | None = None
@@ -42,55 +50,69 @@ class Row:
 
 
 @dataclass
-class LayerAlone:
-    """A convolution or linear layer timed alone: once a round, forward, and in training backward."""
+class LayerTime:
+    """A convolution or linear layer timed alone, forward and in training backward.
+
+    Attributes:
+        path: the first such layer of the network.
+        kind: its op.
+        count: how many equal layers the network has.
+        flops: operations of one.
+        seconds: time of one.
+    """
 
     path: str
     kind: str
     count: int
     flops: int
-    seconds: Figure
+    seconds: Samples
 
 
 @dataclass
-class FloorFound:
-    """Attributes:
-    flops: of the convolutions and linear layers in a step.
-    peak: whose rate is the machine's.
-    rate: FLOP/s of these, once a round.
-    layers: the distinct layers.
+class FloorResult:
+    """The least time of a step, estimated in two ways.
+
+    Attributes:
+        flops: operations of the convolutions and linear layers in a step.
+        peak: the operations whose rate is the machine's peak.
+        rate: the peak rate in FLOP/s.
+        layers: the distinct layers, each timed alone.
+        error: why the results are missing.
     """
 
     flops: int
     peak: str = ""
-    rate: Figure | None = None
-    layers: list[LayerAlone] = field(default_factory=list)
+    rate: Samples | None = None
+    layers: list[LayerTime] = field(default_factory=list["LayerTime"])
     error: str | None = None
 
     @property
     def seconds(self) -> float | None:
-        """The step's arithmetic at that rate."""
+        """Time of the step's operations at the peak rate."""
         return self.flops / self.rate.median if self.rate else None
 
     @property
     def layers_seconds(self) -> float | None:
-        """All layers, each as long as it takes alone."""
-        return sum(layer.count * layer.seconds.median for layer in self.layers) if self.layers else None
+        """Sum over all layers of the time that each takes alone."""
+        if not self.layers:
+            return None
+        return sum(layer.count * layer.seconds.median for layer in self.layers)
 
 
 @dataclass
 class NetworkBench:
-    """Everything that a run of `bench` found."""
+    """The result of `bench_network`; our variant is the first row."""
 
     work: Work
     name: str
     rounds: int
     rows: list[Row]
-    floor: FloorFound
+    floor: FloorResult
     machine: dict[str, Any]
 
     @property
     def ours(self) -> Row:
+        """The row of our variant."""
         return self.rows[0]
 
 
@@ -101,81 +123,81 @@ def bench_network(
     seconds: float = 0.3,
     progress: Progress = lambda what, share: None,
 ) -> NetworkBench:
-    """Measures the step of `work`, run by the fused backend and by its peers, each in a process of its own.
+    """Measures a step in the fused backend and in its peers, each in a process of its own.
 
-    In every round each contender runs one step, or as many as fill `seconds`; who begins changes from round to round.
-    Whatever goes wrong with a contender is told in its row.
+    In every round each variant runs one step, or as many as fill `seconds`. The order rotates from
+    round to round. An error of a variant is reported in its row.
+
+    Args:
+        work: the step.
+        against: names of the peers.
+        rounds: number of rounds.
+        seconds: least time of a measurement.
+        progress: callback, see `Progress`.
 
     Raises:
-        CnngraphError: there is no such device, or the network does not take this input; `SpecError` where the spec does
-            not hold.
+        CnngraphError: there is no such device, or the network does not accept this input;
+            `SpecError` if the spec is invalid.
     """
     machine.require(work.device)
     graph = graph_of(work)
-    rows = [Row(contender_of(name)) for name in dict.fromkeys([*always(work.device), *against])]
-    floor = FloorFound(flops_of(macs_of(graph, work), work))
-    told = _Progress(progress, len(rows) + 1, rounds)
+    names = dict.fromkeys([*always(work.device), *against])
+    rows = [Row(variant_of(name)) for name in names]
+    floor = FloorResult(flops_of(macs_of(graph, work), work))
     found = machine.describe()
+    subjects: dict[str, Row | FloorResult] = {row.variant.name: row for row in rows}
+    subjects[FLOOR] = floor
+    steps = len(subjects) * (rounds + 1)
     with Workers(work.threads) as workers:
-        running = {}
-        for index, row in enumerate(rows):
-            told(f"preparing {row.contender.name}", index)
-            running |= _prepared(workers, row, work, found)
-        told("preparing the floor", len(rows))
-        alone = _prepared_floor(workers, floor, work)
-        others = machine.OtherWork(worker.process_id for worker in [*running.values(), *alone])
-        times = _rounds(running, alone, floor, rows, rounds, seconds, told)
+        running: dict[str, Worker] = {}
+        for place, (name, subject) in enumerate(subjects.items()):
+            progress(f"preparing {name}", place / steps)
+            try:
+                running[name] = _prepared(workers, subject, work, found)
+            except WorkerError as error:
+                subject.error = str(error)
+        others = machine.OtherWork(worker.process_id for worker in running.values())
+        answers: dict[str, list[Any]] = {name: [] for name in running}
+        for index in range(rounds):
+            for place, name in enumerate(_order(list(running), index)):
+                done = len(subjects) * (index + 1) + place
+                progress(f"round {index + 1} of {rounds}: {name}", done / steps)
+                try:
+                    answers[name].append(running[name].ask("measure", seconds=seconds))
+                except WorkerError as error:
+                    subjects[name].error = str(error)
+                    running.pop(name).end()
+                    del answers[name]
         found["other_work"] = others.share
-        _fill(rows, times)
-        for name, worker in running.items():
-            told(f"measuring memory of {name}", None)
-            _memory(worker, next(row for row in rows if row.contender.name == name))
+        _fill(rows, floor, answers)
+        for row in rows:
+            if worker := running.get(row.variant.name):
+                progress(f"measuring memory of {row.variant.name}", 1.0)
+                _measure_memory(worker, row)
     return NetworkBench(work, graph.name, rounds, rows, floor, found)
 
 
-class _Progress:
-    """Shares of the whole: preparing counts as much as a round."""
-
-    def __init__(self, progress: Progress, contenders: int, rounds: int) -> None:
-        self._progress = progress
-        self._contenders = contenders
-        self._steps = contenders * (rounds + 1)
-
-    def __call__(self, what: str, contender: int | None, round: int = -1) -> None:
-        done = self._steps if contender is None else contender + self._contenders * (round + 1)
-        self._progress(what, done / self._steps)
-
-
-def _prepared(workers: Workers, row: Row, work: Work, found: dict[str, Any]) -> dict[str, Worker]:
-    name = row.contender.name
-    if work.mode not in row.contender.modes:
-        row.error = f"runs in {' and '.join(row.contender.modes)} mode only"
-        return {}
-    try:
-        worker, answer = _started(workers, name, "prepare_contender", contender=name, work=work.to_json())
-    except WorkerError as error:
-        row.error = str(error)
-        return {}
-    row.result, row.memory_settings, row.prepare_seconds = (
-        answer[key] for key in ("result", "memory_settings", "seconds")
-    )
+def _prepared(
+    workers: Workers, subject: Row | FloorResult, work: Work, found: dict[str, Any]
+) -> Worker:
+    """Starts the worker of a variant or of the floor."""
+    if isinstance(subject, FloorResult):
+        worker, answer = _asked(workers, FLOOR, "prepare_floor", work=work.to_json())
+        subject.peak = answer["peak"]
+        subject.layers = [LayerTime(**layer, seconds=Samples(())) for layer in answer["layers"]]
+        return worker
+    variant = subject.variant
+    if work.mode not in variant.modes:
+        raise WorkerError(f"runs in {' and '.join(variant.modes)} mode only")
+    arguments = {"variant": variant.name, "work": work.to_json()}
+    worker, answer = _asked(workers, variant.name, "prepare_variant", **arguments)
+    subject.result, subject.memory_settings = answer["result"], answer["memory_settings"]
+    subject.prepare_seconds = answer["seconds"]
     found |= answer["machine"]
-    return {name: worker}
+    return worker
 
 
-def _prepared_floor(workers: Workers, floor: FloorFound, work: Work) -> list[Worker]:
-    try:
-        worker, answer = _started(workers, "floor", "prepare_floor", work=work.to_json())
-    except WorkerError as error:
-        floor.error = str(error)
-        return []
-    floor.peak = answer["peak"]
-    floor.layers = [LayerAlone(**layer, seconds=Figure(())) for layer in answer["layers"]]
-    return [worker]
-
-
-def _started(workers: Workers, name: str, request: str, **arguments: Any) -> tuple[Worker, Any]:
-    """A worker, and its answer to the first request; one that cannot answer is ended, with all memory it took."""
+def _asked(workers: Workers, name: str, request: str, **arguments: Any) -> tuple[Worker, Any]:
     worker = workers.start(name)
     try:
         return worker, worker.ask(request, **arguments)
@@ -184,59 +206,33 @@ def _started(workers: Workers, name: str, request: str, **arguments: Any) -> tup
         raise
 
 
-def _rounds(
-    running: dict[str, Worker],
-    alone: list[Worker],
-    floor: FloorFound,
-    rows: list[Row],
-    rounds: int,
-    seconds: float,
-    told: _Progress,
-) -> dict[str, list[float]]:
-    """The seconds of each contender that lasted, round by round; `floor` is filled in."""
-    times: dict[str, list[float]] = {name: [] for name in running}
-    floors: list[dict[str, Any]] = []
-    for index in range(rounds):
-        names = list(running)
-        turn = index % max(1, len(names))
-        for place, name in enumerate(names[turn:] + names[:turn]):
-            told(f"round {index + 1} of {rounds}: {name}", place, index)
-            try:
-                times[name].append(running[name].ask("measure", seconds=seconds))
-            except WorkerError as error:
-                next(row for row in rows if row.contender.name == name).error = str(error)
-                running.pop(name).end()
-                del times[name]
-        for worker in list(alone):
-            told(f"round {index + 1} of {rounds}: the floor", len(rows), index)
-            try:
-                floors.append(worker.ask("measure", seconds=seconds))
-            except WorkerError as error:
-                floor.error = str(error)
-                alone.remove(worker)
-    if floors and floor.error is None:
-        floor.rate = Figure(tuple(item["rate"] for item in floors))
-        for index, layer in enumerate(floor.layers):
-            layer.seconds = Figure(tuple(item["layers"][index] for item in floors))
+def _order(names: list[str], index: int) -> list[str]:
+    """Another variant begins each round; the floor comes last."""
+    variants = [name for name in names if name != FLOOR]
+    start = index % max(1, len(variants))
+    return [*variants[start:], *variants[:start], *names[len(variants) :]]
+
+
+def _fill(rows: list[Row], floor: FloorResult, answers: dict[str, list[Any]]) -> None:
+    floors = answers.pop(FLOOR, [])
+    if floors:
+        floor.rate = Samples(tuple(item["rate"] for item in floors))
     else:
         floor.layers = []
-    return times
-
-
-def _fill(rows: list[Row], times: dict[str, list[float]]) -> None:
-    figures = {name: Figure(tuple(values)) for name, values in times.items() if values}
+    for index, layer in enumerate(floor.layers):
+        layer.seconds = Samples(tuple(item["layers"][index] for item in floors))
+    samples = {name: Samples(tuple(values)) for name, values in answers.items()}
     for row in rows:
-        row.seconds = figures.get(row.contender.name)
-        if row.seconds is not None and OURS in figures:
-            row.ratio = row.seconds.over(figures[OURS])
+        row.seconds = samples.get(row.variant.name)
+        if row.seconds is not None and OURS in samples:
+            row.ratio = row.seconds.over(samples[OURS])
 
 
-def _memory(worker: Worker, row: Row) -> None:
+def _measure_memory(worker: Worker, row: Row) -> None:
     try:
         answer = worker.ask("memory")
     except WorkerError as error:
         row.error = f"its memory could not be measured: {error}"
         return
-    row.tensor_bytes, row.held_bytes, row.process_bytes = (
-        answer[key] for key in ("tensor_bytes", "held_bytes", "process_bytes")
-    )
+    row.tensor_bytes, row.held_bytes = answer["tensor_bytes"], answer["held_bytes"]
+    row.process_bytes = answer["process_bytes"]

@@ -1,4 +1,4 @@
-"""Worker processes: started, asked by lines of JSON, and ended together whatever happens."""
+"""Worker processes: they answer requests in JSON, and all end when the benchmark ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from types import TracebackType
 from typing import IO, Any
 
 from cnngraph.atomic_write import one_line
 from cnngraph.errors import CnngraphError
 
-_STEERING = ("MALLOC_", "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE", "LD_PRELOAD")
-"""Variables by which the caller's environment would change a contender into another."""
+_ALLOCATOR_VARIABLES = ("MALLOC_", "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE", "LD_PRELOAD")
+"""Environment variables that would change what a variant measures; workers do not inherit them."""
 
 
 class WorkerError(CnngraphError):
@@ -24,11 +23,11 @@ class WorkerError(CnngraphError):
 
 
 class Worker:
-    """A process that answers requests one by one."""
+    """A process that answers one request at a time."""
 
     def __init__(self, name: str, threads: int | None) -> None:
         self.name = name
-        env = {key: value for key, value in os.environ.items() if not key.startswith(_STEERING)}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(_ALLOCATOR_VARIABLES)}
         if threads is not None:
             env["OMP_NUM_THREADS"] = str(threads)
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -39,15 +38,20 @@ class Worker:
             stderr=self._stderr,
             env=env,
             text=True,
-            start_new_session=True,  # so that its own children end with it, and Ctrl-C is ours to handle
+            start_new_session=True,  # its children end with it, and Ctrl-C reaches only the parent
         )
 
     @property
     def process_id(self) -> int:
+        """The process's ID."""
         return self._process.pid
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """What the worker answers. Raises `WorkerError` where it cannot, or is gone."""
+        """Sends a request and returns the answer.
+
+        Raises:
+            WorkerError: the request failed, or the process has ended.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -70,7 +74,8 @@ class Worker:
         if status >= 0:
             return f"the process ended with exit code {status}" + (f": {last}" if last else "")
         name = signal.Signals(-status).name
-        return f"the process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        reason = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"the process was ended by {name}{reason}"
 
     def end(self) -> None:
         """Ends the process and its children at once."""
@@ -84,25 +89,24 @@ class Worker:
 
 
 class Workers:
-    """All workers of a run; leaving the `with` block ends them."""
+    """All workers of a benchmark; leaving the `with` block ends them."""
 
     def __init__(self, threads: int | None) -> None:
         self._threads = threads
         self._workers: list[Worker] = []
 
     def start(self, name: str) -> Worker:
+        """Starts a worker. Raises `WorkerError` if the system starts no process."""
         try:
             worker = Worker(name, self._threads)
         except OSError as error:
-            raise WorkerError(f"no process could be started: {one_line(error)}") from None
+            raise WorkerError(f"cannot start a process: {one_line(error)}") from None
         self._workers.append(worker)
         return worker
 
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for worker in self._workers:
             worker.end()

@@ -1,4 +1,4 @@
-"""What `bench` and `bench-kernels` found, as tables and as plain data."""
+"""The results of `bench` and `bench-kernels` as tables and as plain data."""
 
 from __future__ import annotations
 
@@ -6,112 +6,125 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnngraph.bench.kernels import KernelBench, KernelRow
-from cnngraph.bench.networks import FloorFound, NetworkBench, Row
+from cnngraph.bench.networks import FloorResult, NetworkBench, Row
 from cnngraph.bench.variants import OURS
 from cnngraph.report.numbers import plural, short
+from cnngraph.report.terminal import simple_table
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_MACHINE = (
+    "cpu", "cpu_capability", "cpus", "memory_bytes", "system", "python", "torch",
+    "gpu", "gpu_memory_bytes", "driver", "cuda", "cudnn", "other_work",
+)  # fmt: skip
 
 
 def headline(bench: NetworkBench) -> str:
     """`resnet50: training step, batch 16 of 3x224x224, float32`."""
     work = bench.work
     step = "training step" if work.mode == "train" else "evaluation"
-    cast = "float32" if work.dtype == "float32" else f"{work.dtype} autocast"
-    return f"{bench.name}: {step}, batch {work.batch_size} of {'x'.join(map(str, work.input))}, {cast}"
+    dtype = "float32" if work.dtype == "float32" else f"{work.dtype} autocast"
+    shape = "x".join(map(str, work.input))
+    return f"{bench.name}: {step}, batch {work.batch_size} of {shape}, {dtype}"
 
 
 def machine_line(found: Mapping[str, Any], rounds: int) -> str:
-    """The machine, and how much of it others took while it was measured."""
+    """The machine, and how much of it other processes took during the measurement."""
+    parts = []
+    if "gpu" in found:
+        parts.append("{gpu}, driver {driver}, CUDA {cuda}, cuDNN {cudnn}".format_map(found))
     capability = f" ({found['cpu_capability']})" if "cpu_capability" in found else ""
-    parts = [
-        f"{found['gpu']}, driver {found['driver']}, CUDA {found['cuda']}, cuDNN {found['cudnn']}"
-        if "gpu" in found
-        else "",
-        f"{found['cpu']}{capability}, {plural(found['cpus'], 'CPU')}",
-        plural(found["threads"], "thread") if "threads" in found else "",
-        f"torch {found['torch']}" if "torch" in found else "",
-        plural(rounds, "round"),
-        ""
-        if found.get("other_work") is None
-        else f"other work took {found['other_work']:.0%} of the machine meanwhile",
-    ]
-    return "; ".join(filter(None, parts))
+    parts.append(f"{found['cpu']}{capability}, {plural(found['cpus'], 'CPU')}")
+    if "threads" in found:
+        parts += [plural(found["threads"], "thread"), f"torch {found['torch']}"]
+    parts.append(plural(rounds, "round"))
+    if found.get("other_work") is not None:
+        parts.append(f"other processes took {found['other_work']:.0%} of the machine meanwhile")
+    return "; ".join(parts)
 
 
 def network_table(bench: NetworkBench) -> Table:
-    table = _table()
-    columns = ("", "step", "min", "IQR", f"x {OURS}", "tensors", "process", "x floor", "x layers alone")
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    """Time, memory, and multiples of the floors for each variant."""
+    columns = "step", "min", "IQR", f"x {OURS}", "tensors", "process", "x floor", "x layers alone"
+    table = simple_table(left=("",), right=columns)
     for row in bench.rows:
-        table.add_row(row.contender.name, *_cells(row, bench.floor))
+        table.add_row(row.variant.name, *_cells(row, bench.floor))
     return table
 
 
-def _cells(row: Row, floor: FloorFound) -> list[str]:
+def _cells(row: Row, floor: FloorResult) -> list[str]:
     if row.seconds is None:
         return ["-"] * 8
     times = [precise(row.seconds.median), precise(row.seconds.min), precise(row.seconds.iqr)]
-    memory = ["-" if value is None else f"{short(value)}B" for value in (row.tensor_bytes, row.process_bytes)]
-    return [*times, _times(row.ratio), *memory, *(_times(value) for value in _over_floors(row, floor))]
+    peaks = [
+        "-" if value is None else f"{short(value)}B"
+        for value in (row.tensor_bytes, row.process_bytes)
+    ]
+    return [*times, _ratio(row.ratio), *peaks, *map(_ratio, _over_floors(row, floor))]
 
 
-def _over_floors(row: Row, floor: FloorFound) -> list[float | None]:
+def _over_floors(row: Row, floor: FloorResult) -> list[float | None]:
     if row.seconds is None:
         return [None, None]
-    return [row.seconds.median / value if value else None for value in (floor.seconds, floor.layers_seconds)]
+    floors = (floor.seconds, floor.layers_seconds)
+    return [row.seconds.median / value if value else None for value in floors]
 
 
-def _times(value: float | None) -> str:
+def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
 def network_notes(bench: NetworkBench) -> list[str]:
-    """What stands under the table: failures, the floors, who the contenders are, and the machine."""
-    lines = [f"{row.contender.name}: {row.error}" for row in bench.rows if row.error]
-    lines += [f"{name}: its first result is {found:.6g}, ours {ours:.6g}" for name, found, ours in differing(bench)]
+    """The lines below the table: errors, differing results, floors, settings, and the machine."""
+    lines = [f"{row.variant.name}: {row.error}" for row in bench.rows if row.error]
+    lines += [
+        f"{name}: its first result is {found:.6g}, ours {ours:.6g}"
+        for name, found, ours in differing(bench)
+    ]
     lines += floor_lines(bench.floor)
-    settings = next((row.memory_settings for row in bench.rows if row.memory_settings), None)
-    return [*lines, *filter(None, [settings]), machine_line(bench.machine, bench.rounds)]
+    lines += [row.memory_settings for row in bench.rows if row.memory_settings][:1]
+    return [*lines, machine_line(bench.machine, bench.rounds)]
 
 
 def differing(bench: NetworkBench) -> list[tuple[str, float, float]]:
-    """The contenders whose first step results in something else than ours: `(name, theirs, ours)`.
+    """The variants whose first result differs from ours, as `(name, theirs, ours)`.
 
-    Dropout draws other numbers wherever a step is run in another order.
+    Networks with dropout differ if a variant runs the step in another order.
     """
     ours = bench.ours.result
     if ours is None:
         return []
     tolerance = (1e-3 if bench.work.dtype == "float32" else 3e-2) * max(abs(ours), 1e-6)
     return [
-        (row.contender.name, row.result, ours)
+        (row.variant.name, row.result, ours)
         for row in bench.rows
         if row.result is not None and not abs(row.result - ours) <= tolerance
     ]
 
 
-def floor_lines(floor: FloorFound) -> list[str]:
+def floor_lines(floor: FloorResult) -> list[str]:
+    """The two floors, or why there are none."""
     if floor.error is not None:
         return [f"floor: {floor.error}"]
     if floor.rate is None or floor.seconds is None:
         return []
+    rate = short(int(floor.rate.median))
     lines = [
-        f"floor: {short(floor.flops)}FLOP of convolutions and linear layers at {short(int(floor.rate.median))}FLOP/s,"
+        f"floor: {short(floor.flops)}FLOP of convolutions and linear layers at {rate}FLOP/s,"
         f" the rate of {floor.peak}: {precise(floor.seconds)}"
     ]
     if floor.layers_seconds:
-        total = sum(layer.count for layer in floor.layers)
+        total = plural(sum(layer.count for layer in floor.layers), "layer")
         lines.append(
-            f"layers alone: {plural(total, 'layer')}, {len(floor.layers)} of them distinct,"
-            f" each timed alone through the library: {precise(floor.layers_seconds)}"
+            f"layers alone: {total}, {len(floor.layers)} of them distinct, each timed alone"
+            f" through the library: {precise(floor.layers_seconds)}"
         )
     return lines
 
 
 def network_data(bench: NetworkBench) -> dict[str, Any]:
+    """The result of `bench` as plain data for JSON; times are in seconds."""
     work, floor = bench.work, bench.floor
     return {
         "file": work.spec,
@@ -125,27 +138,32 @@ def network_data(bench: NetworkBench) -> dict[str, Any]:
         "threads": bench.machine.get("threads"),
         "rounds": bench.rounds,
         "machine": machine_data(bench.machine),
-        "contenders": [_row_data(row, bench) for row in bench.rows],
+        "variants": [_row_data(row, bench) for row in bench.rows],
         "floor": {
             "flops": floor.flops,
             "flops_per_second": None if floor.rate is None else floor.rate.median,
             "seconds": floor.seconds,
             "layers_seconds": floor.layers_seconds,
             "layers": [
-                {"path": layer.path, "kind": layer.kind, "count": layer.count, "seconds": layer.seconds.median,
-                 "flops_per_second": layer.flops / layer.seconds.median}
+                {
+                    "path": layer.path,
+                    "kind": layer.kind,
+                    "count": layer.count,
+                    "seconds": layer.seconds.median,
+                    "flops_per_second": layer.flops / layer.seconds.median,
+                }
                 for layer in floor.layers
             ],
             "error": floor.error,
         },
-    }  # fmt: skip
+    }
 
 
 def _row_data(row: Row, bench: NetworkBench) -> dict[str, Any]:
     of_floor, of_layers = _over_floors(row, bench.floor)
     return {
-        "name": row.contender.name,
-        "about": row.contender.about_on(bench.work.device),
+        "name": row.variant.name,
+        "about": row.variant.about_on(bench.work.device),
         "error": row.error,
         "memory_settings": row.memory_settings,
         "seconds": None if row.seconds is None else row.seconds.to_json(),
@@ -161,20 +179,14 @@ def _row_data(row: Row, bench: NetworkBench) -> dict[str, Any]:
 
 
 def machine_data(found: Mapping[str, Any]) -> dict[str, Any]:
-    keys = (
-        "cpu", "cpu_capability", "cpus", "memory_bytes", "system", "python", "torch",
-        "gpu", "gpu_memory_bytes", "driver", "cuda", "cudnn", "other_work",
-    )  # fmt: skip
-    return {key: found.get(key) for key in keys}
+    """The machine as plain data; what is unknown is None."""
+    return {key: found.get(key) for key in _MACHINE}
 
 
 def kernels_table(bench: KernelBench) -> Table:
-    table = _table()
-    columns = (
-        "", "type", "format", "MB", "copy", "ours", "eager", "faster", "passes", "eager passes", "least", "x least",
-    )  # fmt: skip
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("", "type", "format") else "right", no_wrap=True)
+    """Time, speedup and passes over memory for each kernel and tensor."""
+    columns = "MB", "copy", "ours", "eager", "speedup", "passes", "eager passes", "least", "x least"
+    table = simple_table(left=("kernel", "type", "format"), right=columns)
     for row in bench.rows:
         table.add_row(*_kernel_cells(row))
     return table
@@ -182,14 +194,15 @@ def kernels_table(bench: KernelBench) -> Table:
 
 def _kernel_cells(row: KernelRow) -> list[str]:
     case = row.case
-    names = [case.room, case.dtype, case.memory_format.removesuffix("_format")]
-    times = [precise(figure.median) for figure in (row.ours, row.eager)]
-    copy = f"{row.bandwidth / 1e9:.0f} GB/s"
-    passes = [f"{row.passes:.1f}", f"{row.eager_passes:.1f}", str(row.least_passes), f"{row.of_floor:.2f}"]
-    return [*names, f"{row.bytes / 1e6:.1f}", copy, *times, f"{row.speedup:.2f}", *passes]
+    names = [case.kernel, case.dtype, case.memory_format.removesuffix("_format")]
+    sizes = [f"{row.bytes / 1e6:.1f}", f"{row.bandwidth / 1e9:.0f} GB/s"]
+    times = [precise(row.ours.median), precise(row.eager.median), f"{row.speedup:.2f}"]
+    passes = [f"{row.passes:.1f}", f"{row.eager_passes:.1f}", str(row.least_passes)]
+    return [*names, *sizes, *times, *passes, f"{row.of_floor:.2f}"]
 
 
 def kernels_data(bench: KernelBench) -> dict[str, Any]:
+    """The result of `bench-kernels` as plain data for JSON; times are in seconds."""
     return {
         "device": bench.device,
         "threads": bench.machine.get("threads"),
@@ -199,7 +212,7 @@ def kernels_data(bench: KernelBench) -> dict[str, Any]:
         "kernels": bench.machine.get("kernels"),
         "rows": [
             {
-                "room": row.case.room,
+                "kernel": row.case.kernel,
                 "dtype": row.case.dtype,
                 "memory_format": row.case.memory_format,
                 "shape": list(row.shape),
@@ -221,13 +234,7 @@ def kernels_data(bench: KernelBench) -> dict[str, Any]:
 
 def precise(seconds: float) -> str:
     """Three digits: `1.14 s`, `223 ms`, `25.3 us`."""
-    unit, limit = next((item for item in (("s", 1.0), ("ms", 1e-3)) if seconds >= item[1]), ("us", 1e-6))
-    value = seconds / limit
+    units = (("s", 1.0), ("ms", 1e-3))
+    unit, factor = next((item for item in units if seconds >= item[1]), ("us", 1e-6))
+    value = seconds / factor
     return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f} {unit}"
-
-
-def _table() -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")

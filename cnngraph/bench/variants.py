@@ -1,106 +1,144 @@
-"""Who is measured: what each contender is called and what it is. `network_step` knows how each runs a step."""
+"""The variants of a network that `bench` compares. `network_step` builds the step of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cnngraph.errors import CnngraphError, did_you_mean
 from cnngraph.options import budget_of
 
-MODES = ("train", "eval")
-DEVICES = ("cpu", "cuda")
-DTYPES = ("float32", "bfloat16", "float16")
+Mode = Literal["train", "eval"]
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+DEVICES: tuple[Device, ...] = get_args(Device)
 BATCH_SIZES = {"cpu": 16, "cuda": 128}
-"""Of a step, where none is given."""
+"""The default batch size on each device."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One step to be measured, as it is told to a worker.
+    """The step to measure, as it is sent to the workers.
 
     Attributes:
         spec: path of the spec.
-        input: channels, height and width of the input, or its features.
-        dtype: `bfloat16` and `float16` run under autocast, with float32 weights; `float16` on a GPU only, with scaled
-            gradients.
-        threads: None leaves it to torch.
+        params: values for the spec's params.
+        batch_size: images per step.
+        input: channels, height and width of the input, or its number of features.
+        dtype: `bfloat16` and `float16` run under autocast with float32 weights. `float16` needs a
+            GPU and scales the gradients.
+        mode: a training step, or a forward pass in evaluation mode.
+        threads: threads per process; None for torch's default.
+        device: the device.
     """
 
     spec: str
     params: Mapping[str, Any]
     batch_size: int
     input: tuple[int, ...]
-    dtype: str = "float32"
-    mode: str = "train"
+    dtype: Dtype = "float32"
+    mode: Mode = "train"
     threads: int | None = None
-    device: str = "cpu"
+    device: Device = "cpu"
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads."""
         return asdict(self)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Work:
+        """The work that `to_json` wrote."""
         return Work(**{**data, "input": tuple(data["input"])})
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One way to run the network.
+class Variant:
+    """An implementation of the network.
 
     Attributes:
-        tuned: whether the process sets `allocator.tune_memory` first; on the CPU, elsewhere it is of no use.
+        name: what `--against` calls it.
+        about: a description of a few words.
+        tuned: whether its process calls `allocator.tune_memory` first (on the CPU).
         captured: whether the whole step runs as one CUDA graph.
-        modes: those it can run.
-        devices: those it can run on.
-        special: whether it runs few specs, and is measured only where it is asked for.
+        modes: the modes that it supports.
+        devices: the devices that it supports.
+        on_request: whether it is measured only if `--against` names it.
     """
 
     name: str
     about: str
     tuned: bool = False
     captured: bool = False
-    modes: tuple[str, ...] = MODES
-    devices: tuple[str, ...] = DEVICES
-    special: bool = False
+    modes: tuple[Mode, ...] = MODES
+    devices: tuple[Device, ...] = DEVICES
+    on_request: bool = False
 
     def about_on(self, device: str) -> str:
+        """The description, with the memory settings that apply on this device."""
         return f"{self.about}, memory settings" if self.tuned and device == "cpu" else self.about
 
 
 OURS = "cnngraph"
 
 _ALL = (
-    Contender(OURS, "fused backend, channels_last", tuned=True),
-    Contender("default-malloc", "fused backend, channels_last, the C library's default malloc", devices=("cpu",)),
-    Contender("cnngraph-graph", "fused backend, its step as one CUDA graph", captured=True, devices=("cuda",)),
-    Contender("lean", "fused backend that keeps less for backward", tuned=True, modes=("train",)),
-    Contender("inference", "fused backend compiled for inference, channels_last", tuned=True, modes=("eval",)),
-    Contender("eager", "plain torch.nn, channels_last"),
-    Contender("eager-nchw", "plain torch.nn, contiguous"),
-    Contender(
-        "eager-graph", "plain torch.nn, channels_last, its step as one CUDA graph", captured=True, devices=("cuda",)
-    ),
-    Contender("tuned-malloc", "plain torch.nn, channels_last", tuned=True, devices=("cpu",)),
-    Contender("compile", "torch.compile of plain torch.nn, channels_last", tuned=True),
-    Contender("compile-max-autotune", "torch.compile in the mode max-autotune, channels_last", devices=("cuda",)),
-    Contender("onnxruntime", "ONNX Runtime on plain torch.nn's export", modes=("eval",), devices=("cpu",)),
-    Contender(
+    Variant(OURS, "fused backend, channels_last", tuned=True),
+    Variant("default-malloc", "fused backend, channels_last, default malloc", devices=("cpu",)),
+    Variant("cnngraph-graph", "fused backend as one CUDA graph", captured=True, devices=("cuda",)),
+    Variant("lean", "fused backend, keeping less for backward", tuned=True, modes=("train",)),
+    Variant("inference", "fused backend compiled for inference", tuned=True, modes=("eval",)),
+    Variant("eager", "plain torch.nn, channels_last"),
+    Variant("eager-nchw", "plain torch.nn, contiguous"),
+    Variant("eager-graph", "plain torch.nn as one CUDA graph", captured=True, devices=("cuda",)),
+    Variant("tuned-malloc", "plain torch.nn, channels_last", tuned=True, devices=("cpu",)),
+    Variant("compile", "torch.compile of plain torch.nn, channels_last", tuned=True),
+    Variant("compile-max-autotune", "torch.compile, mode max-autotune", devices=("cuda",)),
+    Variant("onnxruntime", "ONNX Runtime", modes=("eval",), devices=("cpu",)),
+    Variant(
         "torchvision-memory-efficient",
         "torchvision's DenseNet with memory_efficient=True, channels_last",
         tuned=True,
         modes=("train",),
-        special=True,
+        on_request=True,
     ),
 )
-CONTENDERS = {contender.name: contender for contender in _ALL}
+VARIANTS = {variant.name: variant for variant in _ALL}
 _ALWAYS = (OURS, "default-malloc")
 
 
-def contender_of(name: str) -> Contender:
-    """The contender of this name; that of a budget, such as `6GB`, is the fused backend that keeps to it."""
-    return CONTENDERS.get(name) or Contender(name, f"fused backend within {name}", tuned=True, modes=("train",))
+def variant_of(name: str) -> Variant:
+    """The variant called `name`; a budget such as `6GB` is the fused backend within it."""
+    budget = Variant(name, f"fused backend within {name}", tuned=True, modes=("train",))
+    return VARIANTS.get(name, budget)
+
+
+def always(device: str) -> list[str]:
+    """The variants that are always measured: ours, on the CPU with and without memory settings."""
+    return [name for name in _ALWAYS if device in VARIANTS[name].devices]
+
+
+def peers(names: Sequence[str] | None, mode: str, device: str = "cpu") -> list[str]:
+    """The variants to compare with: those named, or by default all that support the mode.
+
+    Raises:
+        CnngraphError: a name is neither a variant for this device nor a memory budget.
+    """
+    available = [
+        name for name in VARIANTS if name not in _ALWAYS and device in VARIANTS[name].devices
+    ]
+    if names is None:
+        supported = (VARIANTS[name] for name in available if mode in VARIANTS[name].modes)
+        return [variant.name for variant in supported if not variant.on_request]
+    for name in names:
+        if name in available or _is_budget(name):
+            continue
+        if name in VARIANTS and device not in VARIANTS[name].devices:
+            raise CnngraphError(f"`{name}` needs --device {VARIANTS[name].devices[0]}")
+        choices = f"choose from {', '.join(available)}, or a memory budget such as 6GB"
+        hint = next((text for _, text in did_you_mean(name, available)), choices)
+        raise CnngraphError(f"there is no variant `{name}`; {hint}")
+    return list(dict.fromkeys(names))
 
 
 def _is_budget(name: str) -> bool:
@@ -108,28 +146,3 @@ def _is_budget(name: str) -> bool:
         return budget_of(name) is not None
     except CnngraphError:
         return False
-
-
-def always(device: str) -> list[str]:
-    """Those that are measured every time: the fused backend, on the CPU with memory settings and without."""
-    return [name for name in _ALWAYS if device in CONTENDERS[name].devices]
-
-
-def peers(names: Sequence[str] | None, mode: str, device: str = "cpu") -> list[str]:
-    """The peers asked for, or all that can run in this mode and are not special.
-
-    Raises `CnngraphError` for a name that is none there, and no budget of memory.
-    """
-    there = [name for name in CONTENDERS if name not in _ALWAYS and device in CONTENDERS[name].devices]
-    if names is None:
-        return [name for name in there if mode in CONTENDERS[name].modes and not CONTENDERS[name].special]
-    for name in names:
-        if name not in there and not _is_budget(name):
-            if name in CONTENDERS and device not in CONTENDERS[name].devices:
-                raise CnngraphError(f"`{name}` needs --device {CONTENDERS[name].devices[0]}")
-            hint = next(
-                (text for _, text in did_you_mean(name, there)),
-                f"there are {', '.join(there)}, and budgets of memory: 6GB",
-            )
-            raise CnngraphError(f"there is no contender `{name}`; {hint}")
-    return list(dict.fromkeys(names))

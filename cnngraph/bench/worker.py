@@ -1,6 +1,7 @@
-"""`python -m cnngraph.bench.worker`: a line of JSON in is one request, a line of JSON out its answer.
+"""`python -m cnngraph.bench.worker`: reads requests and writes answers, one line of JSON each.
 
-It holds one subject, a network's step, the floor or the kernels, and does what it is asked with it. It ends when stdin does.
+A worker has one subject (a network's step, the floor, or the kernels) and calls its methods. It
+ends when stdin does.
 """
 
 from __future__ import annotations
@@ -14,32 +15,37 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from cnngraph.atomic_write import one_line
-from cnngraph.bench.variants import Work, contender_of
+from cnngraph.bench.variants import Work, variant_of
 from cnngraph.errors import CnngraphError
 
 
-def prepare_contender(contender: str, work: Mapping[str, Any]) -> Any:
+def prepare_variant(variant: str, work: Mapping[str, Any]) -> Any:
+    """The step of a variant."""
     from cnngraph.bench.network_step import NetworkStep
 
-    return NetworkStep(contender_of(contender), Work.from_json(work))
+    return NetworkStep(variant_of(variant), Work.from_json(work))
 
 
 def prepare_floor(work: Mapping[str, Any]) -> Any:
+    """The floor of a step."""
     from cnngraph.bench.floor import Floor
 
     return Floor(Work.from_json(work))
 
 
 def prepare_kernels(threads: int | None, device: str) -> Any:
-    from cnngraph.bench.kernel_benchmarks import Rooms
+    """The fused kernels."""
+    from cnngraph.bench.kernel_benchmarks import Kernels
 
-    return Rooms(threads, device)
+    return Kernels(threads, device)
 
 
-SUBJECTS = {"prepare_contender": prepare_contender, "prepare_floor": prepare_floor, "prepare_kernels": prepare_kernels}
+SUBJECTS = {item.__name__: item for item in (prepare_variant, prepare_floor, prepare_kernels)}
+"""The requests that make a subject; any other is a method of the last one made."""
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answers requests until there are no more."""
     subject: Any = None
     for line in requests:
         arguments = json.loads(line)
@@ -52,13 +58,13 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
                 result = getattr(subject, request)(**arguments)
             answer = {"result": result}
         except Exception as error:
-            answer = {"error": told(error)}
+            answer = {"error": message_of(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def told(error: Exception) -> str:
-    """A mistake on one line: ours as they are, others with their type."""
+def message_of(error: Exception) -> str:
+    """An error on one line; the type is named unless the error is cnngraph's own."""
     if isinstance(error, CnngraphError):
         return one_line(error)
     text = str(error).strip().partition("\n")[0]
@@ -66,18 +72,18 @@ def told(error: Exception) -> str:
 
 
 def end_with_parent() -> None:
-    """A worker at work does not read stdin, and would outlive a caller that was killed."""
+    """Ends this process with its parent: a busy worker does not notice that stdin was closed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def main() -> None:
+    """Serves stdin and stdout, which libraries can then neither read nor print to."""
     end_with_parent()
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)  # what libraries print must not look like an answer
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
     sys.stdout = sys.stderr
     serve(requests, answers)
 

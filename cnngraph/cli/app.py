@@ -1,4 +1,4 @@
-"""The application: its exit codes, and how every mistake becomes one clear line."""
+"""The application: its exit codes, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BROKEN_PIPE = 141
 
 
 class _Commands(TyperGroup):
-    """Turns whatever a user can run into into one clear line and an exit code, for every command."""
+    """Reports the errors of every command in one line, with an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -30,25 +30,26 @@ class _Commands(TyperGroup):
             return result
         except SpecError as error:
             terminal.print_diagnostics(str(error))
-            raise typer.Exit(FAULT) from None
+            code = FAULT
         except CnngraphError as error:
             terminal.print_error(str(error))
-            raise typer.Exit(FAULT) from None
+            code = FAULT
         except BrokenPipeError:
             _discard_stdout()
-            raise typer.Exit(BROKEN_PIPE) from None
+            code = BROKEN_PIPE
         except OSError as error:
             _discard_stdout()
-            where = f" {error.filename}" if error.filename else " the output"
-            terminal.print_error(f"cannot read or write{where}: {error.strerror or error}")
-            raise typer.Exit(FAULT) from None
+            where = error.filename or "the output"
+            terminal.print_error(f"cannot read or write {where}: {error.strerror or error}")
+            code = FAULT
         except KeyboardInterrupt:
             terminal.print_error("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+            code = INTERRUPTED
+        raise typer.Exit(code)
 
 
 def _discard_stdout() -> None:
-    """What is still to be flushed cannot be written, and the interpreter's exit would complain of it."""
+    """Keeps the interpreter from reporting at exit that it cannot flush stdout."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -68,8 +69,8 @@ Examples:
 
 \b
 Exit codes:
-  0    fine
-  1    a spec or a file is at fault; what is wrong is on stderr
+  0    success
+  1    an invalid spec, or a file that cannot be read or written
   2    wrong usage of the command
   130  interrupted
 """,
@@ -85,20 +86,23 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    """Convolutional networks as data: checked before a step, compiled into fused PyTorch modules."""
+    """Check convolutional networks written as data, and compile them for PyTorch."""
 
 
 def main() -> None:
-    """The console script."""
-    if sys.stdout is None:  # closed: `>&-`
+    """Runs the command line; `cnngraph` and `python -m cnngraph` start here."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed: `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except KeyboardInterrupt:  # while the command line itself was read
+        app(prog_name="cnngraph")
+    except KeyboardInterrupt:  # while the command line was parsed
         terminal.print_error("interrupted")
         raise SystemExit(INTERRUPTED) from None

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cnngraph.cli.app import app
-from cnngraph.cli.bench import Device, DeviceOption, OutputOption, ThreadsOption, write_json
-from cnngraph.cli.options import Format, FormatOption, print_json
+from cnngraph.cli.bench import DeviceOption, ThreadsOption, write_json
+from cnngraph.cli.options import FormatOption, OutputOption, print_json
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -22,53 +22,57 @@ Examples:
   cnngraph bench-kernels --device cuda
 
 \b
-With --format json, stdout holds one object:
-  {"cnngraph", "device", "threads", "rounds", "machine", "memory_settings", "kernels",
-   "rows": [{"room", "dtype", "memory_format", "shape", "bytes",
+With --format json, stdout is one object:
+  {"cnngraph", "device", "threads", "rounds", "machine", "memory_settings",
+   "kernels",
+   "rows": [{"kernel", "dtype", "memory_format", "shape", "bytes",
              "copy", "ours", "eager": {"median", "min", "iqr", "rounds"},
-             "bandwidth": bytes a second of the copy, "speedup",
+             "bandwidth": of the copy in bytes per second, "speedup",
              "passes", "eager_passes", "least_passes", "of_floor"}]}
 
 \b
-Exit codes: 0 measured, 1 there are no kernels, or no GPU for --device cuda, 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 no compiled kernels or no GPU, 2 wrong usage,
+130 interrupted.
 """,
 )
 def bench_kernels(
-    device: DeviceOption = Device.CPU,
+    device: DeviceOption = "cpu",
     megabytes: Annotated[
         str | None,
         typer.Option(
             metavar="MB,...",
-            help="Sizes of the tensor, roughly; 0.5,2,8,32,100, on a GPU 16,64,256,1000, if not given.",
+            help="Sizes of the tensor; by default 0.5,2,8,32,100, on a GPU 16,64,256,1000.",
             show_default=False,
         ),
     ] = None,
     threads: ThreadsOption = None,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often each is measured.")] = 5,
-    format: FormatOption = Format.TEXT,
+    rounds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Measurements of each kernel.")
+    ] = 5,
+    format: FormatOption = "text",
     output: OutputOption = None,
 ) -> None:
-    """Measure the fused kernels, forward and backward, against PyTorch's operators and against a copy.
+    """Compare the fused kernels with PyTorch's operators.
 
-    Passes are how often the tensor could be read or written in that time at the bandwidth of a copy of it.
+    Each kernel runs forward and backward, and is also compared with a copy of its
+    tensor: the number of passes is its time over that of one read or write.
     """
     from cnngraph.bench.kernels import bench_kernels
     from cnngraph.bench.report import kernels_data, kernels_table, machine_line
 
     sizes = None if megabytes is None else _sizes(megabytes)
     with terminal.progress_bar() as progress:
-        found = bench_kernels(sizes, rounds, threads=threads, device=device.value, progress=progress)
+        found = bench_kernels(sizes, rounds, threads=threads, device=device, progress=progress)
     data = kernels_data(found)
-    if output is not None:
-        write_json(output, data)
-    if format is Format.JSON:
+    write_json(output, data)
+    if format == "json":
         print_json(data)
         return
     terminal.print_table(kernels_table(found))
     settings = [data["memory_settings"]] if data["memory_settings"] else []
-    print("", *settings, printable(machine_line(found.machine, found.rounds)), sep="\n")
-    if output is not None:
-        print(f"wrote {output}")
+    written = [] if output is None else [f"wrote {output}"]
+    notes = [*settings, machine_line(found.machine, found.rounds), *written]
+    print(printable("\n".join(["", *notes])))
 
 
 def _sizes(text: str) -> list[float]:
@@ -77,5 +81,6 @@ def _sizes(text: str) -> list[float]:
     except ValueError:
         sizes = []
     if not sizes or not all(0.01 <= size <= 4000 for size in sizes):
-        raise typer.BadParameter(f"`{text}` is no list of sizes from 0.01 to 4000 MB", param_hint="'--megabytes'")
+        problem = f"`{text}` is not a list of sizes from 0.01 to 4000 MB"
+        raise typer.BadParameter(problem, param_hint="'--megabytes'")
     return sizes

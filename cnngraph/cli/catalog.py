@@ -15,21 +15,24 @@ from cnngraph.report import terminal
 @app.command(
     epilog="""\b
 Examples:
-  cnngraph catalog specs
-writes specs/README.md and specs/drawings/*.svg.
+  cnngraph catalog specs      writes specs/README.md and specs/drawings/*.svg
 
 \b
-Exit codes: 0 fine, 1 a spec is at fault or a file cannot be written, 2 wrong usage.
+Exit codes: 0 success, 1 an invalid spec or a file that cannot be written,
+2 wrong usage.
 """
 )
 def catalog(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of specs.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of specs.", show_default=False)
+    ],
 ) -> None:
-    """Write a page about a folder of specs: costs, least input, year, paper and a drawing of each network.
+    """Write a README.md that lists the networks in a folder.
 
-    The page is README.md in that folder; one that is there is replaced.
+    For each network it has costs, smallest input, year, paper and a drawing. An
+    existing README.md is overwritten.
     """
-    from cnngraph.atomic_write import atomic_write
+    from cnngraph.atomic_write import atomic_write_text
     from cnngraph.zoo.catalog import catalog
 
     if not folder.is_dir():
@@ -39,5 +42,5 @@ def catalog(
     for path, text in files.items():
         target = folder / path
         target.parent.mkdir(exist_ok=True)
-        atomic_write(target, lambda file, text=text: file.write_text(text, encoding="utf-8"))
+        atomic_write_text(target, text)
     print(f"wrote {folder / 'README.md'} and {len(files) - 1} drawings")

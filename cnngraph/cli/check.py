@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from cnngraph.cli.app import FAULT, app
-from cnngraph.cli.options import Format, FormatOption, SetOption, parse_params, print_diagnostics, print_json
+from cnngraph.cli.options import (
+    FormatOption,
+    SetOption,
+    parse_params,
+    print_diagnostics,
+    print_json,
+)
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -21,8 +27,8 @@ Examples:
   cnngraph check specs/resnet18.yaml --set num_classes=10
 
 \b
-With --format json, stdout holds one object:
-  {"cnngraph": version, "ok": all hold, "specs": [
+With --format json, stdout is one object:
+  {"cnngraph": version, "ok": all are valid, "specs": [
     {"file", "ok", "diagnostics": [
        {"code", "name", "severity", "message", "file", "line", "column",
         "width", "label", "path", "notes": [{"kind", "text"}]}],
@@ -32,23 +38,25 @@ With --format json, stdout holds one object:
                "failures": [{"sizes", "path", "reason"}]},
      "stages": [{"path", "kind", "copies", "shape", "params",
                  "buffers", "macs", "aux"}]}]}
-Shapes leave out the batch; sizes are runs [first, last] of square
-inputs; lines and columns count from 1. What is not known because
-the spec does not hold is null.
+Shapes are without the batch. Sizes are runs [first, last] of square inputs.
+Lines and columns count from 1. For an invalid spec, unknown values are null.
 
 \b
-Exit codes: 0 all hold (warnings do not count), 1 a spec or a file is at fault, 2 wrong usage.
+Exit codes: 0 valid (with or without warnings), 1 an invalid spec or a file
+that cannot be read, 2 wrong usage.
 """
 )
 def check(
-    specs: Annotated[list[Path], typer.Argument(metavar="SPEC", help="Specs, in YAML.", show_default=False)],
+    specs: Annotated[
+        list[Path], typer.Argument(metavar="SPEC", help="Specs in YAML.", show_default=False)
+    ],
     sets: SetOption = None,
-    format: FormatOption = Format.TEXT,
+    format: FormatOption = "text",
 ) -> None:
-    """Check specs, without PyTorch and without building anything.
+    """Check specs without building anything or loading PyTorch.
 
-    Every mistake is shown at its line, with a way out. Of a spec that holds: its costs, and the input sizes it accepts
-    besides the one it declares.
+    Reports every error with its line and a suggestion. For a valid spec, reports its
+    costs and the input sizes that it accepts.
     """
     from cnngraph.checker import check
     from cnngraph.report.check import summary
@@ -60,15 +68,15 @@ def check(
         with terminal.progress(f"checking {spec}"):
             report = check(spec, params)
         reports.append(report)
-        if format is Format.JSON:
+        if format == "json":
             continue
         print_diagnostics(report)
         if report.ok:
             print(printable(summary(report)), flush=True)
     failed = [report for report in reports if not report.ok]
-    if format is Format.JSON:
+    if format == "json":
         print_json({"ok": not failed, "specs": [report_data(report) for report in reports]})
     elif len(reports) > 1 and failed:
-        terminal.print_diagnostics(f"{len(failed)} of {len(reports)} specs do not hold")
+        terminal.print_diagnostics(f"{len(failed)} of {len(reports)} specs are invalid")
     if failed:
         raise typer.Exit(FAULT)

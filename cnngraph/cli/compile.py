@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
-    Format,
     FormatOption,
     SetOption,
     SpecArgument,
@@ -29,21 +26,11 @@ from cnngraph.report.terminal import printable
 
 if TYPE_CHECKING:
     from cnngraph.graph import Graph
-    from cnngraph.graph.step_memory import StepMemory
-    from cnngraph.lowering.network import Network
     from cnngraph.report.check import Report
+    from cnngraph.report.compilation import Compiled
 
-
-class BackendName(StrEnum):
-    """The names of `passes.BACKENDS`, which would load every op if they were imported here."""
-
-    FUSED = "fused"
-    EAGER = "eager"
-
-
-class ModeName(StrEnum):
-    TRAIN = "train"
-    INFERENCE = "inference"
+Backend = Literal["fused", "eager"]
+Mode = Literal["train", "inference"]
 
 
 @app.command(
@@ -55,10 +42,10 @@ Examples:
   cnngraph compile specs/lenet.yaml --print-graph --print-code
 
 \b
-With --format json, stdout holds one object:
+With --format json, stdout is one object:
   {"cnngraph", "ok", "file", "diagnostics", "error",
    "name", "input", "output", "aux", "params", "buffers", "macs",
-   "training_macs", "sizes", "stages",      as `check` gives them
+   "training_macs", "sizes", "stages",      as in `cnngraph check`
    "backend", "mode", "kernels", "artifact",
    "passes": [{"name", "made": {ops: count}, "nodes", "seconds"}],
    "memory": {"policy", "batch_size", "weights", "optimizer", "input",
@@ -66,11 +53,12 @@ With --format json, stdout holds one object:
    "seconds": {phase: seconds},
    "graphs": [{"after", "text"}],           with --print-graph
    "code"}                                  with --print-code
-What is not known because the spec does not hold is null.
-"error" is a mistake that is none of the spec's, such as a full disk.
+For an invalid spec, unknown values are null. "error" is any other error,
+such as a full disk.
 
 \b
-Exit codes: 0 fine, 1 the spec or a file is at fault, 2 wrong usage.
+Exit codes: 0 success, 1 an invalid spec or a file that cannot be read or
+written, 2 wrong usage.
 """
 )
 def compile(
@@ -78,55 +66,56 @@ def compile(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", show_default=False,
-            help="Save the network; `cnngraph.load_compiled` brings it back.",
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Save the network, for `cnngraph.load_compiled`.",
+            show_default=False,
         ),
     ] = None,
     sets: SetOption = None,
-    backend: Annotated[
-        BackendName, typer.Option(help="`fused` uses the fused operators, `eager` plain torch.nn.")
-    ] = BackendName.FUSED,
+    backend: Annotated[Backend, typer.Option(help="Fused operators, or plain torch.nn.")] = "fused",
     mode: Annotated[
-        ModeName, typer.Option(help="`inference` folds batch norms into convolutions.")
-    ] = ModeName.TRAIN,
+        Mode, typer.Option(help="`inference` folds batch norms into convolutions.")
+    ] = "train",
     memory: Annotated[
         str,
         typer.Option(
             metavar="[fast|lean|SIZE]",
-            help="What is kept for backward: `lean` computes activations again, for less memory; a budget such as 6GB as much as a step must.",
+            help="What to keep for backward: `lean` recomputes activations; a size such as 6GB"
+            " recomputes just enough for a step to fit.",
         ),
     ] = "fast",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images in a training step: its memory is predicted, and kept to a budget.")
+        int,
+        typer.Option(min=1, metavar="N", help="Images per training step, to predict its memory."),
     ] = 16,
-    passes: Annotated[
+    disable_passes: Annotated[
         str | None,
-        typer.Option(
-            metavar="-NAME[,-NAME]", show_default=False, help="Turns passes off: --passes -channels_last",
-        ),
+        typer.Option(metavar="NAME,...", help="Passes to leave out.", show_default=False),
     ] = None,
     print_graph: Annotated[
-        bool, typer.Option("--print-graph", help="Print the graph before, between and after the passes.")
+        bool, typer.Option("--print-graph", help="Print the graph after each pass.")
     ] = False,
     print_code: Annotated[
         bool, typer.Option("--print-code", help="Print the code of the network's `forward`.")
     ] = False,
-    format: FormatOption = Format.TEXT,
-) -> None:  # fmt: skip
-    """Compile a spec into a PyTorch module, and say what it costs and what was fused.
+    format: FormatOption = "text",
+) -> None:
+    """Compile a spec into a PyTorch module.
 
-    The spec is checked first: a mistake is told before PyTorch is even loaded.
+    Shows the costs of each stage, the fused operators, and the predicted memory of
+    a training step. Errors of the spec are reported before PyTorch is loaded.
     """
     params = parse_params(sets)
     if output is not None and output.exists() and spec.exists() and output.samefile(spec):
         raise typer.BadParameter("it is the spec itself", param_hint="'-o'")
     from cnngraph.passes import passes_of
 
-    turned_off = tuple(passes.split(",")) if passes is not None else ()
+    disabled = [] if disable_passes is None else disable_passes.split(",")
     try:
-        options = Options(
-            backend=backend.value, mode=mode.value, memory=memory, batch_size=batch_size, passes=turned_off
-        )
+        passes = tuple(f"-{name}" for name in disabled)
+        options = Options((), backend, mode, memory, batch_size, passes)
         passes_of(options)
     except CnngraphError as wrong:
         raise typer.BadParameter(str(wrong)) from None
@@ -135,6 +124,8 @@ def compile(
         from cnngraph.checker import check
 
         report = check(spec, params)
+    from cnngraph.report.compilation import compiled_data
+
     compiled, error = None, None
     if report.ok:
         try:
@@ -142,30 +133,17 @@ def compile(
                 compiled = _compile(report, params, options, output, seconds)
         except CnngraphError as caught:
             error = str(caught)
-    if format is Format.JSON:
-        from cnngraph.report.data import report_data
-
-        print_json({**report_data(report), **_compiled_data(compiled, print_graph, print_code), "error": error})
+    if format == "json":
+        optional = ["graphs"] * print_graph + ["code"] * print_code
+        print_json(compiled_data(report, compiled, error, optional))
     else:
-        _print_compiled(report, compiled, print_graph, print_code, error)
+        print_diagnostics(report)
+        if error is not None:
+            terminal.print_error(error)
+        if compiled is not None:
+            _print_compiled(report, compiled, print_graph, print_code)
     if compiled is None:
         raise typer.Exit(FAULT)
-
-
-@dataclass(frozen=True)
-class _Compiled:
-    network: Network
-    seconds: dict[str, float]
-    graphs: list[tuple[str, Graph]]
-    artifact: Path | None
-
-    def memory(self) -> tuple[StepMemory, float]:
-        """The memory of a training step, and what computing again adds to its time."""
-        from cnngraph.graph.step_memory import extra_time, predict
-
-        _, optimized = self.graphs[-1]
-        batch_size = self.network.compilation.options.batch_size
-        return predict(optimized, batch_size), extra_time(optimized, batch_size)
 
 
 def _compile(
@@ -174,8 +152,10 @@ def _compile(
     options: Options,
     output: Path | None,
     seconds: dict[str, float],
-) -> _Compiled:
-    """Compiles a spec that holds, and saves the network; `seconds` is told how long each phase took."""
+) -> Compiled:
+    """Compiles a valid spec and saves the network; adds the time of each phase to `seconds`."""
+    from cnngraph.report.compilation import Compiled
+
     with _timed(seconds, "load torch"):
         from cnngraph.compiler import compile_graph
         from cnngraph.weights.compiled import save_compiled
@@ -193,7 +173,7 @@ def _compile(
     if output is not None:
         with _timed(seconds, "save"):
             save_compiled(network, output)
-    return _Compiled(network, seconds, graphs, output)
+    return Compiled(network, seconds, graphs, output)
 
 
 @contextmanager
@@ -203,72 +183,20 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] = perf_counter() - start
 
 
-def _compiled_data(compiled: _Compiled | None, print_graph: bool, print_code: bool) -> dict[str, Any]:
-    from cnngraph.report.compilation import code_of, kernels_in_use
-
-    keys = ["backend", "mode", "kernels", "artifact", "passes", "memory", "seconds"]
-    keys += ["graphs"] * print_graph + ["code"] * print_code
-    if compiled is None:
-        return dict.fromkeys(keys)
-    compilation = compiled.network.compilation
-    memory, extra_time = compiled.memory()
-    data = {
-        "backend": compilation.options.backend,
-        "mode": compilation.options.mode,
-        "kernels": kernels_in_use(compilation.options.backend),
-        "artifact": None if compiled.artifact is None else str(compiled.artifact),
-        "passes": [asdict(item) for item in compilation.passes],
-        "memory": {
-            "policy": compilation.options.memory,
-            **asdict(memory),
-            "peak": memory.peak,
-            "extra_time": extra_time,
-        },
-        "seconds": compiled.seconds,
-        "graphs": [{"after": stage, "text": str(graph)} for stage, graph in compiled.graphs],
-        "code": code_of(compiled.network),
-    }
-    return {key: data[key] for key in keys}
-
-
 def _print_compiled(
-    report: Report, compiled: _Compiled | None, print_graph: bool, print_code: bool, error: str | None
+    report: Report, compiled: Compiled, print_graph: bool, print_code: bool
 ) -> None:
-    from cnngraph.report import compilation as words
-    from cnngraph.report.check import macs, params, shapes
-    from cnngraph.report.numbers import size
+    from cnngraph.report.check import shapes
+    from cnngraph.report.compilation import code_of, compiled_text
     from cnngraph.report.stages import stage_table
 
-    print_diagnostics(report)
-    if error is not None:
-        terminal.print_error(error)
-    if compiled is None or report.graph is None or report.summary is None:
-        return
+    assert report.graph is not None
+    assert report.summary is not None
     if print_graph:
         for stage, graph in compiled.graphs:
             print(printable(f"# after {stage}\n{graph}\n"))
     if print_code:
-        print(printable(f"# code\n{words.code_of(compiled.network)}\n"))
+        print(printable(f"# code\n{code_of(compiled.network)}\n"))
     print(printable(f"{report.name}: {report.graph.name}, {shapes(report.graph)}\n"))
     terminal.print_table(stage_table(report.graph))
-    print()
-    compilation = compiled.network.compilation
-    options = compilation.options
-    memory, extra_time = compiled.memory()
-    first, *others = words.describe_passes(compilation.passes)
-    rows = [
-        ("params", params(report.summary)),
-        ("MACs", macs(report.summary)),
-        ("backend", options.backend),
-        ("mode", options.mode),
-        ("passes", first),
-        *(("", line) for line in others),
-        ("kernels", words.describe_kernels(words.kernels_in_use(options.backend))),
-        ("memory", words.describe_memory(memory)),
-        *([("", words.describe_policy(options.memory, compilation.passes, extra_time))] * (options.memory != "fast")),
-        ("time", words.describe_phases(compiled.seconds)),
-    ]
-    if compiled.artifact is not None:
-        rows.append(("saved", f"{compiled.artifact} ({size(compiled.artifact.stat().st_size)})"))
-    for key, value in rows:
-        print(printable(f"  {key:<9}{value}"))
+    print(printable(f"\n{compiled_text(report.summary, compiled)}"))

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from cnngraph.cli.app import app
-from cnngraph.cli.options import Format, FormatOption, print_json
+from cnngraph.cli.options import FormatOption, print_json
 from cnngraph.errors import did_you_mean
 from cnngraph.report import terminal
 
 
-def _known_kinds(incomplete: str) -> list[str]:
-    """For the shell's completion."""
+def _complete(incomplete: str) -> list[str]:
     from cnngraph.report.ops import kinds
 
     return [kind for kind in kinds() if kind.startswith(incomplete)]
@@ -27,34 +26,38 @@ Examples:
   cnngraph ops --format json
 
 \b
-With --format json, stdout holds {"cnngraph": version, "ops": [
-  {"kind", "composite", "summary", "description", "main",
-   "arguments": [{"name", "required", "default", "type",
-                  "schema", "description"}]}]}
-"main" is the argument that may be given bare: `linear: 10`.
+With --format json, stdout is one object:
+  {"cnngraph": version, "ops": [
+    {"kind", "composite", "summary", "description", "main",
+     "arguments": [{"name", "required", "default", "type",
+                    "schema", "description"}]}]}
+"main" is the argument that may be given by itself: `linear: 10`.
 
 \b
-Exit codes: 0 fine, 1 a plugin is broken, 2 wrong usage (no such op).
+Exit codes: 0 success, 1 a broken plugin, 2 wrong usage (no such op).
 """
 )
 def ops(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Tell of this one alone.", show_default=False, autocompletion=_known_kinds),
+        typer.Argument(
+            metavar="NAME", help="Show only this op.", show_default=False, autocompletion=_complete
+        ),
     ] = None,
-    format: FormatOption = Format.TEXT,
+    format: FormatOption = "text",
 ) -> None:
-    """List what a node can be; or, with a NAME, tell what it takes."""
+    """List the ops, or show the arguments of one."""
     from cnngraph.ops import load_plugins
-    from cnngraph.report import ops as words
+    from cnngraph.report.ops import kind_data, kind_text, kinds, list_table
 
     load_plugins()
-    if name is not None and name not in words.kinds():
-        hint = "".join(f"; {text}" for _, text in did_you_mean(name, words.kinds()))
-        raise typer.BadParameter(f"there is no op `{name}`{hint or '; `cnngraph ops` lists what there is'}")
-    if format is Format.JSON:
-        print_json({"ops": words.kinds_data() if name is None else [words.kind_data(name)]})
+    if name is not None and name not in kinds():
+        hints = [text for _, text in did_you_mean(name, kinds())]
+        hint = "; ".join(hints) or "list all with `cnngraph ops`"
+        raise typer.BadParameter(f"there is no op `{name}`; {hint}")
+    if format == "json":
+        print_json({"ops": [kind_data(kind) for kind in ([name] if name else kinds())]})
     elif name is not None:
-        print(words.kind_text(name))
+        print(kind_text(name))
     else:
-        terminal.print_table(words.list_table())
+        terminal.print_table(list_table())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,33 +17,42 @@ from cnngraph.spec.yaml import parse_yaml
 if TYPE_CHECKING:
     from cnngraph.report.check import Report
 
+Format = Literal["text", "json"]
 
-class Format(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec, in YAML.", show_default=False)]
+SpecArgument = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="A spec in YAML.", show_default=False)
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A value for one of the spec's params, in YAML; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Set a param of the spec, in YAML. Can be repeated.",
+        show_default=False,
+    ),
 ]
 FormatOption = Annotated[
-    Format, typer.Option("--format", help="`json` prints one JSON object on stdout, and nothing else.")
+    Format, typer.Option("--format", help="`json` prints a single JSON object on stdout.")
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Write the result as JSON.", show_default=False
+    ),
 ]
 
 
 def parse_params(sets: Iterable[str] | None) -> dict[str, Any]:
-    """`["num_classes=10"]` -> `{"num_classes": 10}`."""
+    """`["num_classes=10"]` -> `{"num_classes": 10}`. Raises `typer.BadParameter`."""
     params: dict[str, Any] = {}
     for item in sets or ():
         key, separator, text = item.partition("=")
         if not separator or not key.isidentifier():
-            raise _wrong(f"`{item}` is not of the form key=value")
+            raise _wrong(f"`{item}` is not of the form NAME=VALUE")
         if key in params:
             raise _wrong(f"`{key}` is given twice")
         if not text.strip():
-            raise _wrong(f'`{key}` has no value (`{key}=~` gives none, `{key}=""` an empty text)')
+            raise _wrong(f'`{key}` has no value (write `{key}=~` for null, `{key}=""` for no text)')
         try:
             params[key] = parse_yaml(Source(f"--set {key}", text)).plain()
         except SpecError as error:
@@ -56,13 +64,20 @@ def _wrong(message: str) -> typer.BadParameter:
     return typer.BadParameter(message, param_hint="'--set'")
 
 
+def to_json(data: dict[str, Any]) -> str:
+    """`data` with the version of cnngraph first."""
+    return json.dumps({"cnngraph": __version__, **data}, indent=2)
+
+
 def print_json(data: dict[str, Any]) -> None:
-    print(json.dumps({"cnngraph": __version__, **data}, indent=2))
+    """Prints `to_json(data)`."""
+    print(to_json(data))
 
 
 def print_diagnostics(report: Report) -> None:
-    """The diagnostics and how many they are, on stderr, where there are any."""
+    """Prints the diagnostics and their number on stderr, if there are any."""
     from cnngraph.report.check import verdict
 
     if report.diagnostics:
-        terminal.print_diagnostics(f"{render(report.diagnostics)}\n\n{verdict(report.name, report.diagnostics)}\n")
+        found = verdict(report.name, report.diagnostics)
+        terminal.print_diagnostics(f"{render(report.diagnostics)}\n\n{found}\n")

@@ -8,35 +8,38 @@ from typing import Annotated
 
 import typer
 
-from cnngraph.atomic_write import atomic_write
+from cnngraph.atomic_write import atomic_write_text
 from cnngraph.cli.app import app
 
 
 @app.command(
     epilog="""\b
 Examples:
-  cnngraph schema -o cnngraph.spec.json_schema.json
-and then, as the first line of a spec, for editors that use yaml-language-server:
-  # yaml-language-server: $schema=cnngraph.spec.json_schema.json
+  cnngraph schema -o spec.schema.json
+For editors with yaml-language-server, begin a spec with the line:
+  # yaml-language-server: $schema=spec.schema.json
 
 \b
-Exit codes: 0 fine, 1 the file cannot be written or a plugin is broken, 2 wrong usage.
+Exit codes: 0 success, 1 a broken plugin or a file that cannot be written,
+2 wrong usage.
 """
 )
 def schema(
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write it there instead of to stdout.", show_default=False),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write to FILE, not stdout.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of specs, for completion and checks in editors.
+    """Print the JSON Schema of specs, for completion in editors.
 
-    It is of draft 2020-12 and covers the ops of installed plugins.
+    The schema is of draft 2020-12 and includes the ops of installed plugins.
     """
     from cnngraph.spec.json_schema import json_schema
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if output is None:
         print(text, end="")
-        return
-    atomic_write(output, lambda file: file.write_text(text, encoding="utf-8"))
+    else:
+        atomic_write_text(output, text)

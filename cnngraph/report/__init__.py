@@ -1,1 +1,1 @@
-"""What the commands and notebooks show: one file a thing. Nothing here is imported by `import cnngraph`."""
+"""Text, tables and drawings for the terminal and notebooks. `import cnngraph` loads none of it."""

@@ -1,7 +1,8 @@
-"""The report of a check: as text, as HTML, and summarised in a few lines."""
+"""The report of a check: as text, as HTML, and as a summary of a few lines."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from cnngraph.errors import Diagnostic, has_errors, render
@@ -19,11 +20,15 @@ from cnngraph.spec.loader import Spec
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a spec: its graph, costs and valid input sizes, or its mistakes.
+    """The result of `cnngraph.check`: graph, costs and valid input sizes of a spec, or its errors.
 
     Attributes:
-        name: the file, as it was given.
-        spec, graph, summary, sizes: None where the spec does not hold (`sizes` also for flat inputs).
+        name: the file as given.
+        diagnostics: errors and warnings.
+        spec: the document; None, as what follows, if the spec is invalid.
+        graph: the network.
+        summary: parameters, buffers and multiply-accumulates.
+        sizes: the square inputs that the network accepts; None also for flat inputs.
     """
 
     name: str
@@ -35,16 +40,16 @@ class Report:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The network's parts with their shapes and costs; none where the spec does not hold."""
+        """The network's parts with their shapes and costs; empty if the spec is invalid."""
         return stages(self.graph) if self.graph else ()
 
     @property
     def ok(self) -> bool:
+        """Whether the spec is valid. Warnings do not count."""
         return not has_errors(self.diagnostics)
 
     def __repr__(self) -> str:
-        found = f"{len(self.diagnostics)} diagnostics" if self.diagnostics else "no mistakes"
-        return f"<Report of {self.name}: {'ok' if self.ok else 'does not hold'}, {found}>"
+        return f"<Report of {verdict(self.name, self.diagnostics)}>"
 
     def __str__(self) -> str:
         parts = [render(self.diagnostics)] if self.diagnostics else []
@@ -57,7 +62,7 @@ class Report:
 
 
 def summary(report: Report) -> str:
-    """Name, shapes, costs and input sizes, a line each."""
+    """Name, shapes, costs and input sizes, a line each. The report must be of a valid spec."""
     graph, costs = report.graph, report.summary
     assert graph is not None
     assert costs is not None
@@ -71,18 +76,20 @@ def summary(report: Report) -> str:
 
 
 def shapes(graph: Graph) -> str:
-    """`3x224x224 -> 1000`, side heads included."""
+    """`3x224x224 -> 1000`, and the results of side heads."""
     heads = [f"{name} {graph.shape_of(path)}" for name, path in graph.aux.items()]
     aux = f" (in training also {', '.join(heads)})" if heads else ""
     return f"{graph.shape_of(INPUT)} -> {graph.shape_of(graph.output)}{aux}"
 
 
 def params(costs: Summary) -> str:
+    """`11,689,512 (11.7 M), 60 buffers`."""
     total = costs.total
     return f"{_exact(total.params)}, {plural(total.buffers, 'buffer')}"
 
 
 def macs(costs: Summary) -> str:
+    """`1,814,073,344 (1.81 G) for one image`; with side heads also the number in training."""
     text = f"{_exact(costs.total.macs)} for one image"
     if costs.training_macs != costs.total.macs:
         text += f"; {_exact(costs.training_macs)} in training, with side heads"
@@ -91,11 +98,9 @@ def macs(costs: Summary) -> str:
 
 def verdict(name: str, diagnostics: tuple[Diagnostic, ...]) -> str:
     """`net.yaml: 2 errors, 1 warning`."""
-    found = []
-    for severity in ("error", "warning"):
-        count = sum(item.severity == severity for item in diagnostics)
-        found += [plural(count, severity)] if count else []
-    return f"{name}: {', '.join(found) or 'nothing wrong'}"
+    counts = Counter(item.severity for item in diagnostics)
+    found = [plural(counts[item], item) for item in ("error", "warning") if counts[item]]
+    return f"{name}: {', '.join(found) or 'no errors'}"
 
 
 def _exact(count: int) -> str:

@@ -1,4 +1,4 @@
-"""The same as the text shows, as plain data: what `--format json` prints. Keys are added over time, never changed."""
+"""Reports as plain data, for `--format json`. Keys may be added in later versions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from cnngraph.graph.input_sizes import InputSizes, runs
 from cnngraph.graph.stages import Stage, stages
 from cnngraph.report.check import Report
 
+_OF_VALID = (
+    "name", "input", "output", "aux", "params", "buffers", "macs", "training_macs",
+    "sizes", "stages",
+)  # fmt: skip
+"""The keys that are None for an invalid spec."""
+
 
 def report_data(report: Report) -> dict[str, Any]:
-    """A report; what is not known of a spec that does not hold is null."""
+    """A report; for an invalid spec, what is unknown is None."""
     graph, costs = report.graph, report.summary
     data: dict[str, Any] = {
         "file": report.name,
         "ok": report.ok,
         "diagnostics": [item.to_dict() for item in report.diagnostics],
-        **dict.fromkeys(("name", "input", "output", "aux", "params", "buffers", "macs", "training_macs", "sizes", "stages")),
-    }  # fmt: skip
+        **dict.fromkeys(_OF_VALID),
+    }
     if graph is None or costs is None:
         return data
     return data | {
@@ -36,20 +42,25 @@ def report_data(report: Report) -> dict[str, Any]:
 
 
 def sizes_data(sizes: InputSizes) -> dict[str, Any]:
-    """Square input sizes; sizes are listed as inclusive runs `[first, last]`."""
+    """Square input sizes, as inclusive runs `[first, last]`."""
     return {
         "tried": list(sizes.range),
         "valid": [list(run) for run in sizes.runs],
         "least": sizes.least,
         "stride": sizes.stride,
         "failures": [
-            {"sizes": [list(run) for run in runs(item.sizes)], "path": item.path, "reason": item.reason}
+            {
+                "sizes": [list(run) for run in runs(item.sizes)],
+                "path": item.path,
+                "reason": item.reason,
+            }
             for item in sizes.failures
         ],
     }
 
 
 def stage_data(stage: Stage) -> dict[str, Any]:
+    """A stage; the shape is without the batch."""
     return {
         "path": stage.path,
         "kind": stage.kind,

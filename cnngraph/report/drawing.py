@@ -1,4 +1,4 @@
-"""A small drawing of a network: a slab for each map, as high as the map and as thick as its channels."""
+"""A small drawing of a network, with a box for each feature map."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from cnngraph.report.stages import kind_of
 from cnngraph.shape import TensorShape
 
 _HEIGHT = 64
-_MOST_COPIES = 8
-"""Copies of a stage that are drawn; there may be hundreds."""
+_MAX_COPIES = 8
+"""Copies of a stage that are drawn, of possibly hundreds."""
 
 _COLOURS = {"weights": "#4c78a8", "none": "#9aa5b1", "flat": "#e0a030", "aux": "#b279a2"}
 
@@ -20,22 +20,22 @@ _COLOURS = {"weights": "#4c78a8", "none": "#9aa5b1", "flat": "#e0a030", "aux": "
 def drawing(graph: Graph) -> str:
     """The network as SVG, from the input on the left to the result on the right.
 
-    Heights follow the root of the map's size, thickness the logarithm of the channels. Blue stages hold weights, grey
-    ones change the shape without any, yellow ones give flat values; side heads are violet and lowered. Each says what it
-    is when pointed at.
+    A box's height follows the square root of the map's size, its width the logarithm of the
+    channels. Boxes are blue for stages with weights, grey for others, yellow for flat values, and
+    violet and lower for side heads. Each box has a tooltip.
     """
-    parts = [_slab(2, graph.input, graph.input, "none", "input")]
+    parts = [_box(2, graph.input, graph.input, "none", "input")]
     x = 2 + _thickness(graph.input) + 4
     last = graph.input
     for stage in stages(graph):
         if stage.shape == last and not stage.cost.params:
-            continue  # an activation, a dropout: nothing to see
+            continue  # an activation or a dropout
         last = stage.shape if not stage.aux else last
         title = f"{stage.path}: {kind_of(stage)}, {stage.shape}"
-        for _ in range(min(stage.copies, _MOST_COPIES)):
-            parts.append(_slab(x, stage.shape, graph.input, _kind(stage), title))
+        for _ in range(min(stage.copies, _MAX_COPIES)):
+            parts.append(_box(x, stage.shape, graph.input, _kind(stage), title))
             x += _thickness(stage.shape) + 1
-        if stage.copies > _MOST_COPIES:
+        if stage.copies > _MAX_COPIES:
             parts.append(f'<text x="{x:g}" y="{_HEIGHT - 2}">x{stage.copies}</text>')
             x += 7 * len(f"x{stage.copies}")
         x += 3
@@ -52,13 +52,12 @@ def _kind(stage: Stage) -> str:
     return "weights" if stage.cost.params else "none"
 
 
-def _slab(x: float, shape: TensorShape, input: TensorShape, kind: str, title: str) -> str:
+def _box(x: float, shape: TensorShape, input: TensorShape, kind: str, title: str) -> str:
     height = _height(shape, input)
     y = _HEIGHT - height - 1 if kind == "aux" else (_HEIGHT - height) / 2
-    return (
-        f'<rect x="{x:g}" y="{y:g}" width="{_thickness(shape):g}" height="{height:g}" rx="1" fill="{_COLOURS[kind]}">'
-        f"<title>{escape(title)}</title></rect>"
-    )
+    size = f'width="{_thickness(shape):g}" height="{height:g}"'
+    rect = f'<rect x="{x:g}" y="{y:g}" {size} rx="1" fill="{_COLOURS[kind]}">'
+    return f"{rect}<title>{escape(title)}</title></rect>"
 
 
 def _height(shape: TensorShape, input: TensorShape) -> float:

@@ -7,29 +7,20 @@ from html import escape
 
 from cnngraph.errors import Diagnostic, render
 from cnngraph.graph import Graph
-from cnngraph.graph.cost import Cost
-from cnngraph.graph.stages import stages
-from cnngraph.report.stages import kind_of
+from cnngraph.report.stages import LEFT, RIGHT, stage_rows
 
-_LEFT = "text-align: left"
-_RIGHT = "text-align: right; font-variant-numeric: tabular-nums"
-_COLUMNS = (("stage", _LEFT), ("kind", _LEFT), ("output", _RIGHT), ("params", _RIGHT), ("MACs", _RIGHT))
+_STYLES = ["text-align: left"] * len(LEFT)
+_STYLES += ["text-align: right; font-variant-numeric: tabular-nums"] * len(RIGHT)
 
 
 def report_html(diagnostics: Sequence[Diagnostic], graph: Graph | None, summary: str) -> str:
-    """The diagnostics as they stand in a terminal, then a table by stage and the summary."""
+    """The diagnostics as in a terminal, then the table by stage and the summary."""
     parts = [_preformatted(render(diagnostics))] if diagnostics else []
     if graph is not None:
-        shown = stages(graph)
-        cost = sum((stage.cost for stage in shown), Cost())
-        rows = [
-            (stage.path, kind_of(stage), str(stage.shape), f"{stage.cost.params:,}", f"{stage.cost.macs:,}")
-            for stage in shown
-        ]
-        total = ("total", "", "", f"{cost.params:,}", f"{cost.macs:,}")
+        rows, total = stage_rows(graph)
         parts += [
             "<table>",
-            f"<thead>{_row('th', tuple(name for name, _ in _COLUMNS))}</thead>",
+            f"<thead>{_row('th', (*LEFT, *RIGHT))}</thead>",
             f"<tbody>{''.join(_row('td', row) for row in rows)}</tbody>",
             f"<tfoot>{_row('th', total)}</tfoot>",
             "</table>",
@@ -39,8 +30,11 @@ def report_html(diagnostics: Sequence[Diagnostic], graph: Graph | None, summary:
 
 
 def _row(tag: str, cells: tuple[str, ...]) -> str:
-    styled = zip(cells, _COLUMNS, strict=True)
-    return "<tr>" + "".join(f'<{tag} style="{style}">{escape(cell)}</{tag}>' for cell, (_, style) in styled) + "</tr>"
+    styled = [
+        f'<{tag} style="{style}">{escape(cell)}</{tag}>'
+        for cell, style in zip(cells, _STYLES, strict=True)
+    ]
+    return f"<tr>{''.join(styled)}</tr>"
 
 
 def _preformatted(text: str) -> str:

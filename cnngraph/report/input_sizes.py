@@ -1,4 +1,4 @@
-"""The input sizes a network accepts, in words."""
+"""The input sizes that a network accepts, in words."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from itertools import pairwise
 
 from cnngraph.graph.input_sizes import Failure, InputSizes, runs
 
-MOST_RUNS = 5
-MOST_LIMITS = 3
+MAX_RUNS = 5
+MAX_LIMITS = 3
 
 
 def describe_sizes(sizes: InputSizes, declared: tuple[int, ...]) -> list[str]:
-    """`15x15 and larger (up to 448 tried), output stride 32`, and then a line for each limit that matters.
+    """`15x15 and larger (up to 448 tried), output stride 32`, then a line for each binding limit.
 
-    Of several limits on small inputs only the last counts; `sizes.failures` has them all.
+    Among the limits on small inputs only the last one binds; `sizes.failures` lists all.
+
+    Args:
+        sizes: the sizes to describe.
+        declared: height and width of the spec's own input.
     """
     last = sizes.range[1]
     if not sizes.valid:
-        line = f"no square one works (up to {last:,} tried)"
+        line = f"no square input works (up to {last:,} tried)"
     elif sizes.valid == declared[:1]:
         line = f"{_square(declared[0])} only (1 to {last:,} tried)"
     elif len(sizes.runs) == 1 and sizes.valid[-1] == last:
@@ -41,8 +45,8 @@ def _listed(valid: tuple[int, ...]) -> str:
 def _limits(sizes: InputSizes) -> list[str]:
     least = sizes.least or 1
     binding = [item for item in sizes.failures if max(item.sizes) >= least - 1]
-    lines = [_limit(item, least) for item in binding[:MOST_LIMITS]]
-    more = len(binding) - MOST_LIMITS
+    lines = [_limit(item, least) for item in binding[:MAX_LIMITS]]
+    more = len(binding) - MAX_LIMITS
     return lines if more <= 0 else [*lines, f"and {more} more such limits"]
 
 
@@ -53,8 +57,10 @@ def _limit(failure: Failure, least: int) -> str:
 
 def _spans(sizes: tuple[int, ...]) -> str:
     found = list(runs(sizes))
-    words = [str(first) if first == last else f"{first} to {last}" for first, last in found[:MOST_RUNS]]
-    more = len(found) > MOST_RUNS
+    words = [
+        str(first) if first == last else f"{first} to {last}" for first, last in found[:MAX_RUNS]
+    ]
+    more = len(found) > MAX_RUNS
     return ", ".join(words) + (f" and so on ({len(sizes)} in all)" if more else "")
 
 

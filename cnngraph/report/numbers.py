@@ -1,10 +1,10 @@
-"""Numbers as people read them."""
+"""Numbers for people to read."""
 
 from __future__ import annotations
 
 
 def short(count: int) -> str:
-    """Three digits: `1_498_376_192` -> `1.50 G`; below a thousand the number itself."""
+    """Three digits: `1_498_376_192` -> `1.50 G`. Numbers below a thousand are given in full."""
     for limit, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= limit:
             value = count / limit
@@ -28,4 +28,5 @@ def duration(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
+    """`1 layer`, `1,234 layers`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,4 +1,4 @@
-"""The kinds of nodes there are, listed and one at a time."""
+"""The kinds of nodes: a list of all, and the arguments of each."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ from cnngraph.spec.json_schema import Schema, fields, main_key, required
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WORDS = {"integer": "int", "number": "float", "string": "text", "boolean": "true | false", "null": "none", "array": "list", "object": "mapping"}  # fmt: skip
+_WORDS = {
+    "integer": "int",
+    "number": "float",
+    "string": "text",
+    "boolean": "true | false",
+    "null": "none",
+    "array": "list",
+    "object": "mapping",
+}
+_SHOWN = ("default", "description")
+"""The parts of a schema that `kind_data` lists separately."""
 
 
 def kinds() -> dict[str, type[Op] | type[Composite]]:
-    """Every kind a node may have besides the blocks of a spec: ops first, then composites. Plugins must be loaded."""
+    """Every kind of node except a spec's own blocks: ops, then composites. Load plugins first."""
     return {**dict(sorted(OPS.items())), **COMPOSITES}
 
 
-def kinds_data() -> list[dict[str, Any]]:
-    return [kind_data(kind) for kind in kinds()]
-
-
 def kind_data(kind: str) -> dict[str, Any]:
-    """One kind: what it is, its arguments with their JSON Schema and defaults, and the one that may stand bare."""
+    """One kind as plain data: description and arguments with their JSON Schema and defaults."""
     model = kinds()[kind]
     needed = required(model)
     return {
@@ -41,7 +47,7 @@ def kind_data(kind: str) -> dict[str, Any]:
                 "required": name in needed,
                 "default": schema.get("default"),
                 "type": type_words(schema),
-                "schema": {key: item for key, item in schema.items() if key not in ("default", "description")},
+                "schema": {key: schema[key] for key in schema if key not in _SHOWN},
                 "description": schema.get("description", ""),
             }
             for name, schema in fields(model).items()
@@ -50,7 +56,7 @@ def kind_data(kind: str) -> dict[str, Any]:
 
 
 def list_table() -> Table:
-    """All kinds with the first paragraph of their docstrings."""
+    """All kinds, with the first paragraph of their docstrings."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -59,20 +65,20 @@ def list_table() -> Table:
     for kind, model in sorted(OPS.items()):
         table.add_row(kind, _summary(model))
     table.add_row("", "")
-    table.add_row("made of other nodes:", "")
+    table.add_row("composites:", "")
     for kind, model in COMPOSITES.items():
         table.add_row(kind, _summary(model))
     return table
 
 
 def kind_text(kind: str) -> str:
-    """One kind: its docstring, its arguments, and how it is written."""
+    """One kind: its docstring and its arguments."""
     data = kind_data(kind)
     parts = [f"{kind}: {data['description']}" if data["description"] else kind]
     if data["arguments"]:
         parts.append(to_text(_argument_table(data["arguments"])))
     else:
-        parts.append("It takes no arguments.")
+        parts.append("No arguments.")
     if data["main"]:
         parts.append(f"`{kind}: value` is short for `{kind}: {{{data['main']}: value}}`.")
     parts.append("Every node also takes `name`; every value may be an expression, `${...}`.")
@@ -98,7 +104,7 @@ def _default(value: Any) -> str:
 
 
 def type_words(schema: Schema) -> str:
-    """A JSON Schema in few words: `int >= 1 | pair of int >= 1`."""
+    """A JSON Schema in a few words: `int >= 1 | pair of int >= 1`."""
     if "anyOf" in schema:
         return " | ".join(dict.fromkeys(type_words(item) for item in schema["anyOf"]))
     if "enum" in schema:
@@ -128,5 +134,5 @@ def _list_words(schema: Schema) -> str:
 
 
 def _summary(model: type[Op] | type[Composite]) -> str:
-    """The first paragraph of its docstring."""
+    """The first paragraph of the docstring."""
     return " ".join(inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0].split())

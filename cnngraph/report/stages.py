@@ -1,4 +1,4 @@
-"""The table of a network by stage: what each one is, results in, holds and costs."""
+"""The table of a network by stage: kind, output shape, parameters and cost."""
 
 from __future__ import annotations
 
@@ -7,44 +7,40 @@ from typing import TYPE_CHECKING
 from cnngraph.graph import Graph
 from cnngraph.graph.cost import Cost
 from cnngraph.graph.stages import Stage, stages
+from cnngraph.report.terminal import simple_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+LEFT, RIGHT = ("stage", "kind"), ("output", "params", "MACs")
+"""The titles of the columns, by alignment."""
+
+Row = tuple[str, str, str, str, str]
+
+
+def stage_rows(graph: Graph) -> tuple[list[Row], Row]:
+    """The rows of the table, and its last row with the totals."""
+    shown = stages(graph)
+    rows = [_row(stage.path, kind_of(stage), str(stage.shape), stage.cost) for stage in shown]
+    name = "total with side heads" if any(stage.aux for stage in shown) else "total"
+    return rows, _row(name, "", "", sum((stage.cost for stage in shown), Cost()))
+
+
+def _row(name: str, kind: str, shape: str, cost: Cost) -> Row:
+    params, macs = (f"{value:,}" if value else "-" for value in (cost.params, cost.macs))
+    return name, kind, shape, params, macs
+
 
 def stage_table(graph: Graph) -> Table:
-    """`stages` and their total as a table of at most 80 columns for ordinary names."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        show_footer=True,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
-    shown = stages(graph)
-    cost = sum((stage.cost for stage in shown), Cost())
-    aux = any(stage.aux for stage in shown)
-    table.add_column("stage", "total with side heads" if aux else "total", overflow="fold")
-    table.add_column("kind", overflow="fold")
-    table.add_column("output", justify="right", no_wrap=True, overflow="fold")
-    table.add_column("params", f"{cost.params:,}", justify="right", no_wrap=True, overflow="fold")
-    table.add_column("MACs", f"{cost.macs:,}", justify="right", no_wrap=True, overflow="fold")
-    for stage in shown:
-        table.add_row(
-            stage.path, kind_of(stage), str(stage.shape), _number(stage.cost.params), _number(stage.cost.macs)
-        )
+    """The stages and their totals, in at most 80 columns for ordinary names."""
+    rows, total = stage_rows(graph)
+    table = simple_table(LEFT, RIGHT, total)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
 def kind_of(stage: Stage) -> str:
-    """`basic_block x3`; a side head says that it is one."""
+    """`basic_block x3`; side heads are marked."""
     kind = stage.kind if stage.copies == 1 else f"{stage.kind} x{stage.copies}"
     return f"{kind} (training only)" if stage.aux else kind
-
-
-def _number(value: int) -> str:
-    return f"{value:,}" if value else "-"

@@ -1,33 +1,34 @@
-"""Writing to the terminal: colours and the window's width where there is one, plain wide text where there is none."""
+"""Output in colour and in the window's width to a terminal, as plain text to a file or pipe."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Timer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
     from rich.text import Text
 
 WIDE = 1000
-"""Columns of what is not a terminal: nothing is ever wrapped or cut in a pipe or a file."""
+"""Columns of a file or pipe, where nothing is wrapped or cut."""
 
 NARROWEST = 60
-"""Terminals narrower than this get lines that the terminal itself wraps, rather than cut numbers."""
+"""A narrower terminal wraps lines of this width itself, so that no number is cut."""
 
 PATIENCE = 1.0
-"""Seconds before work is worth a progress line."""
+"""Seconds before a progress line appears."""
 
 _STYLES = {"error": "bold red", "warning": "bold yellow"}
 
 
 def console(stderr: bool = False) -> Console:
-    """A console on stdout or stderr as it is now."""
+    """A console on the current stdout or stderr."""
     from rich.console import Console
 
     colours = None if os.environ.get("NO_COLOR") else "auto"
@@ -36,17 +37,47 @@ def console(stderr: bool = False) -> Console:
     return made
 
 
+def simple_table(left: Sequence[str], right: Sequence[str], footer: Sequence[str] = ()) -> Table:
+    """A table with only a rule below its header.
+
+    Args:
+        left: titles of the first columns, which are left-aligned and may wrap.
+        right: titles of the others, which are right-aligned and never wrap.
+        footer: cells of the last row, one per column.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        show_footer=bool(footer),
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    footer = footer or [""] * (len(left) + len(right))
+    for title, last in zip([*left, *right], footer, strict=True):
+        aligned_right = len(table.columns) >= len(left)
+        justify = "right" if aligned_right else "left"
+        table.add_column(title, last, justify=justify, no_wrap=aligned_right, overflow="fold")
+    return table
+
+
 def to_text(renderable: RenderableType) -> str:
     """A table as plain text, as wide as it needs to be."""
     from rich.console import Console
 
     text = io.StringIO()
-    Console(file=text, width=WIDE, color_system=None, highlight=False, emoji=False, markup=False).print(renderable)
+    plain = Console(
+        file=text, width=WIDE, color_system=None, highlight=False, emoji=False, markup=False
+    )
+    plain.print(renderable)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def print_table(table: RenderableType) -> None:
-    """A table on stdout, in the window's width where there is a window."""
+    """Prints a table on stdout; on a terminal in the window's width."""
     if sys.stdout.isatty():
         console().print(table)
     else:
@@ -54,7 +85,7 @@ def print_table(table: RenderableType) -> None:
 
 
 def print_diagnostics(text: str) -> None:
-    """Rendered diagnostics on stderr: never wrapped, no markup read into them, the carets lined up as they came."""
+    """Prints rendered diagnostics on stderr, unwrapped so that the carets stay in place."""
     text = printable(text)
     with suppress(OSError):
         sys.stdout.flush()
@@ -70,7 +101,7 @@ def print_diagnostics(text: str) -> None:
 
 
 def print_error(message: str) -> None:
-    """`error: message` on stderr, on one line."""
+    """Prints `error: message` on stderr."""
     print_diagnostics(f"error: {message}")
 
 
@@ -93,16 +124,16 @@ def _styled(line: str) -> Text:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters spelled out: a spec from a stranger must not steer the terminal."""
+    """`text` with control characters escaped: an untrusted spec must not control the terminal."""
     return "".join(
-        char if char in "\n\t" or char.isprintable() or char == " " else char.encode("unicode_escape").decode()
+        char if char in "\n\t" or char.isprintable() else char.encode("unicode_escape").decode()
         for char in text
     )
 
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Says on stderr what is being done, if that takes longer than a second and somebody is there to read it."""
+    """Shows on stderr what is being done, if it is a terminal and the work takes over a second."""
     if not sys.stderr.isatty():
         yield
         return
@@ -120,7 +151,7 @@ def progress(what: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr, told what is being done and which share is behind; nothing where nobody is there to see it."""
+    """A progress bar on stderr, if it is a terminal; yields the callback `(activity, share)`."""
     if not sys.stderr.isatty():
         yield lambda what, share: None
         return

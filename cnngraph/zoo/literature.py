@@ -1,4 +1,4 @@
-"""What papers and books say of the classic networks, held against the specs. Nothing is built or run."""
+"""Published figures of classic networks, compared with those computed from the specs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from cnngraph.shape import TensorShape
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure of the literature and the same figure of a spec.
+    """A published figure, and the same figure computed from a spec.
 
     Attributes:
-        topic: what it is about; claims of one topic stand together.
-        claimed: None where the question is asked but no figure is given.
-        found: what the specs give.
-        source: who says so.
-        note: why the two differ, or what was compared.
+        topic: the group of claims that it belongs to.
+        quantity: what the figure is.
+        claimed: the published figure; None if the source asks for it without giving one.
+        found: the computed figure.
+        source: the publication.
+        note: why the two differ, or what exactly was compared.
     """
 
     topic: str
@@ -37,16 +38,19 @@ class Claim:
 
     @property
     def off(self) -> float | None:
-        """By how much the claim misses what was found: 0.02 is 2% too high. None where nothing can be compared."""
+        """The relative error of the claim: 0.02 is 2% too high. None if nothing can be compared."""
+        if self.claimed is None:
+            return None
         if isinstance(self.claimed, tuple) or isinstance(self.found, tuple):
-            return None if self.claimed is None else 0.0 if self.claimed == self.found else float("inf")
-        return None if self.claimed is None else self.claimed / self.found - 1
+            return 0.0 if self.claimed == self.found else float("inf")
+        return self.claimed / self.found - 1
 
 
 def claims(specs: Path) -> list[Claim]:
-    """Every claim, recomputed from the specs in a folder.
+    """Every claim, with figures computed from the specs in a folder.
 
-    Raises `CnngraphError` where the folder lacks a network.
+    Raises:
+        CnngraphError: the folder lacks a network.
     """
     networks = _Networks(specs)
     return [claim for topic in _TOPICS for claim in topic(networks)]
@@ -60,14 +64,15 @@ class _Networks:
     def _graph(self, name: str, *params: tuple[str, Any]) -> Graph:
         path = self.folder / f"{name}.yaml"
         if not path.is_file():
-            raise CnngraphError(f"{self.folder} is not the folder of the published networks: it has no {name}.yaml")
+            problem = f"it has no {name}.yaml"
+            raise CnngraphError(f"{self.folder} is not the folder of published networks: {problem}")
         return elaborate_or_raise(read_spec(path), dict(params))
 
     def cost(self, name: str) -> Cost:
         return summarize(self.graph(name)).total
 
     def first_linear(self, name: str) -> int:
-        """The weights of the first linear layer."""
+        """The number of weights of the first linear layer."""
         graph = self.graph(name)
         linear = next(node for node in graph.nodes if node.op.kind == "linear")
         inputs, outputs = graph.input_shapes(linear)[0].elements, linear.shape.elements
@@ -75,11 +80,13 @@ class _Networks:
 
 
 @cache
-def _convolutions(*kernels: int, channels: tuple[int, int] = (192, 256), size: int = 28, padded: bool = True) -> Graph:
-    """Convolutions one after another, without biases."""
+def _convolutions(
+    *kernels: int, channels: tuple[int, int] = (192, 256), size: int = 28, padded: bool = True
+) -> Graph:
+    """A sequence of convolutions without biases."""
     nodes = "".join(
-        f"  - conv2d: {{out_channels: {channels[1]}, kernel_size: {kernel}, padding: {kernel // 2 if padded else 0},"
-        " bias: false}\n"
+        f"  - conv2d: {{out_channels: {channels[1]}, kernel_size: {kernel},"
+        f" padding: {kernel // 2 if padded else 0}, bias: false}}\n"
         for kernel in kernels
     )
     head = f"cnngraph: 1\nname: net\ninput: [{channels[0]}, {size}, {size}]\ngraph:\n"
@@ -91,31 +98,33 @@ def _weights(*kernels: int) -> int:
 
 
 def _receptive_field(*kernels: int) -> int:
-    """Pixels that one output sees: without padding, as many fewer outputs there are than inputs, and one."""
+    """Height of the area that one output depends on: unpadded, inputs minus outputs plus one."""
     graph = _convolutions(*kernels, channels=(1, 1), padded=False)
     return graph.input[-1] - graph.shape_of(graph.output)[-1] + 1
 
 
-# --- the topics ------------------------------------------------------------------------------------------------------
-
 _SZEGEDY = "Szegedy et al., Going Deeper with Convolutions"
 _HE = "He et al., Deep Residual Learning"
 _SIMONYAN = "Simonyan and Zisserman, Very Deep Convolutional Networks"
+_LECUN = "LeCun et al., Gradient-Based Learning"
+_KRIZHEVSKY = "Krizhevsky et al., ImageNet Classification"
+_REGNET = "Radosavovic et al., Designing Network Design Spaces"
 _D2L = "Dive into Deep Learning"
 
 
 def _googlenet_against_alexnet(networks: _Networks) -> Iterator[Claim]:
     alexnet, googlenet = networks.cost("alexnet").params, networks.cost("googlenet").params
-    yield Claim(
-        "GoogLeNet against AlexNet", "AlexNet's parameters for one of GoogLeNet's", 12, alexnet / googlenet, _SZEGEDY,
-        "the common 12 is 60 M against 5 M; the classifier and the batch norms make GoogLeNet's 6.6 M",
-    )  # fmt: skip
+    quantity = "AlexNet's parameters per parameter of GoogLeNet"
+    note = "the usual 12 is 60 M / 5 M; with classifier and batch norms GoogLeNet has 6.6 M"
+    topic, ratio = "GoogLeNet against AlexNet", alexnet / googlenet
+    yield Claim(topic, quantity, 12, ratio, _SZEGEDY, note)
 
 
 def _first_inception_block(networks: _Networks) -> Iterator[Claim]:
     topic = "The first Inception block against one convolution, 192 to 256 channels on 28x28"
     block = cost_of(networks.graph("googlenet", ("large_kernel", 5)), "inception3a")
-    yield Claim(topic, "parameters of the block", 0.16e6, block.params, _D2L, "with the batch norms' 1,056")
+    note = "with the batch norms' 1,056"
+    yield Claim(topic, "parameters of the block", 0.16e6, block.params, _D2L, note)
     yield Claim(topic, "multiply-accumulates of the block", 128e6, block.macs, _D2L)
     for kernel, params, macs in ((3, 0.44e6, 346e6), (5, 1.22e6, 963e6)):
         cost = summarize(_convolutions(kernel)).total
@@ -124,60 +133,72 @@ def _first_inception_block(networks: _Networks) -> Iterator[Claim]:
 
 
 def _first_dense_layers(networks: _Networks) -> Iterator[Claim]:
+    topic, source = "Weights of the first dense layer", f"{_D2L}, Network in Network"
     for name, title, claimed in (
-        ("d2l/lenet", "LeNet", 48_000), ("d2l/alexnet", "AlexNet", 26_214_400), ("vgg11", "VGG", 102_760_448),
-    ):  # fmt: skip
-        found = networks.first_linear(name)
-        yield Claim("Weights of the first dense layer", title, claimed, found, f"{_D2L}, Network in Network")
+        ("d2l/lenet", "LeNet", 48_000),
+        ("d2l/alexnet", "AlexNet", 26_214_400),
+        ("vgg11", "VGG", 102_760_448),
+    ):
+        yield Claim(topic, title, claimed, networks.first_linear(name), source)
 
 
 def _small_kernels(networks: _Networks) -> Iterator[Claim]:
-    topic = "Small kernels one after another against one large"
+    topic = "A sequence of small kernels against a large one"
     for small, large, weights in (((3, 3), 5, 25 / 18), ((3, 3, 3), 7, 49 / 27)):
-        name = f"{len(small)} times 3x3"
+        name = f"{len(small)} kernels of 3x3"
         yield Claim(topic, f"receptive field of {name}", large, _receptive_field(*small), _SIMONYAN)
-        yield Claim(topic, f"receptive field of one {large}x{large}", large, _receptive_field(large), _SIMONYAN)
+        yield Claim(
+            topic,
+            f"receptive field of one {large}x{large}",
+            large,
+            _receptive_field(large),
+            _SIMONYAN,
+        )
         ratio = _weights(large) / _weights(*small)
-        yield Claim(topic, f"weights of one {large}x{large} for one of {name}", weights, ratio, _SIMONYAN)
+        yield Claim(
+            topic, f"weights of one {large}x{large} per weight of {name}", weights, ratio, _SIMONYAN
+        )
 
 
 def _shapes_of_vgg(networks: _Networks) -> Iterator[Claim]:
-    graph = networks.graph("d2l/vgg11")
+    topic, graph = "VGG-11's shapes", networks.graph("d2l/vgg11")
     blocks = [(64, 112), (128, 56), (256, 28), (512, 14), (512, 7)]
     for index, (channels, size) in enumerate(blocks):
-        found = graph.scopes[str(index)].shape
-        yield Claim("VGG-11's shapes", f"after block {index + 1}", TensorShape((channels, size, size)), found, _D2L)
+        claimed, found = TensorShape((channels, size, size)), graph.scopes[str(index)].shape
+        yield Claim(topic, f"after block {index + 1}", claimed, found, _D2L)
     flat = next(node for node in graph.nodes if node.op.kind == "flatten")
-    yield Claim("VGG-11's shapes", "flattened", TensorShape((25088,)), flat.shape, _D2L)
+    yield Claim(topic, "flattened", TensorShape((25088,)), flat.shape, _D2L)
 
 
 def _lenet_to_alexnet(networks: _Networks) -> Iterator[Claim]:
     topic = "From LeNet to AlexNet"
     lenet, alexnet = networks.cost("d2l/lenet"), networks.cost("alexnet")
-    yield Claim(topic, "LeNet's parameters", 60e3, lenet.params, "LeCun et al., Gradient-Based Learning")
-    yield Claim(
-        topic, "AlexNet's parameters", 60e6, alexnet.params, "Krizhevsky et al., ImageNet Classification",
-        "the later one-tower form",
-    )  # fmt: skip
-    yield Claim(topic, "times the parameters", 1000, alexnet.params / lenet.params, "the two above")
-    yield Claim(topic, "times the multiply-accumulates", None, alexnet.macs / lenet.macs, f"asked in {_D2L}")
+    note = "the later form with one tower"
+    yield Claim(topic, "LeNet's parameters", 60e3, lenet.params, _LECUN)
+    yield Claim(topic, "AlexNet's parameters", 60e6, alexnet.params, _KRIZHEVSKY, note)
+    yield Claim(topic, "ratio of parameters", 1000, alexnet.params / lenet.params, "the two above")
+    yield Claim(topic, "ratio of multiply-accumulates", None, alexnet.macs / lenet.macs, _D2L)
 
 
 def _published_figures(networks: _Networks) -> Iterator[Claim]:
+    topic = "Published figures"
     for name, params, macs, source, note in _FIGURES:
         cost = networks.cost(name)
         if params is not None:
-            yield Claim("Published figures", f"{name}: parameters", params, cost.params, source, note)
+            yield Claim(topic, f"{name}: parameters", params, cost.params, source, note)
         if macs is not None:
-            yield Claim("Published figures", f"{name}: multiply-accumulates", macs, cost.macs, source, note)
+            yield Claim(topic, f"{name}: multiply-accumulates", macs, cost.macs, source, note)
 
 
-_STRIDE = "the paper's stride is on the first 1x1, the usual weights' on the 3x3"
+_STRIDE = "the paper strides in the first 1x1, the usual weights in the 3x3"
 _FIGURES: tuple[tuple[str, float | None, float | None, str, str], ...] = (
     ("vgg16", 138e6, None, _SIMONYAN, ""),
     ("vgg19", 144e6, 19.6e9, f"{_SIMONYAN}; {_HE}", ""),
     ("googlenet", None, 1.5e9, _SZEGEDY, ""),
-    ("inception_v3", 25e6, 5e9, "Szegedy et al., Rethinking the Inception Architecture", "said to be less than 25 M and about 5 G"),
+    (
+        "inception_v3", 25e6, 5e9, "Szegedy et al., Rethinking the Inception Architecture",
+        "published as less than 25 M and about 5 G",
+    ),
     ("resnet18", None, 1.8e9, _HE, ""),
     ("resnet34", None, 3.6e9, _HE, ""),
     ("resnet50", None, 3.8e9, _HE, _STRIDE),
@@ -193,10 +214,10 @@ _FIGURES: tuple[tuple[str, float | None, float | None, str, str], ...] = (
     ("mobilenet_v2", 3.4e6, 300e6, "Sandler et al., MobileNetV2", ""),
     ("efficientnet_b0", 5.3e6, 0.39e9, "Tan and Le, EfficientNet", ""),
     ("shufflenet_v2_x1_0", 2.3e6, 146e6, "Ma et al., ShuffleNet V2", ""),
-    ("regnet_y_400mf", 4.3e6, 0.4e9, "Radosavovic et al., Designing Network Design Spaces", ""),
+    ("regnet_y_400mf", 4.3e6, 0.4e9, _REGNET, ""),
     ("convnext_tiny", 29e6, 4.5e9, "Liu et al., A ConvNet for the 2020s", ""),
 )  # fmt: skip
-"""Spec, parameters and multiply-accumulates as published, by whom, and why they may differ."""
+"""Spec, published parameters and multiply-accumulates, source, and why the figures may differ."""
 
 _TOPICS = (
     _googlenet_against_alexnet,

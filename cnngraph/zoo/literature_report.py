@@ -1,10 +1,11 @@
-"""The claims of the literature beside what the specs give."""
+"""Published figures beside those computed from the specs, as a table and as plain data."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from cnngraph.report.terminal import simple_table
 from cnngraph.shape import TensorShape
 from cnngraph.zoo.literature import Claim
 
@@ -13,18 +14,14 @@ if TYPE_CHECKING:
 
 
 def claims_table(claims: list[Claim]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("")
-    table.add_column("said", justify="right", no_wrap=True)
-    table.add_column("is", justify="right", no_wrap=True)
-    table.add_column("said is off by", justify="right", no_wrap=True)
+    """A row for each claim, grouped by topic."""
+    table = simple_table(left=("",), right=("published", "computed", "difference"))
     for topic, group in groupby(claims, key=lambda claim: claim.topic):
         table.add_row(topic, style="bold")
         for claim in group:
-            table.add_row(f"  {claim.quantity}", figure(claim.claimed), figure(claim.found), deviation(claim))
+            table.add_row(
+                f"  {claim.quantity}", figure(claim.claimed), figure(claim.found), deviation(claim)
+            )
             if claim.note and deviation(claim) not in ("", "-"):
                 table.add_row(f"    {claim.note}", style="dim")
         table.add_row()
@@ -32,6 +29,7 @@ def claims_table(claims: list[Claim]) -> Table:
 
 
 def claim_data(claim: Claim) -> dict[str, Any]:
+    """A claim as plain data."""
     return {
         "topic": claim.topic,
         "quantity": claim.quantity,
@@ -44,6 +42,7 @@ def claim_data(claim: Claim) -> dict[str, Any]:
 
 
 def figure(value: float | TensorShape | None) -> str:
+    """`61,100,840`, `9.22` or `64x7x7`."""
     if value is None:
         return ""
     if isinstance(value, TensorShape):
@@ -52,7 +51,7 @@ def figure(value: float | TensorShape | None) -> str:
 
 
 def deviation(claim: Claim) -> str:
-    """`-7.1%`; `-` where said and found are the same as far as they are told."""
+    """`-7.1%`; `-` if the two are equal up to rounding, empty if they cannot be compared."""
     if claim.off is None:
         return ""
     return "-" if abs(claim.off) < 5e-4 else f"{claim.off:+.1%}"

@@ -1,4 +1,4 @@
-"""The arithmetic of a step, and the figures made of rounds."""
+"""The arithmetic of a step, and the statistics of repeated measurements."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from conftest import SPECS
 
 import cnngraph
 from cnngraph.bench.arithmetic import TRAINING, flops_of, graph_of, macs_of
-from cnngraph.bench.figures import Figure
-from cnngraph.bench.variants import CONTENDERS, Work, always, peers
+from cnngraph.bench.samples import Samples
+from cnngraph.bench.variants import VARIANTS, Work, always, peers
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
 
-def test_flops_of_a_step() -> None:
+def test_flops_of_training_and_evaluation_steps() -> None:
     train = Work(str(TINY), {}, 2, (3, 32, 32))
     graph = graph_of(train)
     convolutions = 32 * 32 * 9 * 8 * (3 + 8 + 8)
@@ -26,7 +26,7 @@ def test_flops_of_a_step() -> None:
     assert flops_of(100, evaluation) == 2 * 2 * 100
 
 
-def test_resnet50_at_other_sizes() -> None:
+def test_flops_of_resnet50_scale_with_the_input_size() -> None:
     path = str(SPECS / "resnet50.yaml")
     full = Work(path, {}, 16, (3, 224, 224))
     report = cnngraph.check(path)
@@ -36,56 +36,76 @@ def test_resnet50_at_other_sizes() -> None:
     assert 0.25 < macs_of(graph_of(half), half) / report.summary.training_macs < 0.3
 
 
-def test_a_size_that_the_network_does_not_take() -> None:
+def test_an_input_size_that_the_network_does_not_accept_is_an_error() -> None:
     with pytest.raises(
-        cnngraph.CnngraphError, match="lenet does not take 1x40x40: the weights of fc1 would need another"
+        cnngraph.CnngraphError,
+        match="lenet does not accept 1x40x40: the weights of fc1 would need another",
     ):
         graph_of(Work(str(SPECS / "lenet.yaml"), {}, 1, (1, 40, 40)))
-    with pytest.raises(cnngraph.CnngraphError, match="lenet does not take 1x4x4: .*too small"):
+    with pytest.raises(cnngraph.CnngraphError, match="lenet does not accept 1x4x4: .*too small"):
         graph_of(Work(str(SPECS / "lenet.yaml"), {}, 1, (1, 4, 4)))
 
 
-def test_work_survives_json() -> None:
+def test_work_round_trips_through_json() -> None:
     import json
 
     work = Work(str(TINY), {"width": 4}, 2, (3, 32, 32), threads=1, device="cuda")
     assert Work.from_json(json.loads(json.dumps(work.to_json()))) == work
 
 
-def test_peers_are_checked() -> None:
+def test_unknown_peers_are_errors() -> None:
     assert peers(None, "train") == ["lean", "eager", "eager-nchw", "tuned-malloc", "compile"]
     assert "onnxruntime" in peers(None, "eval")
     assert peers(["compile", "eager", "compile"], "train") == ["compile", "eager"]
     assert peers(["1.2GB", "lean"], "train") == ["1.2GB", "lean"]
     assert peers(["torchvision-memory-efficient"], "train") == ["torchvision-memory-efficient"]
-    with pytest.raises(cnngraph.CnngraphError, match="there is no contender `eagre`; did you mean `eager`?"):
+    with pytest.raises(
+        cnngraph.CnngraphError, match="there is no variant `eagre`; did you mean `eager`?"
+    ):
         peers(["eagre"], "train")
-    with pytest.raises(cnngraph.CnngraphError, match="there are lean, inference, eager, eager-nchw"):
+    with pytest.raises(
+        cnngraph.CnngraphError, match="choose from lean, inference, eager, eager-nchw"
+    ):
         peers(["caffe"], "train")
 
 
-def test_a_gpu_has_peers_of_its_own() -> None:
+def test_the_default_peers_depend_on_the_device() -> None:
     graphs = ["cnngraph-graph", "eager-graph"]
     assert always("cpu") == ["cnngraph", "default-malloc"]
     assert always("cuda") == ["cnngraph"]
-    there = [*graphs[:1], "lean", "eager", "eager-nchw", *graphs[1:], "compile", "compile-max-autotune"]
+    there = [
+        *graphs[:1],
+        "lean",
+        "eager",
+        "eager-nchw",
+        *graphs[1:],
+        "compile",
+        "compile-max-autotune",
+    ]
     assert peers(None, "train", "cuda") == there
-    for name, device, needed in [("tuned-malloc", "cuda", "cpu"), *((name, "cpu", "cuda") for name in graphs)]:
+    for name, device, needed in [
+        ("tuned-malloc", "cuda", "cpu"),
+        *((name, "cpu", "cuda") for name in graphs),
+    ]:
         with pytest.raises(cnngraph.CnngraphError, match=f"`{name}` needs --device {needed}"):
             peers([name], "train", device)
-    about = CONTENDERS["cnngraph"].about_on
+    about = VARIANTS["cnngraph"].about_on
     assert about("cpu") == f"{about('cuda')}, memory settings"
 
 
-def test_every_contender_can_be_built() -> None:
+def test_every_variant_has_a_builder() -> None:
     from cnngraph.bench.network_step import BUILDERS
 
-    assert BUILDERS.keys() == CONTENDERS.keys()
+    assert BUILDERS.keys() == VARIANTS.keys()
 
 
-def test_figures() -> None:
-    figure = Figure((4.0, 1.0, 2.0, 3.0, 10.0))
-    assert (figure.median, figure.min, figure.quartiles, figure.iqr) == (3.0, 1.0, (2.0, 4.0), 2.0)
-    assert Figure((2.0,)).iqr == 0
-    # A machine that slows down for a while slows both sides of a round.
-    assert Figure((2.0, 20.0, 2.0)).over(Figure((1.0, 10.0, 1.0))) == 2.0
+def test_median_minimum_and_quartiles_of_samples() -> None:
+    samples = Samples((4.0, 1.0, 2.0, 3.0, 10.0))
+    assert (samples.median, samples.min, samples.quartiles, samples.iqr) == (
+        3.0,
+        1.0,
+        (2.0, 4.0),
+        2.0,
+    )
+    assert Samples((2.0,)).iqr == 0
+    assert Samples((2.0, 20.0, 2.0)).over(Samples((1.0, 10.0, 1.0))) == 2.0

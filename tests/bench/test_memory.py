@@ -1,4 +1,4 @@
-"""Peaks of memory, and the settings of the C library."""
+"""Peaks of memory, and the memory settings of the C library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 import cnngraph
 from cnngraph import allocator
-from cnngraph.bench.memory import peak_of_process, peak_of_tensors, restart_peak_of_process
+from cnngraph.bench.devices import peak_of_process, peak_of_tensors, restart_peak_of_process
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -22,7 +22,7 @@ GLIBC = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 MEGABYTE = 2**20
 
 
-def test_the_peak_of_tensors_is_exact() -> None:
+def test_the_peak_of_tensors_is_exact_in_bytes() -> None:
     kept = []
 
     def step() -> None:
@@ -43,11 +43,11 @@ def test_the_peak_counts_what_autograd_keeps() -> None:
     def step() -> None:
         x.sin().exp().sum().backward()
 
-    # The sine and the exponential, and gradients on their way.
+    # The sine and the exponential, and temporary gradients.
     assert 2 * MEGABYTE <= peak_of_tensors(step) <= 5 * MEGABYTE
 
 
-def test_the_peak_of_the_process() -> None:
+def test_the_peak_of_the_process_covers_its_tensors() -> None:
     restart_peak_of_process()
     before = peak_of_process()
     assert before is not None
@@ -59,7 +59,9 @@ def test_the_peak_of_the_process() -> None:
 
 
 def in_process(script: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -72,24 +74,24 @@ def faults():
 
 def step():
     for _ in range(4):
-        torch.ones(10_000_000)  # 40 MB, beyond what malloc keeps by itself
+        torch.ones(10_000_000)  # 40 MB: malloc does not keep them by default
 
-first = again = None
+first = second = None
 if TUNED:
     from cnngraph.allocator import tune_memory
-    first, again = tune_memory(), tune_memory()
+    first, second = tune_memory(), tune_memory()
 step()
 before = faults()
 step()
-print(json.dumps({"first": first, "again": again, "faults": faults() - before}))
+print(json.dumps({"first": first, "second": second, "faults": faults() - before}))
 """
 
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
-def test_tuned_memory_is_mapped_once() -> None:
+def test_tuned_memory_causes_no_further_page_faults() -> None:
     tuned = in_process(FAULTS.replace("TUNED", "True"))
     default = in_process(FAULTS.replace("TUNED", "False"))
-    assert tuned["first"] == tuned["again"]
+    assert tuned["first"] == tuned["second"]
     assert tuned["first"].startswith("memory settings: freed memory is kept (mallopt); ")
     assert "\n" not in tuned["first"]
     # 4 x 40 MB are 39,000 pages of 4 kB.
@@ -97,52 +99,61 @@ def test_tuned_memory_is_mapped_once() -> None:
     assert default["faults"] > tuned["faults"]
 
 
-def test_compile_sets_memory_when_asked_and_never_otherwise() -> None:
+def test_compile_tunes_memory_only_on_request() -> None:
     script = f"""
 import json
 import cnngraph
 from cnngraph import allocator
 plain = cnngraph.compile({str(TINY)!r})
-untouched = allocator._said
+untouched = allocator._settings
 tuned = cnngraph.compile({str(TINY)!r}, memory_tuning=True)
 print(json.dumps([plain.compilation.memory_settings, untouched, tuned.compilation.memory_settings, allocator.tune_memory()]))
 """
-    plain, untouched, tuned, again = in_process(script)
+    plain, untouched, tuned, settings = in_process(script)
     assert plain is None
     assert untouched is None
-    assert tuned == again
+    assert tuned == settings
     assert tuned.startswith("memory settings: ")
 
 
-def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_not_tuned_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object) -> None:
-        raise AssertionError("the C library was opened")
+        raise AssertionError("the C library was loaded")
 
-    monkeypatch.setattr(allocator, "_said", None)
+    monkeypatch.setattr(allocator, "_settings", None)
     monkeypatch.setattr(allocator.ctypes, "CDLL", never)
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     monkeypatch.setattr(allocator.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
-    assert allocator.tune_memory() == "memory settings: none, they need Linux with glibc (this is Darwin)"
+    assert (
+        allocator.tune_memory()
+        == "memory settings: none, they need Linux with glibc (this is Darwin)"
+    )
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"),
-    [("always", "huge pages are always on"), ("never", "no huge pages (the system"), ("", "no huge pages (the system")],
+    ("choice", "message"),
+    [
+        ("always", "huge pages are always on"),
+        ("never", "no huge pages (the system"),
+        ("", "no huge pages (the system"),
+    ],
 )
-def test_huge_pages_where_there_is_no_choice(monkeypatch: pytest.MonkeyPatch, choice: str, said: str) -> None:
+def test_huge_pages_are_not_requested_if_the_system_decides(
+    monkeypatch: pytest.MonkeyPatch, choice: str, message: str
+) -> None:
     monkeypatch.setattr(allocator, "_system_choice", lambda: choice)
-    assert allocator._huge_pages(None).startswith(said)
+    assert allocator._huge_pages(None).startswith(message)
 
 
-def test_a_library_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_mallopt_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
         def mallopt(self, *args: int) -> int:
             return 0
 
-    assert allocator._keep_freed_memory(Library()) == "mallopt refused"
+    assert allocator._keep_freed_memory(Library()) == "mallopt failed"
 
 
-def test_saved_networks_do_not_claim_settings(tmp_path: Path) -> None:
+def test_a_saved_network_has_no_memory_settings(tmp_path: Path) -> None:
     cnngraph.save_compiled(cnngraph.compile(TINY), tmp_path / "net.pt")
     assert cnngraph.load_compiled(tmp_path / "net.pt").compilation.memory_settings is None

@@ -1,4 +1,4 @@
-"""`bench_network`: contenders in processes of their own, one of which may fail."""
+"""`bench_network`: variants in processes of their own, which may fail."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from cnngraph.bench.variants import Work
 from cnngraph.errors import CnngraphError
 
 TINY = Path(__file__).parent / "tiny.yaml"
-TOLD: list[tuple[str, float]] = []
-"""What `trained` was told of its progress."""
+PROGRESS: list[tuple[str, float]] = []
+"""What `trained` reported."""
 
 
 def bench(*against: str, **options: Any) -> NetworkBench:
@@ -34,13 +34,20 @@ def bench(*against: str, **options: Any) -> NetworkBench:
 
 @pytest.fixture(scope="module")
 def trained() -> NetworkBench:
-    progress = lambda what, share: TOLD.append((what, share))  # noqa: E731
+    progress = lambda what, share: PROGRESS.append((what, share))  # noqa: E731
     return bench("eager", "eager-nchw", "tuned-malloc", "onnxruntime", progress=progress)
 
 
-def test_every_contender_has_its_figures(trained: NetworkBench) -> None:
-    rows = {row.contender.name: row for row in trained.rows}
-    assert list(rows) == ["cnngraph", "default-malloc", "eager", "eager-nchw", "tuned-malloc", "onnxruntime"]
+def test_every_variant_is_measured(trained: NetworkBench) -> None:
+    rows = {row.variant.name: row for row in trained.rows}
+    assert list(rows) == [
+        "cnngraph",
+        "default-malloc",
+        "eager",
+        "eager-nchw",
+        "tuned-malloc",
+        "onnxruntime",
+    ]
     for name in ("cnngraph", "default-malloc", "eager", "eager-nchw", "tuned-malloc"):
         row = rows[name]
         assert row.error is None
@@ -55,35 +62,39 @@ def test_every_contender_has_its_figures(trained: NetworkBench) -> None:
         assert row.tensor_bytes > row.held_bytes > 0
         assert row.process_bytes > row.tensor_bytes
     assert rows["cnngraph"].ratio == 1.0
-    assert not differing(trained), "every contender computes the same loss"
+    assert not differing(trained), "every variant computes the same loss"
 
 
-def test_what_outlives_a_step(trained: NetworkBench) -> None:
+def test_held_bytes_are_weights_momenta_input_and_buffers(trained: NetworkBench) -> None:
     weights = 8 * 3 * 9 + 2 * 8 + 2 * (8 * 8 * 9 + 8) + 2 * (8 * 5 + 5)
     # Weights, momenta and the input; running mean and variance, and the number of batches in eight bytes.
     held = 4 * (2 * weights + 2 * 3 * 32 * 32 + 2 * 8) + 8
     assert {row.held_bytes for row in trained.rows if row.seconds} == {held}
 
 
-def test_only_the_tuned_have_memory_settings(trained: NetworkBench) -> None:
-    tuned = {row.contender.name for row in trained.rows if row.memory_settings is not None}
+def test_only_tuned_variants_have_memory_settings(trained: NetworkBench) -> None:
+    tuned = {row.variant.name for row in trained.rows if row.memory_settings is not None}
     assert tuned == {"cnngraph", "tuned-malloc"}
 
 
-def test_a_contender_that_cannot_run_says_why(trained: NetworkBench) -> None:
+def test_a_variant_that_cannot_run_says_why(trained: NetworkBench) -> None:
     row = trained.rows[-1]
     assert row.error == "runs in eval mode only"
     assert row.seconds is None
     assert "onnxruntime: runs in eval mode only" in network_notes(trained)
 
 
-def test_floors_are_positive(trained: NetworkBench) -> None:
+def test_floors_count_every_convolution_and_linear_layer(trained: NetworkBench) -> None:
     floor = trained.floor
     assert floor.error is None
     assert floor.flops == 3 * 2 * 2 * (32 * 32 * 9 * 8 * (3 + 8 + 8) + 8 * 5 + 8 * 5)
     assert floor.seconds is not None
     assert floor.seconds > 0
-    assert [(layer.path, layer.count) for layer in floor.layers] == [("conv1", 1), ("side.fc", 2), ("more0", 2)]
+    assert [(layer.path, layer.count) for layer in floor.layers] == [
+        ("conv1", 1),
+        ("side.fc", 2),
+        ("more0", 2),
+    ]
     assert sum(layer.count * layer.flops for layer in floor.layers) == floor.flops
     assert all(layer.seconds.min > 0 for layer in floor.layers)
     assert floor.layers_seconds is not None
@@ -93,27 +104,48 @@ def test_floors_are_positive(trained: NetworkBench) -> None:
 SECONDS = {"median", "min", "iqr", "rounds"}
 
 
-def test_the_data_says_everything(trained: NetworkBench) -> None:
+def test_the_data_has_work_machine_variants_and_floor(trained: NetworkBench) -> None:
     data = network_data(trained)
-    assert (data["file"], data["name"], data["mode"], data["batch_size"]) == (str(TINY), "tiny", "train", 2)
-    assert (data["input"], data["dtype"], data["threads"], data["rounds"]) == ([3, 32, 32], "float32", 1, 2)
+    assert (data["file"], data["name"], data["mode"], data["batch_size"]) == (
+        str(TINY),
+        "tiny",
+        "train",
+        2,
+    )
+    assert (data["input"], data["dtype"], data["threads"], data["rounds"]) == (
+        [3, 32, 32],
+        "float32",
+        1,
+        2,
+    )
     assert (data["device"], data["machine"]["gpu"]) == ("cpu", None)
     assert data["machine"]["cpu"]
     assert data["machine"]["torch"]
-    first, *_, last = data["contenders"]
+    first, *_, last = data["variants"]
     assert first.keys() == last.keys()
     assert first["seconds"].keys() == SECONDS
     assert (last["seconds"], last["ratio"], last["of_floor"]) == (None, None, None)
     assert first["of_floor"] > 0
     assert first["of_layers"] > 0
-    assert data["floor"]["layers"][0].keys() == {"path", "kind", "count", "seconds", "flops_per_second"}
+    assert data["floor"]["layers"][0].keys() == {
+        "path",
+        "kind",
+        "count",
+        "seconds",
+        "flops_per_second",
+    }
 
 
 @pytest.mark.usefixtures("gpu")
-def test_on_a_gpu() -> None:
+def test_variants_on_a_gpu() -> None:
     work = Work(str(TINY), {}, 2, (3, 32, 32), "bfloat16", threads=1, device="cuda")
     found = bench_network(work, ["cnngraph-graph", "eager", "eager-graph"], rounds=2, seconds=0.001)
-    assert [row.contender.name for row in found.rows] == ["cnngraph", "cnngraph-graph", "eager", "eager-graph"]
+    assert [row.variant.name for row in found.rows] == [
+        "cnngraph",
+        "cnngraph-graph",
+        "eager",
+        "eager-graph",
+    ]
     for row in found.rows:
         assert row.error is None
         assert row.seconds is not None
@@ -122,13 +154,13 @@ def test_on_a_gpu() -> None:
         assert row.process_bytes is not None
         assert row.process_bytes >= row.tensor_bytes > row.held_bytes > 0
         assert row.memory_settings is None
-    assert not differing(found), "every contender computes the same loss"
+    assert not differing(found), "every variant computes the same loss"
     assert found.floor.seconds
     assert found.floor.layers_seconds
     assert found.machine["gpu"]
 
 
-def test_a_process_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_reported_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = Worker.ask
 
     def asked(self: Worker, request: str, **arguments: Any) -> Any:
@@ -143,29 +175,30 @@ def test_a_process_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.rows[0].seconds is not None
     assert found.floor.error == "the process was ended by SIGKILL (out of memory?)"
     assert found.floor.seconds is None
-    assert network_data(found)["contenders"][0]["of_floor"] is None
+    assert network_data(found)["variants"][0]["of_floor"] is None
 
 
-def test_a_spec_that_cannot_be_compiled_there_is_told() -> None:
+def test_a_worker_reports_errors_and_continues() -> None:
     with Workers(1) as workers:
         worker = workers.start("eager")
         missing = Work("nowhere.yaml", {}, 1, (3, 8, 8)).to_json()
         with pytest.raises(WorkerError, match="cannot read nowhere.yaml"):
-            worker.ask("prepare_contender", contender="eager", work=missing)
-        # It lives, and takes the next request.
-        assert worker.ask("prepare_contender", contender="eager", work=Work(str(TINY), {}, 2, (3, 32, 32)).to_json())
+            worker.ask("prepare_variant", variant="eager", work=missing)
+        assert worker.ask(
+            "prepare_variant", variant="eager", work=Work(str(TINY), {}, 2, (3, 32, 32)).to_json()
+        )
 
 
-def test_progress_never_goes_back(trained: NetworkBench) -> None:
-    shares = [share for _, share in TOLD]
+def test_progress_only_increases(trained: NetworkBench) -> None:
+    shares = [share for _, share in PROGRESS]
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert shares[-1] == 1
-    assert TOLD[0][0] == "preparing cnngraph"
-    assert any(what == "round 2 of 2: default-malloc" for what, _ in TOLD)
+    assert PROGRESS[0][0] == "preparing cnngraph"
+    assert any(what == "round 2 of 2: default-malloc" for what, _ in PROGRESS)
 
 
-def test_torch_compile_runs_in_place_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_compile_computes_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from cnngraph.bench.network_step import BUILDERS
@@ -173,7 +206,7 @@ def test_torch_compile_runs_in_place_of_the_network(monkeypatch: pytest.MonkeyPa
     compile = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda network, mode: compile(network, backend="eager")
-    )  # spares the C++ compiler
+    )  # needs no C++ compiler
     work = Work(str(TINY), {}, 2, (3, 32, 32), threads=1)
     torch.manual_seed(0)
     compiled, held = BUILDERS["compile"](work)
@@ -202,14 +235,14 @@ def dense(folder: Path, name: str = "densenet_tiny") -> Work:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A module in torchvision's place, whose one network is `nn.Sequential` parts and says how it was asked for."""
+def fake_torchvision(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A fake torchvision with one network, which records its arguments."""
     from torch import nn
 
-    asked: list[dict[str, object]] = []
+    calls: list[dict[str, object]] = []
 
     def densenet_tiny(memory_efficient: bool, num_classes: int) -> nn.Module:
-        asked.append({"memory_efficient": memory_efficient, "num_classes": num_classes})
+        calls.append({"memory_efficient": memory_efficient, "num_classes": num_classes})
         return nn.Sequential(
             OrderedDict(
                 conv=nn.Conv2d(3, 4, 3, bias=False), norm=nn.BatchNorm2d(4),
@@ -219,10 +252,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     models = SimpleNamespace(densenet_tiny=densenet_tiny)
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
-    return SimpleNamespace(asked=asked, models=models)
+    return SimpleNamespace(calls=calls, models=models)
 
 
-def test_torchvisions_densenet_computes_the_same(tmp_path: Path, stand_in: SimpleNamespace) -> None:
+def test_torchvisions_densenet_computes_the_same_loss(
+    tmp_path: Path, fake_torchvision: SimpleNamespace
+) -> None:
     import torch
 
     losses = []
@@ -231,32 +266,39 @@ def test_torchvisions_densenet_computes_the_same(tmp_path: Path, stand_in: Simpl
         step, _ = builder_of(name)(dense(tmp_path))
         losses.append(float(step()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert stand_in.asked == [{"memory_efficient": True, "num_classes": 5}]
+    assert fake_torchvision.calls == [{"memory_efficient": True, "num_classes": 5}]
 
 
-def test_torchvisions_densenet_is_refused_where_it_is_another(
-    tmp_path: Path, stand_in: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def test_torchvisions_densenet_must_have_the_same_weights(
+    tmp_path: Path, fake_torchvision: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch import nn
 
     build = builder_of("torchvision-memory-efficient")
-    with pytest.raises(CnngraphError, match="it runs torchvision's DenseNets only, and tiny is none"):
+    with pytest.raises(
+        CnngraphError, match="torchvision has this for DenseNets only, and tiny is none"
+    ):
         build(dense(tmp_path, "tiny"))
     with pytest.raises(CnngraphError, match="torchvision has no densenet_other"):
         build(dense(tmp_path, "densenet_other"))
-    stand_in.models.densenet_tiny = lambda **options: nn.Linear(2, 2)
-    with pytest.raises(CnngraphError, match="the weights of torchvision's densenet_tiny are not those of this spec"):
+    fake_torchvision.models.densenet_tiny = lambda **options: nn.Linear(2, 2)
+    with pytest.raises(
+        CnngraphError, match="the weights of torchvision's densenet_tiny differ from this spec's"
+    ):
         build(dense(tmp_path))
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(CnngraphError, match="torchvision.*: pip install the torchvision that goes with torch [0-9]"):
+    with pytest.raises(
+        CnngraphError,
+        match="torchvision.*: pip install the torchvision that belongs to torch [0-9]",
+    ):
         build(dense(tmp_path))
 
 
-def test_a_budget_is_a_contender() -> None:
+def test_a_memory_budget_is_a_variant() -> None:
     found = bench("lean", "3MB", "1KB")
     *_, lean, enough, short = found.rows
     assert lean.error is None
-    assert (enough.contender.name, enough.error) == ("3MB", None)
+    assert (enough.variant.name, enough.error) == ("3MB", None)
     assert enough.seconds is not None
     assert enough.memory_settings is not None
     assert short.error is not None
@@ -264,44 +306,52 @@ def test_a_budget_is_a_contender() -> None:
     assert not differing(found)
 
 
-def test_a_budget_is_for_the_specs_own_size_and_the_measured_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_applies_to_the_specs_own_size_and_the_measured_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import cnngraph.bench.network_step as network_step
 
-    with pytest.raises(CnngraphError, match="a budget is for inputs of the spec's own size, 3x32x32"):
+    with pytest.raises(
+        CnngraphError, match="a memory budget applies to the spec's own input size, 3x32x32"
+    ):
         builder_of("1GB")(Work(str(TINY), {}, 2, (3, 40, 40), threads=1))
     given: list[dict[str, object]] = []
     compile = network_step.compile
     monkeypatch.setattr(
-        network_step, "compile", lambda *args, **options: given.append(options) or compile(*args, **options)
+        network_step,
+        "compile",
+        lambda *args, **options: given.append(options) or compile(*args, **options),
     )
     builder_of("1GB")(Work(str(TINY), {}, 3, (3, 32, 32), threads=1))
     assert given == [{"memory": "1GB", "batch_size": 3}]
 
 
-def test_the_callers_environment_does_not_change_a_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_ignore_allocator_settings_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000000")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     with Workers(1) as workers:
         environment = Path(f"/proc/{workers.start('eager').process_id}/environ")
         if not environment.exists():
             pytest.skip("needs /proc")
-        while not (text := environment.read_text()):  # it has just been forked
+        while not (text := environment.read_text()):  # it was just forked
             time.sleep(0.01)
     assert "MALLOC_" not in text
     assert "GLIBC_TUNABLES" not in text
     assert "OMP_NUM_THREADS=1" in text
 
 
-def test_leaving_ends_every_process() -> None:
+def test_leaving_the_block_ends_every_process() -> None:
     with Workers(1) as workers:
         processes = [workers.start(name)._process for name in ("a", "b")]
         assert all(process.poll() is None for process in processes)
     assert all(process.poll() == -signal.SIGKILL for process in processes)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no signal comes with a parent's end")
-def test_a_worker_at_work_ends_with_a_benchmark_that_is_killed() -> None:
-    """It does not see then that its stdin has ended: as here, where it is stopped."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the end of a parent")
+def test_a_busy_worker_ends_when_the_benchmark_is_killed() -> None:
+    """A busy worker does not read stdin; here it is stopped instead."""
     code = """if True:
         from contextlib import suppress
         from cnngraph.bench.processes import Worker, WorkerError
@@ -312,7 +362,9 @@ def test_a_worker_at_work_ends_with_a_benchmark_that_is_killed() -> None:
         input()
     """
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as benchmark:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True
+    ) as benchmark:
         assert benchmark.stdout is not None
         worker = int(benchmark.stdout.readline())
         os.kill(worker, signal.SIGSTOP)

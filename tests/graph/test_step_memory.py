@@ -11,7 +11,7 @@ from conftest import SPECS
 import cnngraph
 from cnngraph import kernels
 from cnngraph.bench.network_step import NetworkStep
-from cnngraph.bench.variants import Contender, Work
+from cnngraph.bench.variants import Variant, Work
 from cnngraph.graph import Graph
 from cnngraph.graph.step_memory import StepMemory, predict
 from cnngraph.options import Options
@@ -22,7 +22,7 @@ compiled = pytest.mark.skipif(
     not kernels.available(), reason="the compiled extension is missing: other tensors are kept"
 )
 
-# By contender: plain torch.nn, the fused backend, the same with memory="lean".
+# By variant: plain torch.nn, the fused backend, the same with memory="lean".
 POLICIES = {
     "eager": ("eager", "fast"),
     "default-malloc": ("fused", "fast"),
@@ -37,16 +37,16 @@ def optimized(spec: str | Path, backend: str = "fused", memory: str = "fast") ->
 
 
 @compiled
-@pytest.mark.parametrize("contender", POLICIES)
+@pytest.mark.parametrize("variant", POLICIES)
 @pytest.mark.parametrize(
     "name", ["lenet", "nin", "squeezenet1_1", "resnet20_cifar", "resnet18", "shufflenet_v2_x1_0", "mobilenet_v2", "densenet121",
              "d2l/googlenet", "googlenet"]
 )  # fmt: skip
-def test_the_prediction_is_what_a_step_needs(name: str, contender: str) -> None:
+def test_the_prediction_is_what_a_step_needs(name: str, variant: str) -> None:
     spec = SPECS / f"{name}.yaml"
-    graph = optimized(spec, *POLICIES[contender])
+    graph = optimized(spec, *POLICIES[variant])
     work = Work(str(spec), {}, 2, tuple(graph.input))
-    held, peak = measured(contender, work)
+    held, peak = measured(variant, work)
     predicted = predict(graph, batch_size=2)
     assert predicted.weights + predicted.optimizer + predicted.input == pytest.approx(
         held, rel=0.01
@@ -55,9 +55,9 @@ def test_the_prediction_is_what_a_step_needs(name: str, contender: str) -> None:
     assert predicted.peak == pytest.approx(peak, rel=0.05)
 
 
-def measured(contender: str, work: Work) -> tuple[int, int]:
+def measured(variant: str, work: Work) -> tuple[int, int]:
     """Bytes that are there before a step, and at its peak."""
-    step = NetworkStep(Contender(contender, ""), work)
+    step = NetworkStep(Variant(variant, ""), work)
     gc.collect()  # what others left must not be freed during the step
     found = step.memory()
     assert found["held_bytes"] is not None
@@ -69,7 +69,7 @@ def measured(contender: str, work: Work) -> tuple[int, int]:
 def test_the_prediction_under_autocast() -> None:
     spec = SPECS / "mobilenet_v2.yaml"
     measured = NetworkStep(
-        Contender("default-malloc", ""), Work(str(spec), {}, 2, (3, 224, 224), dtype="bfloat16")
+        Variant("default-malloc", ""), Work(str(spec), {}, 2, (3, 224, 224), dtype="bfloat16")
     ).memory()
     assert predict(optimized(spec), 2, "bfloat16").peak == pytest.approx(
         measured["tensor_bytes"], rel=0.1

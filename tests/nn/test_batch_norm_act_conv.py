@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import cnngraph
 from cnngraph import kernels
-from cnngraph.bench.memory import peak_of_tensors
+from cnngraph.bench.devices import peak_of_tensors
 from cnngraph.nn import batch_norm_act_conv
 
 ACTIVATIONS = [nn.ReLU(), nn.SiLU(), nn.LeakyReLU(0.2), nn.Hardswish(), nn.PReLU()]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from cnngraph import kernels
-from cnngraph.bench.memory import peak_of_tensors
+from cnngraph.bench.devices import peak_of_tensors
 from cnngraph.nn import dense_block
 
 needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import cnngraph
 from cnngraph import kernels
-from cnngraph.bench.memory import peak_of_tensors
+from cnngraph.bench.devices import peak_of_tensors
 from cnngraph.graph import Graph
 from cnngraph.graph.step_memory import extra_time, predict
 from cnngraph.kernels import batch_norm_act as kernel

@@ -1,4 +1,4 @@
-"""The table by stage: what is one row, and that rows add up."""
+"""The table by stage: what makes up a row, and that the rows add up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONV = "conv2d: {name: conv, out_channels: 8, kernel_size: 3, padding: 1}"
 
 
 @pytest.mark.parametrize("path", sorted(SPECS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_rows_add_up(path: Path) -> None:
+def test_rows_add_up_to_the_totals(path: Path) -> None:
     report = cnngraph.check(path)
     assert report.graph is not None
     assert report.summary is not None
@@ -33,7 +33,7 @@ def test_rows_add_up(path: Path) -> None:
     assert sum(row.cost.macs for row in rows) == report.summary.training_macs
 
 
-def test_a_sequential_is_opened_and_a_block_is_not() -> None:
+def test_a_sequential_is_expanded_and_a_block_is_one_row() -> None:
     found = shown(
         HEAD
         + f"  - sequential: {{name: features, body: [{{{CONV}}}, relu]}}\n  - residual: {{name: res, body: {{{CONV}}}}}\n"
@@ -41,38 +41,40 @@ def test_a_sequential_is_opened_and_a_block_is_not() -> None:
     assert list(found) == ["features.conv", "features.1", "res"]
 
 
-def test_a_named_repeat_is_one_row_called_by_what_it_repeats() -> None:
-    found = shown(HEAD + f"  - repeat: {{name: layer, times: 3, body: [{{residual: [{{{CONV}}}]}}]}}\n")
+def test_a_named_repeat_is_one_row_of_the_repeated_kind() -> None:
+    found = shown(
+        HEAD + f"  - repeat: {{name: layer, times: 3, body: [{{residual: [{{{CONV}}}]}}]}}\n"
+    )
     assert kind_of(found["layer"]) == "residual x3"
 
 
-def test_a_repeat_of_several_things_is_called_a_repeat() -> None:
+def test_a_repeat_of_several_kinds_has_the_kind_repeat() -> None:
     body = "[{conv2d: {name: 'c${i}', out_channels: 8, kernel_size: 1}}, relu]"
     found = shown(HEAD + f"  - repeat: {{name: layer, times: 3, body: {body}}}\n")
     assert kind_of(found["layer"]) == "repeat x3"
 
 
-def test_like_copies_of_an_unnamed_repeat_are_one_row() -> None:
+def test_equal_copies_of_an_unnamed_repeat_are_one_row() -> None:
     body = "{conv2d: {name: 'c${i}', out_channels: 8, kernel_size: 1}}"
     found = shown(HEAD + f"  - repeat: {{times: 333, body: [{body}]}}\n")
     (row,) = found.values()
     assert (row.path, kind_of(row), row.cost.params) == ("c0 .. c332", "conv2d x333", 333 * 72)
 
 
-def test_copies_that_differ_stay_apart() -> None:
+def test_different_copies_are_separate_rows() -> None:
     body = "{conv2d: {name: 'c${i}', out_channels: '${w}', kernel_size: 1}}"
     found = shown(HEAD + f"  - repeat: {{over: [8, 8, 16, 16], as: w, body: [{body}]}}\n")
     assert list(found) == ["c0 .. c1", "c2", "c3"]
     assert found["c3"].shape == (16, 16, 16)
 
 
-def test_neighbouring_repeats_are_not_mixed() -> None:
+def test_adjacent_repeats_are_separate_rows() -> None:
     body = "{conv2d: {name: '%s${i}', out_channels: 8, kernel_size: 1}}"
     graph = "".join(f"  - repeat: {{times: 2, body: [{body % name}]}}\n" for name in "ab")
     assert list(shown(HEAD + graph)) == ["a0 .. a1", "b0 .. b1"]
 
 
-def test_the_table_has_every_number_in_full() -> None:
+def test_the_table_shows_every_number_in_full() -> None:
     report = cnngraph.check(SPECS / "googlenet.yaml")
     assert report.graph is not None
     lines = to_text(stage_table(report.graph)).splitlines()

@@ -1,4 +1,4 @@
-"""Reports as text and HTML, input sizes in words, and numbers."""
+"""Reports as text and HTML, input sizes and numbers as text."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ from cnngraph.report.numbers import duration, short, size
         (range(15, 65), None, "15x15 and larger (up to 64 tried)"),
         ([32], None, "32x32 only (1 to 64 tried)"),
         ([28, 29, 30, 31], 1, "28 to 31 (up to 64 tried)"),
-        (range(16, 65, 16), 16, "16, 32, 48 and so on, in steps of 16 (up to 64 tried), output stride 16"),
+        (
+            range(16, 65, 16),
+            16,
+            "16, 32, 48 and so on, in steps of 16 (up to 64 tried), output stride 16",
+        ),
         ([1, 3, 5, 7, 9, 12, 13], None, "1, 3, 5, 7, 9 and so on (7 in all) (up to 64 tried)"),
-        ([], None, "no square one works (up to 64 tried)"),
+        ([], None, "no square input works (up to 64 tried)"),
     ],
 )
-def test_sizes_in_words(valid: list[int], stride: int | None, words: str) -> None:
+def test_input_sizes_as_text(valid: list[int], stride: int | None, words: str) -> None:
     assert describe_sizes(InputSizes((1, 64), tuple(valid), stride, ()), (32, 32)) == [words]
 
 
-def test_only_the_limits_that_bind_are_told() -> None:
+def test_only_binding_limits_are_shown() -> None:
     failures = (
         Failure((1, 2), "pool1", "too small"),
         Failure((3, 4), "pool2", "too small"),
         Failure((6, 8), "add", "different"),
     )
     sizes = InputSizes((1, 9), (5, 7, 9), None, failures)
-    assert describe_sizes(sizes, (9, 9))[1:] == ["below 5: pool2: too small", "not 6, 8: add: different"]
+    assert describe_sizes(sizes, (9, 9))[1:] == [
+        "below 5: pool2: too small",
+        "not 6, 8: add: different",
+    ]
 
 
-def test_a_report_reads_as_text() -> None:
+def test_a_report_as_text() -> None:
     text = str(cnngraph.check(SPECS / "lenet.yaml"))
     assert "conv1  conv2d" in text
     assert "params  61,706 (61.7 k), 0 buffers" in text
@@ -46,7 +53,7 @@ def test_a_report_reads_as_text() -> None:
     assert str(wrong) == "\n\n".join(map(str, wrong.diagnostics))
 
 
-def test_a_report_reads_as_html() -> None:
+def test_a_report_as_html() -> None:
     html = cnngraph.check(SPECS / "lenet.yaml")._repr_html_()
     assert ">conv1</td>" in html
     assert html.count("<tr>") == html.count("</tr>") == 14
@@ -63,7 +70,7 @@ def test_html_is_escaped() -> None:
         assert "&lt;script&gt;" in html
 
 
-def test_numbers() -> None:
+def test_numbers_have_three_digits_and_a_unit() -> None:
     assert [short(n) for n in (999, 1000, 61_706, 416_520, 1_498_376_192, 132_863_336)] == [
         "999", "1.00 k", "61.7 k", "417 k", "1.50 G", "133 M",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The page about a folder of specs; and that the one of the shipped specs is what it should be."""
+"""The catalogue of a folder of specs, and that the one of the shipped specs is up to date."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ graph:
 """
 
 
-def slabs(svg: str) -> list[tuple[str, float]]:
-    """What each slab says when pointed at, and how high it is."""
+def boxes(svg: str) -> list[tuple[str, float]]:
+    """The tooltip and the height of each box."""
     space = "{http://www.w3.org/2000/svg}"
     return [
         (rect.findtext(f"{space}title") or "", float(rect.get("height") or 0))
@@ -40,8 +40,8 @@ def slabs(svg: str) -> list[tuple[str, float]]:
     ]
 
 
-def test_the_page_of_the_shipped_specs_is_true() -> None:
-    """Where it is not: `python -m cnngraph catalog specs`."""
+def test_the_catalogue_of_the_shipped_specs_is_up_to_date() -> None:
+    """To update it: `cnngraph catalog specs`."""
     files = catalog(SPECS)
     stale = [str(path) for path, text in files.items() if (SPECS / path).read_text() != text]
     assert not stale
@@ -49,7 +49,7 @@ def test_the_page_of_the_shipped_specs_is_true() -> None:
     assert drawings == {str(path) for path in files} - {"README.md"}
 
 
-def test_a_row_says_what_check_says(tmp_path: Path) -> None:
+def test_a_row_has_the_figures_of_check(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(NET)
     (tmp_path / "blocks.yaml").write_text("cnngraph: 1\nblocks: {a: {body: [relu]}}\n")
     files = catalog(tmp_path)
@@ -60,11 +60,11 @@ def test_a_row_says_what_check_says(tmp_path: Path) -> None:
     )
 
 
-def test_a_drawing_has_a_slab_for_each_change_of_shape_and_each_stage_with_weights() -> None:
+def test_a_drawing_has_a_box_for_each_stage_with_weights_or_another_shape() -> None:
     graph = cnngraph.check(NET).graph
     assert graph is not None
     svg = drawing(graph)
-    titles = [title for title, _ in slabs(svg)]
+    titles = [title for title, _ in boxes(svg)]
     assert titles == [
         "input",
         "conv: conv2d, 8x8x8",
@@ -73,12 +73,14 @@ def test_a_drawing_has_a_slab_for_each_change_of_shape_and_each_stage_with_weigh
         "4: global_avg_pool2d, 8x1x1",
         "5: flatten, 8",
     ]
-    heights = dict(slabs(svg))
-    assert heights["input"] > heights["conv: conv2d, 8x8x8"] > heights["4: global_avg_pool2d, 8x1x1"]
+    heights = dict(boxes(svg))
+    assert (
+        heights["input"] > heights["conv: conv2d, 8x8x8"] > heights["4: global_avg_pool2d, 8x1x1"]
+    )
     assert ">x9<" in svg
 
 
-def test_the_command_writes_the_page(tmp_path: Path) -> None:
+def test_the_command_writes_page_and_drawings(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(NET)
     command = [sys.executable, "-m", "cnngraph", "catalog", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -90,6 +92,6 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert "did you mean `relu`?" in done.stderr
 
 
-def test_a_folder_without_networks(tmp_path: Path) -> None:
+def test_a_folder_without_networks_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(cnngraph.CnngraphError, match="there is no network in"):
         catalog(tmp_path)

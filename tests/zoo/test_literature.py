@@ -1,4 +1,4 @@
-"""The claims of the literature: that the specs give what is printed, and that what is off says why."""
+"""Published figures: the specs give the computed ones, and every difference is explained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ CLAIMS = claims(SPECS)
 
 
 def found(topic: str, quantity: str) -> float | TensorShape:
-    (claim,) = (claim for claim in CLAIMS if claim.topic.startswith(topic) and claim.quantity == quantity)
+    (claim,) = (
+        claim for claim in CLAIMS if claim.topic.startswith(topic) and claim.quantity == quantity
+    )
     return claim.found
 
 
@@ -36,29 +38,39 @@ def test_the_first_inception_block_against_one_convolution() -> None:
     assert found(topic, "multiply-accumulates of one 5x5") == 963_379_200
 
 
-def test_figures_that_are_exact() -> None:
-    exact = ["Weights of the first dense layer", "Small kernels one after another against one large", "VGG-11's shapes"]
-    held = [claim for claim in CLAIMS if claim.topic in exact]
-    assert len(held) == 3 + 6 + 6
-    assert all(deviation(claim) == "-" for claim in held)
+def test_exact_figures_match() -> None:
+    exact = [
+        "Weights of the first dense layer",
+        "A sequence of small kernels against a large one",
+        "VGG-11's shapes",
+    ]
+    matching = [claim for claim in CLAIMS if claim.topic in exact]
+    assert len(matching) == 3 + 6 + 6
+    assert all(deviation(claim) == "-" for claim in matching)
     assert found("Weights", "VGG") == 102_760_448
-    assert found("Small", "receptive field of 2 times 3x3") == 5
+    assert found("A sequence", "receptive field of 2 kernels of 3x3") == 5
 
 
-def test_ratios() -> None:
-    assert found("GoogLeNet against", "AlexNet's parameters for one of GoogLeNet's") == pytest.approx(9.22, abs=0.01)
-    assert found("From LeNet", "times the parameters") == pytest.approx(61_100_840 / 61_706)
-    assert found("From LeNet", "times the multiply-accumulates") == pytest.approx(714_188_480 / 416_520)
+def test_ratios_of_costs() -> None:
+    assert found(
+        "GoogLeNet against", "AlexNet's parameters per parameter of GoogLeNet"
+    ) == pytest.approx(9.22, abs=0.01)
+    assert found("From LeNet", "ratio of parameters") == pytest.approx(61_100_840 / 61_706)
+    assert found("From LeNet", "ratio of multiply-accumulates") == pytest.approx(
+        714_188_480 / 416_520
+    )
 
 
-def test_a_claim_that_is_off_says_why() -> None:
+def test_every_difference_above_four_percent_has_a_note() -> None:
     far = [claim for claim in CLAIMS if claim.off is not None and abs(claim.off) > 0.04]
     assert far
     assert all(claim.note for claim in far), [claim.quantity for claim in far if not claim.note]
-    assert all(abs(claim.off) < 0.04 for claim in CLAIMS if claim.off is not None and not claim.note)
+    assert all(
+        abs(claim.off) < 0.04 for claim in CLAIMS if claim.off is not None and not claim.note
+    )
 
 
-def test_how_a_claim_is_told() -> None:
+def test_claims_as_text() -> None:
     assert figure(102_760_448) == "102,760,448"
     assert figure(25 / 18) == "1.39"
     assert figure(TensorShape((64, 7, 7))) == "64x7x7"
@@ -69,13 +81,14 @@ def test_how_a_claim_is_told() -> None:
     assert deviation(Claim("t", "q", None, 3, "s")) == ""
 
 
-def test_a_folder_without_the_networks(tmp_path: Path) -> None:
+def test_a_folder_without_the_networks_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(cnngraph.CnngraphError, match=r"it has no alexnet\.yaml"):
         claims(tmp_path)
 
 
-def test_the_command_gives_the_same_as_json() -> None:
+def test_the_command_prints_all_claims_as_json() -> None:
     command = [sys.executable, "-m", "cnngraph", "literature", "--format", "json"]
-    told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)["claims"]
-    assert [item["quantity"] for item in told] == [claim.quantity for claim in CLAIMS]
-    assert [item["found"] for item in told][:3] == [claim.found for claim in CLAIMS][:3]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    printed = json.loads(done.stdout)["claims"]
+    assert [item["quantity"] for item in printed] == [claim.quantity for claim in CLAIMS]
+    assert [item["found"] for item in printed][:3] == [claim.found for claim in CLAIMS][:3]

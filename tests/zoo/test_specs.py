@@ -23,7 +23,8 @@ from cnngraph.graph.input_sizes import InputSizes
 from cnngraph.nn import DropPath
 from cnngraph.ops.linear import Linear
 from cnngraph.options import Options
-from cnngraph.report.check import Report, read_spec
+from cnngraph.checker import read_spec
+from cnngraph.report.check import Report
 from cnngraph.shape import ShapeError, TensorShape
 
 NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
@@ -114,7 +115,9 @@ def test_state_dict_is_the_published_one_key_by_key(facts: dict, target: dict[st
 def test_stages_have_the_published_shapes(facts: dict) -> None:
     graph = checked(SPECS / facts["spec"]).graph
     assert graph is not None
-    published = {path: tuple(shape) for path, kind, (_, *shape) in facts["stages"] if kind != "ReLU"}
+    published = {
+        path: tuple(shape) for path, kind, (_, *shape) in facts["stages"] if kind != "ReLU"
+    }
     assert {path: shape_at(graph, path) for path in published} == published
 
 
@@ -140,11 +143,15 @@ def test_settings_that_no_shape_shows_are_the_published_ones(facts: dict) -> Non
     for setting in {*ours, *theirs}:
         kind = setting.partition("(")[0]
         if kind in ("MaxPool2d", "AvgPool2d"):
-            assert ours[setting] >= theirs[setting], setting  # some of the published pools are functions, not modules
+            assert ours[setting] >= theirs[setting], (
+                setting
+            )  # some of the published pools are functions, not modules
         elif kind in ("Conv2d", "Linear", "BatchNorm2d", "BatchNorm1d", "LayerNorm"):
             assert ours[setting] == theirs[setting], setting
         elif kind == "StochasticDepth":
-            assert ours[setting] <= theirs[setting], setting  # some of the published ones are never called
+            assert ours[setting] <= theirs[setting], (
+                setting
+            )  # some of the published ones are never called
         elif kind == "Dropout" and "p=0.0," not in setting:
             assert ours[setting] == theirs[setting], setting
 
@@ -198,7 +205,9 @@ def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
     assert graph is not None
     with torch.device("meta"):
         network = cnngraph.compile(path, backend="eager")
-    assert value_shapes(network, graph.input) == [tuple(node.shape) for node in graph.nodes if not node.aux]
+    assert value_shapes(network, graph.input) == [
+        tuple(node.shape) for node in graph.nodes if not node.aux
+    ]
     for name, shape in head_shapes(network.train(), graph.input).items():
         assert shape == tuple(graph.shape_of(graph.aux[name]))
 
@@ -211,8 +220,17 @@ def head_shapes(network: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[i
     return {name: tuple(result.shape[1:]) for name, result in results.items() if name != "logits"}
 
 
-VARIED = ["resnet18", "resnetv2_18", "densenet121", "googlenet_aux", "mobilenet_v2", "shufflenet_v2_x1_0"]
-EVERYWHERE = [("cpu", path) for path in NETWORKS] + [("cuda", SPECS / f"{name}.yaml") for name in VARIED]
+VARIED = [
+    "resnet18",
+    "resnetv2_18",
+    "densenet121",
+    "googlenet_aux",
+    "mobilenet_v2",
+    "shufflenet_v2_x1_0",
+]
+EVERYWHERE = [("cpu", path) for path in NETWORKS] + [
+    ("cuda", SPECS / f"{name}.yaml") for name in VARIED
+]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +264,10 @@ def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> Non
         losses = [nn.functional.cross_entropy(output, labels) for output in outputs.values()]
         loss = torch.stack(losses).sum()
         loss.backward()
-        results[backend] = {"loss": loss.detach(), **{f"output {k}": v.detach() for k, v in outputs.items()}}
+        results[backend] = {
+            "loss": loss.detach(),
+            **{f"output {k}": v.detach() for k, v in outputs.items()},
+        }
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None
             assert parameter.grad.isfinite().all(), name
@@ -261,7 +282,11 @@ def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> Non
         # Rounding grows with depth, and is that of the largest values.
         scale = expected.abs().max().item()
         torch.testing.assert_close(
-            results["fused"][name], expected, rtol=1e-6, atol=max(1e-9, 1e-8 * scale), msg=lambda m, n=name: f"{n}: {m}"
+            results["fused"][name],
+            expected,
+            rtol=1e-6,
+            atol=max(1e-9, 1e-8 * scale),
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 
@@ -281,7 +306,9 @@ def test_the_input_transform_goes_from_imagenets_normalization_to_half(name: str
     pixels = torch.rand(1, 3, 96, 96)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     image = (pixels - mean[:, None, None]) / std[:, None, None]
-    torch.testing.assert_close(transformed(image), plain((pixels - 0.5) / 0.5), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        transformed(image), plain((pixels - 0.5) / 0.5), rtol=1e-4, atol=1e-4
+    )
 
 
 @every_network
