@@ -422,7 +422,19 @@ def test_wrong_usage_exits_with_2(args: list[str]) -> None:
 
 COMMANDS = [
     [],
-    *([name] for name in "bench bench-kernels catalog check compile literature ops schema".split()),
+    *(
+        [name]
+        for name in [
+            "bench",
+            "bench-kernels",
+            "catalog",
+            "check",
+            "compile",
+            "literature",
+            "ops",
+            "schema",
+        ]
+    ),
 ]
 
 

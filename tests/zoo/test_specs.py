@@ -15,6 +15,7 @@ from conftest import ROOT, SPECS, every_target, value_shapes
 from torch import nn
 
 import cnngraph
+from cnngraph.checker import read_spec
 from cnngraph.compiler import compile_graph
 from cnngraph.elaborate import elaborate
 from cnngraph.graph import INPUT, Graph
@@ -23,7 +24,6 @@ from cnngraph.graph.input_sizes import InputSizes
 from cnngraph.nn import DropPath
 from cnngraph.ops.linear import Linear
 from cnngraph.options import Options
-from cnngraph.checker import read_spec
 from cnngraph.report.check import Report
 from cnngraph.shape import ShapeError, TensorShape
 
