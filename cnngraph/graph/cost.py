@@ -1,8 +1,8 @@
-"""What a network costs: parameters, buffers and multiply-accumulates, or a part of it. Nothing is run."""
+"""What a network, or a part of it, costs: parameters, buffers and multiply-accumulates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -12,12 +12,12 @@ from cnngraph.shape import TensorShape
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of one or several nodes.
+    """The cost of one or several nodes.
 
     Attributes:
-        params: trainable values.
-        buffers: buffer tensors (three for a batch norm).
-        macs: multiply-accumulates of convolutions and linear layers for one image, bias additions not counted.
+        params: number of trainable values.
+        buffers: number of buffer tensors (three for a batch norm).
+        macs: multiply-accumulates for one image, of convolutions and products; biases do not count.
     """
 
     params: int = 0
@@ -32,10 +32,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Summary:
-    """The network's costs.
+    """The network's cost.
 
     Attributes:
-        total: params and buffers of everything; MACs of what evaluation computes.
+        total: params and buffers of the whole network; MACs in evaluation.
         training_macs: MACs of a forward pass in training, side heads included.
     """
 
@@ -44,11 +44,15 @@ class Summary:
 
 
 def node_cost(graph: Graph, node: Node) -> Cost:
-    shapes = graph.input_shapes(node)
+    """The cost of a node; for a fused node, that of the nodes it replaces."""
+    return _sum(_leaf_cost(leaf, graph.input_shapes(leaf)) for leaf in node.leaves)
+
+
+def _leaf_cost(leaf: Node, shapes: Sequence[TensorShape]) -> Cost:
     return Cost(
-        params=sum(prod(shape) for shape in node.op.parameters(*shapes).values()),
-        buffers=len(node.op.buffers(*shapes)),
-        macs=node.op.macs(node.shape, *shapes),
+        params=sum(prod(shape) for shape in leaf.op.parameters(*shapes).values()),
+        buffers=len(leaf.op.buffers(*shapes)),
+        macs=leaf.op.macs(leaf.shape, *shapes),
     )
 
 
@@ -62,7 +66,7 @@ def cost_of(graph: Graph, path: str) -> Cost:
 
 
 def shape_at(graph: Graph, path: str) -> TensorShape | None:
-    """The shape of what a node, composite, block or side head results in; None where there is no such path."""
+    """The shape of the result of a node, composite, block or side head; None for other paths."""
     if path in graph.aux:
         return graph.shape_of(
             graph.aux[path]
@@ -75,7 +79,7 @@ def shape_at(graph: Graph, path: str) -> TensorShape | None:
 
 
 def summarize(graph: Graph) -> Summary:
-    """The costs of an elaborated graph."""
+    """The cost of the whole network."""
     total = _sum(node_cost(graph, node) for node in graph.nodes)
     aux = sum(node_cost(graph, node).macs for node in graph.nodes if node.aux)
     return Summary(replace(total, macs=total.macs - aux), total.macs)

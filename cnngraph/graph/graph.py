@@ -129,9 +129,17 @@ class Graph:
         """Paths of all values the network returns."""
         return frozenset(self.features.values() or (self.output, *self.aux.values()))
 
+    @cached_property
+    def _shapes(self) -> dict[str, TensorShape]:
+        shapes = {INPUT: self.input}
+        for node in self.nodes:
+            shapes.update((leaf.path, leaf.shape) for leaf in node.parts)
+            shapes[node.path] = node.shape
+        return shapes
+
     def shape_of(self, path: str) -> TensorShape:
-        """The shape of a node's value, or of the network's input."""
-        return self.input if path == INPUT else self.by_path[path].shape
+        """The shape of the network's input or of a node's value, of one inside a fused node too."""
+        return self._shapes[path]
 
     def input_shapes(self, node: Node) -> tuple[TensorShape, ...]:
         """The shapes of the values a node reads."""

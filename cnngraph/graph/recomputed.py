@@ -1,8 +1,6 @@
-"""Several ops of which backward keeps no more than what they read: it computes them again."""
+"""Several nodes as one op that keeps only what they read: backward recomputes the rest."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from pydantic import InstanceOf
 
@@ -13,46 +11,26 @@ from cnngraph.shape import TensorShape
 
 
 class Recomputed(Op):
-    """A part of the graph as one op: the last of its nodes is its result, and the only one that is read outside."""
+    """A part of the graph as one op. Its result is that of its last node.
+
+    Attributes:
+        reads: paths of the values it reads, in the order of the inputs.
+        nodes: the part's nodes, in order; only the last is read by others.
+    """
 
     kind = "recomputed"
 
     reads: tuple[str, ...]
-    """Paths of the values from outside, in the order of the inputs."""
     nodes: tuple[InstanceOf[Node], ...]
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
-        shape = inputs[0]
-        for node, shapes in self.inner(*inputs):
-            shape = node.op.infer(*shapes)
-        return shape
-
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return {
-            f"{node.path}.{name}": shape
-            for node, shapes in self.inner(*inputs)
-            for name, shape in node.op.parameters(*shapes).items()
-        }
-
-    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return {
-            f"{node.path}.{name}": shape
-            for node, shapes in self.inner(*inputs)
-            for name, shape in node.op.buffers(*shapes).items()
-        }
-
-    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return sum(node.op.macs(node.shape, *shapes) for node, shapes in self.inner(*inputs))
+        shapes = dict(zip(self.reads, inputs, strict=True))
+        for node in self.nodes:
+            shapes[node.path] = node.op.infer(*(shapes[path] for path in node.inputs))
+        return shapes[self.nodes[-1].path]
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(inputs=tuple(range(len(inputs))))
-
-    def inner(self, *inputs: TensorShape) -> Iterator[tuple[Node, list[TensorShape]]]:
-        """The nodes, each with the shapes it reads."""
-        known = dict(zip(self.reads, inputs, strict=True))
-        for node in self.nodes:
-            yield node, [known[path] for path in node.inputs]
-            known[node.path] = node.shape
 
     def __str__(self) -> str:
         return f"{self.kind}[{', '.join(str(node.op) for node in self.nodes)}]"

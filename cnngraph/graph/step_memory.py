@@ -1,4 +1,4 @@
-"""How much memory a training step needs, from the graph alone: forward and backward are gone through, nothing is run."""
+"""Predicts the memory of a training step from the graph: simulates forward and backward, runs nothing."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from math import prod
 
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph.cost import node_cost
 from cnngraph.graph.recomputed import Recomputed
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.fused import BatchNormActConv, DenseBlock
 from cnngraph.ops.saved import Batch, Saved
-from cnngraph.shape import TensorShape
 
 ITEMSIZES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
-"""Bytes of a value. In the two of 16 bits a step runs by autocast: weights and their gradients stay in float32."""
+"""Bytes per value. The 16-bit types mean autocast: weights and their gradients stay in float32."""
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """The memory of a training step, in bytes: what torch allocates for tensors, its libraries' own scratch apart.
+    """The memory of a training step, in bytes: what torch allocates for tensors.
+
+    The scratch memory of torch's libraries is not included.
 
     Attributes:
         batch_size: images in the step.
-        weights: parameters and buffers, there all the time.
-        optimizer: the state of SGD with momentum, one value for each parameter (Adam has two).
+        weights: parameters and buffers, allocated all the time.
+        optimizer: the state of SGD with momentum, one value per parameter (Adam has two).
         input: the batch itself.
-        kept: what is kept for backward when forward is over, the result included.
-        step: the most that the step allocates at once: what is kept, values and gradients on their way, and the
-            gradients of the parameters.
+        kept: what is kept for backward at the end of forward, the result included.
+        step: the peak of what the step itself allocates: values kept for backward, temporary
+            values and gradients, and the gradients of the parameters.
     """
 
     batch_size: int
@@ -42,14 +44,16 @@ class StepMemory:
 
     @property
     def peak(self) -> int:
-        """The most there is at any moment."""
+        """The most that is allocated at any moment."""
         return self.weights + self.optimizer + self.input + self.step
 
 
 def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepMemory:
-    """The memory of a training step of an optimized graph: forward, a loss of each result, backward, all weights trained.
+    """The memory of a training step of an optimized graph, in which all weights are trained.
 
-    Raises `CnngraphError` for a dtype there is no figure for.
+    The step is a forward pass, a loss of each result, and a backward pass.
+
+    Raises `CnngraphError` unless `dtype` is one of `ITEMSIZES`.
     """
     if dtype not in ITEMSIZES:
         raise CnngraphError(f"memory is predicted for {', '.join(ITEMSIZES)}, not for `{dtype}`")
@@ -57,14 +61,14 @@ def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepM
     step = _Step(graph, batch)
     kept = step.run()
     parameters = sum(step.parameters.values())
-    buffers = (
+    buffers = sum(
         prod(shape)
-        for node in graph.nodes
-        for shape in node.op.buffers(*graph.input_shapes(node)).values()
+        for leaf in graph.leaves()
+        for shape in leaf.op.buffers(*graph.input_shapes(leaf)).values()
     )
     return StepMemory(
         batch_size=batch_size,
-        weights=parameters + sum(buffers) * batch.accumulated,
+        weights=parameters + buffers * batch.accumulated,
         optimizer=parameters,
         input=batch.bytes_of(graph.input),
         kept=kept,
@@ -73,45 +77,45 @@ def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepM
 
 
 _MACS_PER_BYTE = 8
-"""Multiply-accumulates that take as long as moving a byte of a large tensor."""
+"""Multiply-accumulates that take as long as moving one byte of a large tensor."""
 
 
 def extra_time(graph: Graph, batch_size: int = 16) -> float:
-    """What computing again adds to a step's time, roughly, as a share of the step without: backward takes two forwards."""
+    """Estimates the time that recomputation adds to a step, as a share of the step without it.
+
+    Backward is taken to need the time of two forward passes.
+    """
     batch = Batch(batch_size)
-    again = forward = 0.0
-    for node in graph.nodes:
-        shapes = graph.input_shapes(node)
-        forward += _forward_time(node, shapes, batch)
-        again += recompute_time(node, shapes, batch)
-    return again / (3 * forward)
+    recompute = sum(recompute_time(graph, node, batch) for node in graph.nodes)
+    forward = sum(_forward_time(graph, node, batch) for node in graph.nodes)
+    return recompute / (3 * forward)
 
 
-def recompute_time(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float:
-    """How long a node computes again in backward, roughly, in bytes that could be moved in that time."""
+def recompute_time(graph: Graph, node: Node, batch: Batch) -> float:
+    """Estimates how long a node recomputes in backward, in bytes that could be moved in that time."""
+    inputs = graph.input_shapes(node)
     if isinstance(node.op, BatchNormActConv):
         return batch.bytes_of(inputs[0], inputs[0])
     if isinstance(node.op, DenseBlock) and not node.op.keep_activations:
         return sum(2 * batch.bytes_of(shape) for *_, shape, _ in node.op.steps(*inputs))
     if not isinstance(node.op, Recomputed):
         return 0.0
-    inner = list(node.op.inner(*inputs))
-    if isinstance(inner[-1][0].op, Conv2d):
-        inner.pop()  # backward needs its input, not its result
-    return sum(_forward_time(part, shapes, batch) for part, shapes in inner)
+    inner = node.op.nodes
+    if isinstance(inner[-1].op, Conv2d):
+        inner = inner[:-1]  # backward needs its input, not its result
+    return sum(_forward_time(graph, part, batch) for part in inner)
 
 
-def _forward_time(node: Node, inputs: Sequence[TensorShape], batch: Batch) -> float:
+def _forward_time(graph: Graph, node: Node, batch: Batch) -> float:
     if isinstance(node.op, Recomputed):
-        return sum(_forward_time(part, shapes, batch) for part, shapes in node.op.inner(*inputs))
-    return node.op.macs(node.shape, *inputs) * batch.size / _MACS_PER_BYTE + batch.bytes_of(
-        node.shape, *inputs
-    )
+        return sum(_forward_time(graph, part, batch) for part in node.op.nodes)
+    moved = batch.bytes_of(node.shape, *graph.input_shapes(node))
+    return node_cost(graph, node).macs * batch.size / _MACS_PER_BYTE + moved
 
 
 @dataclass(eq=False)
 class _Tensor:
-    """Memory that several hold at once, and that is free when the last lets go."""
+    """Memory with a reference count: it is freed when the last holder releases it."""
 
     bytes: int
     holders: int = 1
@@ -119,7 +123,7 @@ class _Tensor:
 
 @dataclass
 class _Call:
-    """An op that forward went through, and what it holds until backward has."""
+    """An op that forward ran, and the memory it keeps for backward."""
 
     node: Node
     saved: Saved
@@ -127,10 +131,10 @@ class _Call:
 
 
 class _Step:
-    """Goes through a step as torch does, and counts what is allocated.
+    """Simulates a step as torch runs it, and counts what is allocated.
 
-    Forward lets go of a value after its last reader, unless an op keeps it. Backward goes the other way, lets go of what
-    an op kept when it is through with it, and adds up gradients of values that several have read.
+    Forward releases a value after its last reader, unless an op keeps it. Backward runs in reverse
+    order, releases what each op kept, and adds up the gradients of values with several readers.
     """
 
     def __init__(self, graph: Graph, batch: Batch) -> None:
@@ -139,31 +143,32 @@ class _Step:
         self.live = 0
         self.peak = 0
         self.parameters: dict[str, int] = {}
-        self.shapes: dict[str, TensorShape] = {INPUT: graph.input}
         self.trained: set[str] = set()
-        """Values that a gradient is computed for."""
+        """Paths of the values that need a gradient."""
         self.gradients: dict[str, _Tensor] = {}
 
     def run(self) -> int:
-        """Returns how much there is when forward is over."""
+        """Returns how much is allocated at the end of forward."""
         outputs = self.graph.outputs
-        values = {INPUT: _Tensor(0)}  # it was there before
+        values = {INPUT: _Tensor(0)}  # not allocated by the step
         calls = self._forward(self.graph.nodes, values, outputs)
-        losses = [self._new(self.batch.bytes_of(self.shapes[path])) for path in sorted(outputs)]
+        losses = [
+            self._new(self.batch.bytes_of(self.graph.shape_of(path))) for path in sorted(outputs)
+        ]
         for path in outputs:
             self._release(values[path])
         kept = self.live
         for path, loss in zip(sorted(outputs), losses, strict=True):
-            # Of the loss, what it keeps; of its gradient, that of what it keeps and that of the result.
-            passing = self._new(loss.bytes)
+            # What the loss keeps, the gradient of that, and the gradient of the result.
+            temporary = self._new(loss.bytes)
             if path in self.trained:
                 self._add_gradient(path, self._new(loss.bytes))
-            self._release(passing)
+            self._release(temporary)
             self._release(loss)
         self._backward(calls)
         return kept
 
-    # --- what there is ---------------------------------------------------------------------------------------------
+    # --- memory ---------------------------------------------------------------------------------
 
     def _new(self, bytes: int) -> _Tensor:
         self.live += bytes
@@ -179,7 +184,7 @@ class _Step:
         if not tensor.holders:
             self.live -= tensor.bytes
 
-    # --- forward ---------------------------------------------------------------------------------------------------
+    # --- forward --------------------------------------------------------------------------------
 
     def _forward(
         self,
@@ -188,31 +193,34 @@ class _Step:
         outputs: Collection[str],
         keep: bool = True,
     ) -> list[_Call]:
-        """Computes `nodes`, and lets go of all values but `outputs` and those given. With `keep`, backward is to follow."""
+        """Computes `nodes`, and releases all values except `outputs` and the given ones.
+
+        With `keep`, ops keep what backward needs.
+        """
         last = {path: node.path for node in nodes for path in (*node.inputs, node.path)}
-        over: dict[str, list[str]] = defaultdict(list)
+        unused_after: dict[str, list[str]] = defaultdict(list)
         for path, reader in last.items():
             if path not in values and path not in outputs:
-                over[reader].append(path)
-        calls = []
+                unused_after[reader].append(path)
+        calls: list[_Call] = []
         for node in nodes:
             calls += self._call(node, values, keep)
-            for path in over[node.path]:
+            for path in unused_after[node.path]:
                 self._release(values.pop(path))
         return calls
 
     def _call(self, node: Node, values: dict[str, _Tensor], keep: bool) -> list[_Call]:
-        inputs = [self.shapes[path] for path in node.inputs]
-        saved = node.op.saves(self.batch, node.shape, *inputs)
+        saved = node.op.saves(self.batch, node.shape, *self.graph.input_shapes(node))
+        casts = 0  # autocast's copies of the weights
         if isinstance(node.op, Recomputed):
             inner = {path: values[path] for path in node.inputs}
             self._forward(node.op.nodes, inner, {node.path}, keep=False)
             output = inner[node.path]
         else:
-            self.shapes[node.path] = node.shape
-            self.parameters[node.path] = (
-                sum(map(prod, node.op.parameters(*inputs).values())) * self.batch.accumulated
-            )
+            cost = node_cost(self.graph, node)
+            self.parameters[node.path] = cost.params * self.batch.accumulated
+            if cost.macs and self.batch.itemsize < 4:
+                casts = cost.params * self.batch.itemsize
             if self.parameters[node.path] or not self.trained.isdisjoint(node.inputs):
                 self.trained.add(node.path)
             output = (
@@ -227,18 +235,10 @@ class _Step:
         tensors = [self._hold(values[node.inputs[index]]) for index in saved.inputs]
         if saved.output:
             tensors.append(self._hold(output))
-        tensors.append(self._new(saved.extra))
-        if (
-            self.batch.itemsize < 4
-            and node.op.macs(node.shape, *inputs)
-            and not isinstance(node.op, Recomputed)
-        ):
-            tensors.append(
-                self._new(self.parameters[node.path] * self.batch.itemsize // 4)
-            )  # autocast's copy
+        tensors += [self._new(saved.extra), self._new(casts)]
         return [_Call(node, saved, tensors)]
 
-    # --- backward --------------------------------------------------------------------------------------------------
+    # --- backward -------------------------------------------------------------------------------
 
     def _backward(self, calls: list[_Call]) -> None:
         for call in reversed(calls):
@@ -254,21 +254,15 @@ class _Step:
         node, saved = call.node, call.saved
         if isinstance(node.op, Recomputed):
             return self._recompute(node, node.op, call.tensors, gradient)
-        passing = self._new(saved.backward)
-        self._new(self.parameters[node.path])  # their gradients stay
-        found = []
+        temporary = self._new(saved.backward)
+        self._new(self.parameters[node.path])  # the gradients of its parameters, which stay
+        found: list[tuple[str, _Tensor]] = []
         for index, path in enumerate(node.inputs):
             if path in self.trained:
-                own = index not in saved.passes_gradient
-                found.append(
-                    (
-                        path,
-                        self._new(self.batch.bytes_of(self.shapes[path]))
-                        if own
-                        else self._hold(gradient),
-                    )
-                )
-        self._release(passing)
+                passed = index in saved.passes_gradient
+                size = self.batch.bytes_of(self.graph.shape_of(path))
+                found.append((path, self._hold(gradient) if passed else self._new(size)))
+        self._release(temporary)
         self._release(gradient)
         return found
 
@@ -287,10 +281,9 @@ class _Step:
         if before is None:
             self.gradients[path] = tensor
             return
-        size = self.batch.bytes_of(self.shapes[path])
-        if (
-            before.holders > 1 or before.bytes != size
-        ):  # others hold it too, or it is a part: the sum is a new one
+        size = self.batch.bytes_of(self.graph.shape_of(path))
+        if before.holders > 1 or before.bytes != size:
+            # It is shared, or part of a larger one: the sum needs memory of its own.
             self.gradients[path] = self._new(size)
             self._release(before)
         self._release(tensor)

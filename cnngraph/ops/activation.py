@@ -1,17 +1,14 @@
-"""Activations. They work on maps and flat values alike; none works in place, that is for the compiler to decide."""
+"""Activations, of maps and of flat values. None works in place: the compiler decides that."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from cnngraph.ops.fields import Count, Number, PositiveNumber
 from cnngraph.ops.op import Op, ShapePreserving
 from cnngraph.ops.registry import register
-from cnngraph.ops.saved import INPUT, OUTPUT, Batch, Saved
+from cnngraph.ops.saved import INPUT, OUTPUT
 from cnngraph.shape import ShapeError, TensorShape
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -19,9 +16,8 @@ class ReLU(ShapePreserving):
     """max(x, 0), `torch.nn.ReLU`."""
 
     kind = "relu"
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return OUTPUT
+    module_class = "torch.nn.ReLU"
+    saved = OUTPUT
 
 
 @register
@@ -29,6 +25,7 @@ class ReLU6(ShapePreserving):
     """min(max(x, 0), 6), `torch.nn.ReLU6`."""
 
     kind = "relu6"
+    module_class = "torch.nn.ReLU6"
 
 
 @register
@@ -36,6 +33,7 @@ class LeakyReLU(ShapePreserving):
     """x where positive, else `negative_slope` * x, `torch.nn.LeakyReLU`."""
 
     kind = "leaky_relu"
+    module_class = "torch.nn.LeakyReLU"
     main = "negative_slope"
 
     negative_slope: Number = 0.01
@@ -46,6 +44,7 @@ class PReLU(ShapePreserving):
     """Leaky ReLU with a learned slope, or one per channel (`${in_channels}`), `torch.nn.PReLU`."""
 
     kind = "prelu"
+    module_class = "torch.nn.PReLU"
     main = "num_parameters"
 
     num_parameters: Count = 1
@@ -70,15 +69,17 @@ class ELU(ShapePreserving):
     """x where positive, else `alpha` * (exp(x) - 1), `torch.nn.ELU`."""
 
     kind = "elu"
+    module_class = "torch.nn.ELU"
 
     alpha: Number = 1.0
 
 
 @register
 class SELU(ShapePreserving):
-    """Scaled ELU that normalizes itself, `torch.nn.SELU`; its dropout is `alpha_dropout`."""
+    """Self-normalizing scaled ELU, `torch.nn.SELU`; its dropout is `alpha_dropout`."""
 
     kind = "selu"
+    module_class = "torch.nn.SELU"
 
 
 @register
@@ -86,15 +87,17 @@ class CELU(ShapePreserving):
     """ELU with a continuous derivative, `torch.nn.CELU`."""
 
     kind = "celu"
+    module_class = "torch.nn.CELU"
 
     alpha: PositiveNumber = 1.0
 
 
 @register
 class GELU(ShapePreserving):
-    """x times the normal distribution's probability of less than x, `torch.nn.GELU`."""
+    """x * P(X < x) for a standard normal X, `torch.nn.GELU`."""
 
     kind = "gelu"
+    module_class = "torch.nn.GELU"
 
     approximate: Literal["none", "tanh"] = "none"
 
@@ -104,6 +107,7 @@ class SiLU(ShapePreserving):
     """x * sigmoid(x), also known as swish, `torch.nn.SiLU`."""
 
     kind = "silu"
+    module_class = "torch.nn.SiLU"
 
 
 @register
@@ -111,6 +115,7 @@ class Mish(ShapePreserving):
     """x * tanh(softplus(x)), `torch.nn.Mish`."""
 
     kind = "mish"
+    module_class = "torch.nn.Mish"
 
 
 @register
@@ -118,9 +123,8 @@ class Sigmoid(ShapePreserving):
     """1 / (1 + exp(-x)), `torch.nn.Sigmoid`."""
 
     kind = "sigmoid"
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return OUTPUT
+    module_class = "torch.nn.Sigmoid"
+    saved = OUTPUT
 
 
 @register
@@ -128,9 +132,8 @@ class Tanh(ShapePreserving):
     """The hyperbolic tangent, `torch.nn.Tanh`."""
 
     kind = "tanh"
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return OUTPUT
+    module_class = "torch.nn.Tanh"
+    saved = OUTPUT
 
 
 @register
@@ -138,6 +141,7 @@ class Softplus(ShapePreserving):
     """log(1 + exp(`beta` * x)) / `beta`, linear above `threshold`, `torch.nn.Softplus`."""
 
     kind = "softplus"
+    module_class = "torch.nn.Softplus"
 
     beta: PositiveNumber = 1.0
     threshold: Number = 20.0
@@ -148,6 +152,7 @@ class Hardswish(ShapePreserving):
     """x * relu6(x + 3) / 6, `torch.nn.Hardswish`."""
 
     kind = "hardswish"
+    module_class = "torch.nn.Hardswish"
 
 
 @register
@@ -155,6 +160,7 @@ class Hardsigmoid(ShapePreserving):
     """relu6(x + 3) / 6, `torch.nn.Hardsigmoid`."""
 
     kind = "hardsigmoid"
+    module_class = "torch.nn.Hardsigmoid"
 
 
 @register
@@ -162,6 +168,7 @@ class Hardtanh(ShapePreserving):
     """x clamped to `min_val` .. `max_val`, `torch.nn.Hardtanh`."""
 
     kind = "hardtanh"
+    module_class = "torch.nn.Hardtanh"
 
     min_val: Number = -1.0
     max_val: Number = 1.0
@@ -169,7 +176,7 @@ class Hardtanh(ShapePreserving):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         if self.min_val >= self.max_val:
             raise ShapeError(
-                f"hardtanh has nothing between `min_val` {self.min_val:g} and `max_val` {self.max_val:g}",
+                f"hardtanh has an empty range: `min_val` {self.min_val:g}, `max_val` {self.max_val:g}",
                 code="E204",
                 help="give it a `max_val` above its `min_val`",
             )
@@ -178,32 +185,26 @@ class Hardtanh(ShapePreserving):
 
 @register
 class Softmax(ShapePreserving):
-    """Softmax over the channels, or the features, `torch.nn.Softmax`."""
+    """Softmax over the channels or features, `torch.nn.Softmax`."""
 
     kind = "softmax"
+    module_class = "torch.nn.Softmax"
+    saved = OUTPUT
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return OUTPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.Softmax(dim=1)
+    def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
+        return {"dim": 1}
 
 
 @register
 class LogSoftmax(ShapePreserving):
-    """Logarithm of the softmax over the channels, or the features, `torch.nn.LogSoftmax`."""
+    """Logarithm of the softmax over the channels or features, `torch.nn.LogSoftmax`."""
 
     kind = "log_softmax"
+    module_class = "torch.nn.LogSoftmax"
+    saved = OUTPUT
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return OUTPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.LogSoftmax(dim=1)
+    def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
+        return {"dim": 1}
 
 
 @register
@@ -211,7 +212,9 @@ class GLU(Op):
     """The first half of the channels times the sigmoid of the second, `torch.nn.GLU`."""
 
     kind = "glu"
+    module_class = "torch.nn.GLU"
     sets_channels = True
+    saved = INPUT
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         (shape,) = inputs
@@ -223,13 +226,8 @@ class GLU(Op):
             )
         return shape.with_channels(shape.channels // 2)
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.GLU(dim=1)
+    def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
+        return {"dim": 1}
 
 
 FUSED_WITH_BATCH_NORM = (

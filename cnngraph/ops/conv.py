@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
@@ -12,9 +12,6 @@ from cnngraph.ops.op import Op, require_map, too_small, window_size
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def _conv_padding(value: Any) -> tuple[int, int] | str:
@@ -57,6 +54,8 @@ class Conv2d(Op):
     """2-D convolution, `torch.nn.Conv2d`; the input's channels are inferred."""
 
     kind = "conv2d"
+    module_class = "torch.nn.Conv2d"
+    channels_argument = "in_channels"
     sets_channels = True
 
     out_channels: Count
@@ -121,18 +120,16 @@ class Conv2d(Op):
         own = () if self.padding_mode == "circular" else (0,)
         return Saved(inputs=own, extra=padded, backward=relaid + padded)
 
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.Conv2d(inputs[0].channels, **self.model_dump())
-
 
 @register
 class ConvTranspose2d(Op):
     """Transposed 2-D convolution, `torch.nn.ConvTranspose2d`; the input's channels are inferred."""
 
     kind = "conv_transpose2d"
+    module_class = "torch.nn.ConvTranspose2d"
+    channels_argument = "in_channels"
     sets_channels = True
+    saved = INPUT
 
     out_channels: Count
     kernel_size: Pair
@@ -173,11 +170,3 @@ class ConvTranspose2d(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         height, width = self.kernel_size
         return inputs[0].elements * (self.out_channels // self.groups) * height * width
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.ConvTranspose2d(inputs[0].channels, **self.model_dump())

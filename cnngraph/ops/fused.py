@@ -1,10 +1,14 @@
-"""Ops that passes put in the place of several. No spec can name them; their modules are those of their parts."""
+"""Ops that passes put in place of several nodes. Specs cannot name them.
+
+Their modules, parameters, buffers and multiply-accumulates are those of the nodes they replace: see
+`graph.cost`. These classes only add their shape rule, what backward keeps, and the call.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cnngraph.ops.activation import ReLU
 from cnngraph.ops.merge import Concat
@@ -16,10 +20,36 @@ if TYPE_CHECKING:
     from torch import fx
 
 
-class BatchNormAct(Op):
-    """A batch norm to which another value is added, or its activation, or both: one read of each, and one write."""
+class FusedOp(Op):
+    """An op that calls a function of `cnngraph.nn` with the modules of the nodes it replaces."""
+
+    function: ClassVar[str]
+    """The function's name."""
+
+    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+        """The function's arguments; by default the modules, then the inputs."""
+        return (*modules, *inputs)
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        from cnngraph import nn
+
+        arguments = self.call(list(map(graph.get_attr, modules)), inputs)
+        return graph.call_function(getattr(nn, self.function), arguments)
+
+    def described(self) -> Sequence[Op | str | None]:
+        """What the op's text lists in brackets, without None."""
+        return ()
+
+    def __str__(self) -> str:
+        parts = [str(part) for part in self.described() if part is not None]
+        return f"{self.kind}[{', '.join(parts)}]" if parts else self.kind
+
+
+class BatchNormAct(FusedOp):
+    """A batch norm, with the addition of another value (`residual`), an activation, or both."""
 
     kind = "batch_norm_act"
+    function = "batch_norm_act"
 
     batch_norm: Op
     activation: Op | None
@@ -30,14 +60,8 @@ class BatchNormAct(Op):
         _check_residual(self.residual, shape, inputs)
         return shape if self.activation is None else self.activation.infer(shape)
 
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return self.batch_norm.parameters(inputs[0])
-
-    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return self.batch_norm.buffers(inputs[0])
-
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """Of a sum's ReLU the result tells backward all it needs; without an activation it needs nothing of the sum."""
+        """A ReLU of a sum needs only its output; without an activation the sum is not needed."""
         statistics = 2 * inputs[0].channels * batch.accumulated
         if not self.residual:
             return Saved(inputs=(0,), extra=statistics)
@@ -46,26 +70,24 @@ class BatchNormAct(Op):
         from_output = isinstance(self.activation, ReLU)
         return Saved(inputs=(0,) if from_output else (0, 1), output=from_output, extra=statistics)
 
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import batch_norm_act
+    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+        return (*modules, *([] if self.activation else [None]), *inputs)
 
-        held = list(map(graph.get_attr, modules))
-        return graph.call_function(
-            batch_norm_act, (*held, *([] if self.activation else [None]), *inputs)
-        )
-
-    def __str__(self) -> str:
-        parts = [self.batch_norm, "add" if self.residual else None, self.activation]
-        return f"{self.kind}[{', '.join(str(part) for part in parts if part is not None)}]"
+    def described(self) -> Sequence[Op | str | None]:
+        return self.batch_norm, "add" if self.residual else None, self.activation
 
 
-class CatBatchNormAct(Op):
-    """A concatenation of which each branch's batch norm, activation, or both write their result where it belongs."""
+class CatBatchNormAct(FusedOp):
+    """A concatenation whose branches write the results of batch norms and activations into it.
+
+    Attributes:
+        branches: for each input a `BatchNormAct`, a ReLU, or None.
+    """
 
     kind = "cat_batch_norm_act"
+    function = "cat_batch_norm_act"
 
     branches: tuple[Op | None, ...]
-    """A `BatchNormAct`, a ReLU, or none, by input."""
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return Concat().infer(*(shape for _, shape in self._with_shapes(*inputs)))
@@ -74,25 +96,8 @@ class CatBatchNormAct(Op):
         for branch, shape in zip(self.branches, inputs, strict=True):
             yield branch, shape if branch is None else branch.infer(shape)
 
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        """Names of the branches' own may be the same: each is told by its branch."""
-        return {
-            f"{index}.{name}": value
-            for index, (branch, shape) in enumerate(self._with_shapes(*inputs))
-            if branch is not None
-            for name, value in branch.parameters(shape).items()
-        }
-
-    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return {
-            f"{index}.{name}": value
-            for index, (branch, shape) in enumerate(self._with_shapes(*inputs))
-            if branch is not None
-            for name, value in branch.buffers(shape).items()
-        }
-
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """Of a ReLU alone the result tells backward all it needs."""
+        """A ReLU without a batch norm needs only its output."""
         saved = [
             UNCHANGED if branch is None else branch.saves(batch, shape, shape)
             for branch, shape in self._with_shapes(*inputs)
@@ -104,27 +109,27 @@ class CatBatchNormAct(Op):
             passes_gradient=tuple(index for index, own in enumerate(saved) if own.view),
         )
 
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import cat_batch_norm_act
-
-        held = map(graph.get_attr, modules)
-        branches = []
+    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+        """A (batch norm, activation, value) for each branch."""
+        remaining = iter(modules)
+        branches: list[tuple[fx.Node | None, fx.Node | None, fx.Node]] = []
         for branch, value in zip(self.branches, inputs, strict=True):
-            norm = next(held) if isinstance(branch, BatchNormAct) else None
-            alone = branch is None or (
+            norm = next(remaining) if isinstance(branch, BatchNormAct) else None
+            plain = branch is None or (
                 isinstance(branch, BatchNormAct) and branch.activation is None
             )
-            branches.append((norm, None if alone else next(held), value))
-        return graph.call_function(cat_batch_norm_act, tuple(branches))
+            branches.append((norm, None if plain else next(remaining), value))
+        return tuple(branches)
 
-    def __str__(self) -> str:
-        return f"{self.kind}[{', '.join(str(branch or 'identity') for branch in self.branches)}]"
+    def described(self) -> Sequence[Op | str | None]:
+        return [branch or "identity" for branch in self.branches]
 
 
-class BatchNormActConv(Op):
-    """A convolution of an activation of a batch norm, of which backward needs the batch norm's input alone."""
+class BatchNormActConv(FusedOp):
+    """A convolution of a batch norm's activation, which backward recomputes."""
 
     kind = "batch_norm_act_conv"
+    function = "batch_norm_act_conv"
 
     batch_norm_act: Op
     conv: Op
@@ -132,96 +137,61 @@ class BatchNormActConv(Op):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return self.conv.infer(self.batch_norm_act.infer(*inputs))
 
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        """Names of the parts' own may be the same: each is told by its part."""
-        held = {
-            f"batch_norm.{name}": shape
-            for name, shape in self.batch_norm_act.parameters(*inputs).items()
-        }
-        return held | {
-            f"conv.{name}": shape for name, shape in self.conv.parameters(*inputs).items()
-        }
-
-    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return self.batch_norm_act.buffers(*inputs)
-
-    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return self.conv.macs(output, *inputs)
-
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         shape = self.batch_norm_act.infer(*inputs)
-        first, then = (
-            self.batch_norm_act.saves(batch, shape, *inputs),
-            self.conv.saves(batch, output, shape),
-        )
+        statistics = self.batch_norm_act.saves(batch, shape, *inputs).extra
         activation = batch.bytes_of(shape)
-        return Saved(
-            inputs=(0,), extra=first.extra, forward=activation, backward=activation + then.backward
-        )
+        backward = activation + self.conv.saves(batch, output, shape).backward
+        return Saved(inputs=(0,), extra=statistics, forward=activation, backward=backward)
 
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import batch_norm_act_conv
-
-        return graph.call_function(batch_norm_act_conv, (*map(graph.get_attr, modules), *inputs))
-
-    def __str__(self) -> str:
-        return f"{self.kind}[{self.batch_norm_act}, {self.conv}]"
+    def described(self) -> Sequence[Op | str | None]:
+        return self.batch_norm_act, self.conv
 
 
-class _Faster(Op):
-    """An op that runs in another way than its module where that is faster: chosen by size."""
+class _ChoosesKernel(FusedOp):
+    """An op that runs by the fastest kernel for its size instead of by its module."""
 
     op: Op
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return self.op.infer(*inputs)
 
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return self.op.parameters(*inputs)
-
-    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return self.op.macs(output, *inputs)
-
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return self.op.saves(batch, output, *inputs)
 
-    def __str__(self) -> str:
-        return f"{self.kind}[{self.op}]"
+    def described(self) -> Sequence[Op | str | None]:
+        return (self.op,)
 
 
-class Convolution(_Faster):
-    """A convolution that is computed, as its gradients are, by the fastest of several ways."""
+class Convolution(_ChoosesKernel):
+    """A convolution whose result and gradients are computed by the fastest kernel for its size."""
 
     kind = "convolution"
+    function = "conv2d"
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """The weight's gradient is made in its own layout, so nothing is in use for another's."""
+        """The weight's gradient is computed in its own layout, so no other copy is needed."""
         return dataclasses.replace(super().saves(batch, output, *inputs), backward=0)
 
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import conv2d
 
-        return graph.call_function(conv2d, (*map(graph.get_attr, modules), *inputs))
-
-
-class FullyConnected(_Faster):
-    """A linear layer whose products over few rows are computed by the faster of two ways."""
+class FullyConnected(_ChoosesKernel):
+    """A linear layer whose products are computed by the fastest kernel for its number of rows."""
 
     kind = "fully_connected"
-
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import linear
-
-        return graph.call_function(linear, (*map(graph.get_attr, modules), *inputs))
+    function = "linear"
 
 
-class DenseBlock(Op):
-    """Layers of which each adds channels to all before it: in one buffer, with the statistics of each map taken once.
+class DenseBlock(FusedOp):
+    """Layers that each append channels to one buffer, with the statistics of each map taken once.
 
-    A layer is one step or more; a step is a batch norm, its activation, and the convolution that alone reads it.
+    Attributes:
+        layers: a layer has one or more steps; a step is a batch norm with an activation, and the
+            convolution that alone reads it.
+        keep_activations: whether what the convolutions read is kept for backward, or recomputed.
     """
 
     kind = "dense_block"
+    function = "dense_block"
 
     layers: tuple[tuple[tuple[BatchNormAct, Op], ...], ...]
     keep_activations: bool = True
@@ -229,71 +199,42 @@ class DenseBlock(Op):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         (maps,) = inputs
         for layer in self.layers:
-            shape = self._shapes(maps, layer)[-1]
+            shape = maps
+            for norm, conv in layer:
+                shape = conv.infer(norm.infer(shape))
             if shape.spatial != maps.spatial:
                 raise ShapeError(f"a layer of a dense block gives {shape} for {maps}")
             maps = maps.with_channels(maps.channels + shape.channels)
         return maps
 
-    def _shapes(
-        self, maps: TensorShape, layer: Sequence[tuple[BatchNormAct, Op]]
-    ) -> list[TensorShape]:
-        """What a layer's steps read, and at last its result."""
-        shapes = [maps]
-        for norm, conv in layer:
-            shapes.append(conv.infer(norm.infer(shapes[-1])))
-        return shapes
-
     def steps(
         self, maps: TensorShape
-    ) -> Iterator[tuple[str, BatchNormAct, Op, TensorShape, TensorShape]]:
-        """Each step's name, ops, input and result."""
-        for index, layer in enumerate(self.layers):
-            shapes = self._shapes(maps, layer)
-            for step, (norm, conv) in enumerate(layer):
-                yield f"{index}.{step}", norm, conv, shapes[step], shapes[step + 1]
-            maps = maps.with_channels(maps.channels + shapes[-1].channels)
-
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        """Names of the parts' own may be the same: each is told by its part."""
-        held = {}
-        for name, norm, conv, shape, _ in self.steps(*inputs):
-            held |= {
-                f"{name}.batch_norm.{key}": value for key, value in norm.parameters(shape).items()
-            }
-            held |= {f"{name}.conv.{key}": value for key, value in conv.parameters(shape).items()}
-        return held
-
-    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return {
-            f"{name}.{key}": value
-            for name, norm, _, shape, _ in self.steps(*inputs)
-            for key, value in norm.buffers(shape).items()
-        }
-
-    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return sum(conv.macs(result, shape) for _, _, conv, shape, result in self.steps(*inputs))
+    ) -> Iterator[tuple[int, BatchNormAct, Op, TensorShape, TensorShape]]:
+        """Each step's index in its layer, its ops, and the shapes of its input and result."""
+        for layer in self.layers:
+            shape = maps
+            for index, (norm, conv) in enumerate(layer):
+                result = conv.infer(norm.infer(shape))
+                yield index, norm, conv, shape, result
+                shape = result
+            maps = maps.with_channels(maps.channels + shape.channels)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """The buffer, and the maps between a layer's convolutions; what these read, unless that is computed again."""
-        again = not self.keep_activations
+        """The buffer, the maps between a layer's convolutions, and what these read if it is kept."""
+        recompute = not self.keep_activations
         extra = forward = backward = 0
-        for name, norm, conv, shape, result in self.steps(*inputs):
-            activation, own = batch.bytes_of(shape), batch.bytes_of(result)
-            step = int(name.partition(".")[2])
-            if step == 0 and self._is_multiplied(batch, conv, shape, result):
-                activation = 0
-            last = step + 1 == len(self.layers[0])
-            extra += (
-                norm.saves(batch, shape, shape).extra
-                + (0 if last else own)
-                + (0 if again else activation)
-            )
-            forward = max(forward, own + activation * again)
-            # The gradients of what the convolution read and made; the one on its way to the buffer has the buffer's size.
-            backward = max(
-                backward, own + activation * (1 + again) + conv.saves(batch, result, shape).backward
-            )
+        for index, norm, conv, shape, result in self.steps(*inputs):
+            first, last = index == 0, index + 1 == len(self.layers[0])
+            own = batch.bytes_of(result)
+            in_blocks = first and self._is_multiplied(batch, conv, shape, result)
+            activation = 0 if in_blocks else batch.bytes_of(shape)
+            extra += norm.saves(batch, shape, shape).extra
+            extra += (0 if last else own) + (0 if recompute else activation)
+            forward = max(forward, own + activation * recompute)
+            # The gradients of what the convolution read and returned, and the one that is added to
+            # the buffer's.
+            gradients = own + activation * (1 + recompute)
+            backward = max(backward, gradients + conv.saves(batch, result, shape).backward)
         return Saved(
             inputs=(0,),
             output=True,
@@ -305,33 +246,28 @@ class DenseBlock(Op):
     def _is_multiplied(
         self, batch: Batch, conv: Op, shape: TensorShape, result: TensorShape
     ) -> bool:
-        """Whether the kernel makes a layer's first convolution with its norm: what it reads is then never there."""
+        """Whether the kernel normalises blocks of the convolution's input as it multiplies them."""
         wide = min(shape.channels, result.channels) >= 32
         parameters = conv.parameters(shape)
-        return (
-            wide
-            and batch.itemsize == 4
-            and parameters == {"weight": (result.channels, shape.channels, 1, 1)}
-        )
+        pointwise = {"weight": (result.channels, shape.channels, 1, 1)}
+        return wide and batch.itemsize == 4 and parameters == pointwise
 
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import dense_block
+    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+        """The input, a (batch norm, activation, convolution) for each step, and the flag."""
+        triples = zip(*[iter(modules)] * 3, strict=True)
+        layers = tuple(tuple(next(triples) for _ in layer) for layer in self.layers)
+        return (*inputs, layers, self.keep_activations)
 
-        held = map(graph.get_attr, modules)
-        layers = tuple(
-            tuple((next(held), next(held), next(held)) for _ in layer) for layer in self.layers
-        )
-        return graph.call_function(dense_block, (*inputs, layers, self.keep_activations))
-
-    def __str__(self) -> str:
+    def described(self) -> Sequence[Op | str | None]:
         steps = ", ".join(f"{norm}, {conv}" for norm, conv in self.layers[0])
-        return f"{self.kind}[{len(self.layers)} x ({steps})]"
+        return (f"{len(self.layers)} x ({steps})",)
 
 
-class FusedMaxPool2d(Op):
-    """A max pool, of a ReLU or not, that keeps neither's input for backward."""
+class FusedMaxPool2d(FusedOp):
+    """A max pool, with the ReLU before it or without, that keeps one byte per result."""
 
     kind = "fused_max_pool2d"
+    function = "max_pool2d"
 
     relu: Op | None
     pool: Op
@@ -340,24 +276,21 @@ class FusedMaxPool2d(Op):
         return self.pool.infer(*inputs)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return Saved(
-            extra=batch.size * output.elements
-        )  # where in its window each result was found, in a byte
+        """The position of each result in its window, in one byte."""
+        return Saved(extra=batch.size * output.elements)
 
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import max_pool2d
+    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+        return (*([] if self.relu else [None]), *modules, *inputs)
 
-        held = list(map(graph.get_attr, modules))
-        return graph.call_function(max_pool2d, (*([] if self.relu else [None]), *held, *inputs))
-
-    def __str__(self) -> str:
-        return f"{self.kind}[{', '.join(str(part) for part in (self.relu, self.pool) if part is not None)}]"
+    def described(self) -> Sequence[Op | str | None]:
+        return self.relu, self.pool
 
 
-class FoldedConv(Op):
-    """A convolution with what follows it: a batch norm, the addition of another value, an activation, each or none."""
+class FoldedConv(FusedOp):
+    """A convolution with the batch norm, addition and activation after it, as far as present."""
 
     kind = "folded_conv"
+    function = "folded_conv"
 
     conv: Op
     batch_norm: Op | None
@@ -369,50 +302,23 @@ class FoldedConv(Op):
         _check_residual(self.residual, shape, inputs)
         return shape
 
-    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        """Names of the parts' own may be the same: each is told by its part."""
-        shape = self.conv.infer(inputs[0])
-        held = {f"conv.{name}": value for name, value in self.conv.parameters(inputs[0]).items()}
-        if self.batch_norm is not None:
-            held |= {
-                f"batch_norm.{name}": value
-                for name, value in self.batch_norm.parameters(shape).items()
-            }
-        return held
-
-    def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        return (
-            {} if self.batch_norm is None else self.batch_norm.buffers(self.conv.infer(inputs[0]))
-        )
-
-    def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        return self.conv.macs(output, inputs[0])
-
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """In training the parts run as they are."""
-        kept = (
-            self.activation.saves(batch, output, output) if self.activation is not None else Saved()
-        )
-        extra = len(kept.inputs) * batch.bytes_of(output)
+        """In training the modules run one by one."""
+        kept = self.activation.saves(batch, output, output) if self.activation else Saved()
+        conv = self.conv.saves(batch, output, inputs[0])
+        extra = conv.extra + len(kept.inputs) * batch.bytes_of(output)
         if self.batch_norm is not None:
             extra += batch.bytes_of(output) + self.batch_norm.saves(batch, output, output).extra
-        conv = self.conv.saves(batch, output, inputs[0])
-        return Saved(
-            inputs=conv.inputs, output=kept.output, extra=conv.extra + extra, backward=conv.backward
-        )
+        return Saved(inputs=conv.inputs, output=kept.output, extra=extra, backward=conv.backward)
 
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import folded_conv
+    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+        """The convolution, batch norm and activation, None if absent, and the inputs."""
+        remaining = iter(modules)
+        parts = (self.conv, self.batch_norm, self.activation)
+        return (*(None if part is None else next(remaining) for part in parts), *inputs)
 
-        held = map(graph.get_attr, modules)
-        conv = next(held)
-        batch_norm = next(held) if self.batch_norm is not None else None
-        activation = next(held) if self.activation is not None else None
-        return graph.call_function(folded_conv, (conv, batch_norm, activation, *inputs))
-
-    def __str__(self) -> str:
-        parts = [self.conv, self.batch_norm, "add" if self.residual else None, self.activation]
-        return f"{self.kind}[{', '.join(str(part) for part in parts if part is not None)}]"
+    def described(self) -> Sequence[Op | str | None]:
+        return self.conv, self.batch_norm, "add" if self.residual else None, self.activation
 
 
 def _check_residual(residual: bool, shape: TensorShape, inputs: Sequence[TensorShape]) -> None:
@@ -420,18 +326,12 @@ def _check_residual(residual: bool, shape: TensorShape, inputs: Sequence[TensorS
         raise ShapeError(f"{inputs[1]} cannot be added to {shape}")
 
 
-class ChannelsLast(Op):
-    """The same map, laid out channels last in memory."""
+class ChannelsLast(FusedOp):
+    """The same map in channels_last memory layout."""
 
     kind = "channels_last"
+    function = "channels_last"
+    saved = NOTHING
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return NOTHING
-
-    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        from cnngraph.nn import channels_last
-
-        return graph.call_function(channels_last, tuple(inputs))

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cnngraph.ops.fields import Count
 from cnngraph.ops.op import Op, require_map
 from cnngraph.ops.registry import register
-from cnngraph.ops.saved import INPUT, Batch, Saved
+from cnngraph.ops.saved import INPUT
 from cnngraph.shape import ShapeError, TensorShape
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -19,8 +14,11 @@ class Linear(Op):
     """Fully connected layer, `torch.nn.Linear`; the input's features are inferred."""
 
     kind = "linear"
+    module_class = "torch.nn.Linear"
+    channels_argument = "in_features"
     main = "out_features"
     sets_channels = True
+    saved = INPUT
 
     out_features: Count
     bias: bool = True
@@ -43,22 +41,17 @@ class Linear(Op):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return inputs[0].channels * self.out_features
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.Linear(inputs[0].channels, **self.model_dump())
-
 
 @register
 class Linear2d(Op):
     """`linear` over the channels at each position of a map: a 1x1 convolution whose weight is a matrix."""
 
     kind = "linear2d"
+    module_class = "cnngraph.nn.Linear2d"
+    channels_argument = "in_features"
     main = "out_features"
     sets_channels = True
+    saved = INPUT
 
     out_features: Count
     bias: bool = True
@@ -74,11 +67,3 @@ class Linear2d(Op):
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return inputs[0].channels * output.elements
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from cnngraph.nn import Linear2d
-
-        return Linear2d(inputs[0].channels, **self.model_dump())

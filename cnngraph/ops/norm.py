@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnngraph.ops.fields import Count, Fraction, Number, PositiveNumber
-from cnngraph.ops.op import Op, require_map
+from cnngraph.ops.op import Op, new_module, require_map
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
@@ -27,6 +27,7 @@ class BatchNorm(Op):
     """Batch norm: `torch.nn.BatchNorm2d` on maps, `torch.nn.BatchNorm1d` on flat values."""
 
     kind = "batch_norm"
+    channels_argument = "num_features"
 
     eps: PositiveNumber = 1e-5
     momentum: Fraction | None = 0.1
@@ -46,10 +47,8 @@ class BatchNorm(Op):
         return Saved(inputs=(0,), extra=2 * inputs[0].channels * batch.accumulated)
 
     def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        kind = nn.BatchNorm2d if inputs[0].spatial else nn.BatchNorm1d
-        return kind(inputs[0].channels, **self.model_dump())
+        dimensions = "2d" if inputs[0].spatial else "1d"
+        return new_module(f"torch.nn.BatchNorm{dimensions}", self.arguments(*inputs))
 
 
 @register
@@ -57,6 +56,7 @@ class LayerNorm(Op):
     """Layer norm over the features, or over the channels at each position of a map (as ConvNeXt has it)."""
 
     kind = "layer_norm"
+    channels_argument = "normalized_shape"
 
     eps: PositiveNumber = 1e-5
     elementwise_affine: bool = True
@@ -76,12 +76,8 @@ class LayerNorm(Op):
         return Saved(inputs=(0,), extra=2 * batch.size * positions * batch.accumulated)
 
     def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        from cnngraph.nn import LayerNorm2d
-
-        kind = LayerNorm2d if inputs[0].spatial else nn.LayerNorm
-        return kind(inputs[0].channels, **self.model_dump())
+        name = "cnngraph.nn.LayerNorm2d" if inputs[0].spatial else "torch.nn.LayerNorm"
+        return new_module(name, self.arguments(*inputs))
 
 
 @register
@@ -89,6 +85,8 @@ class GroupNorm(Op):
     """Group norm, `torch.nn.GroupNorm`: over each of `num_groups` groups of an image's channels."""
 
     kind = "group_norm"
+    module_class = "torch.nn.GroupNorm"
+    channels_argument = "num_channels"
     main = "num_groups"
 
     num_groups: Count
@@ -112,17 +110,14 @@ class GroupNorm(Op):
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(inputs=(0,), extra=2 * batch.size * self.num_groups * batch.accumulated)
 
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.GroupNorm(num_channels=inputs[0].channels, **self.model_dump())
-
 
 @register
 class InstanceNorm(Op):
     """Instance norm, `torch.nn.InstanceNorm2d`: over each channel of an image; `affine` is off by default."""
 
     kind = "instance_norm"
+    module_class = "torch.nn.InstanceNorm2d"
+    channels_argument = "num_features"
 
     eps: PositiveNumber = 1e-5
     momentum: Fraction | None = 0.1
@@ -151,17 +146,13 @@ class InstanceNorm(Op):
         statistics = 2 * batch.size * output.channels * batch.accumulated
         return Saved(extra=batch.bytes_of(output) + statistics, backward=batch.bytes_of(output))
 
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.InstanceNorm2d(inputs[0].channels, **self.model_dump())
-
 
 @register
 class LocalResponseNorm(Op):
     """AlexNet's normalization over neighbouring channels, `torch.nn.LocalResponseNorm`."""
 
     kind = "local_response_norm"
+    module_class = "torch.nn.LocalResponseNorm"
     main = "size"
 
     size: Count
@@ -178,8 +169,3 @@ class LocalResponseNorm(Op):
         whole = batch.bytes_of(output)
         neighbours = output.with_channels(output.channels + self.size - 1)
         return Saved(inputs=(0,), extra=batch.bytes_of(neighbours) + 2 * whole, backward=3 * whole)
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.LocalResponseNorm(**self.model_dump())

@@ -1,8 +1,9 @@
-"""What every op is: one frozen pydantic class that holds its fields, shape rule, cost, and how it becomes torch."""
+"""What all ops share: one frozen pydantic class with fields, shape rule, cost, and torch module."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Op(BaseModel):
-    """An operation of the language. Shapes never hold the batch dimension.
+    """An operation of the language. Shapes never include the batch dimension.
 
-    A leaf op (one a spec may name) is registered with `@register`. Its class says:
+    An op that specs may name is registered with `@register`. Its class defines:
 
-    - its fields, named as torch names them; they are validated strictly (`"3"` is not a number);
-    - `infer`: the shape rule, which raises `ShapeError` where the op cannot be applied;
-    - `parameters` and `buffers`: what it holds; `macs`: what it costs; `saves`: what backward needs of it;
-    - `module`: the torch module it becomes (torch is imported there, not at the top: checking needs no torch),
-      or `emit` where it becomes a plain call.
+    - its fields, with torch's names; they are validated strictly (`"3"` is not a number);
+    - `infer`: the shape rule, which raises `ShapeError` if the op cannot be applied;
+    - `parameters`, `buffers`, `macs` and `saves`: its cost;
+    - `module_class`, or `module`: the module it becomes; or `emit`, if it is a plain call. Torch is
+      imported inside of these two only, because checking a spec does not need it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -34,14 +35,23 @@ class Op(BaseModel):
     main: ClassVar[str | None] = None
     """The field that may be given without its name: `linear: 10`."""
     sets_channels: ClassVar[bool] = False
-    """Whether the op decides the number of channels (diagnostics trace a count back to such an op)."""
+    """Whether the op decides the number of channels (diagnostics trace a count back to it)."""
+    module_class: ClassVar[str | None] = None
+    """The full name of the class of its module, such as `torch.nn.Conv2d`."""
+    channels_argument: ClassVar[str | None] = None
+    """The argument of that class that takes the number of input channels, if there is one."""
+    saved: ClassVar[Saved | None] = None
+    """What `saves` returns, if that depends on neither fields nor shapes."""
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
-        """The output's shape. Raises `ShapeError` where the inputs do not fit."""
+        """The output's shape. Raises `ShapeError` if the op cannot be applied to the inputs."""
         raise NotImplementedError
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of each trainable parameter, in torch's order. The empty name is the op's own path."""
+        """Name -> shape of each trainable parameter, in torch's order.
+
+        The empty name stands for a parameter at the op's own path.
+        """
         return {}
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
@@ -49,43 +59,53 @@ class Op(BaseModel):
         return {}
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        """Multiply-accumulates for one image; only convolutions and products count, bias additions do not."""
+        """Multiply-accumulates for one image, of convolutions and products; biases do not count."""
         return 0
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """What autograd keeps of it for backward. An op that does not say is taken to keep its inputs and its output."""
+        """What autograd keeps for backward; by default the inputs and the output."""
+        if self.saved is not None:
+            return self.saved
         return Saved(inputs=tuple(range(len(inputs))), output=True)
 
     def module(self, *inputs: TensorShape) -> nn.Module | nn.Parameter:
-        """The torch module that computes the op; or the one parameter it holds, which then sits at the op's own path."""
-        raise NotImplementedError
+        """The torch module that computes the op, or a parameter to put at the op's own path."""
+        return new_module(self.module_class, self.arguments(*inputs))
+
+    def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
+        """The arguments of `module_class`: the op's fields, and the number of input channels."""
+        channels = {self.channels_argument: inputs[0].channels} if self.channels_argument else {}
+        return {**channels, **self.model_dump()}
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
-        """Adds the op to a `torch.fx` graph. `modules` are the targets of the modules it owns: one, its own."""
+        """Adds the op to a `torch.fx` graph. `modules` are the targets of the modules it owns."""
         return graph.call_module(modules[0], tuple(inputs))
 
     @property
     def has_module(self) -> bool:
-        return type(self).module is not Op.module
+        """Whether it becomes a module (or parameter), not a plain call."""
+        return self.module_class is not None or type(self).module is not Op.module
 
     def __str__(self) -> str:
         given = [f"{name}={_brief(getattr(self, name))}" for name in sorted(self.model_fields_set)]
         return f"{self.kind}[{', '.join(given)}]" if given else self.kind
 
 
+def new_module(module_class: str | None, arguments: dict[str, Any]) -> nn.Module:
+    """An instance of the class with this full name, which is imported."""
+    if module_class is None:
+        raise NotImplementedError("the op defines neither `module_class` nor `module`")
+    package, _, name = module_class.rpartition(".")
+    return getattr(import_module(package), name)(**arguments)
+
+
 class ShapePreserving(Op):
-    """An op of one input that keeps its shape. It becomes the `torch.nn` class of its own class's name."""
+    """An op with one input that keeps its shape, and keeps that input for backward."""
+
+    saved = INPUT
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return getattr(nn, type(self).__name__)(**self.model_dump())
 
 
 def _brief(value: Any) -> str:
@@ -112,7 +132,7 @@ def window_size(
     dilation: int,
     ceil_mode: bool = False,
 ) -> int:
-    """How many positions a sliding window has along one axis, by torch's rule (0 or less where it does not fit)."""
+    """The number of positions of a sliding window along one axis, as in torch; 0 or less if none."""
     span = size + sum(padding) - dilation * (kernel - 1) - 1
     count = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (count - 1) * stride >= size + padding[0]:
@@ -121,6 +141,7 @@ def window_size(
 
 
 def too_small(op: Op, shape: TensorShape, what: str) -> ShapeError:
+    """The error for an input into which `what` does not fit."""
     return ShapeError(
         f"the input of {op.kind} is too small: {what} does not fit into {shape}",
         code="E202",

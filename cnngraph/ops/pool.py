@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cnngraph.ops.fields import Count, OutputSize, PaddingPair, Pair
 from cnngraph.ops.op import Op, require_map, too_small, window_size
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, NOTHING, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def _pooled(
@@ -66,6 +63,7 @@ class MaxPool2d(Op):
     """Largest value of each window, `torch.nn.MaxPool2d`; the stride is the kernel size by default."""
 
     kind = "max_pool2d"
+    module_class = "torch.nn.MaxPool2d"
     main = "kernel_size"
 
     kernel_size: Pair
@@ -80,18 +78,15 @@ class MaxPool2d(Op):
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return _indices(batch, output)
 
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.MaxPool2d(**self.model_dump())
-
 
 @register
 class AvgPool2d(Op):
     """Mean of each window, `torch.nn.AvgPool2d`; the stride is the kernel size by default."""
 
     kind = "avg_pool2d"
+    module_class = "torch.nn.AvgPool2d"
     main = "kernel_size"
+    saved = INPUT
 
     kernel_size: Pair
     stride: Pair | None = None
@@ -102,14 +97,6 @@ class AvgPool2d(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return _pooled(self, inputs[0], (1, 1))
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.AvgPool2d(**self.model_dump())
 
 
 def _adapted(op: AdaptiveAvgPool2d | AdaptiveMaxPool2d, shape: TensorShape) -> TensorShape:
@@ -123,20 +110,14 @@ class AdaptiveAvgPool2d(Op):
     """Mean of each of `output_size` windows, whatever the input's size, `torch.nn.AdaptiveAvgPool2d`."""
 
     kind = "adaptive_avg_pool2d"
+    module_class = "torch.nn.AdaptiveAvgPool2d"
     main = "output_size"
+    saved = INPUT
 
     output_size: OutputSize
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return _adapted(self, inputs[0])
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.AdaptiveAvgPool2d(self.output_size)
 
 
 @register
@@ -144,6 +125,7 @@ class AdaptiveMaxPool2d(Op):
     """Largest value of each of `output_size` windows, whatever the input's size, `torch.nn.AdaptiveMaxPool2d`."""
 
     kind = "adaptive_max_pool2d"
+    module_class = "torch.nn.AdaptiveMaxPool2d"
     main = "output_size"
 
     output_size: OutputSize
@@ -154,45 +136,31 @@ class AdaptiveMaxPool2d(Op):
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return _indices(batch, output)
 
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
 
-        return nn.AdaptiveMaxPool2d(self.output_size)
+class _GlobalPool(Op):
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        require_map(self, inputs[0])
+        return TensorShape((inputs[0].channels, 1, 1))
+
+    def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
+        return {"output_size": 1}
 
 
 @register
-class GlobalAvgPool2d(Op):
-    """Mean of each channel, of shape Cx1x1; `flatten` makes features of it."""
+class GlobalAvgPool2d(_GlobalPool):
+    """Mean of each channel, with output shape Cx1x1; `flatten` turns it into features."""
 
     kind = "global_avg_pool2d"
-
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        require_map(self, inputs[0])
-        return TensorShape((inputs[0].channels, 1, 1))
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return NOTHING
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.AdaptiveAvgPool2d(1)
+    module_class = "torch.nn.AdaptiveAvgPool2d"
+    saved = NOTHING
 
 
 @register
-class GlobalMaxPool2d(Op):
-    """Largest value of each channel, of shape Cx1x1; `flatten` makes features of it."""
+class GlobalMaxPool2d(_GlobalPool):
+    """Largest value of each channel, with output shape Cx1x1; `flatten` turns it into features."""
 
     kind = "global_max_pool2d"
-
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        require_map(self, inputs[0])
-        return TensorShape((inputs[0].channels, 1, 1))
+    module_class = "torch.nn.AdaptiveMaxPool2d"
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return _indices(batch, output)
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.AdaptiveMaxPool2d(1)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cnngraph.ops.fields import Fraction
 from cnngraph.ops.op import ShapePreserving, require_map
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import UNCHANGED, Batch, Saved
 from cnngraph.shape import TensorShape
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -19,6 +14,7 @@ class Dropout(ShapePreserving):
     """Zeroes values with probability `p`, `torch.nn.Dropout`."""
 
     kind = "dropout"
+    module_class = "torch.nn.Dropout"
     main = "p"
 
     p: Fraction = 0.5
@@ -33,6 +29,7 @@ class Dropout2d(ShapePreserving):
     """Zeroes whole channels with probability `p`, `torch.nn.Dropout2d`."""
 
     kind = "dropout2d"
+    module_class = "torch.nn.Dropout2d"
     main = "p"
 
     p: Fraction = 0.5
@@ -50,6 +47,7 @@ class AlphaDropout(ShapePreserving):
     """The dropout that goes with `selu`: mean and variance stay, `torch.nn.AlphaDropout`."""
 
     kind = "alpha_dropout"
+    module_class = "torch.nn.AlphaDropout"
     main = "p"
 
     p: Fraction = 0.5
@@ -67,14 +65,10 @@ class DropPath(ShapePreserving):
     """Zeroes whole images with probability `p`: put last into a residual's body, it is stochastic depth."""
 
     kind = "drop_path"
+    module_class = "cnngraph.nn.DropPath"
     main = "p"
 
     p: Fraction
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(extra=batch.size * batch.itemsize) if self.p else UNCHANGED
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from cnngraph.nn import DropPath
-
-        return DropPath(self.p)

@@ -22,14 +22,12 @@ class Scale(Op):
 
     kind = "scale"
     main = "factor"
+    saved = NOTHING
 
     factor: Number
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return NOTHING
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
         return graph.call_function(operator.mul, (inputs[0], self.factor))
@@ -70,6 +68,7 @@ class Normalize(Op):
     """(x - mean) / std of each channel by constants, which are not part of the `state_dict`."""
 
     kind = "normalize"
+    module_class = "cnngraph.nn.Normalize"
 
     mean: tuple[Number, ...]
     std: tuple[PositiveNumber, ...]
@@ -88,8 +87,3 @@ class Normalize(Op):
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(forward=batch.bytes_of(output))
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from cnngraph.nn import Normalize
-
-        return Normalize(self.mean, self.std)

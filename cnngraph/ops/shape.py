@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge
 
 from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
-from cnngraph.ops.op import Op, ShapePreserving, require_map, too_small
+from cnngraph.ops.op import Op, ShapePreserving, new_module, require_map, too_small
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, NOTHING, UNCHANGED, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
@@ -21,9 +21,8 @@ class Identity(ShapePreserving):
     """The value itself, `torch.nn.Identity`."""
 
     kind = "identity"
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return UNCHANGED
+    module_class = "torch.nn.Identity"
+    saved = UNCHANGED
 
 
 @register
@@ -31,18 +30,12 @@ class Flatten(Op):
     """A map as a flat vector of channels * height * width features, `torch.nn.Flatten`."""
 
     kind = "flatten"
+    module_class = "torch.nn.Flatten"
     sets_channels = True
+    saved = UNCHANGED
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return TensorShape((inputs[0].elements,))
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return UNCHANGED
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.Flatten()
 
 
 @register
@@ -50,7 +43,9 @@ class Upsample(Op):
     """Resizing by `scale_factor` or to `size`, `torch.nn.Upsample`; a factor below 1 makes it smaller."""
 
     kind = "upsample"
+    module_class = "torch.nn.Upsample"
     main = "scale_factor"
+    saved = NOTHING
 
     scale_factor: ScalePair | None = None
     size: Pair | None = None
@@ -84,14 +79,6 @@ class Upsample(Op):
                 help="use a larger `input`, a larger `scale_factor`, or `size`",
             )
         return TensorShape((shape.channels, *size))
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return NOTHING
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.Upsample(**self.model_dump())
 
 
 @register
@@ -136,17 +123,14 @@ class Pad(Op):
         return INPUT if self.mode in ("reflect", "replicate") else NOTHING
 
     def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        match self.mode:
-            case "constant":
-                return nn.ConstantPad2d(self.padding, self.value)
-            case "reflect":
-                return nn.ReflectionPad2d(self.padding)
-            case "replicate":
-                return nn.ReplicationPad2d(self.padding)
-            case "circular":
-                return nn.CircularPad2d(self.padding)
+        classes = {
+            "constant": "ConstantPad2d",
+            "reflect": "ReflectionPad2d",
+            "replicate": "ReplicationPad2d",
+            "circular": "CircularPad2d",
+        }
+        value = {"value": self.value} if self.mode == "constant" else {}
+        return new_module(f"torch.nn.{classes[self.mode]}", {"padding": self.padding, **value})
 
 
 def _indivisible(op: Op, shape: TensorShape, what: str, divisor: int) -> ShapeError:
@@ -162,7 +146,9 @@ class ChannelShuffle(Op):
     """Interleaves the channels of `groups` groups, as ShuffleNet does, `torch.nn.ChannelShuffle`."""
 
     kind = "channel_shuffle"
+    module_class = "torch.nn.ChannelShuffle"
     main = "groups"
+    saved = NOTHING
 
     groups: Count
 
@@ -173,21 +159,15 @@ class ChannelShuffle(Op):
             raise _indivisible(self, shape, "a number of channels", self.groups)
         return shape
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return NOTHING
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.ChannelShuffle(self.groups)
-
 
 @register
 class Chunk(Op):
     """One of `chunks` equal parts of the channels, the one of that `index`, `torch.chunk`."""
 
     kind = "chunk"
+    module_class = "cnngraph.nn.Chunk"
     sets_channels = True
+    saved = Saved(view=True)
 
     chunks: Count
     index: Annotated[int, Ge(0)]
@@ -204,22 +184,16 @@ class Chunk(Op):
             )
         return TensorShape((shape.channels // self.chunks, *shape.spatial))
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return Saved(view=True)
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from cnngraph.nn import Chunk
-
-        return Chunk(**self.model_dump())
-
 
 @register
 class PixelShuffle(Op):
     """Channels become pixels: (C*r*r)xHxW to Cx(H*r)x(W*r), `torch.nn.PixelShuffle`."""
 
     kind = "pixel_shuffle"
+    module_class = "torch.nn.PixelShuffle"
     main = "upscale_factor"
     sets_channels = True
+    saved = NOTHING
 
     upscale_factor: Count
 
@@ -231,22 +205,16 @@ class PixelShuffle(Op):
             raise _indivisible(self, shape, "a number of channels", factor**2)
         return TensorShape((shape.channels // factor**2, shape[1] * factor, shape[2] * factor))
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return NOTHING
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.PixelShuffle(self.upscale_factor)
-
 
 @register
 class PixelUnshuffle(Op):
     """Pixels become channels: Cx(H*r)x(W*r) to (C*r*r)xHxW, `torch.nn.PixelUnshuffle`."""
 
     kind = "pixel_unshuffle"
+    module_class = "torch.nn.PixelUnshuffle"
     main = "downscale_factor"
     sets_channels = True
+    saved = NOTHING
 
     downscale_factor: Count
 
@@ -257,11 +225,3 @@ class PixelUnshuffle(Op):
         if any(size % factor for size in shape.spatial):
             raise _indivisible(self, shape, "a height and width", factor)
         return TensorShape((shape.channels * factor**2, shape[1] // factor, shape[2] // factor))
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return NOTHING
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        from torch import nn
-
-        return nn.PixelUnshuffle(self.downscale_factor)

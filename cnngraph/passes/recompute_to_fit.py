@@ -212,7 +212,7 @@ def _part(graph: Graph, batch: Batch, nodes: Sequence[Node]) -> _Part:
         kept[f"({node.path})"] = saved.extra
     kept.pop(nodes[-1].path, None)
     whole = _as_one(nodes)
-    time = recompute_time(whole, graph.input_shapes(whole), batch)
+    time = recompute_time(graph, whole, batch)
     return _Part(tuple(nodes), whole, sum(kept.values()), time)
 
 

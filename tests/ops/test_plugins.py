@@ -123,6 +123,24 @@ def test_an_op_with_a_field_that_cannot_be_hashed() -> None:
     assert cnngraph.compile(text)(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
 
 
+def test_module_class_names_the_module_of_an_op() -> None:
+    @cnngraph.register_op
+    class Blend(cnngraph.Op):
+        kind = "blend"
+        module_class = "torch.nn.Linear"
+        channels_argument = "in_features"
+        out_features: int
+
+        def infer(self, *inputs: cnngraph.TensorShape) -> cnngraph.TensorShape:
+            return cnngraph.TensorShape((self.out_features,))
+
+    op = Blend(out_features=3)
+    assert op.has_module
+    module = op.module(cnngraph.TensorShape((5,)))
+    assert isinstance(module, nn.Linear)
+    assert (module.in_features, module.out_features) == (5, 3)
+
+
 def test_the_same_class_may_be_registered_again() -> None:
     assert cnngraph.register_op(ChannelBias) is ChannelBias
     assert cnngraph.register_op(ChannelBias) is ChannelBias
