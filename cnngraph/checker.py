@@ -1,4 +1,4 @@
-"""`check`: everything that can be known of a spec without torch and without building anything."""
+"""`check`: everything that can be known of a spec without torch and without building it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnngraph.report.check import Report
 from cnngraph.spec.loader import Spec, load_spec
 
 SpecLike = str | os.PathLike[str]
-"""The path of a spec, or, if it has more than one line, its text."""
+"""The path of a spec, or its text, which has more than one line."""
 
 
 def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
@@ -23,10 +23,14 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
 
     Args:
         spec: path of a YAML file, or the YAML text itself (anything with a line break).
-        params: values for the spec's `params`; `expect` figures are held against the defaults only.
+        params: values for the spec's `params`. If there are any, the figures in `expect`, which are
+            those of the default params, are not checked.
 
-    Mistakes of the spec are returned in the report, never raised; `CnngraphError` says that what was given is no spec at all,
-    or no params.
+    Returns:
+        A report of the network or of every mistake in the spec; mistakes are not raised.
+
+    Raises:
+        CnngraphError: `spec` is not a path or text, or `params` is not a mapping from names.
     """
     params = given_params(params)
     name = spec_name(spec)
@@ -37,33 +41,34 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
         return Report(name, error.diagnostics)
     if graph is None:
         return Report(name, tuple(diagnostics))
-    return Report(name, tuple(diagnostics), loaded, graph, summarize(graph), input_sizes(graph))
+    summary, sizes = summarize(graph), input_sizes(graph)
+    return Report(name, tuple(diagnostics), loaded, graph, summary, sizes)
 
 
 def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What a caller gave as `params`; raises `CnngraphError` where it is no mapping from names."""
+    """The `params` of a caller. Raises `CnngraphError` if they are not a mapping from names."""
     if params is None:
         return {}
     if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
-        raise CnngraphError(
-            f'`params` is a mapping such as {{"num_classes": 10}}, not {params!r:.60}'
-        )
+        example = '{"num_classes": 10}'
+        raise CnngraphError(f"`params` must be a mapping such as {example}, not {params!r:.60}")
     return params
 
 
 def read_spec(spec: SpecLike) -> Spec:
-    """Loads a spec from a path or from its text. Raises `SpecError`."""
+    """Loads a spec from its path or text. Raises `SpecError`."""
+    name = spec_name(spec)
     if isinstance(spec, str) and "\n" in spec:
-        return load_spec(Path("spec.yaml"), Source(spec_name(spec), spec))
-    return load_spec(Path(spec_name(spec)))
+        return load_spec(Path("spec.yaml"), Source(name, spec))
+    return load_spec(Path(name))
 
 
 def spec_name(spec: SpecLike) -> str:
-    """What messages call a spec; raises `CnngraphError` for what can be none."""
+    """The name of a spec in messages. Raises `CnngraphError` if it is not a path or text."""
     if not isinstance(spec, str | os.PathLike) or not os.fspath(spec):
-        raise CnngraphError(f"a spec is given by its path, or by its text, not {spec!r:.60}")
-    if isinstance(spec, str) and "{" in spec and "\n" not in spec and not os.path.exists(spec):
-        raise CnngraphError(
-            f"there is no file {spec!r:.60}; the text of a spec needs a line break in it"
-        )
-    return "<text>" if isinstance(spec, str) and "\n" in spec else os.fspath(spec)
+        raise CnngraphError(f"a spec must be a path or the text of a spec, not {spec!r:.60}")
+    if isinstance(spec, str) and "\n" in spec:
+        return "<text>"
+    if isinstance(spec, str) and "{" in spec and not os.path.exists(spec):
+        raise CnngraphError(f"no such file: {spec!r:.60}; the text of a spec needs a line break")
+    return os.fspath(spec)

@@ -39,34 +39,35 @@ CODES = {
     "E301": "expectation-failed",
     "W401": "fragile-name",
 }
-"""Every diagnostic there is: stable code -> stable name. `E` stops the compilation, `W` does not."""
+"""Every diagnostic: stable code -> stable name. `E` is an error, `W` a warning."""
 
 MAX_MISTAKES = 100
-"""How many mistakes are told at most: what comes after them is seldom read, and never worth a long wait."""
+"""At most this many errors are reported; more are seldom read, and not worth waiting for."""
 
 Notes = tuple[tuple[str, str], ...]
-"""What stands under a diagnostic: pairs of a kind (`from`, `note`, `help`) and a text."""
+"""The lines below a diagnostic: pairs of a kind (`from`, `called`, `note`, `help`) and a text."""
 
 
 class CnngraphError(Exception):
-    """What every error this package raises on purpose derives from; its text is meant for the user."""
+    """Base of the errors that this package raises on purpose; the text is for the user."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One text a spec is read from, under the name the user knows it by."""
+    """The text of a spec file, and the name that messages show for it."""
 
     name: str
     text: str = field(repr=False)
 
     @cached_property
     def lines(self) -> list[str]:
+        """The lines without their line breaks."""
         return self.text.splitlines()
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where something stands: line and column count from 1, `width` is in characters."""
+    """A place in a source. Line and column count from 1; `width` is in characters."""
 
     source: Source
     line: int
@@ -77,12 +78,21 @@ class Position:
         return f"{self.source.name}:{self.line}:{self.column}"
 
     def shifted(self, offset: int, width: int = 1) -> Position:
+        """A position `offset` characters further right."""
         return Position(self.source, self.line, self.column + offset, width)
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One mistake (or warning): what is wrong, where in the file, where in the network, and a way out."""
+    """One error or warning.
+
+    Attributes:
+        code: a key of `CODES`.
+        position: where in the file; None if no file is at fault.
+        label: a text next to the caret.
+        path: where in the network.
+        notes: the lines below it, such as a suggestion.
+    """
 
     code: str
     message: str
@@ -93,6 +103,7 @@ class Diagnostic:
 
     @property
     def severity(self) -> str:
+        """`error` or `warning`."""
         return "error" if self.code.startswith("E") else "warning"
 
     def __str__(self) -> str:
@@ -143,7 +154,7 @@ def _excerpt(position: Position, label: str, pad: str) -> list[str]:
 
 
 class SpecError(CnngraphError):
-    """A spec that does not hold; `diagnostics` lists everything found wrong with it."""
+    """An invalid spec; `diagnostics` lists every mistake in it."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
@@ -154,16 +165,17 @@ class SpecError(CnngraphError):
 
 
 def fail(code: str, message: str, position: Position | None = None, **details: Any) -> SpecError:
-    """A `SpecError` of a single diagnostic, to be raised."""
+    """A `SpecError` with a single diagnostic; the caller raises it."""
     return SpecError([Diagnostic(code, message, position, **details)])
 
 
 def render(diagnostics: Iterable[Diagnostic]) -> str:
-    """All diagnostics as the text a terminal shows."""
+    """All diagnostics as text for a terminal."""
     return "\n\n".join(map(str, diagnostics))
 
 
 def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
+    """Whether any of the diagnostics is an error."""
     return any(d.severity == "error" for d in diagnostics)
 
 
@@ -178,39 +190,34 @@ _LONGEST_WORD = 64
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> Notes:
-    """A `help` note naming the closest of `candidates`, or none where nothing is close."""
+    """A `help` note with the candidate that is most similar to `word`, or none if none is close."""
     close = closest(word, candidates)
     return (("help", f"did you mean `{close}`?"),) if close else ()
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """The one of `candidates` that is spelt most like `word`, or None where nothing is close.
+    """The candidate that is spelt most like `word`, or None if none is close.
 
-    Of very many candidates the first are looked at, and those compared which have most letters in common.
+    Of many candidates, only those that share the most letters are compared.
     """
     if len(word) > _LONGEST_WORD:
         return None
     letters = set(word)
-    looked_at = (
-        item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word)
-    )
-    near = nsmallest(
-        _MOST_COMPARED,
-        looked_at,
-        key=lambda item: (len(letters.symmetric_difference(item)), abs(len(item) - len(word))),
-    )
+
+    def distance(item: str) -> tuple[int, int]:
+        return len(letters.symmetric_difference(item)), abs(len(item) - len(word))
+
+    short = (item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word))
+    near = nsmallest(_MOST_COMPARED, short, key=distance)
     close = difflib.get_close_matches(word, near, n=1, cutoff=0.7)
-    if (
-        not close and len(word) > 2
-    ):  # short names differ in one character, which 0.7 is too much for
-        close = difflib.get_close_matches(
-            word, [item for item in near if len(item) == len(word)], 1, (len(word) - 1) / len(word)
-        )
+    if not close and len(word) > 2:  # one wrong character in a short name is below 0.7
+        near = [item for item in near if len(item) == len(word)]
+        close = difflib.get_close_matches(word, near, n=1, cutoff=(len(word) - 1) / len(word))
     return close[0] if close else None
 
 
 def show(value: Any) -> str:
-    """A value as the language writes it, cut after 60 characters."""
+    """A value in the syntax of the language, cut after 60 characters."""
     text = ""
     for part in _written(value):
         text += part

@@ -21,7 +21,7 @@ def test_a_report_is_short_to_look_at() -> None:
 @pytest.mark.parametrize("params", ["hidden=3", [1], {1: 2}])
 @pytest.mark.parametrize("function", [cnngraph.check, cnngraph.compile])
 def test_params_that_are_no_mapping_of_names(function, params) -> None:
-    with pytest.raises(cnngraph.CnngraphError, match="`params` is a mapping such as"):
+    with pytest.raises(cnngraph.CnngraphError, match="`params` must be a mapping such as"):
         function(LENET, params)
 
 
@@ -29,10 +29,10 @@ def test_params_that_are_no_mapping_of_names(function, params) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "a spec is given by its path, or by its text, not ''"),
-        (b"x.yaml", "a spec is given by its path"),
-        ({"cnngraph": 1}, "a spec is given by its path"),
-        ("{cnngraph: 1, name: net}", "the text of a spec needs a line break in it"),
+        ("", "a spec must be a path or the text of a spec, not ''"),
+        (b"x.yaml", "a spec must be a path"),
+        ({"cnngraph": 1}, "a spec must be a path"),
+        ("{cnngraph: 1, name: net}", "the text of a spec needs a line break"),
     ],
 )
 def test_what_is_no_spec_at_all(function, spec, message: str) -> None:

@@ -142,7 +142,7 @@ class Blocks:
                 yield block, Place(level, library, variables, unused=True)
 
     def check_order(self, paths: Iterable[str]) -> None:
-        """Reports names in `order` that no call of the block has. `paths` are those of all nodes."""
+        """Reports names in `order` that no call of the block has; `paths` are all nodes'."""
         if not self._ordered:
             return
         children: dict[str, list[str]] = defaultdict(list)

@@ -42,7 +42,7 @@ class GraphBuilder:
     def add(
         self, path: str, op: Op, values: Sequence[Value], place: Place, position: Position
     ) -> Value:
-        """Appends a node and returns its value; `INVALID` if an input is, or if a rule is broken."""
+        """Appends a node and returns its value: `INVALID` if an input is, or after a mistake."""
         if len(values) > 2:
             self._evaluator.spend(len(values), place, position)
         shapes = [value.shape for value in values if value.shape is not None]

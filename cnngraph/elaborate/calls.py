@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator, has_expressions
@@ -27,7 +27,7 @@ class Calls:
         self._evaluator = evaluator
         self._calls: dict[int, tuple[Located, Call]] = {}
         self._ops: dict[int, tuple[Call, Op]] = {}
-        self._equal: dict[Hashable, Op] = {}
+        self._equal: dict[Hashable, Any] = {}
 
     def read(self, located: Located, place: Place, value: Value) -> Call:
         """The node as written; its kind may be an expression. Raises `InvalidError`."""
@@ -89,7 +89,7 @@ class Calls:
         return op
 
     def arguments(self, call: Call, model: type[Model], place: Place, value: Value) -> Model:
-        """The validated arguments of an op or a composite. Raises `InvalidError` after reporting."""
+        """The validated arguments of an op or a composite. Raises `InvalidError`."""
         arguments, keys = call.arguments, call.keys
         if call.bare is not None:
             self._refuse_dashes(call, model, call.bare, place)

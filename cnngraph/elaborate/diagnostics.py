@@ -1,4 +1,4 @@
-"""Collects what the walk reports: each mistake once, with the place in the network where it was found."""
+"""Collects what the walk reports: each mistake once, with its place in the network."""
 
 from __future__ import annotations
 

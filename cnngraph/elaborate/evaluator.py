@@ -54,13 +54,10 @@ class Evaluator:
             return self._resolve_all(located, place, shape)
         if not is_expression(value):
             return value
-        sizes = (
-            dict.fromkeys(_SHAPE_VARIABLES, UNKNOWN)
-            if shape is None
-            else (dict(zip(_SHAPE_VARIABLES, shape, strict=False)))
-        )
+        sizes = (UNKNOWN,) * len(_SHAPE_VARIABLES) if shape is None else shape
+        scope: dict[str, Any] = dict(zip(_SHAPE_VARIABLES, sizes, strict=False))
         try:
-            return evaluate(value, ChainMap(sizes, place.variables), self._budget)
+            return evaluate(value, ChainMap(scope, place.variables), self._budget)
         except UnknownValueError:
             raise InvalidError from None
         except OverBudgetError:

@@ -23,7 +23,7 @@ TAKEN_BY_TORCH = frozenset(
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_classifier self
     set_extra_state set_submodule shape_env share_memory state_dict to to_empty to_folder train
     training type xpu zero_grad
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """Attributes of every compiled network, which no submodule may replace, and the graph's `input`."""
 

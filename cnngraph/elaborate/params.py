@@ -100,7 +100,7 @@ def input_shape(
 
 
 def _frozen(value: Any) -> Any:
-    """A param given from Python as a value of the language: NumPy numbers and arrays are converted."""
+    """A param given from Python as a value of the language; NumPy values are converted."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):

@@ -35,7 +35,7 @@ def validate(
     position: Position,
     resolve: Callable[[Located], Any],
     report: Report,
-    equal: dict[Any, Model] | None = None,
+    equal: dict[Any, Any] | None = None,
 ) -> Model:
     """An instance of `model` from located arguments.
 
@@ -125,8 +125,8 @@ def valid_part(
     keys: dict[str, Position] = {}
     for written, item in located.value.items():
         close = written if written in fields else closest(written, fields)
-        taken = close is None or (close != written and close in located.value)
-        key = written if taken else close
+        taken = close != written and close in located.value
+        key = written if close is None or taken else close
         keys[key] = located.keys[written]
         if key not in fields:
             continue

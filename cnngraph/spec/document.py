@@ -1,7 +1,7 @@
 """The language: pydantic models of a spec file and of each composite node.
 
-Fields of type `Raw` are kept as written, with their positions: they hold nodes, or expressions that only the walk can
-evaluate. Everything else is checked here.
+Fields marked `RAW` are kept as written, with positions: they contain nodes, or expressions that
+only the walk can evaluate. All other fields are validated here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cnngraph.ops.fields import Count, Number
 
 
 class _RawMarker:
-    """Marks a field that is handed on unevaluated, as a `Located` value."""
+    """Marks a field that is passed on unevaluated, as a `Located` value."""
 
 
 RAW = _RawMarker()
@@ -82,14 +82,19 @@ class _Model(BaseModel):
 
 
 class Composite(_Model):
-    """A node made of other nodes. Every composite also takes `name`."""
+    """A node made of other nodes. Every composite also accepts `name`.
+
+    Attributes:
+        kind: its name in specs.
+        main: the field that may be given without its name.
+    """
 
     kind: ClassVar[str]
     main: ClassVar[str | None] = "body"
 
 
 class Sequential(Composite):
-    """Nodes one after another, as a level of their own in the names."""
+    """Nodes one after another, in their own level of names."""
 
     kind = "sequential"
 
@@ -97,7 +102,7 @@ class Sequential(Composite):
 
 
 class Parallel(Composite):
-    """Branches that see the same input, joined by `merge`. Without options the branches may stand directly in it."""
+    """Branches with the same input, joined by `merge`; `branches:` itself may be left out."""
 
     kind = "parallel"
     main = "branches"
@@ -107,7 +112,7 @@ class Parallel(Composite):
 
 
 class Residual(Composite):
-    """`scale * body(x) + shortcut(x)`. The shortcut is the identity, `project`, or nodes of its own."""
+    """`scale * body(x) + shortcut(x)`; the shortcut is `identity`, `project`, or other nodes."""
 
     kind = "residual"
 
@@ -117,7 +122,7 @@ class Residual(Composite):
 
 
 class Dense(Composite):
-    """`x <- concat(x, body(x))`, `layers` times; `index` names the counter, from 0."""
+    """`x = concat(x, body(x))`, `layers` times; `index` names the counter, from 0."""
 
     kind = "dense"
     main = None
@@ -128,7 +133,10 @@ class Dense(Composite):
 
 
 class Repeat(Composite):
-    """The body, `times` times or once for each item `over` a list. `index` names the counter, `as` the item (or its parts)."""
+    """The body, `times` times or for each item of the list `over`.
+
+    `index` names the counter, from 0, and `as` the item or its parts.
+    """
 
     kind = "repeat"
     main = None
@@ -141,7 +149,7 @@ class Repeat(Composite):
 
 
 class When(Composite):
-    """The body where `test` is true, and nothing where it is false."""
+    """The body if `test` is true, otherwise nothing."""
 
     kind = "when"
     main = None
@@ -151,9 +159,9 @@ class When(Composite):
 
 
 class Aux(Composite):
-    """A side head: the main value passes through; in training the network also returns the head's result, by its name.
+    """A side head, whose result the network also returns in training, by its name.
 
-    It reads the value at its place, or an earlier one that `from` names.
+    The current value passes by unchanged. The head reads it, or the earlier value named by `from`.
     """
 
     kind = "aux"
@@ -163,25 +171,27 @@ class Aux(Composite):
 
 
 class JoinWith(Composite):
+    """Joins the current value with earlier ones."""
+
     main = "values"
 
     values: ValueNames = Field(alias="with")
 
 
 class ConcatWith(JoinWith):
-    """Concatenates the current value and earlier named values, on channels."""
+    """Concatenates the current value and the named earlier ones along channels."""
 
     kind = "concat"
 
 
 class AddWith(JoinWith):
-    """Adds earlier named values to the current one."""
+    """Adds the named earlier values to the current one."""
 
     kind = "add"
 
 
 class MultiplyWith(JoinWith):
-    """Multiplies the current value by earlier named values."""
+    """Multiplies the current value by the named earlier ones."""
 
     kind = "multiply"
 
@@ -195,7 +205,7 @@ COMPOSITES: dict[str, type[Composite]] = {
 
 
 class BlockDefinition(_Model):
-    """A block: a function from parameters to nodes. Children in `order` come first in the `state_dict`, in that order."""
+    """A function from params to nodes. The children in `order` come first in the `state_dict`."""
 
     params: Parameters = None
     order: tuple[str, ...] = ()
@@ -203,14 +213,14 @@ class BlockDefinition(_Model):
 
 
 class ExpectedNode(_Model):
-    """What a named node or composite costs."""
+    """The costs of a named node, composite or block."""
 
     params: int | None = None
     macs: int | None = None
 
 
 class Expect(_Model):
-    """What the author knows to be true of the network at its declared input and default parameters."""
+    """Figures of the network for its declared input and default params, to be checked."""
 
     params: int | None = None
     buffers: int | None = None
@@ -220,7 +230,7 @@ class Expect(_Model):
 
 
 class Document(_Model):
-    """One network, or with `blocks` alone a library of blocks."""
+    """One network, or a library of `blocks`."""
 
     cnngraph: Literal[1]
     name: str | None = None
@@ -238,7 +248,7 @@ class Document(_Model):
 
 @lru_cache(maxsize=1024)
 def written_fields(model: type[BaseModel]) -> dict[str, bool]:
-    """The model's keys as users write them -> whether the field is raw."""
+    """The keys of a model as users write them -> whether the field is marked `RAW`."""
     return {
         field.alias or name: any(item is RAW for item in field.metadata)
         for name, field in model.model_fields.items()
@@ -246,5 +256,5 @@ def written_fields(model: type[BaseModel]) -> dict[str, bool]:
 
 
 def argument_names(model: type[BaseModel]) -> list[str]:
-    """What the model's fields are called in a spec."""
+    """The keys of a model as users write them."""
     return [*written_fields(model)]

@@ -1,8 +1,8 @@
 """`${...}`: a small, bounded interpreter over Python's expression syntax.
 
-It knows numbers, strings, booleans, `none` and lists, and calls nothing but the functions below: a spec is data, and
-reading one from a stranger must be safe. Length, depth, magnitudes and list sizes are limited, and so are the steps of
-all expressions of a spec together.
+Values are numbers, text, booleans, `none` and lists, and only the functions below can be called: a
+spec is data, and must be safe to read from a stranger. Length, depth, magnitudes and the sizes of
+lists are limited, and so are the steps of all expressions of a spec together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from typing import Any
 
@@ -23,25 +23,32 @@ MAX_DEPTH = 40
 MAX_MAGNITUDE = 10**15
 MAX_ITEMS = 10_000
 MAX_DIGITS = 15
+_MAX_EXPONENT = 64
+_ITEMS_A_STEP = 8
+"""Items of a list, or characters of a text, that count as one step."""
 
 CONSTANTS = {"true": True, "false": False, "none": None}
 
 
 class ExpressionError(Exception):
-    """An expression that cannot be evaluated; `offset` counts characters from the start of the string it stands in."""
+    """A wrong expression; `offset` counts characters from the start of its string."""
 
-    def __init__(self, message: str, offset: int = 0, notes: Callable[[], Notes] = tuple):
+    def __init__(self, message: str, offset: int = 0, notes: Callable[[], Notes] = tuple) -> None:
         super().__init__(message)
         self.offset = offset
         self.notes = notes
 
 
 class OverBudgetError(Exception):
-    """The expressions of a spec have taken all the steps they may take together."""
+    """The expressions of a spec have used up all their steps."""
 
 
 class UnknownValueError(Exception):
-    """The expression needs a shape that an earlier, already reported mistake left unknown."""
+    """The expression depends on a value that is unknown because of an earlier, reported mistake."""
+
+
+class _ArgumentError(Exception):
+    """A function of the language does not accept its arguments."""
 
 
 class _Unknown:
@@ -50,37 +57,45 @@ class _Unknown:
 
 
 UNKNOWN = _Unknown()
-"""Stands in a scope for a value that cannot be known; using it raises `UnknownValueError`."""
+"""In a scope: a value that cannot be known. Its use raises `UnknownValueError`."""
 
 
 class Budget:
-    """What the expressions of one spec may cost together, and those that were read already."""
+    """The steps that the expressions of one spec may still take, and those parsed so far."""
 
     def __init__(self, steps: int = MAX_STEPS) -> None:
         self.left = steps
-        self.read: dict[str, list[_Piece]] = {}
+        self.parsed: dict[str, list[_Piece]] = {}
 
     def spend(self, steps: int) -> None:
+        """Takes some of the steps. Raises `OverBudgetError` if there are not enough."""
         self.left -= steps
         if self.left < 0:
             raise OverBudgetError
 
 
 def is_expression(text: Any) -> bool:
+    """Whether a value is text that contains `${`."""
     return isinstance(text, str) and "${" in text
 
 
 def evaluate(text: str, scope: Mapping[str, Any], budget: Budget | None = None) -> Any:
-    """The value of a string that holds `${...}`.
+    """The value of a text with `${...}`.
 
-    A string that is one expression has that expression's value and type; otherwise the values are put into the text.
-    Raises `OverBudgetError` where the budget ends.
+    A text that is a single expression has the value and type of the expression; otherwise the
+    values are inserted into the text.
+
+    Raises:
+        ExpressionError: an expression is wrong.
+        OverBudgetError: the budget is used up.
+        UnknownValueError: a value in `scope` is unknown.
     """
     budget = budget or Budget()
-    pieces = budget.read.get(text)
+    pieces = budget.parsed.get(text)
     if pieces is None:
         budget.spend(len(text))
-        pieces = budget.read[text] = _split(text)
+        pieces = _split_cached(text) if len(text) <= MAX_LENGTH else _split(text)
+        budget.parsed[text] = pieces
     values = [
         literal if tree is None else _Evaluation(scope, offset, budget).value(tree)
         for offset, tree, literal in pieces
@@ -90,7 +105,7 @@ def evaluate(text: str, scope: Mapping[str, Any], budget: Budget | None = None) 
     length = 0
     for index, (value, (offset, _, _)) in enumerate(zip(values, pieces, strict=True)):
         if not isinstance(value, int | float | str) or isinstance(value, bool):
-            raise ExpressionError(f"{show(value)} cannot be put into text", offset)
+            raise ExpressionError(f"cannot insert {show(value)} into text", offset)
         values[index] = str(value)
         length += len(values[index])
         if length > MAX_ITEMS:
@@ -100,9 +115,9 @@ def evaluate(text: str, scope: Mapping[str, Any], budget: Budget | None = None) 
 
 
 def extent(value: Any, limit: int = MAX_ITEMS) -> int:
-    """How many items a list has, those of the lists in it included, and how many characters a text.
+    """The number of items of a list, nested lists included, or of characters of a text.
 
-    Counting ends where it finds more than `limit`, or lists too deep in lists to be handled: it is then `limit + 1`.
+    It is `limit + 1` if there are more than `limit`, or if lists are nested too deeply.
     """
     return _extent(value, limit, 0)
 
@@ -122,28 +137,31 @@ def _extent(value: Any, limit: int, depth: int) -> int:
 
 
 def divisible(value: float, divisor: int) -> int:
-    """`value` rounded to a multiple of `divisor`, never down by more than 10% (MobileNet's channel rule)."""
+    """`value` rounded to a multiple of `divisor`, but down by at most 10%.
+
+    This is how MobileNet rounds its channels (Sandler et al., MobileNetV2).
+    """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def rounded(value: float, digits: int | None = None) -> float:
-    """`round`, but a number of digits that takes long to round to is refused."""
-    if digits is not None and (type(digits) is not int or abs(digits) > MAX_DIGITS):
-        raise ValueError(f"it rounds to at most {MAX_DIGITS} digits")
+    """`round`, with at most `MAX_DIGITS` digits."""
+    if isinstance(digits, int) and abs(digits) > MAX_DIGITS:
+        raise _ArgumentError(f"`round` takes at most {MAX_DIGITS} digits")
     return round(value, digits)
 
 
 def _range(*bounds: int) -> tuple[int, ...]:
     numbers = range(*bounds)
     if len(numbers) > MAX_ITEMS:
-        raise ValueError(f"a list has at most {MAX_ITEMS:,} items")
+        raise _ArgumentError(f"a list has at most {MAX_ITEMS:,} items")
     return tuple(numbers)
 
 
 def _sum(items: tuple[float, ...]) -> float:
     if not isinstance(items, tuple) or not all(type(item) in (int, float) for item in items):
-        raise ValueError("it adds up a list of numbers")
+        raise TypeError
     return sum(items)
 
 
@@ -156,9 +174,18 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "range": _range,
     "divisible": divisible,
 }
+_TAKES = {
+    "min": "numbers, or a list of at least one number",
+    "max": "numbers, or a list of at least one number",
+    "round": "a number and, optionally, a number of digits",
+    "len": "a list or text",
+    "sum": "a list of numbers",
+    "range": "one to three whole numbers, the third not 0",
+    "divisible": "a number and a divisor",
+}
 
 RESERVED = frozenset([*FUNCTIONS, *CONSTANTS, "in_channels", "in_height", "in_width"])
-"""Names that a parameter or loop variable cannot take."""
+"""Names that a parameter or loop variable cannot have."""
 
 
 _Piece = tuple[int, ast.expr | None, str]
@@ -177,6 +204,9 @@ def _split(text: str) -> list[_Piece]:
     if at < len(text):
         pieces.append((at, None, text[at:]))
     return pieces
+
+
+_split_cached = lru_cache(maxsize=4096)(_split)
 
 
 def _closing_brace(text: str, start: int) -> int:
@@ -202,11 +232,8 @@ def _parse(source: str, offset: int) -> ast.expr:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(stripped, mode="eval").body
-    except SyntaxError as error:
-        message = error.msg or "invalid syntax"
-        raise ExpressionError(f"cannot be read: {message}", offset) from None
-    except (ValueError, MemoryError, RecursionError):
-        raise ExpressionError("cannot be read", offset) from None
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise ExpressionError("this is not a valid expression", offset) from None
 
 
 _BINARY: dict[type[ast.AST], tuple[str, Callable[[Any, Any], Any]]] = {
@@ -228,8 +255,9 @@ _COMPARE: dict[type[ast.AST], tuple[str, Callable[[Any, Any], bool]]] = {
     ast.In: ("in", lambda a, b: a in b),
     ast.NotIn: ("not in", lambda a, b: a not in b),
 }
-_OTHER_SIGNS: dict[type[ast.AST], tuple[str, str]] = {
-    ast.BitXor: ("`^`", "a power is written `**`"),
+_UNARY: dict[type[ast.AST], str] = {ast.USub: "-", ast.UAdd: "+", ast.Invert: "~"}
+_UNSUPPORTED: dict[type[ast.AST], tuple[str, str]] = {
+    ast.BitXor: ("`^`", "write a power as `**`"),
     ast.BitAnd: ("`&`", "write `and`"),
     ast.BitOr: ("`|`", "write `or`"),
     ast.LShift: ("`<<`", "multiply by a power of 2: `* 2**n`"),
@@ -238,11 +266,9 @@ _OTHER_SIGNS: dict[type[ast.AST], tuple[str, str]] = {
 }
 
 
-_ITEMS_A_STEP = 8
-"""How many items of a list, or characters of a text, are handled in the time of a step."""
-
-
 class _Evaluation:
+    """Evaluates one expression; `offset` is where it begins in its string."""
+
     def __init__(self, scope: Mapping[str, Any], offset: int, budget: Budget) -> None:
         self.scope = scope
         self.offset = offset
@@ -256,10 +282,10 @@ class _Evaluation:
         self.budget.spend(1)
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self.error(node, "the expression is too large")
+            raise self.error(node, "the expression is nested too deeply")
         method = _METHODS.get(type(node))
         if method is None:
-            raise self.error(node, f"{_describe(node)} is not part of the expression language")
+            raise self.error(node, f"expressions do not support {_describe(node)}")
         result = method(self, node)
         if type(result) in (int, float) and not abs(result) <= MAX_MAGNITUDE:
             raise self.error(node, "the number is too large")
@@ -267,25 +293,25 @@ class _Evaluation:
         return result
 
     def made(self, node: ast.expr, result: Any) -> Any:
-        """A list or text that an expression makes: it is bounded, all that is in it included."""
+        """A value that an expression made; a list or text must be within the limits."""
         if type(result) in (str, tuple):
-            self.handle(result)
+            self.read(result)
             if extent(result) > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
         return result
 
-    def handle(self, *values: Any) -> None:
-        """Spends what it takes to go through lists and texts."""
+    def read(self, *values: Any) -> None:
+        """Spends the steps of reading lists and texts."""
         for value in values:
             if type(value) in (str, tuple):
                 self.budget.spend(1 + extent(value) // _ITEMS_A_STEP)
 
-    def _constant(self, node: ast.Constant) -> Any:
+    def constant(self, node: ast.Constant) -> Any:
         if node.value is None or isinstance(node.value, bool | int | float | str):
             return node.value
-        raise self.error(node, f"{_describe(node)} is not part of the expression language")
+        raise self.error(node, f"expressions do not support {_describe(node)}")
 
-    def _name(self, node: ast.Name) -> Any:
+    def name(self, node: ast.Name) -> Any:
         try:
             value = self.scope[node.id]
         except KeyError:
@@ -298,48 +324,44 @@ class _Evaluation:
             return CONSTANTS[node.id]
         if node.id in FUNCTIONS:
             raise self.error(node, f"`{node.id}` is a function; call it: `{node.id}(...)`")
-        raise self.error(node, f"`{node.id}` is not known here", notes=partial(self.known, node.id))
+        raise self.error(
+            node, f"`{node.id}` is not defined here", notes=partial(self._similar, node.id)
+        )
 
-    def known(self, name: str) -> Notes:
+    def _similar(self, name: str) -> Notes:
         names = sorted(set(self.scope) | set(CONSTANTS))
-        return did_you_mean(name, names) or (("note", f"known here: {', '.join(names)}"),)
+        return did_you_mean(name, names) or (("note", f"defined here: {', '.join(names)}"),)
 
-    def _list(self, node: ast.List | ast.Tuple) -> tuple[Any, ...]:
+    def list(self, node: ast.List | ast.Tuple) -> tuple[Any, ...]:
         return self.made(node, tuple(map(self.value, node.elts)))
 
-    def _binop(self, node: ast.BinOp) -> Any:
+    def binary(self, node: ast.BinOp) -> Any:
         if type(node.op) not in _BINARY:
-            sign, meant = _OTHER_SIGNS.get(type(node.op), ("this sign", ""))
-            notes = (("help", meant),) if meant else ()
-            raise self.error(
-                node, f"{sign} is not part of the expression language", notes=lambda: notes
-            )
+            sign, help = _UNSUPPORTED.get(type(node.op), ("this operator", ""))
+            notes = (("help", help),) if help else ()
+            raise self.error(node, f"expressions do not support {sign}", notes=lambda: notes)
         symbol, function = _BINARY[type(node.op)]
         left, right = self.value(node.left), self.value(node.right)
-        if symbol == "**" and not (isinstance(right, int | float) and abs(right) <= 64):
-            raise self.error(node, "an exponent is a number of at most 64")
+        small = isinstance(right, int | float) and abs(right) <= _MAX_EXPONENT
+        if symbol == "**" and not small:
+            raise self.error(node, f"an exponent must be a number of at most {_MAX_EXPONENT}")
         if symbol == "%" and isinstance(left, str):
-            raise self.error(node, "`%` works on numbers")
+            raise self.error(node, f"cannot apply `%` to text and {_kind(right)}")
         if symbol == "*" and any(isinstance(side, str | tuple) for side in (left, right)):
-            length = prod(
-                len(side) if isinstance(side, str | tuple) else side for side in (left, right)
-            )
-            if length > MAX_ITEMS:
+            sides = (left, right)
+            if prod(len(s) if isinstance(s, str | tuple) else s for s in sides) > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
-        self.handle(left, right)
-        why = f"`{symbol}` does not work on {_kind(left)} and {_kind(right)}"
-        what = partial(_infix, left, symbol, right)
-        return self._apply(node, lambda: function(left, right), what, why)
+        return self.operate(node, left, symbol, right, function)
 
-    def _unaryop(self, node: ast.UnaryOp) -> Any:
+    def unary(self, node: ast.UnaryOp) -> Any:
         operand = self.value(node.operand)
         if isinstance(node.op, ast.Not):
             return not operand
         if not isinstance(operand, int | float) or isinstance(node.op, ast.Invert):
-            raise self.error(node, f"the sign of {show(operand)} has no meaning")
+            raise self.error(node, f"cannot apply `{_UNARY[type(node.op)]}` to {_kind(operand)}")
         return -operand if isinstance(node.op, ast.USub) else operand
 
-    def _boolop(self, node: ast.BoolOp) -> Any:
+    def boolean(self, node: ast.BoolOp) -> Any:
         stop = isinstance(node.op, ast.Or)
         result: Any = None
         for item in node.values:
@@ -348,25 +370,40 @@ class _Evaluation:
                 break
         return result
 
-    def _compare(self, node: ast.Compare) -> bool:
+    def comparison(self, node: ast.Compare) -> bool:
         left = self.value(node.left)
         for op, item in zip(node.ops, node.comparators, strict=True):
             if type(op) not in _COMPARE:
-                raise self.error(node, "`is` is not part of the expression language; use `==`")
+                raise self.error(node, "expressions do not support `is`; use `==`")
             right = self.value(item)
-            self.handle(left, right)
             symbol, function = _COMPARE[type(op)]
-            why = f"`{symbol}` does not work on {_kind(left)} and {_kind(right)}"
-            what = partial(_infix, left, symbol, right)
-            if not self._apply(node, partial(function, left, right), what, why):
+            if not self.operate(node, left, symbol, right, function):
                 return False
             left = right
         return True
 
-    def _ifexp(self, node: ast.IfExp) -> Any:
+    def operate(
+        self, node: ast.expr, left: Any, symbol: str, right: Any, function: Callable[..., Any]
+    ) -> Any:
+        """The value of `left symbol right`, which is that of `function(left, right)`."""
+        self.read(left, right)
+        try:
+            result = function(left, right)
+        except ZeroDivisionError:
+            raise self.error(node, f"division by zero: {_infix(left, symbol, right)}") from None
+        except TypeError:
+            kinds = f"{_kind(left)} and {_kind(right)}: {_infix(left, symbol, right)}"
+            raise self.error(node, f"cannot apply `{symbol}` to {kinds}") from None
+        except OverflowError:
+            raise self.error(node, "the number is too large") from None
+        if isinstance(result, complex):
+            raise self.error(node, f"{_infix(left, symbol, right)} is not a real number")
+        return self.made(node, result)
+
+    def conditional(self, node: ast.IfExp) -> Any:
         return self.value(node.body if self.value(node.test) else node.orelse)
 
-    def _subscript(self, node: ast.Subscript) -> Any:
+    def subscript(self, node: ast.Subscript) -> Any:
         container = self.value(node.value)
         if not isinstance(container, tuple | str):
             raise self.error(node, f"{show(container)} is not a list")
@@ -377,69 +414,54 @@ class _Evaluation:
             index = self.value(node.slice)
         if isinstance(index, int) and not -len(container) <= index < len(container):
             length = len(container)
-            raise self.error(
-                node, f"index {index} is outside a list of {length}: {show(container)}"
-            )
-        what = "this slice" if isinstance(index, slice) else f"the index {show(index)}"
-        why = "an index is a whole number"
-        return self._apply(node, lambda: container[index], lambda: what, why)
+            message = f"index {index} is out of range for a list of {length}: {show(container)}"
+            raise self.error(node, message)
+        try:
+            result = container[index]
+        except (TypeError, ValueError):
+            message = f"an index must be a whole number, not {show(index)}"
+            if isinstance(index, slice):
+                message = "the parts of a slice must be whole numbers, the third not 0"
+            raise self.error(node, message) from None
+        return self.made(node, result)
 
-    def _call(self, node: ast.Call) -> Any:
+    def call(self, node: ast.Call) -> Any:
         name = node.func.id if isinstance(node.func, ast.Name) else None
         if name is None or name not in FUNCTIONS:
-            called = f"`{name}`" if name else _describe(node.func)
-            notes = partial(_known_functions, name or "")
-            raise self.error(node, f"{called} is not a function of the language", notes=notes)
+            called = f"the function `{name}`" if name else _describe(node.func)
+            notes = partial(_similar_functions, name or "")
+            raise self.error(node, f"expressions do not support {called}", notes=notes)
         if node.keywords:
-            raise self.error(node, f"`{name}` takes its arguments in order, without names")
+            raise self.error(node, f"`{name}` takes positional arguments only")
         arguments = tuple(map(self.value, node.args))
-        self.handle(*arguments)
-        what = partial(_called, name, arguments)
-        return self._apply(node, lambda: FUNCTIONS[name](*arguments), what)
-
-    def _apply(
-        self, node: ast.expr, function: Callable[[], Any], what: Callable[[], str], wrong: str = ""
-    ) -> Any:
-        """What `function` gives; `what` describes it, and `wrong` says why it does not take these types."""
+        self.read(*arguments)
         try:
-            result = function()
-        except ZeroDivisionError:
-            raise self.error(node, f"division by zero: {what()}") from None
-        except (TypeError, ValueError, OverflowError) as error:
-            why = (
-                wrong
-                if wrong and isinstance(error, TypeError)
-                else str(error).replace("tuple", "list")
-            )
-            raise self.error(node, f"{what()} has no value: {why}") from None
-        if isinstance(result, complex):
-            raise self.error(node, f"{what()} is not a real number")
+            result = FUNCTIONS[name](*arguments)
+        except (ArithmeticError, TypeError, ValueError, _ArgumentError) as error:
+            why = error if isinstance(error, _ArgumentError) else f"`{name}` takes {_TAKES[name]}"
+            shown = ", ".join(map(show, arguments))
+            raise self.error(node, f"cannot evaluate {name}({shown}): {why}") from None
         return self.made(node, result)
 
 
 _METHODS: dict[type[ast.AST], Callable[[_Evaluation, Any], Any]] = {
-    ast.Constant: _Evaluation._constant,
-    ast.Name: _Evaluation._name,
-    ast.List: _Evaluation._list,
-    ast.Tuple: _Evaluation._list,
-    ast.BinOp: _Evaluation._binop,
-    ast.UnaryOp: _Evaluation._unaryop,
-    ast.BoolOp: _Evaluation._boolop,
-    ast.Compare: _Evaluation._compare,
-    ast.IfExp: _Evaluation._ifexp,
-    ast.Subscript: _Evaluation._subscript,
-    ast.Call: _Evaluation._call,
+    ast.Constant: _Evaluation.constant,
+    ast.Name: _Evaluation.name,
+    ast.List: _Evaluation.list,
+    ast.Tuple: _Evaluation.list,
+    ast.BinOp: _Evaluation.binary,
+    ast.UnaryOp: _Evaluation.unary,
+    ast.BoolOp: _Evaluation.boolean,
+    ast.Compare: _Evaluation.comparison,
+    ast.IfExp: _Evaluation.conditional,
+    ast.Subscript: _Evaluation.subscript,
+    ast.Call: _Evaluation.call,
 }
 
 
-def _known_functions(name: str) -> Notes:
-    return did_you_mean(name, FUNCTIONS) or (
-        ("note", f"the functions are: {', '.join(sorted(FUNCTIONS))}"),
-    )
-
-
-def _called(name: str, arguments: tuple[Any, ...]) -> str:
-    return f"{name}({', '.join(map(show, arguments))})"
+def _similar_functions(name: str) -> Notes:
+    names = ", ".join(sorted(FUNCTIONS))
+    return did_you_mean(name, FUNCTIONS) or (("note", f"the functions are: {names}"),)
 
 
 def _infix(left: Any, symbol: str, right: Any) -> str:
@@ -455,8 +477,8 @@ def _kind(value: Any) -> str:
 
 
 def _describe(node: ast.AST) -> str:
-    words = {
-        ast.Attribute: "an attribute (`.name`)",
+    words: dict[type[ast.AST], str] = {
+        ast.Attribute: "attributes (`.name`)",
         ast.Lambda: "a lambda",
         ast.ListComp: "a comprehension",
         ast.GeneratorExp: "a comprehension",
@@ -469,4 +491,4 @@ def _describe(node: ast.AST) -> str:
         ast.Starred: "unpacking (`*`)",
         ast.Constant: "this constant",
     }
-    return words.get(type(node), f"`{type(node).__name__}`")
+    return words.get(type(node), "this syntax")

@@ -1,7 +1,7 @@
-"""The JSON Schema of the language, made from the pydantic models: completion and checks while typing, in any editor.
+"""The JSON Schema of the language, made from the pydantic models, for editors.
 
-It says what a single file can be held against. What needs the walk (names of blocks, shapes, what expressions give) is
-left to `check`: every value may be an expression, and a node of unknown kind is the call of a block.
+It describes a single file. Names of blocks, shapes and values of expressions are left to `check`:
+any value may be an expression, and a node of unknown kind is the call of a block.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _DEFINITIONS: dict[str, Schema] = {
     "expression": {
         "type": "string",
         "pattern": r"\$\{",
-        "description": "Text with `${...}`: numbers, params, loop variables, in_channels, arithmetic, `a if c else b`.",
+        "description": "Text with `${...}`: params, loop variables, in_channels, arithmetic.",
     },
     "name": {
-        "description": "The node's name in the network: part of the path of its weights.",
+        "description": "The node's name, which is part of the keys of its weights.",
         "anyOf": [
             {"type": "string", "pattern": r"^[A-Za-z0-9_]+$"},
             {"type": "integer", "minimum": 0},
@@ -38,7 +38,7 @@ _DEFINITIONS: dict[str, Schema] = {
         ],
     },
     "body": {
-        "description": "Nodes, one after another; or a single node.",
+        "description": "Nodes one after another, or a single node.",
         "anyOf": [{"$ref": "#/$defs/node"}, {"$ref": "#/$defs/nodes"}],
     },
     "nodes": {"type": "array", "items": _BODY},
@@ -46,7 +46,7 @@ _DEFINITIONS: dict[str, Schema] = {
 
 
 def json_schema() -> Schema:
-    """The JSON Schema (draft 2020-12) of spec files and block libraries, installed plugins' ops included."""
+    """The JSON Schema (draft 2020-12) of specs and block libraries, with the ops of plugins."""
     load_plugins()
     arguments = {kind: _composite_arguments(model) for kind, model in COMPOSITES.items()}
     arguments |= {kind: _op_arguments(op) for kind, op in OPS.items()}
@@ -68,7 +68,7 @@ def json_schema() -> Schema:
             },
             "anyOf": [
                 {"enum": [kind for kind, schema in arguments.items() if _accepts_none(schema)]},
-                {"description": "A block, or an expression that gives a kind."},
+                {"description": "A block, or an expression whose value is a kind."},
             ],
         },
         "node_with_arguments": {
@@ -96,17 +96,17 @@ def json_schema() -> Schema:
 
 
 def fields(model: type[BaseModel]) -> dict[str, Schema]:
-    """Each argument of an op or a composite, by the key users write, with its schema; expressions not included."""
+    """The arguments of an op or composite, as users write them -> schema, without expressions."""
     return _model(model).get("properties", {})
 
 
 def required(model: type[BaseModel]) -> list[str]:
-    """The arguments that have no default."""
+    """The arguments without a default."""
     return _model(model).get("required", [])
 
 
 def main_key(model: type[Op] | type[Composite]) -> str | None:
-    """The argument that may be given without its name, as users write it."""
+    """The argument that may be given without its name, or None."""
     if model.main is None:
         return None
     return model.model_fields[model.main].alias or model.main
@@ -138,7 +138,7 @@ def _composite_arguments(model: type[Composite]) -> Schema:
 
 
 def _arguments(model: type[Op] | type[Composite], name: Schema) -> Schema:
-    """What may stand after `kind:`: a mapping, the main argument bare, or nothing if nothing is required."""
+    """What may follow `kind:`: a mapping, the main argument alone, or nothing."""
     own = _model(model)
     properties = {key: _or_expression(item) for key, item in own.get("properties", {}).items()}
     mapping = {
@@ -160,7 +160,7 @@ def _arguments(model: type[Op] | type[Composite], name: Schema) -> Schema:
 
 
 def _definition(kind: str) -> str:
-    """The name of the definition of a kind's arguments; no kind is called like another definition."""
+    """The name of the definition of a kind's arguments, which no other definition has."""
     return f"arguments of {kind}".replace(" ", "_")
 
 
@@ -196,9 +196,9 @@ def _model(model: type[BaseModel]) -> Schema:
 
 
 def _tidy(schema: Any, named: bool = False) -> Any:
-    """Drops the titles pydantic makes up, writes a pair of equal defaults as one number, and unwraps docstrings.
+    """Removes pydantic's titles and null defaults, and simplifies defaults and descriptions.
 
-    `named` says that the keys are names of the user, not words of JSON Schema.
+    `named` says that the keys are names of the user, not keywords of JSON Schema.
     """
     if isinstance(schema, list | tuple):
         return [_tidy(item) for item in schema]
@@ -209,7 +209,7 @@ def _tidy(schema: Any, named: bool = False) -> Any:
     tidied = {}
     for key, value in schema.items():
         if key == "title" or (key == "default" and value is None):
-            continue  # null is how the models spell "left out", not a value to suggest
+            continue  # in the models null stands for a missing argument
         if key == "description":
             value = " ".join(value.split())
         if (
@@ -224,7 +224,7 @@ def _tidy(schema: Any, named: bool = False) -> Any:
 
 
 def _or_expression(schema: Schema) -> Schema:
-    """The same, with an expression allowed in the place of every value in it."""
+    """The same schema, with expressions allowed for every value in it."""
     if "$ref" in schema and len(schema) == 1:
         return schema
     notes = {key: schema[key] for key in ("description", "default") if key in schema}

@@ -1,4 +1,4 @@
-"""`imports` and `extends`: several files -> one spec, its block libraries attached. Nothing is evaluated here."""
+"""`imports` and `extends`: several files -> one spec with its blocks. Nothing is evaluated here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from cnngraph.errors import (
     MAX_MISTAKES,
     Diagnostic,
+    Notes,
     Position,
     Source,
     SpecError,
@@ -18,21 +19,23 @@ from cnngraph.errors import (
     listing,
 )
 from cnngraph.ops import find_op
-from cnngraph.spec.arguments import InvalidError, valid_part, validate
+from cnngraph.spec.arguments import InvalidError, Model, valid_part, validate
 from cnngraph.spec.document import COMPOSITES, BlockDefinition, Document, Expect
 from cnngraph.spec.expressions import RESERVED
 from cnngraph.spec.yaml import Located, parse_yaml, read_source
 
 Reader = Callable[[Path, str], Source]
-"""Reads the file at a path; the second argument is the name to show to the user."""
+"""Reads the file at a path; the second argument is its name in messages."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block and the library in whose sight its body is read.
+    """A block as defined in a file.
 
     Attributes:
-        order: the names of the children whose weights come first, whatever order they run in.
+        params: name -> default as written.
+        library: the blocks that its body can call.
+        order: names of the children whose weights come first in the `state_dict`.
     """
 
     name: str
@@ -45,11 +48,11 @@ class Block:
 
 @dataclass
 class Library:
-    """The blocks that one file sees: its own and those it imports.
+    """The blocks that a file can call: its own, and those it imports.
 
     Attributes:
         broken: names of blocks whose definition has a mistake.
-        complete: whether all blocks are known that may be called.
+        complete: False if further blocks are unknown because of a mistake.
     """
 
     blocks: dict[str, Block] = field(default_factory=dict)
@@ -59,7 +62,7 @@ class Library:
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a network was published: the paper's title, the year, and an address."""
+    """Where a network was published: the title of the paper, the year, and an address."""
 
     paper: str | None
     year: int | None
@@ -72,11 +75,11 @@ class Spec:
 
     Attributes:
         position: of the whole document.
-        params: name -> default as written; values of a variant take the place of its base's.
-        declared: name -> the base's own default, which decides a parameter's type.
-        input, graph: None where they are missing or cannot be read, which is among the `mistakes`.
+        input, graph: None if missing or unreadable, which is then among the `mistakes`.
+        params: name -> default as written; the values of a variant replace those of its base.
+        declared: name -> default of the base, which determines the param's type.
         files: every file that was read, by absolute path.
-        mistakes: what is wrong with the files, as far as one can tell without the graph.
+        mistakes: everything wrong with the files, apart from the graph.
     """
 
     name: str
@@ -94,13 +97,17 @@ class Spec:
 
 
 def load_spec(path: Path, source: Source | None = None, read: Reader = read_source) -> Spec:
-    """Reads the spec at `path` (from `source`, if it is given) with all it refers to.
+    """Reads the spec at `path`, and all files it refers to.
 
-    Raises `SpecError` where a file cannot be read at all; other mistakes are the spec's `mistakes`.
+    Args:
+        source: the text of the spec, if it is not to be read.
+        read: reads a file.
+
+    Raises:
+        SpecError: a file cannot be read at all. Other mistakes are in the spec's `mistakes`.
     """
     loader = _Loader(Path(os.path.normpath(path.absolute())), read)
-    source = source or read(path, str(path))
-    spec = loader.spec(loader.main, source, chain=())
+    spec = loader.spec(loader.main, source or read(path, str(path)), chain=())
     return replace(spec, mistakes=tuple(loader.diagnostics))
 
 
@@ -113,7 +120,11 @@ class _Loader:
         self.libraries: dict[Path, Library] = {}
         self.diagnostics: list[Diagnostic] = []
 
+    def report(self, code: str, message: str, position: Position, notes: Notes = ()) -> None:
+        self.diagnostics.append(Diagnostic(code, message, position, notes=notes))
+
     def spec(self, path: Path, source: Source, chain: tuple[Path, ...]) -> Spec:
+        """The spec in a file. `chain` are the files that extend it."""
         self.files[path] = source
         root, document = self._document(source)
         if document.extends is not None:
@@ -123,33 +134,40 @@ class _Loader:
     def _document(self, source: Source) -> tuple[Located, Document]:
         root = parse_yaml(source)
         if not isinstance(root.value, dict):
-            raise fail(
-                "E107",
-                "a spec is a mapping with `cnngraph`, `name`, `input` and `graph`",
-                root.position,
-            )
-        try:
-            document = validate(
-                Document, root.value, root.keys,
-                what="a spec", position=root.position,
-                resolve=Located.plain, report=self.diagnostics.append,
-            )  # fmt: skip
-        except InvalidError:
-            root, document = valid_part(Document, root, cnngraph=1)
-            if document is None or ("cnngraph" in root.keys and "cnngraph" not in root.value):
-                raise SpecError(self.diagnostics) from None
+            message = "a spec must be a mapping with `cnngraph`, `name`, `input` and `graph`"
+            raise fail("E107", message, root.position)
+        root, document = self._validated(Document, root, "a spec", root.position, cnngraph=1)
+        if document is None or ("cnngraph" in root.keys and "cnngraph" not in root.value):
+            raise SpecError(self.diagnostics)
         return root, document
 
+    def _validated(
+        self, model: type[Model], located: Located, what: str, position: Position, **defaults: int
+    ) -> tuple[Located, Model | None]:
+        """The valid entries of a mapping and their model; mistakes in the others are reported."""
+        try:
+            return located, validate(
+                model,
+                located.value,
+                located.keys,
+                what=what,
+                position=position,
+                resolve=Located.plain,
+                report=self.diagnostics.append,
+            )
+        except InvalidError:
+            return valid_part(model, located, **defaults)
+
     def _network(self, path: Path, root: Located, document: Document) -> Spec:
-        missing = [key for key in ("name", "input", "graph") if key not in root.keys]
+        missing = [f"`{key}`" for key in ("name", "input", "graph") if key not in root.keys]
         if _is_library(root):
             self.diagnostics.append(_library_alone(root))
         elif missing:
-            wanted = listing([f"`{key}`" for key in missing])
-            self.diagnostics.append(Diagnostic("E102", f"a spec needs {wanted}", root.position))
+            self.report("E102", f"a spec needs {listing(missing)}", root.position)
         library = self._library(path, root, document, chain=(path,))
         params = self._mapping(document.params, "params")
-        self._check_names(params, root)
+        for name in params:
+            self._check_param(name, root.value["params"].keys[name])
         return Spec(
             name=document.name or "",
             position=root.position,
@@ -170,40 +188,28 @@ class _Loader:
         where = root.value["extends"].position
         for key in ("imports", "blocks", "graph"):
             if key in root.value:
-                self.diagnostics.append(
-                    Diagnostic(
-                        "E112",
-                        f"a spec that extends another overrides its params; it has no `{key}` of its own",
-                        root.keys[key],
-                        notes=(("help", "turn what differs into a param of the base"),),
-                    )
-                )
+                message = f"a spec that extends another cannot have its own `{key}`"
+                notes = (("help", "make a param of the base for what differs"),)
+                self.report("E112", message, root.keys[key], notes)
         target = self._target(path, str(document.extends), where, code="E112")
         if target in (*chain, path):
-            raise fail("E112", f"`{document.extends}` extends this spec in turn", where)
+            raise fail("E112", f"`{document.extends}` extends this spec, directly or not", where)
         base = self.spec(target, self._source(target, path, where, "E112"), (*chain, path))
-        own = Reference(document.paper, document.year, document.source)
         params = self._mapping(document.params, "params")
-        unknown = [(name, value) for name, value in params.items() if name not in base.params]
-        for name, value in unknown[:MAX_MISTAKES]:
-            self.diagnostics.append(
-                Diagnostic(
-                    "E113",
-                    f"`{base.name}` has no param `{name}`",
-                    root.value["params"].keys.get(name, value.position),
-                    notes=did_you_mean(name, base.params)
-                    or (("note", f"it has: {', '.join(base.params) or 'none'}"),),
-                )
-            )
+        unknown = [name for name in params if name not in base.params]
+        for name in unknown[:MAX_MISTAKES]:
+            position = root.value["params"].keys.get(name, params[name].position)
+            notes = did_you_mean(name, base.params)
+            notes = notes or (("note", f"its params are: {', '.join(base.params) or 'none'}"),)
+            self.report("E113", f"`{base.name}` has no param `{name}`", position, notes)
+        known = {name: value for name, value in params.items() if name in base.params}
+        own = Reference(document.paper, document.year, document.source)
         return replace(
             base,
             name=document.name or base.name,
             position=root.position,
             input=document.input or base.input,
-            params={
-                **base.params,
-                **{name: value for name, value in params.items() if name in base.params},
-            },
+            params={**base.params, **known},
             expect=root.value.get("expect"),
             expected=document.expect,
             reference=base.reference if own == Reference(None, None, None) else own,
@@ -212,17 +218,14 @@ class _Loader:
     def _library(
         self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
     ) -> Library:
-        library = Library(
-            complete=all(key in root.value for key in ("imports", "blocks") if key in root.keys)
-        )
+        readable = all(key in root.value for key in ("imports", "blocks") if key in root.keys)
+        library = Library(complete=readable)
         imports = root.value["imports"].value if "imports" in root.value else []
         for name, item in zip(document.imports, imports, strict=True):
             try:
                 imported = self._import(path, name, item.position, chain)
             except SpecError as error:
-                self.diagnostics += [
-                    item for item in error.diagnostics if item not in self.diagnostics
-                ]
+                self.diagnostics += [d for d in error.diagnostics if d not in self.diagnostics]
                 library.complete = False
                 continue
             library.broken |= imported.broken
@@ -241,7 +244,7 @@ class _Loader:
     def _import(self, path: Path, name: str, where: Position, chain: tuple[Path, ...]) -> Library:
         target = self._target(path, name, where, code="E111")
         if target in chain:
-            raise fail("E111", f"`{name}` imports this file in turn", where)
+            raise fail("E111", f"`{name}` imports this file, directly or not", where)
         if target in self.libraries:
             return self.libraries[target]
         source = self._source(target, path, where, "E111")
@@ -249,126 +252,89 @@ class _Loader:
         root, document = self._document(source)
         for key in ("extends", "input", "params", "graph", "expect"):
             if key in root.value:
-                self.diagnostics.append(
-                    Diagnostic(
-                        "E111",
-                        f"`{name}` is imported, so it holds blocks only, no `{key}`",
-                        root.keys[key],
-                        notes=(("help", "move the blocks into a file of their own and import that"),),
-                    )
-                )  # fmt: skip
+                message = f"`{name}` is imported, so it can contain blocks only, not `{key}`"
+                notes = (("help", "move the blocks into a separate file and import that"),)
+                self.report("E111", message, root.keys[key], notes)
         self.libraries[target] = self._library(target, root, document, (*chain, target))
         return self.libraries[target]
 
     def _target(self, path: Path, name: str, where: Position, code: str) -> Path:
+        """The path of the file that another file refers to."""
         target = Path(os.path.normpath(path.parent / name))
-        places = (target, Path(os.path.realpath(target)))
-        inside = all(
-            place.is_relative_to(reach) for place, reach in zip(places, self.reach, strict=True)
-        )
+        places = zip((target, Path(os.path.realpath(target))), self.reach, strict=True)
+        inside = all(place.is_relative_to(reach) for place, reach in places)
         if Path(name).is_absolute() or not inside:
-            raise fail(
-                code,
-                f"`{name}` is out of reach: a spec reads files below the folder above its own, by relative paths",
-                where,
-            )  # fmt: skip
+            rule = "a spec can read files in the folder above its own, by relative paths"
+            message = f"`{name}` is out of reach: {rule}"
+            raise fail(code, message, where)
         if target.suffix not in (".yaml", ".yml"):
             raise fail(code, f"`{name}` is not a .yaml file", where)
         return target
 
     def _source(self, target: Path, path: Path, where: Position, code: str) -> Source:
-        shown = os.path.join(
-            os.path.dirname(where.source.name), os.path.relpath(target, path.parent)
-        )
+        relative = os.path.relpath(target, path.parent)
+        shown = os.path.join(os.path.dirname(where.source.name), relative)
         try:
             return self.read(target, os.path.normpath(shown))
         except SpecError as error:
-            problem = error.diagnostics[0].message
             siblings = [os.path.relpath(p, path.parent) for p in _yaml_files(target.parent)]
-            notes = did_you_mean(os.path.relpath(target, path.parent), siblings)
-            raise fail(code, problem, where, notes=notes) from None
+            notes = did_you_mean(relative, siblings)
+            raise fail(code, error.diagnostics[0].message, where, notes=notes) from None
 
     def _mapping(self, located: Located | None, what: str) -> dict[str, Located]:
         if located is None or located.value is None:
             return {}
         if not isinstance(located.value, dict):
-            self.diagnostics.append(
-                Diagnostic("E103", f"`{what}` must be a mapping of names", located.position)
-            )
+            self.report("E103", f"`{what}` must be a mapping from names", located.position)
             return {}
         return located.value
 
-    def _check_names(self, params: dict[str, Located], root: Located) -> None:
-        for name in params:
-            self._check_name(name, root.value["params"].keys[name])
-
-    def _check_name(self, name: str, position: Position) -> None:
+    def _check_param(self, name: str, position: Position) -> None:
         if name in RESERVED or not name.isidentifier():
-            why = "has a meaning of its own in expressions" if name in RESERVED else "is not a name"
-            self.diagnostics.append(
-                Diagnostic("E116", f"a param cannot be called `{name}`: it {why}", position)
-            )
+            why = "the name is reserved" if name in RESERVED else "this is not an identifier"
+            self.report("E116", f"a param cannot be called `{name}`: {why}", position)
 
     def _block(
         self, name: str, located: Located, position: Position, library: Library
     ) -> Block | None:
         if not name.isidentifier():
-            self.diagnostics.append(
-                Diagnostic("E116", f"a block cannot be called `{name}`", position)
-            )
+            message = f"a block cannot be called `{name}`: this is not an identifier"
+            self.report("E116", message, position)
             return None
         if not isinstance(located.value, dict):
-            self.diagnostics.append(
-                Diagnostic("E103", f"the block `{name}` must be a mapping with `body`", position)
-            )
+            message = f"the block `{name}` must be a mapping with `body`"
+            self.report("E103", message, position)
             return None
-        try:
-            definition = validate(
-                BlockDefinition, located.value, located.keys,
-                what=f"the block `{name}`", position=position,
-                resolve=Located.plain, report=self.diagnostics.append,
-            )  # fmt: skip
-        except InvalidError:
-            located, definition = valid_part(BlockDefinition, located)
-            if definition is None:
-                return None
+        what = f"the block `{name}`"
+        located, definition = self._validated(BlockDefinition, located, what, position)
+        if definition is None:
+            return None
         params = self._mapping(definition.params, "params")
         written: Located | None = definition.params
         if written is not None and not isinstance(written.value, dict | None):
             return None
         for param in params:
             assert written is not None
-            self._check_name(param, written.keys[param])
+            self._check_param(param, written.keys[param])
             if param == "name":
-                message = "a param cannot be called `name`: every node has one"
-                self.diagnostics.append(Diagnostic("E116", message, written.keys[param]))
+                message = "a param cannot be called `name`: every node has a `name`"
+                self.report("E116", message, written.keys[param])
         return Block(name, params, definition.body, position, library, located.value.get("order"))
 
     def _define(self, library: Library, block: Block, position: Position) -> None:
         known = library.blocks.get(block.name)
         if known is not None and known is not block:
-            self.diagnostics.append(
-                Diagnostic(
-                    "E114",
-                    f"the block `{block.name}` is defined twice",
-                    position,
-                    notes=(("note", f"the other definition is at {known.position}"),),
-                )
-            )
+            notes = (("note", f"the other definition is at {known.position}"),)
+            self.report("E114", f"the block `{block.name}` is defined twice", position, notes)
         elif block.name in COMPOSITES or find_op(block.name) is not None:
-            self.diagnostics.append(
-                Diagnostic(
-                    "E114",
-                    f"`{block.name}` is an op of the language; a block needs a name of its own",
-                    block.position,
-                )
-            )
+            message = f"a block cannot be called `{block.name}`: it is the name of an op"
+            self.report("E114", message, block.position)
         else:
             library.blocks[block.name] = block
 
 
 def _is_library(root: Located) -> bool:
-    """Whether a file holds blocks, and nothing of a network."""
+    """Whether a file has blocks, and no other part of a network."""
     network = {"extends", "input", "params", "graph", "expect"}
     return not network & root.keys.keys() and not {"blocks", "imports"}.isdisjoint(root.keys)
 
@@ -377,14 +343,9 @@ def _library_alone(root: Located) -> Diagnostic:
     file = root.position.source.name
     return Diagnostic(
         "E102",
-        f"{file} is a block library: it has blocks, and no `input` and `graph` of a network",
+        f"{file} is a block library: it has blocks, but no `input` and `graph` of a network",
         root.keys.get("blocks") or root.keys["imports"],
-        notes=(
-            (
-                "help",
-                f"a network takes its blocks by `imports: [{os.path.basename(file)}]`; check that one",
-            ),
-        ),
+        notes=(("help", f"check a network that says `imports: [{os.path.basename(file)}]`"),),
     )
 
 
