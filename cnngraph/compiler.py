@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from cnngraph.allocator import tune_memory
 from cnngraph.checker import SpecLike, given_params, read_spec
@@ -13,12 +13,9 @@ from cnngraph.graph import Graph
 from cnngraph.graph.features import select
 from cnngraph.lowering.modules import modules_of
 from cnngraph.lowering.network import Compilation, Network
-from cnngraph.options import Options
+from cnngraph.options import Backend, Mode, Options
 from cnngraph.passes import Observer, passes_of, run_passes
 from cnngraph.spec.loader import Spec
-
-Backend = Literal["fused", "eager"]
-Mode = Literal["train", "inference"]
 
 
 def compile(
@@ -30,7 +27,7 @@ def compile(
     mode: Mode = "train",
     memory: str = "fast",
     batch_size: int = 16,
-    passes: Sequence[str] = (),
+    disable_passes: Sequence[str] = (),
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
@@ -47,9 +44,9 @@ def compile(
         memory: what the fused backend keeps for backward: `fast` keeps all it may need, `lean` computes activations of batch
             norms again there, which costs little time. A budget such as `6GB` keeps as much as a training step of
             `batch_size` images, weights and all, may take.
-        batch_size: of the steps that a budget is for.
-        passes: those to turn off, each as `-name`: `["-channels_last"]`.
-        observe: is called with a stage's name and the graph after it.
+        batch_size: images per training step that a budget assumes.
+        disable_passes: names of passes to leave out: `["channels_last"]`.
+        observe: callback `(stage, graph)`, called after each stage.
         memory_tuning: first makes this process keep freed memory, in huge pages, as `allocator.tune_memory` does;
             what was set is in `net.compilation.memory_settings`.
 
@@ -63,9 +60,9 @@ def compile(
     """
     if isinstance(outputs, str):
         raise CnngraphError('`outputs` is a list of names, such as ["layer2", "layer4"]')
-    if isinstance(passes, str):
-        raise CnngraphError('`passes` is a list of those to turn off, such as ["-channels_last"]')
-    options = Options(tuple(outputs), backend, mode, memory, batch_size, tuple(passes))
+    if isinstance(disable_passes, str):
+        raise CnngraphError('`disable_passes` is a list of names, such as ["channels_last"]')
+    options = Options(tuple(outputs), backend, mode, memory, batch_size, tuple(disable_passes))
     return compile_spec(read_spec(spec), given_params(params), options, observe, memory_tuning)
 
 

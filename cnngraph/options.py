@@ -1,28 +1,31 @@
-"""How a spec is to be compiled, apart from its params."""
+"""How a spec is compiled, apart from its params."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from cnngraph.errors import CnngraphError
 
-MODES = ("train", "inference")
+Backend = Literal["fused", "eager"]
+"""`fused` uses the fused operators; `eager`, plain torch.nn, defines the meaning of the language."""
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+Mode = Literal["train", "inference"]
 """What a network is compiled for."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 
-MEMORY = ("fast", "lean")
-"""What the fused backend may keep for backward: what is fastest, or as little as costs next to no time."""
+MemoryPolicy = Literal["fast", "lean"]
+"""What the fused backend keeps for backward: `fast` keeps everything, `lean` recomputes activations.
 
-_UNITS = {
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
+A budget such as `6GB` may be given instead.
+"""
+MEMORY_POLICIES: tuple[MemoryPolicy, ...] = get_args(MemoryPolicy)
+
+_DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BINARY = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_UNITS = _DECIMAL | _BINARY
 _BUDGET = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})", re.IGNORECASE)
 
 
@@ -31,12 +34,14 @@ class Options:
     """How a spec is compiled.
 
     Attributes:
-        outputs: names of the values to return; none of them returns the result.
-        backend: one of `passes.BACKENDS`.
+        outputs: names of the values to return; if empty, the network returns its result.
+        backend: one of `BACKENDS`.
         mode: one of `MODES`.
-        memory: one of `MEMORY`, or a budget such as `6GB`.
-        batch_size: of the steps that the budget is for.
-        passes: those turned off, each as `-name`.
+        memory: one of `MEMORY_POLICIES`, or a budget such as `6GB`.
+        batch_size: images per training step that the budget assumes.
+        disable_passes: names of passes to leave out.
+
+    Raises `CnngraphError` for an invalid batch size or memory; `passes_of` checks the rest.
     """
 
     outputs: tuple[str, ...] = ()
@@ -44,7 +49,7 @@ class Options:
     mode: str = "train"
     memory: str = "fast"
     batch_size: int = 16
-    passes: tuple[str, ...] = ()
+    disable_passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if type(self.batch_size) is not int or self.batch_size < 1:
@@ -53,13 +58,16 @@ class Options:
 
 
 def budget_of(memory: str) -> int | None:
-    """The bytes of a budget; None for the policies without one. Raises `CnngraphError` for what is neither."""
-    if memory in MEMORY:
+    """The bytes of a budget such as `6GB`; None for one of `MEMORY_POLICIES`.
+
+    Raises `CnngraphError` if it is neither.
+    """
+    if memory in MEMORY_POLICIES:
         return None
-    found = _BUDGET.fullmatch(memory.strip()) if isinstance(memory, str) else None
+    found = _BUDGET.fullmatch(memory.strip()) if isinstance(memory, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
     if found is None or not float(found[1]):
         raise CnngraphError(
-            f"there is no memory policy `{memory}`; choose one of {', '.join(MEMORY)}, "
+            f"there is no memory policy `{memory}`; choose one of {', '.join(MEMORY_POLICIES)}, "
             "or give a budget: 6GB, 512MB, 1.5 GiB"
         )
     return int(float(found[1]) * _UNITS[found[2].upper()])

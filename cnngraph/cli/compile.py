@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from cnngraph.cli.options import (
     print_json,
 )
 from cnngraph.errors import CnngraphError
-from cnngraph.options import Options
+from cnngraph.options import Backend, Mode, Options
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from cnngraph.report.check import Report
     from cnngraph.report.compilation import Compiled
 
-Backend = Literal["fused", "eager"]
-Mode = Literal["train", "inference"]
 
 
 @app.command(
@@ -112,10 +110,9 @@ def compile(
         raise typer.BadParameter("it is the spec itself", param_hint="'-o'")
     from cnngraph.passes import passes_of
 
-    disabled = [] if disable_passes is None else disable_passes.split(",")
+    disabled = () if disable_passes is None else tuple(disable_passes.split(","))
     try:
-        passes = tuple(f"-{name}" for name in disabled)
-        options = Options((), backend, mode, memory, batch_size, passes)
+        options = Options((), backend, mode, memory, batch_size, disabled)
         passes_of(options)
     except CnngraphError as wrong:
         raise typer.BadParameter(str(wrong)) from None

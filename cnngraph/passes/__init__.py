@@ -1,4 +1,4 @@
-"""What may be done to a graph. A pass is a plain function `Graph -> Graph`; the order is the one of `PASSES`."""
+"""The passes: plain functions `Graph -> Graph`, in the order they run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-from cnngraph.errors import CnngraphError
+from cnngraph.errors import CnngraphError, closest
 from cnngraph.graph import Graph, GraphError, Node
 from cnngraph.ops import Op
-from cnngraph.options import MODES, Options, budget_of
+from cnngraph.options import BACKENDS, MODES, Options, budget_of
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.convolutions import convolutions
 from cnngraph.passes.eliminate_concat import eliminate_concat
@@ -24,7 +24,7 @@ from cnngraph.passes.recompute_to_fit import recompute_to_fit
 
 Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph], None]
-"""Is shown the graph after each stage, by the stage's name."""
+"""A callback `(stage, graph)`, called after each stage."""
 
 PASSES: tuple[Pass, ...] = (
     fuse_batch_norm_act,
@@ -47,19 +47,16 @@ LEAN: tuple[Pass, ...] = (
     eliminate_concat,
     convolutions,
 )
-"""The passes of the fused backend where memory counts for more than time."""
+"""The passes of the fused backend with the memory policy `lean`, or with a budget."""
 
 INFERENCE: tuple[Pass, ...] = (fold_batch_norm, fuse_batch_norm_act, channels_last, linear_layers)
-"""The passes of the fused backend where nothing trains."""
-
-BACKENDS = ("fused", "eager")
-"""`eager` runs no passes; it is plain torch.nn: the meaning of the language."""
+"""The passes of the fused backend in the mode `inference`."""
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:
-    """The passes of a backend in a mode under a memory policy, without those turned off.
+    """The passes that these options run, in order.
 
-    Raises `CnngraphError` for names there are not, and for options that contradict each other.
+    Raises `CnngraphError` for unknown names, and for options that exclude each other.
     """
     if options.backend not in BACKENDS:
         raise CnngraphError(
@@ -69,21 +66,25 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
         raise CnngraphError(f"there is no mode `{options.mode}`; choose one of: {', '.join(MODES)}")
     passes = _inference(options) if options.mode == "inference" else _training(options)
     names = [function.__name__ for function in passes]
-    for given in options.passes:
-        if given[:1] != "-" or given[1:] not in names:
-            known = ", ".join(f"-{name}" for name in names) or "it has none"
-            raise CnngraphError(
-                f"`{given}` turns off no pass of the backend `{options.backend}` in the mode `{options.mode}` "
-                f"with memory `{options.memory}`: {known}"
-            )
-    return tuple(function for function in passes if f"-{function.__name__}" not in options.passes)
+    for name in options.disable_passes:
+        if name not in names:
+            raise CnngraphError(_unknown_pass(name, names))
+    return tuple(item for item in passes if item.__name__ not in options.disable_passes)
+
+
+def _unknown_pass(name: str, names: Sequence[str]) -> str:
+    near = closest(name, names)
+    suggestion = f"; did you mean `{near}`?" if near else "."
+    listed = f"The passes are: {', '.join(names)}" if names else "This backend has none"
+    return f"there is no pass `{name}` to disable{suggestion} {listed}"
 
 
 def _training(options: Options) -> tuple[Pass, ...]:
     if options.backend == "eager":
         if options.memory != "fast":
             raise CnngraphError(
-                f"the backend `eager` keeps what torch keeps: memory `{options.memory}` is for the backend `fused`"
+                "the backend `eager` keeps what torch keeps: "
+                f"memory `{options.memory}` is for the backend `fused`"
             )
         return ()
     budget = budget_of(options.memory)
@@ -119,8 +120,9 @@ class PassResult:
     """What one pass did.
 
     Attributes:
-        made: what it made and how often, by the ops that each was made from: `batch_norm + relu`.
-        nodes: how many there are after it.
+        made: how many nodes it made, by the ops they replace, such as `batch_norm + relu`.
+        nodes: the number of nodes after it.
+        seconds: how long it took.
     """
 
     name: str
@@ -130,12 +132,12 @@ class PassResult:
 
     @property
     def rewrites(self) -> int:
-        """How many nodes it made."""
+        """The number of nodes it made."""
         return sum(self.made.values())
 
 
 _LONGEST = 5
-"""The most ops that a node is described by; what is made from more goes by its own name."""
+"""A node made from more ops than this is described by its own op."""
 
 
 def _description(node: Node) -> str:
@@ -155,7 +157,10 @@ def _modules(graph: Graph) -> dict[str, Op]:
 def run_passes(
     graph: Graph, passes: Sequence[Pass], observe: Observer = lambda name, graph: None
 ) -> tuple[Graph, list[PassResult]]:
-    """Runs passes in order; the graph is verified before the first and after each."""
+    """Runs passes in order, and verifies the graph before the first and after each.
+
+    Raises `GraphError` if a graph is inconsistent, or a pass changes the layers with modules.
+    """
     graph.verify()
     observe("elaborate", graph)
     results = []

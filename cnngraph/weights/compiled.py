@@ -18,11 +18,11 @@ from torch import nn
 
 from cnngraph import __version__
 from cnngraph.atomic_write import atomic_write, one_line
-from cnngraph.compiler import Backend, Mode, compile_spec
+from cnngraph.compiler import compile_spec
 from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import INPUT, Graph
 from cnngraph.lowering.network import Compilation, Network
-from cnngraph.options import Options
+from cnngraph.options import Backend, Mode, Options
 from cnngraph.spec.loader import Spec, load_spec
 
 MARK = "cnngraph compiled network"
@@ -30,7 +30,7 @@ FORMAT = 1
 """Raised whenever a file written by this version cannot be read by the one before."""
 
 _CONTENTS = {
-    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "mode": str, "memory": str, "batch_size": int, "passes": list, "state_dict": dict,
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "mode": str, "memory": str, "batch_size": int, "disable_passes": list, "state_dict": dict,
 }  # fmt: skip
 _ZIP_START = b"PK\x03\x04"
 _FOLDER = 0x10
@@ -64,7 +64,7 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "mode": options.mode,
         "memory": options.memory,
         "batch_size": options.batch_size,
-        "passes": list(options.passes),
+        "disable_passes": list(options.disable_passes),
         "state_dict": net.state_dict(),
     }
     # RuntimeError: torch's zip writer, where the file system refuses.
@@ -226,7 +226,7 @@ def _options(contents: dict[str, Any], backend: Backend | None, mode: Mode | Non
     """The memory policy and the passes turned off are those of the backend and mode it was saved with, and of no others."""
     saved = Options(
         tuple(contents["outputs"]), contents["backend"], contents["mode"],
-        contents["memory"], contents["batch_size"], tuple(contents["passes"]),
+        contents["memory"], contents["batch_size"], tuple(contents["disable_passes"]),
     )  # fmt: skip
     asked = Options(saved.outputs, backend or saved.backend, mode or saved.mode)
     return saved if (asked.backend, asked.mode) == (saved.backend, saved.mode) else asked

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from conftest import ROOT, SPECS
@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 
 import cnngraph
 from cnngraph.cli import app
-from cnngraph.cli.compile import Backend, Mode
 from cnngraph.passes import PASSES
 
 GOLDENS = ROOT / "tests" / "goldens"
@@ -210,14 +209,6 @@ def test_inference_mode_folds_batch_norms(tmp_path: Path) -> None:
         in result.stdout
     )
     assert cnngraph.load_compiled(tmp_path / "sided.pt").compilation.options.mode == "inference"
-
-
-def test_backends_and_modes_are_those_of_the_compiler() -> None:
-    from cnngraph.options import MODES
-    from cnngraph.passes import BACKENDS
-
-    assert get_args(Backend) == BACKENDS
-    assert get_args(Mode) == MODES
 
 
 def test_compile_predicts_the_memory_of_a_step() -> None:

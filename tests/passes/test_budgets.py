@@ -93,7 +93,7 @@ def least_of(spec: Any, batch_size: int) -> int:
     """Of the graph that the choice is made of."""
     from cnngraph.passes.recompute_to_fit import _least
 
-    return _least(graph_of(spec, passes=("-eliminate_concat", "-convolutions")), batch_size)
+    return _least(graph_of(spec, disable_passes=("eliminate_concat", "convolutions")), batch_size)
 
 
 # --- what is computed ------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_another_backend_or_mode_loads_it_without_the_budget(
     tmp_path: Path, target: dict[str, str]
 ) -> None:
     net = cnngraph.compile(
-        BLOCKS, memory=budget(BLOCKS, 0, 4), batch_size=4, passes=["-channels_last"]
+        BLOCKS, memory=budget(BLOCKS, 0, 4), batch_size=4, disable_passes=["channels_last"]
     )
     cnngraph.save_compiled(net, tmp_path / "net.pt")
     loaded = cnngraph.load_compiled(tmp_path / "net.pt", **target)

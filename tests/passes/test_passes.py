@@ -813,27 +813,34 @@ def test_the_memory_policies() -> None:
         cnngraph.compile(text, memory="least")
 
 
-def test_passes_are_turned_off_one_by_one() -> None:
+def test_passes_can_be_disabled() -> None:
     text = "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 3}\n"
-    network = cnngraph.compile(text, passes=["-channels_last"])
+    network = cnngraph.compile(text, disable_passes=["channels_last"])
     assert [item.name for item in network.compilation.passes] == [
         item.__name__ for item in PASSES if item is not channels_last
     ]
     assert "channels_last" not in network.code
-    network = cnngraph.compile(text, passes=[f"-{item.__name__}" for item in PASSES])
+    network = cnngraph.compile(text, disable_passes=[item.__name__ for item in PASSES])
     assert not network.compilation.passes
-    for given in ("channels_last", "-channel_last", "-recompute_activations", "", "-"):
+    for given, suggestion in {
+        "channel_last": r"; did you mean `channels_last`\?",
+        "-channels_last": r"; did you mean `channels_last`\?",
+        "recompute_to_fit": r"\.",
+        "": r"\.",
+    }.items():
         with pytest.raises(
             cnngraph.CnngraphError,
-            match="memory `fast`: -fuse_batch_norm_act, -plan_dense_blocks, ",
+            match=f"there is no pass `{given}` to disable{suggestion} "
+            "The passes are: fuse_batch_norm_act, plan_dense_blocks, ",
         ):
-            cnngraph.compile(text, passes=[given])
+            cnngraph.compile(text, disable_passes=[given])
     with pytest.raises(
-        cnngraph.CnngraphError, match="turns off no pass of the backend `eager` .*: it has none"
+        cnngraph.CnngraphError,
+        match=r"there is no pass `channels_last` to disable\. This backend has none",
     ):
-        cnngraph.compile(text, backend="eager", passes=["-channels_last"])
+        cnngraph.compile(text, backend="eager", disable_passes=["channels_last"])
     with pytest.raises(cnngraph.CnngraphError, match="is a list"):
-        cnngraph.compile(text, passes="-channels_last")
+        cnngraph.compile(text, disable_passes="channels_last")
 
 
 def test_a_pass_tells_what_it_made() -> None:

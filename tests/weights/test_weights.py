@@ -454,7 +454,7 @@ def test_patterns_that_match_nothing() -> None:
 
 
 @pytest.mark.parametrize("backend", ["fused", "eager"])
-def test_what_is_frozen_does_not_change_in_training(backend: cnngraph.compiler.Backend) -> None:
+def test_what_is_frozen_does_not_change_in_training(backend: cnngraph.options.Backend) -> None:
     network = cnngraph.compile(SPECS / "resnet18.yaml", params={"num_classes": 3}, backend=backend)
     frozen = freeze(network, "conv1", "bn1", "layer[1-3]")
     assert len(frozen) == 45
