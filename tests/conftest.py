@@ -1,4 +1,4 @@
-"""Options and fixtures that several tests share."""
+"""Shared options, fixtures and helpers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Two workers whose threads wait for each other's cores are many times slower than one thread each.
+    # Workers with several threads each, on the same cores, are many times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples in each run: a run that fails can be repeated.
+# The same examples in each run, so that failures can be reproduced.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-goldens",
         action="store_true",
-        help="write what is printed into the golden files instead of comparing with them",
+        help="write the output to the golden files instead of comparing it",
     )
 
 
@@ -41,7 +41,7 @@ def update_goldens(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(autouse=True)
 def clean_registry() -> Iterator[None]:
-    """Leaves the ops as they were found, whatever a test registers."""
+    """Undoes what a test registers."""
     from cnngraph.ops import OPS, registry
 
     before, loaded = dict(OPS), registry._loaded_plugins
@@ -53,7 +53,7 @@ def clean_registry() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For tiny networks: threads would only wait for each other, more so with several workers."""
+    """For tiny networks, which several threads only slow down."""
     import torch
 
     threads = torch.get_num_threads()
@@ -64,7 +64,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def gpu() -> str:
-    """`cuda`, with float32 that is float32. Skips where there is no GPU, or no kernels for it."""
+    """`cuda`, without TensorFloat32. Skips the test if there is no GPU, or no kernels for it."""
     import torch
 
     from cnngraph import CnngraphError
@@ -84,20 +84,28 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def on_every_device(*dtypes: Any) -> pytest.MarkDecorator:
-    """Parametrises `device` and `dtype`: with these types everywhere, on a GPU with float16 too."""
+    """Parametrizes `device` and `dtype`; on a GPU it adds float16."""
     import torch
 
-    cases = [("cpu", dtype) for dtype in dtypes] + [("cuda", dtype) for dtype in (*dtypes, torch.float16)]
+    cases = [("cpu", dtype) for dtype in dtypes] + [
+        ("cuda", dtype) for dtype in (*dtypes, torch.float16)
+    ]
     return pytest.mark.parametrize(("device", "dtype"), cases, ids=str, indirect=["device"])
 
 
-TARGETS: tuple[dict[str, Any], ...] = ({"backend": "fused"}, {"backend": "eager"}, {"mode": "inference"})
-"""What a network may be compiled for, as arguments."""
-every_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: "".join(target.values()))
+TARGETS: tuple[dict[str, Any], ...] = (
+    {"backend": "fused"},
+    {"backend": "eager"},
+    {"mode": "inference"},
+)
+"""Arguments of `compile` for each backend and mode."""
+every_target = pytest.mark.parametrize(
+    "target", TARGETS, ids=lambda target: "".join(target.values())
+)
 
 
 def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The shape of each value that a network computes for a meta tensor of `shape`, without the batch."""
+    """The shape, without the batch, of each value that a network computes for an input."""
     import torch
     from torch import fx
 
@@ -108,7 +116,9 @@ def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             result = super().run_node(n)
-            computes = n.op not in ("placeholder", "output", "get_attr") and n.target is not with_aux
+            computes = (
+                n.op not in ("placeholder", "output", "get_attr") and n.target is not with_aux
+            )
             if computes and isinstance(result, torch.Tensor):
                 shapes.append(tuple(result.shape[1:]))
             return result
@@ -119,18 +129,20 @@ def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 @pytest.fixture
 def convolutions_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small ones run by the operator too."""
+    """Makes small convolutions use the operator too."""
     monkeypatch.setattr("cnngraph.kernels.conv2d.LEAST_MACS", 0)
 
 
 def operators_of(run: Callable[[], object]) -> list[Any]:
-    """The operators that a call runs, in their order."""
+    """The operators that a call runs, in order."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     calls: list[Any] = []
 
     class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             calls.append(func)
             return func(*args, **(kwargs or {}))
 
@@ -140,7 +152,7 @@ def operators_of(run: Callable[[], object]) -> list[Any]:
 
 
 def profiled(run: Callable[[], object]) -> set[str]:
-    """The names of all that a call runs: operators called by operators too."""
+    """The names of all operators that a call runs, including nested ones."""
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -149,17 +161,20 @@ def profiled(run: Callable[[], object]) -> set[str]:
 
 
 def result_and_gradients(run: Callable[[Any], Any], module: Any, x: Any) -> list[Any]:
-    """The result of `run(x)`, and the gradients of `x` and of the module's parameters, by uneven weights."""
+    """The result of `run(x)`, and the gradients of `x` and the parameters of a weighted sum."""
     import torch
 
     x = x.clone().requires_grad_()
     result = run(x)
     weights = torch.linspace(0.5, 1.5, result.numel(), dtype=torch.float32).view_as(result)
-    return [result.detach(), *torch.autograd.grad((result * weights).sum(), [x, *module.parameters()])]
+    return [
+        result.detach(),
+        *torch.autograd.grad((result * weights).sum(), [x, *module.parameters()]),
+    ]
 
 
 def in_subprocess(code: str, **environment: str) -> tuple[Any, str]:
-    """What another interpreter that runs `code` prints last, as JSON, and what it says on stderr."""
+    """Runs `code` in a new process: the last line of stdout as JSON, and stderr."""
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},

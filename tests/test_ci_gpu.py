@@ -1,4 +1,4 @@
-"""`.ci/gpu`, without a GPU: what it says there, and that its stages are independent of each other."""
+"""`.ci/gpu` without a GPU: its messages, and the independence of its stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="not in a checkout")
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module, on a machine that seems to have a GPU."""
+    """The script as a module, with a fake GPU."""
     loader = SourceFileLoader("ci_gpu", str(SCRIPT))
     spec = spec_from_loader("ci_gpu", loader)
     assert spec is not None
@@ -35,10 +35,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_reported(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.run([sys.executable, SCRIPT, output], capture_output=True, text=True, env=environment)
+    run = subprocess.run(
+        [sys.executable, SCRIPT, output], capture_output=True, text=True, env=environment
+    )
     assert (run.returncode, run.stderr) == (3, "")
     assert run.stdout.startswith("there is no GPU here: torch ")
     found = json.loads(output.read_text())
@@ -51,11 +53,17 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_a_stage_that_fails_stops_no_other(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_stage_does_not_stop_the_others(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "gpu.json"
     stages = [
-        script.Stage("fails", [python("print('so it is'); raise SystemExit(5)"), python("print('never')")], 60),
-        script.Stage("hangs", [python("import time; print('on and on', flush=True); time.sleep(60)")], 2),
+        script.Stage(
+            "fails", [python("print('failed'); raise SystemExit(5)"), python("print('never')")], 60
+        ),
+        script.Stage(
+            "hangs", [python("import time; print('running', flush=True); time.sleep(60)")], 2
+        ),
         script.Stage("lacks", [["nothing"]], 60, program="no-such-program"),
         script.Stage("no such program", [["no-such-program"]], 60),
         script.Stage(
@@ -65,32 +73,36 @@ def test_a_stage_that_fails_stops_no_other(script: Any, tmp_path: Path, capsys: 
             {"ARCH": "{capability}"},
         ),
     ]
-    assert script.run_all(stages, {"stages": {"before": {"exit": 0}}}, output, time.monotonic() + 60) == 1
+    assert (
+        script.run_all(stages, {"stages": {"before": {"exit": 0}}}, output, time.monotonic() + 60)
+        == 1
+    )
     found = json.loads(output.read_text())["stages"]
     assert found["before"] == {"exit": 0}
     assert {name: result["exit"] for name, result in found.items()} == {
         "before": 0, "fails": 5, "hangs": 124, "lacks": None, "no such program": 127, "finds": 0,
     }  # fmt: skip
-    assert found["fails"]["tail"] == "so it is\n"
-    assert found["hangs"]["tail"] == "on and on\nout of time\n"
+    assert found["fails"]["tail"] == "failed\n"
+    assert found["hangs"]["tail"] == "running\nout of time\n"
     assert found["hangs"]["seconds"] < 30
     assert found["finds"]["found"] == {"of": "9.0"}
     assert "lacks: no-such-program is not installed" in capsys.readouterr().out
     assert script.run_all(stages[4:], {"stages": {}}, output, time.monotonic() + 60) == 0
     assert script.run_all(stages[4:], {"stages": {}}, output, time.monotonic()) == 1
-    assert (
-        json.loads(output.read_text())["stages"]["finds"]["not_run"] == "no time was left: run it with --only 'finds'"
-    )
+    (result,) = json.loads(output.read_text())["stages"].values()
+    assert result["not_run"] == "no time was left: run it with --only 'finds'"
 
 
-def test_only_some_stages_and_the_rest_stays(
+def test_only_the_named_stages_run_and_the_others_are_kept(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "gpu.json"
     output.write_text(json.dumps({"stages": {"build": {"exit": 0}}}))
     ran = []
     monkeypatch.setattr(
-        script, "run", lambda stage, machine, until: ran.append(stage.name) or {"exit": 0, "not_run": "-"}
+        script,
+        "run",
+        lambda stage, machine, until: ran.append(stage.name) or {"exit": 0, "not_run": "-"},
     )
     for only in (["--only", "bench,autotune googlenet"], []):
         monkeypatch.setattr(sys, "argv", ["gpu", str(output), *only])
@@ -100,10 +112,15 @@ def test_only_some_stages_and_the_rest_stays(
         assert kept["bench resnet50"] == {"exit": 0, "not_run": "-"}
         assert "build" in kept
         if only:
-            assert ran == ["bench densenet121", "bench resnet50", "bench googlenet", "autotune googlenet"]
+            assert ran == [
+                "bench densenet121",
+                "bench resnet50",
+                "bench googlenet",
+                "autotune googlenet",
+            ]
         ran.clear()
     assert not any(name.startswith("autotune") for name in kept)
     monkeypatch.setattr(sys, "argv", ["gpu", str(output), "--only", "dance"])
     with pytest.raises(SystemExit):
         script.main()
-    assert "no stage is called 'dance': there are build, tests" in capsys.readouterr().err
+    assert "there is no stage 'dance'; choose from build, tests" in capsys.readouterr().err

@@ -133,6 +133,22 @@ def test_compiling_imports_nothing_that_is_optional() -> None:
     assert not modules_after(statement) & {"lightning", "matplotlib", "sklearn", "kornia"}
 
 
+def test_type_checkers_see_the_public_names() -> None:
+    import cnngraph
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    imported["register_op"] = imported.pop(None)
+    homes = {name: f"cnngraph.{module}" for name, module in cnngraph._HOMES.items()}
+    assert imported == homes
+
+
 def test_the_packages_public_names_exist() -> None:
     import cnngraph
 

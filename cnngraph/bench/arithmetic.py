@@ -8,7 +8,7 @@ from cnngraph.bench.variants import Work
 from cnngraph.checker import read_spec
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import INPUT, Graph
+from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.graph.cost import node_cost
 from cnngraph.shape import ShapeError, TensorShape
 
@@ -36,7 +36,7 @@ def resized(graph: Graph, input: TensorShape) -> Graph:
         CnngraphError: the network does not accept this input.
     """
     shapes = {INPUT: input}
-    nodes = []
+    nodes: list[Node] = []
     for node in graph.nodes:
         inputs = [shapes[path] for path in node.inputs]
         try:

@@ -119,7 +119,7 @@ def bench_kernels(
     """
     machine.require(device)
     found = machine.describe()
-    rows = []
+    rows: list[KernelRow] = []
     with Workers(threads) as workers:
         worker = workers.start("kernels")
         progress("starting", 0)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -109,7 +110,7 @@ def _compiled(work: Work, mode: str | None = None) -> _Step:
 def _onnxruntime(work: Work) -> _Step:
     try:
         import onnxruntime  # pyright: ignore[reportMissingImports]
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
     except ImportError as error:
         raise CnngraphError(f"{error}: pip install 'cnngraph[bench]'") from None
     if work.dtype != "float32":
@@ -119,12 +120,12 @@ def _onnxruntime(work: Work) -> _Step:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         torch.onnx.export(network, (example,), str(file), dynamo=True, verbose=False)
-        options = onnxruntime.SessionOptions()
+        runtime: Any = onnxruntime
+        options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        session: Any = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
-    values = {session.get_inputs()[0].name: example.numpy()}
+        providers = ["CPUExecutionProvider"]
+        session = runtime.InferenceSession(str(file), options, providers=providers)
+    values: dict[str, Any] = {session.get_inputs()[0].name: example.numpy()}
 
     def step() -> float:
         return float(abs(session.run(None, values)[0]).mean())
@@ -139,7 +140,7 @@ def _memory_efficient(work: Work) -> _Step:
     if not name.startswith("densenet"):
         raise CnngraphError(f"torchvision has this for DenseNets only, and {name} is none")
     try:
-        from torchvision import models  # pyright: ignore[reportMissingImports]
+        models: Any = import_module("torchvision").models
     except (ImportError, RuntimeError) as error:  # either, if it was built for another torch
         hint = f"pip install the torchvision that belongs to torch {torch.__version__}"
         raise CnngraphError(f"{one_line(error)}: {hint}") from None
@@ -248,7 +249,7 @@ def _loss(output: Tensor) -> Tensor:
     return F.cross_entropy(output, labels)
 
 
-def _tensors(result: Any) -> list[Tensor]:
+def _tensors(result: Tensor | dict[str, Tensor]) -> list[Tensor]:
     """The network's result, in training with those of its side heads."""
     return list(result.values()) if isinstance(result, dict) else [result]
 

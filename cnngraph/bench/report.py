@@ -31,7 +31,7 @@ def headline(bench: NetworkBench) -> str:
 
 def machine_line(found: Mapping[str, Any], rounds: int) -> str:
     """The machine, and how much of it other processes took during the measurement."""
-    parts = []
+    parts: list[str] = []
     if "gpu" in found:
         parts.append("{gpu}, driver {driver}, CUDA {cuda}, cuDNN {cudnn}".format_map(found))
     capability = f" ({found['cpu_capability']})" if "cpu_capability" in found else ""

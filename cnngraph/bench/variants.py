@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from cnngraph.errors import CnngraphError, did_you_mean
@@ -50,7 +50,7 @@ class Work:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Work:
         """The work that `to_json` wrote."""
-        return Work(**{**data, "input": tuple(data["input"])})
+        return replace(Work(**data), input=tuple(data["input"]))
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,11 @@ def check(
     costs and the input sizes that it accepts.
     """
     from cnngraph.checker import check
-    from cnngraph.report.check import summary
+    from cnngraph.report.check import Report, summary
     from cnngraph.report.data import report_data
 
     params = parse_params(sets)
-    reports = []
+    reports: list[Report] = []
     for spec in specs:
         with terminal.progress(f"checking {spec}"):
             report = check(spec, params)

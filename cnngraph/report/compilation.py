@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cnngraph.graph.step_memory import StepMemory, extra_time, predict
 from cnngraph.report.check import Report, macs, params
@@ -13,7 +13,7 @@ from cnngraph.report.data import report_data
 from cnngraph.report.numbers import duration, plural, size
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import fx, nn
 
     from cnngraph.graph import Graph
     from cnngraph.graph.cost import Summary
@@ -169,9 +169,10 @@ def code_of(net: fx.GraphModule) -> str:
     """The Python code of a network's `forward`, and of those of its side heads."""
     from torch import fx
 
+    modules = cast("Iterable[tuple[str, nn.Module]]", net.named_modules())
     heads = [
         f"# {name}\n{module.code.strip()}"
-        for name, module in net.named_modules()
+        for name, module in modules
         if name and isinstance(module, fx.GraphModule)
     ]
     return "\n\n".join([net.code.strip(), *heads])

@@ -9,8 +9,10 @@ from cnngraph.errors import Diagnostic, render
 from cnngraph.graph import Graph
 from cnngraph.report.stages import LEFT, RIGHT, stage_rows
 
-_STYLES = ["text-align: left"] * len(LEFT)
-_STYLES += ["text-align: right; font-variant-numeric: tabular-nums"] * len(RIGHT)
+_STYLES = [
+    *["text-align: left"] * len(LEFT),
+    *["text-align: right; font-variant-numeric: tabular-nums"] * len(RIGHT),
+]
 
 
 def report_html(diagnostics: Sequence[Diagnostic], graph: Graph | None, summary: str) -> str:

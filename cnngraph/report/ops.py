@@ -116,8 +116,8 @@ def type_words(schema: Schema) -> str:
     if schema.get("type") == "array":
         return _list_words(schema)
     if schema.get("type") == "object":
-        inner = schema.get("additionalProperties")
-        return f"mapping of {type_words(inner)} by name" if isinstance(inner, dict) else "mapping"
+        inner: Schema | bool = schema.get("additionalProperties", True)
+        return "mapping" if isinstance(inner, bool) else f"mapping of {type_words(inner)} by name"
     bounds = [f"{sign} {schema[key]}" for key, sign in _BOUNDS.items() if key in schema]
     return " ".join([_WORDS.get(str(schema.get("type")), "anything"), " and ".join(bounds)]).strip()
 

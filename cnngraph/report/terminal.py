@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Timer
 from typing import TYPE_CHECKING
@@ -132,7 +132,7 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[None]:
+def progress(what: str) -> Generator[None]:
     """Shows on stderr what is being done, if it is a terminal and the work takes over a second."""
     if not sys.stderr.isatty():
         yield
@@ -150,7 +150,7 @@ def progress(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, float], None]]:
+def progress_bar() -> Generator[Callable[[str, float], None]]:
     """A progress bar on stderr, if it is a terminal; yields the callback `(activity, share)`."""
     if not sys.stderr.isatty():
         yield lambda what, share: None

@@ -42,7 +42,7 @@ def catalog(folder: Path) -> dict[PurePosixPath, str]:
     if not groups:
         raise CnngraphError(f"there is no network in {folder}")
     files: dict[PurePosixPath, str] = {}
-    sections = []
+    sections: list[str] = []
     for group, networks in sorted(groups.items()):
         networks.sort(key=lambda item: (_year(item[1]), _natural(item[0].stem)))
         rows = "\n".join(_row(path, report) for path, report in networks)

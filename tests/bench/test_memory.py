@@ -107,7 +107,9 @@ from cnngraph import allocator
 plain = cnngraph.compile({str(TINY)!r})
 untouched = allocator._settings
 tuned = cnngraph.compile({str(TINY)!r}, memory_tuning=True)
-print(json.dumps([plain.compilation.memory_settings, untouched, tuned.compilation.memory_settings, allocator.tune_memory()]))
+compilations = [plain.compilation, tuned.compilation]
+settings = [compilation.memory_settings for compilation in compilations]
+print(json.dumps([settings[0], untouched, settings[1], allocator.tune_memory()]))
 """
     plain, untouched, tuned, settings = in_process(script)
     assert plain is None

@@ -67,7 +67,7 @@ def test_every_variant_is_measured(trained: NetworkBench) -> None:
 
 def test_held_bytes_are_weights_momenta_input_and_buffers(trained: NetworkBench) -> None:
     weights = 8 * 3 * 9 + 2 * 8 + 2 * (8 * 8 * 9 + 8) + 2 * (8 * 5 + 5)
-    # Weights, momenta and the input; running mean and variance, and the number of batches in eight bytes.
+    # Weights, momenta, the input, running statistics, and the number of batches (eight bytes).
     held = 4 * (2 * weights + 2 * 3 * 32 * 32 + 2 * 8) + 8
     assert {row.held_bytes for row in trained.rows if row.seconds} == {held}
 

@@ -47,12 +47,12 @@ def test_check_reports_costs_and_input_sizes() -> None:
     assert "  params  6,624,904 (6.62 M), 171 buffers\n" in out
     assert "  MACs    1,498,376,192 (1.50 G) for one image\n" in out
     assert (
-        "  inputs  15x15 and larger (up to 448 tried), output stride 32\n          below 15: maxpool3: "
-        in out
+        "  inputs  15x15 and larger (up to 448 tried), output stride 32\n"
+        "          below 15: maxpool3: " in out
     )
     assert (
-        "  inputs  28 to 31 (up to 64 tried), output stride 4\n          not 12 to 27, 32 to 64: fc1: "
-        in out
+        "  inputs  28 to 31 (up to 64 tried), output stride 4\n"
+        "          not 12 to 27, 32 to 64: fc1: " in out
     )
 
 
@@ -222,7 +222,8 @@ def test_compile_predicts_the_memory_of_a_step() -> None:
     budget = f"{fast['peak'] * 0.6 / 1e6:.1f}MB"
     result = run("compile", spec, "--batch-size", "64", "--memory", budget)
     assert re.search(
-        r"memory   [\d.]+ MB at the peak of a training step of batch 64 \(predicted\): [\d.]+ MB weights",
+        r"memory   [\d.]+ MB at the peak of a training step of batch 64 \(predicted\):"
+        r" [\d.]+ MB weights",
         result.stdout,
     )
     policy = rf"{budget}: recomputes \d+ values in backward, about \d+% more time\n"
@@ -563,7 +564,7 @@ cnngraph: 1
 name: net
 input: [3, 8, 8]
 graph:
-  - conv2d: {name: conv, out_channels: 8, kernel_size: [3, 3], colour: "[bold red]not markup[/]", x: 1}
+  - conv2d: {name: conv, out_channels: 8, kernel_size: [3, 3], colour: "[bold red]text[/]", x: 1}
 """
 
 
@@ -577,7 +578,7 @@ def test_diagnostics_are_neither_wrapped_nor_parsed_as_markup(tmp_path: Path) ->
     line = BRACKETS.splitlines()[-1]
     assert 80 < len(line) < 120
     assert f"5 | {line}\n  | " in plain
-    assert "[bold red]not markup[/]" in coloured
+    assert "[bold red]text[/]" in coloured
 
 
 def test_control_characters_of_a_spec_are_escaped(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def test_rows_add_up_to_the_totals(path: Path) -> None:
 def test_a_sequential_is_expanded_and_a_block_is_one_row() -> None:
     found = shown(
         HEAD
-        + f"  - sequential: {{name: features, body: [{{{CONV}}}, relu]}}\n  - residual: {{name: res, body: {{{CONV}}}}}\n"
+        + f"  - sequential: {{name: features, body: [{{{CONV}}}, relu]}}\n"
+        + f"  - residual: {{name: res, body: {{{CONV}}}}}\n"
     )
     assert list(found) == ["features.conv", "features.1", "res"]
 

@@ -56,7 +56,8 @@ def test_a_row_has_the_figures_of_check(tmp_path: Path) -> None:
     assert list(files) == [PurePosixPath("drawings/net.svg"), PurePosixPath("README.md")]
     row = files[PurePosixPath("README.md")].splitlines()[-1]
     assert row == (
-        "| [net](net.yaml) | 872 | 50.7 k | 3x16x16 | 1 | 1999 | [A Title](https://example.org) | ![net](drawings/net.svg) |"
+        "| [net](net.yaml) | 872 | 50.7 k | 3x16x16 | 1 | 1999 | [A Title](https://example.org) "
+        "| ![net](drawings/net.svg) |"
     )
 
 

@@ -26,7 +26,7 @@ def found(topic: str, quantity: str) -> float | TensorShape:
 
 
 def test_the_first_inception_block_against_one_convolution() -> None:
-    """The block is 64 + (96, 128) + (16, 32) + 32 channels wide and has a 5x5 in its third branch."""
+    """The block has 64 + (96, 128) + (16, 32) + 32 channels and a 5x5 in its third branch."""
     weights = 192 * 64 + 192 * 96 + 96 * 128 * 9 + 192 * 16 + 16 * 32 * 25 + 192 * 32
     norms = 2 * (64 + 96 + 128 + 16 + 32 + 32)
     topic = "The first Inception block"

@@ -1,4 +1,4 @@
-"""The shipped specs: against the facts of the published networks, against torch's meta device, and against eager."""
+"""The shipped specs, compared with published networks, torch's meta device, and eager."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from cnngraph.shape import ShapeError, TensorShape
 
 NETWORKS = sorted(path for path in SPECS.rglob("*.yaml") if "blocks" not in path.parts)
 FACTS = [json.loads(path.read_text()) for path in sorted((ROOT / "tests" / "facts").glob("*.json"))]
-"""What the published networks are: `spec` is ours; with `same_names` the keys of its `state_dict` are theirs too."""
+"""Facts about the published networks.
+
+`spec` is our spec; with `same_names` its `state_dict` has the published keys.
+"""
 
 
 def name_of(path: Path) -> str:
@@ -49,8 +52,8 @@ def checked(path: Path) -> Report:
 
 
 def small(path: Path, seed: int = 0, **options: str) -> tuple[nn.Module, torch.Tensor]:
-    """A compiled network of few features, and a batch of small inputs."""
-    gc.collect()  # networks are freed by the collector alone, and some are large
+    """A compiled network with few features, and a batch of small inputs."""
+    gc.collect()  # networks are cyclic, and some are large
     spec, params = read_spec(path), {"num_classes": 10}
     graph, _ = elaborate(spec, params)
     assert graph is not None
@@ -61,7 +64,7 @@ def small(path: Path, seed: int = 0, **options: str) -> tuple[nn.Module, torch.T
 
 
 def smaller(graph: Graph, sizes: InputSizes | None) -> Graph:
-    """The same layers over the least input that leaves some pixels of the last map, if its weights need no larger one.
+    """The same layers for a smaller input, whose last map still has a few pixels.
 
     A linear layer of 4096 features, as VGG's, gets 64.
     """
@@ -81,18 +84,18 @@ def smaller(graph: Graph, sizes: InputSizes | None) -> Graph:
         except ShapeError:
             continue
         return replace(graph, input=shapes[INPUT], nodes=tuple(nodes))
-    raise AssertionError("it does not hold at its own size")
+    raise AssertionError("the graph is invalid at its own input size")
 
 
 @every_network
-def test_check_finds_nothing_wrong(path: Path) -> None:
+def test_check_finds_no_errors(path: Path) -> None:
     report = checked(path)
     assert not report.diagnostics
     assert report.summary is not None
 
 
 @every_published
-def test_costs_are_the_published_ones(facts: dict) -> None:
+def test_costs_match_the_published_network(facts: dict) -> None:
     report = checked(SPECS / facts["spec"])
     assert report.graph is not None
     assert report.summary is not None
@@ -104,7 +107,9 @@ def test_costs_are_the_published_ones(facts: dict) -> None:
 
 @every_published_with_its_names
 @every_target
-def test_state_dict_is_the_published_one_key_by_key(facts: dict, target: dict[str, str]) -> None:
+def test_the_state_dict_has_the_published_keys_and_shapes(
+    facts: dict, target: dict[str, str]
+) -> None:
     with torch.device("meta"):
         network = cnngraph.compile(SPECS / facts["spec"], **target)
     found = [[key, list(value.shape)] for key, value in network.state_dict().items()]
@@ -123,7 +128,7 @@ def test_stages_have_the_published_shapes(facts: dict) -> None:
 
 @every_published
 def test_weights_have_the_published_shapes_in_order(facts: dict) -> None:
-    """Also where the spec names its layers and the published network numbers them."""
+    """Even if the spec names its layers and the published network numbers them."""
     with torch.device("meta"):
         network = cnngraph.compile(SPECS / facts["spec"])
     found = [list(value.shape) for value in network.state_dict().values()]
@@ -132,8 +137,8 @@ def test_weights_have_the_published_shapes_in_order(facts: dict) -> None:
 
 
 @every_published
-def test_settings_that_no_shape_shows_are_the_published_ones(facts: dict) -> None:
-    """How many layers there are of each setting: eps and momentum, dropout, ceil_mode, count_include_pad, biases."""
+def test_layers_have_the_published_settings(facts: dict) -> None:
+    """The number of layers with each eps, momentum, dropout rate, ceil_mode, bias and so on."""
     with torch.device("meta"):
         network = cnngraph.compile(SPECS / facts["spec"], backend="eager")
     ours = Counter(setting for module in network.modules() if (setting := setting_of(module)))
@@ -145,13 +150,11 @@ def test_settings_that_no_shape_shows_are_the_published_ones(facts: dict) -> Non
         if kind in ("MaxPool2d", "AvgPool2d"):
             assert ours[setting] >= theirs[setting], (
                 setting
-            )  # some of the published pools are functions, not modules
+            )  # some published pools are functions, not modules
         elif kind in ("Conv2d", "Linear", "BatchNorm2d", "BatchNorm1d", "LayerNorm"):
             assert ours[setting] == theirs[setting], setting
         elif kind == "StochasticDepth":
-            assert ours[setting] <= theirs[setting], (
-                setting
-            )  # some of the published ones are never called
+            assert ours[setting] <= theirs[setting], setting  # some published ones are never called
         elif kind == "Dropout" and "p=0.0," not in setting:
             assert ours[setting] == theirs[setting], setting
 
@@ -175,8 +178,8 @@ def setting_of(module: nn.Module) -> str:
                 number, (module.kernel_size, module.stride, module.padding, module.dilation)
             )
             return (
-                f"MaxPool2d(kernel_size={size}, stride={stride}, padding={padding}, dilation={dilation},"
-                f" ceil_mode={module.ceil_mode})"
+                f"MaxPool2d(kernel_size={size}, stride={stride}, padding={padding},"
+                f" dilation={dilation}, ceil_mode={module.ceil_mode})"
             )
         case nn.AvgPool2d():
             size, stride, padding = map(number, (module.kernel_size, module.stride, module.padding))
@@ -192,7 +195,7 @@ def number(pair: object) -> object:
 
 
 def as_ours(setting: str) -> str:
-    """The published setting in the words of `setting_of`."""
+    """The published setting in the notation of `setting_of`."""
     kind, _, rest = setting.partition("(")
     kind = {"BatchNormAct2d": "BatchNorm2d", "LayerNorm2d": "LayerNorm"}.get(kind, kind)
     return f"{kind}({rest}".replace("inplace=True", "inplace=False")
@@ -239,10 +242,10 @@ EVERYWHERE = [("cpu", path) for path in NETWORKS] + [
     ids=lambda value: value if type(value) is str else name_of(value),
     indirect=["device"],
 )
-def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> None:
-    """Same weights, same batch: outputs, gradients and running statistics in training, and outputs in evaluation.
+def test_a_step_of_the_fused_network_matches_eager(device: str, path: Path) -> None:
+    """Outputs, gradients and running statistics in training, and outputs in evaluation.
 
-    In float64, because a batch norm over the few values of a small map magnifies float32's rounding beyond measure.
+    In float64, because a batch norm over a few values amplifies the rounding of float32 too much.
     """
     networks = {}
     for backend in ("fused", "eager"):
@@ -279,7 +282,7 @@ def test_one_step_of_the_fused_network_is_eagers(device: str, path: Path) -> Non
     assert results["fused"].keys() == results["eager"].keys()
     assert results["eager"]["loss"].isfinite()
     for name, expected in results["eager"].items():
-        # Rounding grows with depth, and is that of the largest values.
+        # Rounding errors grow with depth and scale with the largest values.
         scale = expected.abs().max().item()
         torch.testing.assert_close(
             results["fused"][name],
@@ -296,8 +299,8 @@ def test_the_readme_lists_specs_that_exist() -> None:
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_the_input_transform_goes_from_imagenets_normalization_to_half(name: str) -> None:
-    """As torchvision's `transform_input`: what ImageNet's mean and std made of a pixel becomes (pixel - 0.5) / 0.5."""
+def test_the_input_transform_maps_imagenets_normalization_to_plus_minus_one(name: str) -> None:
+    """Pixels normalized with ImageNet's mean and std become (pixel - 0.5) / 0.5."""
     path = SPECS / f"{name}.yaml"
     plain = cnngraph.compile(path, {"num_classes": 5}).eval()
     transformed = cnngraph.compile(path, {"num_classes": 5, "transform_input": True}).eval()
@@ -313,7 +316,7 @@ def test_the_input_transform_goes_from_imagenets_normalization_to_half(name: str
 
 @every_network
 @torch.inference_mode()
-def test_folding_for_inference_changes_nothing(path: Path) -> None:
+def test_folding_for_inference_does_not_change_results(path: Path) -> None:
     network, batch = small(path, mode="inference")
     eager, _ = small(path, backend="eager")
     for key, value in eager.state_dict().items():
@@ -326,7 +329,7 @@ def test_folding_for_inference_changes_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", VARIED)
-def test_a_lean_step_is_the_fast_one(name: str) -> None:
+def test_a_lean_step_matches_a_fast_step(name: str) -> None:
     results = []
     for memory in ("fast", "lean"):
         network, batch = small(SPECS / f"{name}.yaml", memory=memory)
