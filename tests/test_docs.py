@@ -135,7 +135,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("snippet", COMMANDS, ids=ids)
 def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
-    """In a folder with the specs and the files that the page says to save."""
+    """In a folder with the specs and the files saved so far."""
     snippet.save(tmp_path)
     run = run_command(snippet.text, tmp_path)
     assert run.returncode == 0, run.stderr
