@@ -6,13 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from cnngraph.errors import CnngraphError, Position
+from cnngraph.ops.op import Op
 from cnngraph.shape import ShapeError, TensorShape
-
-if TYPE_CHECKING:
-    from cnngraph.ops.op import Op
 
 INPUT = "input"
 """The name of the network's input among the `inputs` of nodes."""
