@@ -260,6 +260,7 @@ def test_the_budget_is_kept(name: str, share: float) -> None:
     assert predicted.step == pytest.approx(peak_of_tensors(run), rel=0.1)
 
 
+@compiled
 def test_nothing_of_a_step_outlives_it() -> None:
     """What operators keep for backward, their own results among it, is freed with the step."""
     net = cnngraph.compile(SPECS / "resnet18.yaml", memory="164MB", batch_size=2)
