@@ -147,14 +147,14 @@ def test_torch_compile_around_the_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("room", ["batch_norm_act", "max_pool2d"])
-def test_more_values_than_an_int_counts(room: str, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize("operator", ["batch_norm_act", "max_pool2d"])
+def test_more_values_than_an_int_counts(operator: str, layout: torch.memory_format) -> None:
     """One image 33 times, with gradients as equal: each result is that of the image alone."""
     if torch.cuda.mem_get_info()[0] < 40e9:
         pytest.skip("needs 40 GB of free GPU memory")
 
     def run(x: Tensor) -> Tensor:
-        if room == "max_pool2d":
+        if operator == "max_pool2d":
             return max_pool2d(x, (3, 3), (1, 1), (1, 1), (1, 1), False, False)
         return batch_norm_act(x, None, None, None, None, 1e-5, "silu")[0]
 

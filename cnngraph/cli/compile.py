@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from cnngraph.report.compilation import Compiled
 
 
-
 @app.command(
     epilog="""\b
 Examples:
