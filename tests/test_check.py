@@ -12,7 +12,7 @@ LENET = SPECS / "lenet.yaml"
 
 def test_a_report_is_short_to_look_at() -> None:
     report = cnngraph.check(LENET)
-    assert repr(report) == f"<Report of {LENET}: ok, no mistakes>"
+    assert repr(report) == f"<Report of {LENET}: no errors>"
     assert repr(report.graph) == "<Graph lenet: 1x28x28 to fc3, 12 nodes>"
     assert len(repr(report.spec)) < 100_000
     assert [stage.path for stage in report.stages][:2] == ["conv1", "1"]

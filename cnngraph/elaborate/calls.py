@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator, has_expressions
@@ -11,12 +11,27 @@ from cnngraph.elaborate.place import Call, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position, show
 from cnngraph.ops import OPS, Op, find_op
 from cnngraph.spec.arguments import InvalidError, validate
-from cnngraph.spec.document import COMPOSITES, Composite, Parallel, argument_names
+from cnngraph.spec.document import (
+    COMPOSITES,
+    Composite,
+    Parallel,
+    argument_names,
+    main_key,
+    written_fields,
+)
 from cnngraph.spec.expressions import is_expression
 from cnngraph.spec.suggestions import suggest_arguments, suggest_kind
 from cnngraph.spec.yaml import Located
 
 Model = TypeVar("Model", bound=Op | Composite)
+
+
+class _Known(NamedTuple):
+    """A call as read, its arguments with expressions, and its models by the values of those."""
+
+    call: Call
+    expressions: list[Located]
+    results: dict[str, Any]
 
 
 class Calls:
@@ -26,7 +41,7 @@ class Calls:
         self._diagnostics = diagnostics
         self._evaluator = evaluator
         self._calls: dict[int, tuple[Located, Call]] = {}
-        self._ops: dict[int, tuple[Call, Op]] = {}
+        self._known: dict[int, _Known] = {}
         self._equal: dict[Hashable, Any] = {}
 
     def read(self, located: Located, place: Place, value: Value) -> Call:
@@ -78,25 +93,42 @@ class Calls:
         help = f"indent `{keys[1]}` under `{keys[0]}:`, or start another node with `- `"
         fail(place, "E107", message, located.keys[keys[0]], notes=(("help", help),))
 
-    def op(self, call: Call, kind: type[Op], place: Place, value: Value) -> Op:
-        """The op with its arguments. Raises `InvalidError` after reporting mistakes."""
-        if (known := self._ops.get(id(call))) is not None:
-            return known[1]
-        op = self.arguments(call, kind, place, value)
-        written = [call.bare] if call.bare is not None else call.arguments.values()
-        if not any(map(has_expressions, written)):
-            self._ops[id(call)] = call, op
-        return op
-
     def arguments(self, call: Call, model: type[Model], place: Place, value: Value) -> Model:
-        """The validated arguments of an op or a composite. Raises `InvalidError`."""
+        """The validated arguments of an op or a composite. Raises `InvalidError`.
+
+        Equal arguments of the same call give the same instance.
+        """
+        known = self._known.get(id(call))
+        if known is None:
+            known = self._known[id(call)] = _Known(call, _expressions(call, model), {})
+        resolved: dict[int, Any] = {}
+
+        def resolve(located: Located) -> Any:
+            if id(located) not in resolved:
+                resolved[id(located)] = self._evaluator.resolve(located, place, value.shape)
+            return resolved[id(located)]
+
+        try:
+            identity = repr([resolve(item) for item in known.expressions])
+        except InvalidError:
+            identity = None  # validated all the same, so that other mistakes are reported
+        if identity in known.results:
+            return known.results[identity]
+        result = self._validate(call, model, place, resolve)
+        if identity is not None:
+            known.results[identity] = result
+        return result
+
+    def _validate(
+        self, call: Call, model: type[Model], place: Place, resolve: Callable[[Located], Any]
+    ) -> Model:
         arguments, keys = call.arguments, call.keys
         if call.bare is not None:
             self._refuse_dashes(call, model, call.bare, place)
-            if model.main is None:
+            key = main_key(model)
+            if key is None:
                 message, notes = suggest_arguments(call.kind, model, call.bare)
                 self._diagnostics.fail(place, "E103", message, call.bare.position, notes=notes)
-            key = model.model_fields[model.main].alias or model.main
             arguments, keys = {key: call.bare}, {key: call.bare.position}
         return validate(
             model,
@@ -104,7 +136,7 @@ class Calls:
             keys,
             what=f"`{call.kind}`",
             position=call.position,
-            resolve=lambda located: self._evaluator.resolve(located, place, value.shape),
+            resolve=resolve,
             report=lambda diagnostic: self._diagnostics.report(diagnostic, place),
             equal=self._equal if issubclass(model, Op) else None,
         )
@@ -139,6 +171,15 @@ class Calls:
 
         message = f"there is no op or block `{kind}`"
         self._diagnostics.fail(place, "E104", message, position, notes=notes)
+
+
+def _expressions(call: Call, model: type[Op | Composite]) -> list[Located]:
+    """The arguments whose value depends on expressions."""
+    raw = written_fields(model)
+    given = [(key, item) for key, item in call.arguments.items() if key in raw]
+    if call.bare is not None and (key := main_key(model)) is not None:
+        given = [(key, call.bare)]
+    return [item for key, item in given if not raw[key] and has_expressions(item)]
 
 
 def is_kind(word: str, place: Place) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
+from collections.abc import Hashable
 from typing import Any
 
 from cnngraph.elaborate.diagnostics import Diagnostics
@@ -12,7 +13,9 @@ from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.expressions import (
     MAX_ITEMS,
+    MAX_LENGTH,
     MAX_STEPS,
+    RESERVED,
     UNKNOWN,
     Budget,
     ExpressionError,
@@ -21,12 +24,16 @@ from cnngraph.spec.expressions import (
     evaluate,
     extent,
     is_expression,
+    names_in,
 )
 from cnngraph.spec.yaml import Located
 
 NO_SHAPE = TensorShape(())
 """The current shape where no value flows: in params and in the network's `input`."""
 _SHAPE_VARIABLES = ("in_channels", "in_height", "in_width")
+
+_KEPT = frozenset({int, str, bool, type(None)})
+"""Types of variables for which results are kept: equal values of these types are the same."""
 
 
 class Evaluator:
@@ -35,6 +42,8 @@ class Evaluator:
     def __init__(self, diagnostics: Diagnostics) -> None:
         self._diagnostics = diagnostics
         self._budget = Budget()
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._results: dict[Hashable, tuple[Any, int]] = {}
 
     def spend(self, steps: int, place: Place, position: Position) -> None:
         """Spends `steps` of the budget on other work that a short spec can ask a lot of."""
@@ -54,10 +63,8 @@ class Evaluator:
             return self._resolve_all(located, place, shape)
         if not is_expression(value):
             return value
-        sizes = (UNKNOWN,) * len(_SHAPE_VARIABLES) if shape is None else shape
-        scope: dict[str, Any] = dict(zip(_SHAPE_VARIABLES, sizes, strict=False))
         try:
-            return evaluate(value, ChainMap(scope, place.variables), self._budget)
+            return self._evaluate(value, place.variables, shape)
         except UnknownValueError:
             raise InvalidError from None
         except OverBudgetError:
@@ -68,6 +75,28 @@ class Evaluator:
             if position.width >= len(value):
                 position = position.shifted(error.offset + (position.width > len(value)))
             self._diagnostics.fail(place, "E105", str(error), position, notes=error.notes)
+
+    def _evaluate(self, text: str, variables: dict[str, Any], shape: TensorShape | None) -> Any:
+        """The value of a text with expressions; kept for the next time in an equal scope."""
+        names = self._names.get(text)
+        key = None
+        if names is not None:
+            values = [variables.get(name, UNKNOWN) for name in names]
+            types = tuple(map(type, values))
+            key = (text, shape, types, *values) if _KEPT.issuperset(types) else None
+            if key in self._results:
+                result, steps = self._results[key]
+                self._budget.spend(steps)
+                return result
+        sizes = (UNKNOWN,) * len(_SHAPE_VARIABLES) if shape is None else shape
+        scope: dict[str, Any] = dict(zip(_SHAPE_VARIABLES, sizes, strict=False))
+        left = self._budget.left
+        result = evaluate(text, ChainMap(scope, variables), self._budget)
+        if key is not None:
+            self._results[key] = result, left - self._budget.left
+        elif names is None and len(text) <= MAX_LENGTH:
+            self._names[text] = tuple(names_in(text) - RESERVED)
+        return result
 
     def _resolve_all(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
         self.spend(located.size // 4, place, located.position)

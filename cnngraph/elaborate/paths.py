@@ -32,6 +32,7 @@ class Paths:
         self._evaluator = evaluator
         self.taken: dict[str, Position] = {}
         self.values: dict[str, Value] = {}
+        self._valid: set[str] = set()
         self._misnamed: set[str] = set()
         self._numbered: dict[str, Call] = {}
         self._unnamed: Counter[tuple[str, str]] = Counter()
@@ -66,8 +67,11 @@ class Paths:
 
     def checked_name(self, name: Any, index: str, place: Place, position: Position) -> str:
         """`name`, or after reporting that it is no valid name, `index`."""
+        if isinstance(name, str) and name in self._valid:
+            return name
         problem = name_problem(name)
         if problem is None:
+            self._valid.add(name)
             return name
         notes: Notes = ()
         if isinstance(name, str):

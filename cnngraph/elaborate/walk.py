@@ -136,7 +136,7 @@ class Walk:
         self, call: Call, kind: type[Op], place: Place, value: Value, own: str | None
     ) -> Value:
         path = self._leaf_path(call, place, value, own)
-        op = self.calls.op(call, kind, place, value)
+        op = self.calls.arguments(call, kind, place, value)
         result = self.graph.add(path, op, (value,), place, call.position)
         self.paths.values[path] = result
         return result

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from cnngraph.ops import Op
 from cnngraph.ops.fields import Count, Number
 
 
@@ -258,3 +259,8 @@ def written_fields(model: type[BaseModel]) -> dict[str, bool]:
 def argument_names(model: type[BaseModel]) -> list[str]:
     """The keys of a model as users write them."""
     return [*written_fields(model)]
+
+
+def main_key(model: type[Op | Composite]) -> str | None:
+    """The argument that may be given without its name, or None."""
+    return model.main and (model.model_fields[model.main].alias or model.main)

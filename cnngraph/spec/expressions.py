@@ -114,6 +114,14 @@ def evaluate(text: str, scope: Mapping[str, Any], budget: Budget | None = None) 
     return "".join(values)
 
 
+@lru_cache(maxsize=4096)
+def names_in(text: str) -> frozenset[str]:
+    """The names that the expressions in a valid text can read."""
+    trees = [tree for _, tree, _ in _split_cached(text) if tree is not None]
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return frozenset(node.id for node in nodes if isinstance(node, ast.Name))
+
+
 def extent(value: Any, limit: int = MAX_ITEMS) -> int:
     """The number of items of a list, nested lists included, or of characters of a text.
 

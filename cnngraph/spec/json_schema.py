@@ -12,7 +12,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import CoreRef, GenerateJsonSchema, JsonRef
 
 from cnngraph.ops import OPS, Op, load_plugins
-from cnngraph.spec.document import COMPOSITES, BlockDefinition, Composite, Document, Parallel
+from cnngraph.spec.document import (
+    COMPOSITES,
+    BlockDefinition,
+    Composite,
+    Document,
+    Parallel,
+    main_key,
+)
 
 Schema = dict[str, Any]
 
@@ -103,13 +110,6 @@ def fields(model: type[BaseModel]) -> dict[str, Schema]:
 def required(model: type[BaseModel]) -> list[str]:
     """The arguments without a default."""
     return _model(model).get("required", [])
-
-
-def main_key(model: type[Op] | type[Composite]) -> str | None:
-    """The argument that may be given without its name, or None."""
-    if model.main is None:
-        return None
-    return model.model_fields[model.main].alias or model.main
 
 
 def _op_arguments(op: type[Op]) -> Schema:
