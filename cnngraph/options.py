@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from cnngraph.errors import CnngraphError
 
 Backend = Literal["fused", "eager"]
-"""`fused` uses the fused operators; `eager`, plain torch.nn, defines the meaning of the language."""
+"""`fused` uses the fused operators; `eager`, plain torch.nn, is the reference."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 Mode = Literal["train", "inference"]
@@ -17,7 +17,7 @@ Mode = Literal["train", "inference"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 MemoryPolicy = Literal["fast", "lean"]
-"""What the fused backend keeps for backward: `fast` keeps everything, `lean` recomputes activations.
+"""What the fused backend keeps for backward: `fast` keeps all, `lean` recomputes activations.
 
 A budget such as `6GB` may be given instead.
 """
@@ -64,7 +64,7 @@ def budget_of(memory: str) -> int | None:
     """
     if memory in MEMORY_POLICIES:
         return None
-    found = _BUDGET.fullmatch(memory.strip()) if isinstance(memory, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    found = _BUDGET.fullmatch(str(memory).strip())
     if found is None or not float(found[1]):
         raise CnngraphError(
             f"there is no memory policy `{memory}`; choose one of {', '.join(MEMORY_POLICIES)}, "

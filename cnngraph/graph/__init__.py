@@ -1,4 +1,4 @@
-"""The graph, and what is computed from it without torch: cost, stages, input sizes, memory, features."""
+"""The graph, and what is computed from it without torch: cost, input sizes, memory, features."""
 
 from cnngraph.graph.graph import INPUT, Copy, Graph, GraphError, Group, Node, Scope
 

@@ -1,4 +1,4 @@
-"""Values inside a network: which are worth reading, what they are called, and the part of a network that gives them."""
+"""Features: values inside a network, their names, and the part of a network that computes them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,34 @@ from cnngraph.shape import ShapeError, TensorShape
 
 _REDUCES_MAP = (AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalAvgPool2d, GlobalMaxPool2d, Flatten)
 _ENLARGEMENT = 960
-"""Pixels added to an input to see by how many a map inside grows; a multiple of the usual strides."""
+"""Pixels added to the input to measure how much a map grows; a multiple of the usual strides."""
 
 
 class FeatureInfo(list[dict[str, Any]]):
-    """Values by name: `module` (the name for `outputs=`), `num_chs`, `reduction` (input pixels a step) and `shape`."""
+    """Features as dicts of `module`, `num_chs`, `reduction` and `shape`.
+
+    `module` is the name for `outputs=`, and `reduction` the number of input pixels per map pixel.
+    The methods are those of timm's `FeatureInfo`.
+    """
 
     def module_name(self) -> list[str]:
+        """The names."""
         return [item["module"] for item in self]
 
     def channels(self) -> list[int]:
+        """The numbers of channels."""
         return [item["num_chs"] for item in self]
 
     def reduction(self) -> list[int]:
+        """The input pixels per map pixel."""
         return [item["reduction"] for item in self]
 
 
 def select(graph: Graph, names: Sequence[str]) -> Graph:
-    """The part of a network that computes the values of these names (of nodes, blocks, composites), and returns them.
+    """The part of a network that computes the named values, and returns them.
 
-    Raises `CnngraphError` for a name the network has not, and for none at all.
+    Names are those of nodes, blocks and composites. Raises `CnngraphError` for an unknown name, and
+    if there are no names.
     """
     if isinstance(names, str) or not names:
         raise CnngraphError('`outputs` is a list of names, such as ["layer2", "layer4"]')
@@ -65,15 +73,16 @@ def _value_called(graph: Graph, name: str) -> str:
         raise CnngraphError(f"`{graph.name}` has no value called `{name}`{hint}")
     if graph.by_path[path].aux:
         raise CnngraphError(
-            f"`{name}` belongs to the side head `{graph.by_path[path].aux}`, which exists in training only"
+            f"`{name}` belongs to the side head `{graph.by_path[path].aux}`, "
+            "which exists in training only"
         )
     return path
 
 
 def feature_info(graph: Graph) -> FeatureInfo:
-    """A network's features: those it was compiled to return, else the last map of each reduction.
+    """The features that a network returns; if none were chosen, the last map of each reduction.
 
-    "Last" is on the trunk: a value that everything after it depends on.
+    Only maps on the trunk are considered: everything after them depends on them.
     """
     reductions = _reductions(graph)
     chosen = graph.features
@@ -94,12 +103,12 @@ def feature_info(graph: Graph) -> FeatureInfo:
 
 
 def _reductions(graph: Graph) -> dict[str, int]:
-    """Input pixels from one step of each map to the next, measured by enlarging the input; 1 for flat values."""
+    """Input pixels per pixel of each map, measured by enlarging the input; 1 for flat values."""
     input = graph.input
     larger = {
         INPUT: TensorShape((input.channels, *(size + _ENLARGEMENT for size in input.spatial)))
     }
-    reductions = {}
+    reductions: dict[str, int] = {}
     for node in graph.nodes:
         with suppress(ShapeError, KeyError):
             larger[node.path] = node.op.infer(*(larger[path] for path in node.inputs))
@@ -113,7 +122,7 @@ def _reductions(graph: Graph) -> dict[str, int]:
 
 
 def _trunk(graph: Graph, until: str) -> list[str]:
-    """The values, in order, that nothing computed before them passes by."""
+    """The values, in order, on which everything after them depends."""
     nodes = [node for node in graph.nodes if not node.aux]
     last_use = {path: index for index, node in enumerate(nodes) for path in node.inputs}
     trunk: list[str] = []
@@ -130,9 +139,9 @@ def _trunk(graph: Graph, until: str) -> list[str]:
 
 
 def last_map(graph: Graph) -> str:
-    """The path of the value that the classifier starts from: the last map, before pooling and flattening.
+    """The path of the value that the classifier reads: the last map before pooling and flattening.
 
-    A network without maps has none: then it is what its last layer with weights reads.
+    In a network without maps, it is the value that the last layer with weights reads.
     """
     holders = (
         n for n in reversed(graph.nodes) if not n.aux and n.op.parameters(*graph.input_shapes(n))
@@ -151,7 +160,7 @@ def last_map(graph: Graph) -> str:
 
 
 def _before_head(graph: Graph, path: str) -> str | None:
-    """What a pooling, dropout, or the norm of a pooled value reads."""
+    """The input of a pooling, of a dropout, or of the pooling before a norm; otherwise None."""
     node = graph.by_path[path]
     if isinstance(node.op, (*_REDUCES_MAP, Dropout, Dropout2d)):
         return node.inputs[0]

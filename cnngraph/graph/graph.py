@@ -1,4 +1,4 @@
-"""The graph: a flat list of nodes in topological order, with shapes. It does not depend on torch."""
+"""The graph: a flat list of nodes in topological order, with shapes. It does not need torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Node:
     Attributes:
         path: the node's unique name, and the path of its module in the `nn.Module`.
         inputs: paths of the values it reads, in order; `"input"` is the network's input.
-        parts: for a fused node, the nodes of the spec that it replaces; their modules keep their paths.
+        parts: for a fused node, the nodes of the spec that it replaces. Modules keep their paths.
         aux: the path of the side head it belongs to, or "".
         copies: the repeats it is a copy in, outermost first.
     """
@@ -114,7 +114,7 @@ class Graph:
 
     @cached_property
     def users(self) -> dict[str, tuple[Node, ...]]:
-        """The nodes that read a value, by the value's path; a node that reads it twice is listed twice."""
+        """The nodes that read a value, by its path; a node that reads it twice is listed twice."""
         users: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
             for path in node.inputs:
@@ -150,9 +150,9 @@ class Graph:
     # --- what passes share ----------------------------------------------------------------------
 
     def only_user(self, path: str) -> Node | None:
-        """The node that alone reads a value, once, and belongs to the same side head or to none, as it does.
+        """The single node that reads a value, once; None if there is no such node.
 
-        None if there are several, or the network returns the value.
+        None too if the network returns the value, or if only one of them is part of a side head.
         """
         users = self.users.get(path, ())
         if len(users) != 1 or path in self.outputs:
@@ -161,7 +161,7 @@ class Graph:
         return users[0] if users[0].aux == aux else None
 
     def producer_for(self, user: Node, path: str) -> Node | None:
-        """The node that computes a value for `user` alone; None if others read it, or it is the input."""
+        """The node whose value only `user` reads; None if others read it, or for the input."""
         return self.by_path.get(path) if self.only_user(path) is user else None
 
     def with_nodes(self, nodes: Iterable[Node]) -> Graph:

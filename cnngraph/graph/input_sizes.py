@@ -1,4 +1,4 @@
-"""Which input sizes a network accepts besides the declared one, found by evaluating its shape rules over a range."""
+"""Finds the input sizes that a network accepts, by evaluating its shape rules over a range."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from cnngraph.ops.op import Op
 
 LARGEST = 1024
-"""No larger input is tried."""
+"""The largest size that is tried."""
 MOST_EVALUATIONS = 120_000
-"""Shape rules evaluated at most, times their inputs. A network of very many nodes is tried at fewer sizes, or none."""
+"""The most shape rules evaluated, times their inputs.
+
+Networks with very many nodes are tried at fewer sizes, or at none.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Failure:
     """Sizes that fail at one node.
 
     Attributes:
-        sizes: heights (= widths) of the input, ascending.
+        sizes: heights (and widths) of the input, ascending.
         path: the node that fails first.
-        reason: what its shape rule says, at the first of these sizes.
+        reason: the message of its shape rule at the first of these sizes.
     """
 
     sizes: tuple[int, ...]
@@ -36,13 +39,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class InputSizes:
-    """What is known of a network's input size, with its weights as declared.
+    """The input sizes that a network accepts with the weights of its declared size.
 
     Attributes:
-        range: the square sizes that were tried, first and last.
-        valid: those that work, ascending.
-        stride: input pixels for each pixel of the last feature map that grows with the input, 1 where it is no smaller;
-            None if none grows.
+        range: the first and last square size that were tried.
+        valid: the sizes that work, ascending.
+        stride: input pixels per pixel of the last map that grows with the input, at least 1; None
+            if no map grows.
         failures: the sizes that do not work, and why.
     """
 
@@ -63,7 +66,7 @@ class InputSizes:
 
 
 class _TooCostlyError(Exception):
-    """Trying these sizes takes too many evaluations; `share` of the nodes could be afforded."""
+    """These sizes take too many evaluations: the limit was reached after `share` of the nodes."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -71,9 +74,9 @@ class _TooCostlyError(Exception):
 
 @dataclass(frozen=True)
 class _Table:
-    """A value's shape for every input size: `shapes[groups[i]]` for the i-th size, None where something failed.
+    """A value's shape for each input size: `shapes[groups[i]]` for the i-th, None if it failed.
 
-    Deep in a network many input sizes have led to few distinct shapes, so rules are evaluated by group.
+    Deep in a network, many input sizes lead to few distinct shapes; each group has one shape.
     """
 
     groups: tuple[int, ...]
@@ -86,7 +89,7 @@ class _Table:
 def input_sizes(graph: Graph) -> InputSizes | None:
     """Tries square inputs from 1x1 to twice the declared size.
 
-    Returns None for flat inputs, and for a network so large that not even the declared size could be reached.
+    Returns None for flat inputs, and if the network is too large to reach the declared size.
     """
     if len(graph.input) != 3:
         return None
@@ -106,17 +109,15 @@ def _sizes_to(last: int, graph: Graph) -> InputSizes:
     sizes = range(1, last + 1)
     squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
     tables = {INPUT: _Table(tuple(range(last)), squares)}
-    known: dict[
-        object, _Table
-    ] = {}  # results by what they follow from: a repeat's copies are evaluated once
+    known: dict[object, _Table] = {}  # so that copies of a repeat are evaluated once
     shared: dict[_Table, _Table] = {}
-    failures = []
+    failures: list[Failure] = []
     failed: set[int] = set()
     evaluations = 0
     for index, node in enumerate(graph.nodes):
         inputs = [tables[path] for path in node.inputs]
         key = (_identity(node.op), graph.input_shapes(node), *map(id, inputs))
-        if key in known:  # it fails where the other did, which is told
+        if key in known:  # it fails at the same sizes, which are reported already
             tables[node.path] = known[key]
             continue
         groups, combinations = _combine(inputs)
@@ -141,7 +142,7 @@ def _sizes_to(last: int, graph: Graph) -> InputSizes:
 
 
 def _identity(op: Op) -> object:
-    """What equal ops have in common. One that cannot be hashed (a plugin's fields may forbid it) equals no other."""
+    """A key that equal ops share. An op that cannot be hashed, such as a plugin's, has its own."""
     try:
         hash(op)
     except TypeError:
@@ -152,7 +153,7 @@ def _identity(op: Op) -> object:
 def _combine(
     tables: list[_Table],
 ) -> tuple[tuple[int, ...], list[tuple[TensorShape | None, ...]]]:
-    """The groups of sizes on which all tables are constant, and each group's shapes."""
+    """The groups of sizes for which no table changes, and the shapes of each group."""
     first = tables[0].groups
     if all(table.groups is first for table in tables):
         return first, list(zip(*(table.shapes for table in tables), strict=True))
@@ -192,7 +193,7 @@ def _infer(
 
 
 def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
-    """Measured where the last map that grows with the input makes its last two steps."""
+    """Measured between the last two sizes at which the last growing map grows."""
     path, seen = graph.output, None
     while path != INPUT:
         if tables[path] is seen:
@@ -212,7 +213,7 @@ def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
 
 
 def runs(sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Ascending sizes as inclusive runs of consecutive ones."""
+    """Groups ascending sizes into inclusive runs of consecutive sizes."""
     start = previous = None
     for size in sizes:
         if previous is None or size != previous + 1:

@@ -1,4 +1,4 @@
-"""Says where a value's shape comes from, in the words a diagnostic needs."""
+"""Describes where a value's shape comes from, for diagnostics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cnngraph.shape import TensorShape
 
 
 class Provenance:
-    """Traces shapes back through the nodes elaborated so far, `nodes`. What it has traced once, it remembers."""
+    """Traces shapes back through the nodes elaborated so far, and caches the results."""
 
     def __init__(self, nodes: Mapping[str, Node], input: TensorShape) -> None:
         self.nodes = nodes
@@ -18,7 +18,7 @@ class Provenance:
         self._size_set: dict[str, str] = {}
 
     def of(self, path: str) -> str:
-        """`"128 channels from conv2d at line 44; 28x28 since max_pool2d at line 22"`."""
+        """Such as `"128 channels from conv2d at line 44; 28x28 since max_pool2d at line 22"`."""
         text = self._channels(path)
         size = self._shape(path).spatial
         return f"{text}; {'x'.join(map(str, size))} {self._size(path)}" if size else text
@@ -27,8 +27,8 @@ class Provenance:
         return self.input if path == INPUT else self.nodes[path].shape
 
     def _trace(self, path: str, known: dict[str, str], decides: Callable[[Node], bool]) -> str:
-        """The path of the last node up to `path` that decides, or the input."""
-        passed = []
+        """The path of the last node up to `path` for which `decides` is true, or the input."""
+        passed: list[str] = []
         while path != INPUT and path not in known and not decides(self.nodes[path]):
             passed.append(path)
             path = self.nodes[path].inputs[0]

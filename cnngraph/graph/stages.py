@@ -1,4 +1,4 @@
-"""The stages of a network: what a reader calls its parts, each with its result and its costs."""
+"""The stages of a network: its main parts, with their output shapes and costs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Stage:
     """One part of a network.
 
     Attributes:
-        kind: the op, composite or block it is.
-        copies: how many copies it holds, where it is a repeat; else 1.
-        aux: whether it is a side head, which evaluation leaves out.
+        kind: the name of its op, composite or block.
+        copies: the number of copies of a repeat, otherwise 1.
+        aux: whether it is a side head, which is not computed in evaluation.
     """
 
     path: str
@@ -30,10 +30,10 @@ class Stage:
 
 
 def stages(graph: Graph) -> tuple[Stage, ...]:
-    """The stages of a graph as they are shown.
+    """The stages of a graph: the children of the top level.
 
-    They are the children of the top level; a `sequential`, which is no more than a name for its list, is opened; and
-    copies of an unnamed repeat that are the same in all but their names are one stage.
+    A `sequential` is replaced by its children. Copies of an unnamed repeat that differ only in
+    their names are one stage.
     """
     groups: dict[str, list[Node]] = {}
     for node in graph.nodes:
@@ -73,8 +73,8 @@ def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
 
 
 def _repeated_kind(graph: Graph, path: str, nodes: list[Node]) -> str:
-    """What a repeat repeats, if it is one thing."""
-    kinds = set()
+    """The kind of what a repeat repeats, or `repeat` if there are several."""
+    kinds: set[str] = set()
     for node in nodes:
         child = f"{path}.{node.path.removeprefix(f'{path}.').partition('.')[0]}"
         kinds.add(graph.scopes[child].kind if child in graph.scopes else node.op.kind)
@@ -82,7 +82,7 @@ def _repeated_kind(graph: Graph, path: str, nodes: list[Node]) -> str:
 
 
 def _repeat(path: str, node: Node) -> tuple[str, int] | None:
-    """The unnamed repeat whose copies are stages, and which copy this stage belongs to."""
+    """The unnamed repeat whose copies are stages, and the index of this stage's copy."""
     level = path.rpartition(".")[0]
     for copy in reversed(node.copies):
         if copy.repeat.rpartition("@")[0] == level and "@" in copy.repeat:

@@ -1,4 +1,4 @@
-"""Predicts the memory of a training step from the graph: simulates forward and backward, runs nothing."""
+"""Predicts the memory of a training step, by simulating forward and backward on the graph."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def extra_time(graph: Graph, batch_size: int = 16) -> float:
 
 
 def recompute_time(graph: Graph, node: Node, batch: Batch) -> float:
-    """Estimates how long a node recomputes in backward, in bytes that could be moved in that time."""
+    """Estimates the time a node recomputes in backward, in bytes that could be moved in it."""
     inputs = graph.input_shapes(node)
     if isinstance(node.op, BatchNormActConv):
         return batch.bytes_of(inputs[0], inputs[0])

@@ -1,4 +1,4 @@
-"""What a node may be. To add an op, write its class in the file of its family; nothing else needs to know."""
+"""The ops of the language. To add one, write its class in the file of its family."""
 
 from cnngraph.ops import activation, conv, linear, norm, pool, regularization, scale, shape
 from cnngraph.ops.op import Op

@@ -56,7 +56,8 @@ class PReLU(ShapePreserving):
             raise ShapeError(
                 f"prelu has {self.num_parameters} slopes for {shape.channels} channels",
                 code="E204",
-                help="leave `num_parameters` out for one slope, or write `${in_channels}` for one per channel",
+                help="leave `num_parameters` out for one slope, "
+                "or write `${in_channels}` for one per channel",
             )
         return shape
 
@@ -176,7 +177,8 @@ class Hardtanh(ShapePreserving):
     def infer(self, *inputs: TensorShape) -> TensorShape:
         if self.min_val >= self.max_val:
             raise ShapeError(
-                f"hardtanh has an empty range: `min_val` {self.min_val:g}, `max_val` {self.max_val:g}",
+                f"hardtanh has an empty range: `min_val` {self.min_val:g}, "
+                f"`max_val` {self.max_val:g}",
                 code="E204",
                 help="give it a `max_val` above its `min_val`",
             )

@@ -31,22 +31,28 @@ ConvPadding = Annotated[
             "anyOf": [
                 {"enum": ["same", "valid"]},
                 {"type": "integer", "minimum": 0},
-                {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2},
+                {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 0},
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
             ]
         }
     ),
-]  # fmt: skip
+]
 
 
 def _require_groups(op: Conv2d | ConvTranspose2d, channels: int) -> None:
+    depthwise = "; for a depthwise convolution write `groups: ${in_channels}`" * (op.groups > 1)
     for count, name in ((channels, "input"), (op.out_channels, "output")):
         if count % op.groups:
             raise ShapeError(
-                f"{op.kind} has {op.groups} groups, but its {count} {name} channels cannot be split into them evenly",
+                f"{op.kind} has {op.groups} groups, "
+                f"but its {count} {name} channels cannot be split into them evenly",
                 code="E204",
-                help="make both numbers of channels multiples of `groups`"
-                + ("; for a depthwise convolution write `groups: ${in_channels}`" if op.groups > 1 else ""),
-            )  # fmt: skip
+                help="make both numbers of channels multiples of `groups`" + depthwise,
+            )
 
 
 @register
@@ -83,18 +89,22 @@ class Conv2d(Op):
             raise ShapeError(
                 "`padding: same` is not defined for a stride other than 1",
                 code="E204",
-                help="write the padding as a number: `kernel_size // 2` halves the size with stride 2",
+                help="write the padding as a number: "
+                "`kernel_size // 2` halves the size with stride 2",
             )
-        size = []
+        size: list[int] = []
         for axis in (0, 1):
             padding = self._padding(axis)
             if self.padding_mode == "reflect" and max(padding) >= shape[1 + axis]:
                 raise too_small(self, shape, f"reflecting {max(padding)} rows or columns")
             if self.padding_mode == "circular" and max(padding) > shape[1 + axis]:
                 raise too_small(self, shape, f"wrapping {max(padding)} rows or columns")
-            size.append(
-                window_size(shape[1 + axis], self.kernel_size[axis], self.stride[axis], padding, self.dilation[axis])
-            )  # fmt: skip
+            kernel, stride, dilation = (
+                self.kernel_size[axis],
+                self.stride[axis],
+                self.dilation[axis],
+            )
+            size.append(window_size(shape[1 + axis], kernel, stride, padding, dilation))
         if min(size) < 1:
             raise too_small(self, shape, f"a {'x'.join(map(str, self.kernel_size))} window")
         return TensorShape((self.out_channels, *size))
@@ -109,7 +119,7 @@ class Conv2d(Op):
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         weight = prod(self.parameters(*inputs)["weight"]) * batch.accumulated
-        # Its gradient, on the way from oneDNN's layout to its own.
+        # The weight's gradient in oneDNN's layout and in its own.
         relaid = 0 if self.kernel_size == (1, 1) else 2 * weight
         if self.padding_mode == "zeros":
             return Saved(inputs=(0,), backward=relaid)
@@ -144,7 +154,7 @@ class ConvTranspose2d(Op):
         (shape,) = inputs
         require_map(self, shape)
         _require_groups(self, shape.channels)
-        size = []
+        size: list[int] = []
         for axis in (0, 1):
             stride, dilation, extra = (
                 self.stride[axis],

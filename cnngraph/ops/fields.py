@@ -1,20 +1,25 @@
-"""Types of op arguments: each refuses a wrong value in one sentence, and stores what torch takes as one form.
+"""Types of op arguments. Each rejects an invalid value in one sentence.
 
-What torch takes as a number or a pair is always stored as a pair, [height, width].
+A number or a pair is always stored as a pair, (height, width).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from annotated_types import Ge
 from pydantic import PlainValidator, WithJsonSchema
 
 
+def _items(value: Any, count: int) -> tuple[Any, ...]:
+    """The items of a list, or `count` times a single value."""
+    return cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,) * count
+
+
 def _pair(value: Any, least: int, what: str) -> tuple[int, int]:
-    items = value if isinstance(value, tuple) else (value, value)
+    items = _items(value, 2)
     if len(items) != 2 or not all(type(item) is int and item >= least for item in items):
         raise ValueError(f"must be {what} or a list of two, [height, width]")
     return items[0], items[1]
@@ -30,25 +35,28 @@ def _whole(least: int) -> dict[str, Any]:
 
 
 def positive_pair(value: Any) -> tuple[int, int]:
+    """A pair of integers of at least 1. Raises `ValueError` for anything else."""
     return _pair(value, 1, "a whole number of at least 1")
 
 
 def padding_pair(value: Any) -> tuple[int, int]:
+    """A pair of integers of at least 0. Raises `ValueError` for anything else."""
     return _pair(value, 0, "a whole number of at least 0")
 
 
 def _output_size(value: Any) -> tuple[int | None, int | None]:
-    items = value if isinstance(value, tuple) else (value, value)
+    items = _items(value, 2)
     valid = all(item is None or (type(item) is int and item >= 1) for item in items)
     if value is None or len(items) != 2 or not valid:
         raise ValueError(
-            "must be a whole number of at least 1 or a list of two, [height, width], in which null keeps the input's"
+            "must be a whole number of at least 1 or a list of two, [height, width], "
+            "in which null keeps the input's"
         )
     return items[0], items[1]
 
 
 def _sides(value: Any) -> tuple[int, int, int, int]:
-    items = value if isinstance(value, tuple) else (value,) * 4
+    items = _items(value, 4)
     if len(items) != 4 or not all(type(item) is int for item in items):
         raise ValueError("must be a whole number or a list of four, [left, right, top, bottom]")
     return items[0], items[1], items[2], items[3]
@@ -57,12 +65,12 @@ def _sides(value: Any) -> tuple[int, int, int, int]:
 def _is_number(value: Any) -> bool:
     try:
         return type(value) in (int, float) and isfinite(value)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer too large for a float
         return False
 
 
 def _scale_pair(value: Any) -> tuple[float, float]:
-    items = value if isinstance(value, tuple) else (value, value)
+    items = _items(value, 2)
     if len(items) != 2 or not all(_is_number(item) and item > 0 for item in items):
         raise ValueError("must be a number greater than 0 or a list of two, [height, width]")
     return float(items[0]), float(items[1])
@@ -104,7 +112,7 @@ OutputSize = Annotated[
         }
     ),
 ]
-"""`7` or `[7, null]`: height and width of a result, where null keeps the input's."""
+"""`7` or `[7, null]`: height and width of a result; null keeps the input's."""
 
 Sides = Annotated[
     tuple[int, int, int, int],

@@ -220,7 +220,7 @@ class DenseBlock(FusedOp):
             maps = maps.with_channels(maps.channels + shape.channels)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """The buffer, the maps between a layer's convolutions, and what these read if it is kept."""
+        """The buffer, the maps between a layer's convolutions, and their inputs if kept."""
         recompute = not self.keep_activations
         extra = forward = backward = 0
         for index, norm, conv, shape, result in self.steps(*inputs):

@@ -44,7 +44,7 @@ class Linear(Op):
 
 @register
 class Linear2d(Op):
-    """`linear` over the channels at each position of a map: a 1x1 convolution whose weight is a matrix."""
+    """`linear` over the channels of each pixel: a 1x1 convolution whose weight is a matrix."""
 
     kind = "linear2d"
     module_class = "cnngraph.nn.Linear2d"

@@ -1,4 +1,4 @@
-"""Ops that join several values into one. Specs reach them through `parallel`, `residual`, `dense` and the joins."""
+"""Ops that merge several values into one, used by `parallel`, `residual`, `dense` and joins."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Add(Op):
 
 
 class Multiply(Op):
-    """Product of values; a dimension of size 1 is repeated, so that a gate of Cx1x1 scales a map of CxHxW."""
+    """Product of values. Dimensions of size 1 are broadcast: a Cx1x1 gate scales a CxHxW map."""
 
     kind: ClassVar[str] = "multiply"
 
@@ -79,10 +79,10 @@ class Multiply(Op):
         repeated = any(shape != output for shape in inputs)
         return Saved(
             inputs=tuple(range(len(inputs))),
-            extra=(len(inputs) - 2) * whole,  # products on the way
+            extra=(len(inputs) - 2) * whole,  # intermediate products
             backward=whole
             if repeated
-            else 0,  # the gradient of what is repeated, before it is summed
+            else 0,  # the gradient of a broadcast input, before it is summed
         )
 
     def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:

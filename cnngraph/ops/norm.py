@@ -1,4 +1,4 @@
-"""Normalization, with the statistics of a batch, of an image, of a group of channels, or of a position."""
+"""Normalization over a batch, an image, a group of channels, or a position."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BatchNorm(Op):
 
 @register
 class LayerNorm(Op):
-    """Layer norm over the features, or over the channels at each position of a map (as ConvNeXt has it)."""
+    """Layer norm over the features, or over the channels of each pixel of a map, as in ConvNeXt."""
 
     kind = "layer_norm"
     channels_argument = "normalized_shape"
@@ -100,7 +100,8 @@ class GroupNorm(Op):
                 f"group_norm has {self.num_groups} groups, "
                 f"but {shape.channels} channels cannot be split into them evenly",
                 code="E204",
-                help=f"give it a divisor of {shape.channels}, or make the channels a multiple of {self.num_groups}",
+                help=f"give it a divisor of {shape.channels}, "
+                f"or make the channels a multiple of {self.num_groups}",
             )
         return shape
 
@@ -113,7 +114,7 @@ class GroupNorm(Op):
 
 @register
 class InstanceNorm(Op):
-    """Instance norm, `torch.nn.InstanceNorm2d`: over each channel of an image; `affine` is off by default."""
+    """Instance norm, `torch.nn.InstanceNorm2d`: over each channel of an image; `affine: false`."""
 
     kind = "instance_norm"
     module_class = "torch.nn.InstanceNorm2d"
@@ -129,9 +130,11 @@ class InstanceNorm(Op):
         require_map(self, shape)
         if shape.spatial == (1, 1):
             raise ShapeError(
-                f"the input of instance_norm is too small: {shape} has one value per channel, so nothing to average",
+                f"the input of instance_norm is too small: {shape} has one value per channel, "
+                "so nothing to average",
                 code="E202",
-                help="use a larger `input` or fewer strides before it, or `layer_norm` in its place",
+                help="use a larger `input` or fewer strides before it, "
+                "or `layer_norm` in its place",
             )
         return shape
 
@@ -142,7 +145,7 @@ class InstanceNorm(Op):
         return _running_statistics(inputs[0].channels) if self.track_running_stats else {}
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """Torch lays the input out by channels first, and keeps that."""
+        """Torch converts the input to channels first, and keeps the copy."""
         statistics = 2 * batch.size * output.channels * batch.accumulated
         return Saved(extra=batch.bytes_of(output) + statistics, backward=batch.bytes_of(output))
 

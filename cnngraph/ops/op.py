@@ -109,9 +109,11 @@ class ShapePreserving(Op):
 
 
 def _brief(value: Any) -> str:
-    if isinstance(value, tuple) and len(value) == 2 and value[0] == value[1]:
-        return show(value[0])
-    return show(value)
+    match value:
+        case (first, second) if first == second:
+            return show(first)
+        case _:
+            return show(value)
 
 
 def require_map(op: Op, shape: TensorShape) -> None:
@@ -132,7 +134,10 @@ def window_size(
     dilation: int,
     ceil_mode: bool = False,
 ) -> int:
-    """The number of positions of a sliding window along one axis, as in torch; 0 or less if none."""
+    """The number of positions of a sliding window along one axis, by torch's rule.
+
+    It is 0 or less if the window does not fit.
+    """
     span = size + sum(padding) - dilation * (kernel - 1) - 1
     count = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (count - 1) * stride >= size + padding[0]:

@@ -14,22 +14,21 @@ from cnngraph.shape import ShapeError, TensorShape
 def _pooled(
     op: MaxPool2d | AvgPool2d, shape: TensorShape, dilation: tuple[int, int]
 ) -> TensorShape:
-    """The rule of pooling with a sliding window."""
+    """The output shape of pooling with a sliding window."""
     require_map(op, shape)
     stride = op.stride or op.kernel_size
-    size = []
+    size: list[int] = []
     for axis in (0, 1):
         kernel, padding = op.kernel_size[axis], op.padding[axis]
         if padding > kernel // 2:
             raise ShapeError(
-                f"the padding {padding} of {op.kind} is more than half of its kernel size {kernel}, "
-                "so that some windows would hold nothing but padding",
+                f"the padding {padding} of {op.kind} is more than half of its kernel size "
+                f"{kernel}, so that some windows would hold nothing but padding",
                 code="E204",
                 help=f"at most {kernel // 2} here; to add more, put a `pad` before it",
             )
-        size.append(
-            window_size(shape[1 + axis], kernel, stride[axis], (padding, padding), dilation[axis], op.ceil_mode)
-        )  # fmt: skip
+        own, sides = shape[1 + axis], (padding, padding)
+        size.append(window_size(own, kernel, stride[axis], sides, dilation[axis], op.ceil_mode))
     if min(size) < 1:
         raise too_small(op, shape, f"a {'x'.join(map(str, op.kernel_size))} window")
     for axis in (0, 1):
@@ -37,7 +36,8 @@ def _pooled(
         if _steps_over(shape[1 + axis], size[axis], stride[axis], padding, apart):
             raise ShapeError(
                 f"the positions of a {op.kind} window are {apart} apart, but its input {shape} has "
-                f"{'height' if axis == 0 else 'width'} {shape[1 + axis]}: some windows would hold nothing but padding",
+                f"{'height' if axis == 0 else 'width'} {shape[1 + axis]}: "
+                "some windows would hold nothing but padding",
                 code="E204",
                 help="use a smaller `dilation`, or no padding",
             )
@@ -45,14 +45,14 @@ def _pooled(
 
 
 def _indices(batch: Batch, output: TensorShape) -> Saved:
-    """A max pool keeps where each of its values came from, in 8 bytes."""
+    """A max pool keeps its input and the position of each result, in 8 bytes."""
     return Saved(inputs=(0,), extra=8 * batch.size * output.elements)
 
 
 def _steps_over(size: int, windows: int, stride: int, padding: int, dilation: int) -> bool:
-    """Whether a window that begins in the padding has no position in the input: their distance is its `dilation`.
+    """Whether a window that starts in the padding has no position inside of the input.
 
-    Where that is no larger than the input, none has; where it is larger, hardly a window fits.
+    Its positions are `dilation` apart, so that is only possible if `dilation` exceeds the size.
     """
     starts = range(-padding, 0, stride)[:windows] if dilation > size else ()
     return any(start % dilation >= size for start in starts)
@@ -60,7 +60,7 @@ def _steps_over(size: int, windows: int, stride: int, padding: int, dilation: in
 
 @register
 class MaxPool2d(Op):
-    """Largest value of each window, `torch.nn.MaxPool2d`; the stride is the kernel size by default."""
+    """Largest value of each window, `torch.nn.MaxPool2d`; stride is `kernel_size` by default."""
 
     kind = "max_pool2d"
     module_class = "torch.nn.MaxPool2d"
@@ -81,7 +81,7 @@ class MaxPool2d(Op):
 
 @register
 class AvgPool2d(Op):
-    """Mean of each window, `torch.nn.AvgPool2d`; the stride is the kernel size by default."""
+    """Mean of each window, `torch.nn.AvgPool2d`; stride is `kernel_size` by default."""
 
     kind = "avg_pool2d"
     module_class = "torch.nn.AvgPool2d"
@@ -107,7 +107,7 @@ def _adapted(op: AdaptiveAvgPool2d | AdaptiveMaxPool2d, shape: TensorShape) -> T
 
 @register
 class AdaptiveAvgPool2d(Op):
-    """Mean of each of `output_size` windows, whatever the input's size, `torch.nn.AdaptiveAvgPool2d`."""
+    """Mean of each of `output_size` windows of any input, `torch.nn.AdaptiveAvgPool2d`."""
 
     kind = "adaptive_avg_pool2d"
     module_class = "torch.nn.AdaptiveAvgPool2d"
@@ -122,7 +122,7 @@ class AdaptiveAvgPool2d(Op):
 
 @register
 class AdaptiveMaxPool2d(Op):
-    """Largest value of each of `output_size` windows, whatever the input's size, `torch.nn.AdaptiveMaxPool2d`."""
+    """Largest value of each of `output_size` windows of any input, `torch.nn.AdaptiveMaxPool2d`."""
 
     kind = "adaptive_max_pool2d"
     module_class = "torch.nn.AdaptiveMaxPool2d"

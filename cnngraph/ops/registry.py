@@ -1,4 +1,4 @@
-"""Which leaf ops there are, by their name in specs: the built-in ones, and those that installed packages add."""
+"""The registry of ops by name: the built-in ones, and those of installed plugins."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ _loaded_plugins = False
 def register(op: OpType) -> OpType:
     """Class decorator: makes an op available to specs under its `kind`.
 
-    A package outside this project makes its ops known by an entry point of the group `cnngraph.ops` that names the
-    module holding them; or its user imports that module before reading a spec.
+    Another package can name the module with its ops in an entry point of the group `cnngraph.ops`;
+    otherwise, import that module before reading a spec.
+
+    Raises `CnngraphError` if the class is no valid op, or its `kind` is taken.
     """
-    if not (
-        isinstance(op, type) and issubclass(op, Op) and isinstance(getattr(op, "kind", None), str)
-    ):
+    is_op = isinstance(op, type) and issubclass(op, Op)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_op or not isinstance(getattr(op, "kind", None), str):
         raise CnngraphError(
             f"{op!r} is not an op: derive it from `cnngraph.Op` and give it a `kind`"
         )
@@ -33,7 +34,8 @@ def register(op: OpType) -> OpType:
         )
     if not op.__pydantic_complete__:
         raise CnngraphError(
-            f"the types of `{op.__name__}`'s fields cannot be resolved; import them at the top of its module"
+            f"the types of `{op.__name__}`'s fields cannot be resolved; "
+            "import them at the top of its module"
         )
     known = OPS.get(op.kind)
     if known is not None and (known.__module__, known.__qualname__) != (
@@ -46,16 +48,16 @@ def register(op: OpType) -> OpType:
 
 
 def find_op(kind: str) -> type[Op] | None:
-    """The op of that name; installed plugins are asked only for a name that is not built in."""
+    """The op of that name, or None. Plugins are loaded only if the name is not built in."""
     if kind not in OPS:
         load_plugins()
     return OPS.get(kind)
 
 
 def load_plugins() -> None:
-    """Imports the modules that installed packages name in the entry point group `cnngraph.ops`, once.
+    """Imports, once, the modules in the entry point group `cnngraph.ops` of installed packages.
 
-    Raises `SpecError` where one cannot be loaded, each time it is asked for.
+    Raises `SpecError` at every call if one cannot be loaded.
     """
     global _loaded_plugins
     if _loaded_plugins:

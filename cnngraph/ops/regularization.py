@@ -20,7 +20,7 @@ class Dropout(ShapePreserving):
     p: Fraction = 0.5
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """By what each value was multiplied."""
+        """The factor of each value."""
         return Saved(extra=batch.bytes_of(output)) if self.p else UNCHANGED
 
 
@@ -44,7 +44,7 @@ class Dropout2d(ShapePreserving):
 
 @register
 class AlphaDropout(ShapePreserving):
-    """The dropout that goes with `selu`: mean and variance stay, `torch.nn.AlphaDropout`."""
+    """Dropout for `selu` that keeps mean and variance, `torch.nn.AlphaDropout`."""
 
     kind = "alpha_dropout"
     module_class = "torch.nn.AlphaDropout"
@@ -62,7 +62,7 @@ class AlphaDropout(ShapePreserving):
 
 @register
 class DropPath(ShapePreserving):
-    """Zeroes whole images with probability `p`: put last into a residual's body, it is stochastic depth."""
+    """Zeroes whole images with probability `p`: stochastic depth, at the end of a residual body."""
 
     kind = "drop_path"
     module_class = "cnngraph.nn.DropPath"

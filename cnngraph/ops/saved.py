@@ -1,4 +1,4 @@
-"""What an op's autograd keeps from forward to backward, in bytes: predicted memory is made of it."""
+"""What an op's autograd keeps for backward, in bytes, from which memory is predicted."""
 
 from __future__ import annotations
 
@@ -9,35 +9,41 @@ from cnngraph.shape import TensorShape
 
 @dataclass(frozen=True)
 class Batch:
-    """How many images a step sees, and how many bytes each of their values takes."""
+    """A batch of images.
+
+    Attributes:
+        size: the number of images.
+        itemsize: bytes per value.
+    """
 
     size: int
     itemsize: int = 4
 
     def bytes_of(self, *shapes: TensorShape) -> int:
-        """Of one value of each shape."""
+        """The bytes of one value of each shape, for the whole batch."""
         return sum(shape.elements for shape in shapes) * self.size * self.itemsize
 
     @property
     def accumulated(self) -> int:
-        """Bytes of a value that is summed up over many, such as a mean."""
+        """Bytes per value of a sum over many values, such as a mean: at least float32."""
         return max(4, self.itemsize)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What an op keeps for backward, and what else it takes up. Parameters and buffers do not count.
+    """What an op keeps for backward, and its temporary memory, without parameters and buffers.
 
-    A value that several ops keep is there once, and so is one that is kept by nobody while it is read.
+    A value that several ops keep is stored only once.
 
     Attributes:
-        inputs: which inputs are kept, by their indices.
-        output: whether the result is.
-        extra: bytes of what else is kept, such as the indices of a max pool.
-        forward: bytes in use for the time of the op itself, besides its inputs and its result.
-        backward: the same in backward, besides what was kept and the gradients of result, inputs and parameters.
-        view: the result is the first input's memory, and takes none of its own.
-        passes_gradient: which inputs' gradients are the result's, or a part of it, and take none of their own.
+        inputs: indices of the inputs that are kept.
+        output: whether the result is kept.
+        extra: bytes of anything else that is kept, such as the indices of a max pool.
+        forward: bytes of temporary memory in forward, besides inputs and result.
+        backward: bytes of temporary memory in backward, besides what is kept and the gradients of
+            result, inputs and parameters.
+        view: whether the result shares the first input's memory.
+        passes_gradient: indices of the inputs whose gradients share memory with the result's.
     """
 
     inputs: tuple[int, ...] = ()

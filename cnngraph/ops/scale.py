@@ -35,7 +35,7 @@ class Scale(Op):
 
 @register
 class LayerScale(Op):
-    """Multiplication of each channel by a learned factor, as at the end of a ConvNeXt block: a bare parameter."""
+    """Multiplication of each channel by a learned factor, as in ConvNeXt: a bare parameter."""
 
     kind = "layer_scale"
     main = "init_value"
@@ -51,7 +51,7 @@ class LayerScale(Op):
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(
             inputs=(0,), backward=batch.bytes_of(output)
-        )  # the factors' gradient, before it is summed
+        )  # the gradient of the factors, before it is summed
 
     def module(self, *inputs: TensorShape) -> nn.Parameter:
         import torch

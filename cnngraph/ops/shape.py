@@ -40,7 +40,7 @@ class Flatten(Op):
 
 @register
 class Upsample(Op):
-    """Resizing by `scale_factor` or to `size`, `torch.nn.Upsample`; a factor below 1 makes it smaller."""
+    """Resizing by `scale_factor` (below 1 to shrink) or to `size`, `torch.nn.Upsample`."""
 
     kind = "upsample"
     module_class = "torch.nn.Upsample"
@@ -63,9 +63,11 @@ class Upsample(Op):
             )
         if (self.size is None) == (self.scale_factor is None):
             raise ShapeError(
-                f"upsample needs either `scale_factor` or `size`, but has {'neither' if self.size is None else 'both'}",
+                "upsample needs either `scale_factor` or `size`, but has "
+                f"{'neither' if self.size is None else 'both'}",
                 code="E204",
-                help="`scale_factor: 2` doubles height and width; `size: [56, 56]` is the size itself",
+                help="`scale_factor: 2` doubles height and width; "
+                "`size: [56, 56]` is the size itself",
             )
         if self.scale_factor is None:
             return TensorShape((shape.channels, *(self.size or ())))
@@ -83,7 +85,7 @@ class Upsample(Op):
 
 @register
 class Pad(Op):
-    """Padding of each side, `torch.nn.functional.pad`; in the mode constant a negative one crops."""
+    """Padding of each side, `torch.nn.functional.pad`; negative ones crop (mode constant only)."""
 
     kind = "pad"
     main = "padding"
@@ -103,7 +105,7 @@ class Pad(Op):
                 help="only the mode `constant` has it",
             )
         left, right, top, bottom = self.padding
-        size = []
+        size: list[int] = []
         for own, sides in zip(shape.spatial, ((top, bottom), (left, right)), strict=True):
             if self.mode == "reflect" and max(sides) >= own:
                 raise too_small(self, shape, f"reflecting {max(sides)} rows or columns")
@@ -113,7 +115,8 @@ class Pad(Op):
             cropped = -sum(min(side, 0) for side in sides)
             if cropped > own or size[-1] < 1:
                 raise ShapeError(
-                    f"the input of pad is too small: {cropped} rows or columns cannot be cropped from {shape}",
+                    f"the input of pad is too small: {cropped} rows or columns "
+                    f"cannot be cropped from {shape}",
                     code="E202",
                     help="use a larger `input`, fewer strides before it, or crop less",
                 )
@@ -143,7 +146,7 @@ def _indivisible(op: Op, shape: TensorShape, what: str, divisor: int) -> ShapeEr
 
 @register
 class ChannelShuffle(Op):
-    """Interleaves the channels of `groups` groups, as ShuffleNet does, `torch.nn.ChannelShuffle`."""
+    """Interleaves the channels of `groups` groups, as in ShuffleNet, `torch.nn.ChannelShuffle`."""
 
     kind = "channel_shuffle"
     module_class = "torch.nn.ChannelShuffle"
@@ -162,7 +165,7 @@ class ChannelShuffle(Op):
 
 @register
 class Chunk(Op):
-    """One of `chunks` equal parts of the channels, the one of that `index`, `torch.chunk`."""
+    """Part `index` of `chunks` equal parts of the channels, `torch.chunk`."""
 
     kind = "chunk"
     module_class = "cnngraph.nn.Chunk"
@@ -178,7 +181,8 @@ class Chunk(Op):
             raise _indivisible(self, shape, "a number of channels", self.chunks)
         if self.index >= self.chunks:
             raise ShapeError(
-                f"chunk has the `index` {self.index}, but {self.chunks} chunks are numbered 0 to {self.chunks - 1}",
+                f"chunk has the `index` {self.index}, "
+                f"but {self.chunks} chunks are numbered 0 to {self.chunks - 1}",
                 code="E204",
                 help="the first chunk has the `index` 0",
             )

@@ -97,12 +97,13 @@ def _training(options: Options) -> tuple[Pass, ...]:
 def _inference(options: Options) -> tuple[Pass, ...]:
     if options.backend != "fused":
         raise CnngraphError(
-            f"the backend `{options.backend}` folds nothing for inference: compile for the backend `fused`, "
-            "or in the mode `train`, whose networks evaluate too"
+            f"the backend `{options.backend}` folds nothing for inference: "
+            "compile for the backend `fused`, or in the mode `train`, whose networks evaluate too"
         )
     if options.memory != "fast":
         raise CnngraphError(
-            f"the mode `inference` keeps nothing for backward, for which memory `{options.memory}` is: leave it out"
+            "the mode `inference` keeps nothing for backward, "
+            f"for which memory `{options.memory}` is: leave it out"
         )
     return INFERENCE
 
@@ -163,7 +164,7 @@ def run_passes(
     """
     graph.verify()
     observe("elaborate", graph)
-    results = []
+    results: list[PassResult] = []
     for index, function in enumerate(passes):
         start = perf_counter()
         after = function(graph)

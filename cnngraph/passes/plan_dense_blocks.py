@@ -1,4 +1,4 @@
-"""Replaces a dense block by one op, whose layers add channels to one buffer without concatenation."""
+"""Replaces a dense block by one op whose layers append to one buffer, without concatenation."""
 
 from __future__ import annotations
 
@@ -95,7 +95,6 @@ def _alike(layer: _Layer, other: _Layer) -> bool:
 
 def _fuse(block: Sequence[_Layer]) -> Group:
     nodes = [node for layer in block for node in layer.nodes]
-    op = DenseBlock(
-        layers=tuple(tuple((norm.op, conv.op) for norm, conv in layer.steps) for layer in block)  # pyright: ignore[reportArgumentType]
-    )
+    layers = tuple(tuple((norm.op, conv.op) for norm, conv in layer.steps) for layer in block)
+    op = DenseBlock(layers=layers)  # pyright: ignore[reportArgumentType]
     return nodes, Node.fuse(nodes, op, block[0].concat.inputs[:1])

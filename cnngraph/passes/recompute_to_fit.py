@@ -1,4 +1,4 @@
-"""Fits a training step into a memory budget: chooses what backward recomputes, at the least extra time.
+"""Fits a training step into a memory budget, by recomputing what costs the least time.
 
 Cheapest first: activations of batch norms; then 1x1 convolutions together with the activations
 around them; then parts of the network through whose ends everything passes, such as residual
@@ -112,7 +112,7 @@ def _recompute(graph: Graph, activations: Sequence[str], parts: Sequence[_Part])
 
 
 def _unit(graph: Graph, activation: str) -> tuple[str, ...]:
-    """The paths of what is recomputed together: an activation and its convolution, or a dense block."""
+    """The paths that are recomputed together: an activation and its convolution, or a block."""
     user = graph.only_user(activation)
     if user is None or isinstance(graph.by_path[activation].op, DenseBlock):
         return (activation,)
@@ -178,7 +178,7 @@ def _sections(graph: Graph) -> Iterator[list[Node]]:
 
 
 def _joined(graph: Graph, batch: Batch, sections: list[list[Node]], length: int) -> list[_Part]:
-    """Sections joined until they have more than `length` bytes of values, if that is several nodes."""
+    """Sections joined to more than `length` bytes of values; those of one node are left out."""
     parts: list[list[Node]] = [[]]
     size = 0
     for nodes in sections:
