@@ -1,7 +1,7 @@
 """Prints pip constraints: the lowest version of each library that pyproject.toml allows.
 
-torch is left out. Its older builds for x86-64 on PyPI are for CUDA and take gigabytes, so the lowest
-torch is tried by hand (`pip install torch==2.11.0`), not on every run.
+torch is left out. Its older builds for x86-64 on PyPI are for CUDA and take gigabytes, so the
+lowest torch is tried by hand (`pip install torch==2.11.0`), not on every run.
 """
 
 import re

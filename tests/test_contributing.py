@@ -48,7 +48,8 @@ def test_other_commands_are_those_of_the_development_tools() -> None:
     rest = [
         command
         for command in COMMANDS
-        if "pytest" not in command and not command.startswith(("python3 -m venv", ". ", "pip", "git"))
+        if "pytest" not in command
+        and not command.startswith(("python3 -m venv", ". ", "pip", "git"))
     ]
     for command in rest:
         assert command == "python setup.py build_ext --inplace" or command.split()[0] in tools

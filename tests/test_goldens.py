@@ -35,7 +35,9 @@ def test_there_are_enough_of_them_and_every_code_has_one() -> None:
     assert len(BROKEN) >= 60
     texts = "".join(path.with_suffix(".txt").read_text() for path in BROKEN)
     missing = [code for code in CODES if f"[{code} " not in texts]
-    assert set(missing) <= {"E001", "E115"}, "these need a file or a package, and have tests of their own"
+    assert set(missing) <= {"E001", "E115"}, (
+        "these need a file or a package, and have tests of their own"
+    )
 
 
 def test_all_of_them_are_told_in_time_and_within_memory() -> None:
@@ -52,7 +54,9 @@ def test_all_of_them_are_told_in_time_and_within_memory() -> None:
             peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
             assert peak < {MEGABYTES}, (path, peak)
     """)
-    run = subprocess.run([sys.executable, "-c", script, *map(str, BROKEN)], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script, *map(str, BROKEN)], capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
 
 

@@ -1,4 +1,5 @@
-"""What can go wrong on a GPU alone: graphs, streams, synchronisation, determinism, scaled gradients, and very large tensors."""
+"""What can go wrong on a GPU alone: graphs, streams, synchronisation, determinism, scaled
+gradients, and very large tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ every_body = pytest.mark.parametrize("name", BODIES)
 
 
 def trained(network: nn.Module, x: Tensor) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """A whole training step under autocast, as it would be captured, and what lets go of the gradients."""
+    """A whole training step under autocast, as it would be captured, and what lets go of the
+    gradients."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
 
     def run() -> Tensor:
@@ -135,7 +137,10 @@ def test_float16_with_scaled_gradients(memory: str) -> None:
         losses.append(loss.item())
     assert 1 < scaler.get_scale() < 2.0**40
     assert losses[-1] < 0.5 * losses[0]
-    assert all(parameter.dtype is torch.float32 and parameter.isfinite().all() for parameter in network.parameters())
+    assert all(
+        parameter.dtype is torch.float32 and parameter.isfinite().all()
+        for parameter in network.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ["residual", "dense", "parallel"])

@@ -114,7 +114,8 @@ def word(cell: str) -> str:
 
 
 def stated(words: str) -> set[str] | None:
-    """The alternatives of a type's cell, as in `allowed`; None if it has no schema (nodes, text)."""
+    """The alternatives of a type's cell, as in `allowed`; None if it has no schema (nodes,
+    text)."""
     parts = [words] if words in TYPES else re.split(r", | or ", words)
     if not all(part in TYPES or part.startswith("`") for part in parts):
         return None

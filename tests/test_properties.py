@@ -1,4 +1,5 @@
-"""What must hold for every network: generated ones for the compiler, damaged texts for the checker."""
+"""What must hold for every network: generated ones for the compiler, damaged texts for the
+checker."""
 
 from __future__ import annotations
 
@@ -117,20 +118,34 @@ def composites(draw: st.DrawFn, depth: int) -> Any:
         branches = draw(st.lists(units(channels), min_size=2, max_size=3))
         return {"parallel": {"merge": "add", "branches": branches}}
     if kind == "gate":
-        gate = ["global_avg_pool2d", {"conv2d": {"out_channels": "${in_channels}", "kernel_size": 1}}, "sigmoid"]
+        gate = [
+            "global_avg_pool2d",
+            {"conv2d": {"out_channels": "${in_channels}", "kernel_size": 1}},
+            "sigmoid",
+        ]
         return {"parallel": {"merge": "multiply", "branches": ["identity", gate]}}
     if kind == "residual":
-        keep = convolutions().map(lambda c: {"conv2d": {**c["conv2d"], "out_channels": "${in_channels}"}})
+        keep = convolutions().map(
+            lambda c: {"conv2d": {**c["conv2d"], "out_channels": "${in_channels}"}}
+        )
         body = draw(st.lists(st.one_of(NORMS, ACTIVATIONS, keep), min_size=1, max_size=4))
         scale = draw(st.sampled_from([1.0, 0.5]))
         return {"residual": {"body": body, "scale": scale}}
     if kind == "project":
         channels = draw(st.integers(1, 4))
         strides = [1, 2] if depth == DEPTH else [1]  # branches must keep the size of the map
-        body = [draw(convolutions(channels, stride=draw(st.sampled_from(strides)))), *draw(units(channels))]
+        body = [
+            draw(convolutions(channels, stride=draw(st.sampled_from(strides)))),
+            *draw(units(channels)),
+        ]
         return {"residual": {"body": body, "shortcut": "project"}}
     if kind == "dense":
-        return {"dense": {"layers": draw(st.integers(1, 3)), "body": draw(units(draw(st.integers(1, 3))))}}
+        return {
+            "dense": {
+                "layers": draw(st.integers(1, 3)),
+                "body": draw(units(draw(st.integers(1, 3)))),
+            }
+        }
     return {"repeat": {"times": draw(st.integers(0, 3)), "body": draw(inner)}}
 
 
@@ -197,7 +212,8 @@ def test_shapes_are_those_of_torch_on_the_meta_device(text: str) -> None:
     if graph.aux:
         for module in network.train().modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.1  # torch reads a counter's value for None, which meta tensors lack
+                # torch reads a counter's value for None, which meta tensors lack
+                module.momentum = 0.1
         results = network(torch.empty(2, *graph.input, device="meta"))
         for name, path in graph.aux.items():
             assert tuple(results[name].shape) == (2, *graph.shape_of(path))
@@ -208,8 +224,12 @@ def one_step(network: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     results = network(x)
     if isinstance(results, torch.Tensor):
         results = {"logits": results}
-    weights = (torch.linspace(0.5, 1.5, r.numel(), dtype=r.dtype).view_as(r) for r in results.values())
-    loss = torch.stack([(r * w).sum() for r, w in zip(results.values(), weights, strict=True)]).sum()
+    weights = (
+        torch.linspace(0.5, 1.5, r.numel(), dtype=r.dtype).view_as(r) for r in results.values()
+    )
+    loss = torch.stack(
+        [(r * w).sum() for r, w in zip(results.values(), weights, strict=True)]
+    ).sum()
     loss.backward()
     assert x.grad is not None or not x.requires_grad
     found = {f"result {name}": value.detach() for name, value in results.items()}
@@ -230,7 +250,9 @@ def test_fused_is_eager(text: str, training: bool, seed: int) -> None:
     with torch.no_grad():
         for name, value in eager.state_dict().items():
             if value.is_floating_point():  # a batch norm of ones and zeros would hide mistakes
-                value.uniform_(0.5, 1.5) if name.endswith("_var") else value.add_(torch.rand_like(value) / 2)
+                value.uniform_(0.5, 1.5) if name.endswith("_var") else value.add_(
+                    torch.rand_like(value) / 2
+                )
     fused = cnngraph.compile(text, backend="fused").double()
     assert list(fused.state_dict()) == list(eager.state_dict())
     fused.load_state_dict(eager.state_dict(), strict=True)
@@ -251,7 +273,9 @@ def test_fused_is_eager(text: str, training: bool, seed: int) -> None:
 def test_a_copy_has_the_meaning_of_the_network(text: str) -> None:
     network = cnngraph.compile(text).double().eval()
     x = torch.randn(2, *checked(text).input, dtype=torch.float64)
-    torch.testing.assert_close(copy.deepcopy(network)(x), network(x), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(
+        copy.deepcopy(network)(x), network(x), rtol=0, atol=0, equal_nan=True
+    )
 
 
 # --- damaged texts ------------------------------------------------------------------------------
@@ -303,7 +327,8 @@ SNIPPETS = st.sampled_from(
 
 @st.composite
 def damages(draw: st.DrawFn, text: str) -> str:
-    """The text after a few deletions, duplications, swaps and insertions, of characters or of lines."""
+    """The text after a few deletions, duplications, swaps and insertions, of characters or of
+    lines."""
     for _ in range(draw(st.integers(1, 3))):
         by_line = draw(st.booleans())
         items = text.splitlines(keepends=True) if by_line else list(text)
@@ -368,18 +393,27 @@ WORDS = ["conv2d", "relu", "batch_norm", "residual", "parallel", "repeat", "dens
          "flatten", "sequential", "name", "body", "with", "times", "over", "as", "layers", "out_channels", "kernel_size",
          "branches", "merge", "shortcut", "project", "scale", "index", "stride", "padding", "${i}", "${in_channels}", "a"]  # fmt: skip
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 70000), st.floats(), st.sampled_from(WORDS), st.text(max_size=5)
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 70000),
+    st.floats(),
+    st.sampled_from(WORDS),
+    st.text(max_size=5),
 )
 ANY_NODES = st.recursive(
     VALUES,
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
+    ),
     max_leaves=25,
 )
 
 
 @settings(damaged, max_examples=200)
 @given(ANY_NODES, ANY_NODES)
-def test_any_data_in_the_place_of_nodes_is_checked_without_an_exception(graph: Any, block: Any) -> None:
+def test_any_data_in_the_place_of_nodes_is_checked_without_an_exception(
+    graph: Any, block: Any
+) -> None:
     document = {
         "cnngraph": 1, "name": "net", "input": [4, 8, 8],
         "blocks": {"a": {"body": block}}, "graph": [graph, "a", graph],

@@ -39,7 +39,8 @@ def area(path: Path) -> str:
 
 
 def imports(path: Path, *, at_the_top: bool = False) -> list[str]:
-    """Names of the modules a file imports, in functions and for type checkers too unless only those at the top count."""
+    """Names of the modules a file imports, in functions and for type checkers too unless only those
+    at the top count."""
     tree = ast.parse(path.read_text())
     found: list[str] = []
     for statement in tree.body if at_the_top else ast.walk(tree):
@@ -53,7 +54,9 @@ def imports(path: Path, *, at_the_top: bool = False) -> list[str]:
 
 
 def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
 
 
 MODULES = {module_name(path): path for path in sources()}
@@ -71,11 +74,16 @@ def test_imports_run_one_way(path: Path) -> None:
 
 
 def test_no_files_import_each_other_in_a_cycle() -> None:
-    edges = {name: [module for module in imports(path) if module in MODULES] for name, path in MODULES.items()}
+    edges = {
+        name: [module for module in imports(path) if module in MODULES]
+        for name, path in MODULES.items()
+    }
     done: set[str] = set()
 
     def visit(name: str, chain: tuple[str, ...]) -> None:
-        assert name not in chain, f"a cycle of imports: {' -> '.join([*chain[chain.index(name) :], name])}"
+        assert name not in chain, (
+            f"a cycle of imports: {' -> '.join([*chain[chain.index(name) :], name])}"
+        )
         if name not in done:
             for module in edges[name]:
                 if module != name:
@@ -103,7 +111,9 @@ def test_kernels_import_torch_and_the_extension_only() -> None:
 def test_passes_never_see_the_spec() -> None:
     for path in sorted((PACKAGE / "passes").glob("*.py")):
         for module in imports(path, at_the_top=True):
-            assert not module.startswith(("cnngraph.spec.document", "cnngraph.spec.loader", "cnngraph.elaborate"))
+            assert not module.startswith(
+                ("cnngraph.spec.document", "cnngraph.spec.loader", "cnngraph.elaborate")
+            )
 
 
 def modules_after(statement: str) -> set[str]:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Zeroes whole images of a batch with probability `p` while training, and scales the others by 1 / (1 - p).
+    """Zeroes whole images of a batch with probability `p` while training, and scales the others by
+    1 / (1 - p).
 
     Source: Huang et al., Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382.
     """

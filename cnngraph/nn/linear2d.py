@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 
 class Linear2d(nn.Linear):
-    """`torch.nn.Linear` over the channels of (batch, channels, height, width), as in the blocks of ConvNeXt.
+    """`torch.nn.Linear` over the channels of (batch, channels, height, width), as in the blocks of
+    ConvNeXt.
 
     Source: Liu et al., A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545.
     """

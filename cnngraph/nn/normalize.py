@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std for each channel of (batch, channels, height, width). It adds nothing to the `state_dict`."""
+    """(x - mean) / std for each channel of (batch, channels, height, width). It adds nothing to the
+    `state_dict`."""
 
     mean: Tensor
     std: Tensor

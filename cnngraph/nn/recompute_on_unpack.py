@@ -12,10 +12,11 @@ Unpack = Callable[[], Tensor]
 
 
 def computed_again(value: Tensor, again: Unpack) -> saved_tensors_hooks:
-    """While it is entered, whatever is to keep `value` for backward keeps `again`, which computes the same.
+    """While it is entered, whatever is to keep `value` for backward keeps `again`, which computes
+    the same.
 
-    What else is kept goes to the hooks that are there already, such as a checkpoint's. Without any, backward raises where
-    it was changed in place, as it does without these hooks.
+    What else is kept goes to the hooks that are there already, such as a checkpoint's. Without any,
+    backward raises where it was changed in place, as it does without these hooks.
     """
     identity = _identity(value)  # not the tensor: autograd keeps the hooks, and what they hold
     outer = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,5 @@
-"""Weights of networks: to files and back, over to edited specs, and what fine-tuning does with them."""
+"""Weights of networks: to files and back, over to edited specs, and what fine-tuning does with
+them."""
 
 from cnngraph.weights.files import save_weights
 from cnngraph.weights.finetune import freeze, parameter_groups, unfreeze

@@ -49,14 +49,17 @@ class Weights:
 
 
 def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Writes the network's weights and buffers to a file that `load_weights`, and every other tool, reads.
+    """Writes the network's weights and buffers to a file that `load_weights`, and every other tool,
+    reads.
 
     Args:
-        net: the network; of `DataParallel`, `DistributedDataParallel` or `torch.compile`, what they wrap.
-        path: its suffix says the format: `.safetensors`, or `.pt` or `.pth` for a `state_dict` by `torch.save`.
-            A safetensors file also says the network's name, the version of cnngraph, and the order and class of the
-            modules, which `load_weights(..., transfer=True)` makes use of. Tensors that share memory are written in
-            full each. The file appears whole or not at all.
+        net: the network; of `DataParallel`, `DistributedDataParallel` or `torch.compile`, what they
+            wrap.
+        path: its suffix says the format: `.safetensors`, or `.pt` or `.pth` for a `state_dict` by
+            `torch.save`. A safetensors file also says the network's name, the version of cnngraph,
+            and the order and class of the modules, which `load_weights(..., transfer=True)` makes
+            use of. Tensors that share memory are written in full each. The file appears whole or
+            not at all.
 
     Raises:
         WeightsError: the suffix is another one, or the file cannot be written.
@@ -69,11 +72,15 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         )
     state = net.state_dict()
     if meta := next((key for key, value in state.items() if value.is_meta), None):
-        raise WeightsError(f"cannot write {os.fspath(path)}: `{meta}` has no values yet, it is on the meta device")
+        raise WeightsError(
+            f"cannot write {os.fspath(path)}: `{meta}` has no values yet, it is on the meta device"
+        )
     if suffix != ".safetensors":
         _write(path, lambda file: torch.save(state, file))
         return
-    tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
+    tensors = {
+        key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()
+    }
     metadata = {
         "format": "pt",
         "network": network_name(net),
@@ -97,12 +104,13 @@ def module_kinds(net: nn.Module, keys: Mapping[str, Any]) -> dict[str, str]:
 
 def _write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     try:
-        atomic_write(path, write, faults=(RuntimeError, SafetensorError, KeyError))  # torch's writer; the disk, dtypes
+        # torch's writer; the disk, dtypes
+        atomic_write(path, write, faults=(RuntimeError, SafetensorError, KeyError))
     except CnngraphError as error:
         raise WeightsError(str(error)) from None
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
@@ -118,7 +126,9 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         if start[8:9] == b"{":
             return _read_safetensors(path)
         if len(start) < 9 or not (start.startswith(b"PK\x03\x04") or start[0] == 0x80):
-            raise WeightsError(f"{name} holds no weights: it is neither a safetensors file nor one by torch.save")
+            raise WeightsError(
+                f"{name} holds no weights: it is neither a safetensors file nor one by torch.save"
+            )
         if start.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
@@ -130,7 +140,9 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     except (zipfile.BadZipFile, EOFError):
         raise _damaged(name, "it was cut short") from None
     except OSError as error:
-        problem = {FileNotFoundError: "it does not exist", IsADirectoryError: "it is a folder"}.get(type(error))
+        problem = {FileNotFoundError: "it does not exist", IsADirectoryError: "it is a folder"}.get(
+            type(error)
+        )
         raise WeightsError(f"cannot read {name}: {problem or error.strerror or error}") from None
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -140,7 +152,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             f"{name} is refused: it holds more than tensors, {named[1]}, and reading that could run code; where you trust "
             "it, read it with torch.load(..., weights_only=False) and give load_weights the state_dict"
         ) from None
-    except Exception as error:  # whatever a damaged file makes the readers of zip and pickle stumble over
+    # whatever a damaged file makes the readers of zip and pickle stumble over
+    except Exception as error:
         raise _damaged(name, one_line(error)) from None
     return from_mapping(contents, name)
 
@@ -181,13 +194,17 @@ def _naturally(key: str) -> list[tuple[int, str]]:
 def from_mapping(contents: Any, name: str) -> Weights:
     """The tensors of a state dict or of a checkpoint around one."""
     notes: list[str] = []
-    if isinstance(contents, Mapping) and not any(isinstance(value, Tensor) for value in contents.values()):
+    if isinstance(contents, Mapping) and not any(
+        isinstance(value, Tensor) for value in contents.values()
+    ):
         wrapper = next((key for key in WRAPPERS if isinstance(contents.get(key), Mapping)), None)
         if wrapper is not None:
             notes.append(f"taken from the file's `{wrapper}`")
             contents = contents[wrapper]
     if not isinstance(contents, Mapping):
-        raise WeightsError(f"{name} holds no weights: it is a {type(contents).__name__}, not a state_dict")
+        raise WeightsError(
+            f"{name} holds no weights: it is a {type(contents).__name__}, not a state_dict"
+        )
     tensors = {str(key): value for key, value in contents.items() if isinstance(value, Tensor)}
     if not tensors:
         keys = ", ".join(map(str, list(contents)[:8])) or "nothing"
@@ -196,7 +213,9 @@ def from_mapping(contents: Any, name: str) -> Weights:
         )
     others = [str(key) for key, value in contents.items() if not isinstance(value, Tensor)]
     if others:
-        notes.append(f"left out what is no tensor: {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}")
+        notes.append(
+            f"left out what is no tensor: {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
+        )
     return Weights(name, tensors, notes=tuple(notes))
 
 

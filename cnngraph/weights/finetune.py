@@ -15,13 +15,16 @@ from cnngraph.weights.report import WeightsError
 def freeze(net: nn.Module, *patterns: str) -> tuple[str, ...]:
     """Stops parts of a network from training.
 
-    Their parameters no longer require gradients, and their batch norms stay in evaluation, also when `net.train()` is
-    called: they normalise with the running statistics they have, and leave those alone. Otherwise a frozen part would
-    change with every batch it sees. Dropout in a frozen part goes on as `net.train()` says.
+    Their parameters no longer require gradients, and their batch norms stay in evaluation, also
+    when `net.train()` is
+    called: they normalise with the running statistics they have, and leave those alone. Otherwise a
+    frozen part would change with every batch it sees. Dropout in a frozen part goes on as
+    `net.train()` says.
 
     Args:
         net: the network.
-        patterns: each the path of a parameter, or of a module for all in it: `layer1`, `layer?.0`, `*.bn1.weight`.
+        patterns: each the path of a parameter, or of a module for all in it: `layer1`, `layer?.0`,
+            `*.bn1.weight`.
 
     Returns:
         The names of the frozen parameters.
@@ -46,17 +49,20 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer of `torch.optim`, in which every parameter is once.
 
-    Frozen parameters are among them: an optimizer passes over what has no gradient, and they train once unfrozen.
+    Frozen parameters are among them: an optimizer passes over what has no gradient, and they train
+    once unfrozen.
 
     Args:
         net: the network.
-        rates: pattern (as for `freeze`) -> learning rate. A parameter goes with the first pattern that matches it.
+        rates: pattern (as for `freeze`) -> learning rate. A parameter goes with the first pattern
+            that matches it.
         default: the learning rate of all other parameters; if not given, the optimizer's own.
-        weight_decay: of the weights; biases and the parameters of norms (all that have one dimension) then have none.
-            If not given, it is the optimizer's own for all.
+        weight_decay: of the weights; biases and the parameters of norms (all that have one
+            dimension) then have none. If not given, it is the optimizer's own for all.
 
     Returns:
-        One group, or two where `weight_decay` is given, for each pattern and for the rest, with `params`, `lr`,
+        One group, or two where `weight_decay` is given, for each pattern and for the rest, with
+        `params`, `lr`,
         `weight_decay` and a `name`; none is empty.
 
     Raises:
@@ -107,7 +113,9 @@ def _set_training(net: nn.Module, patterns: tuple[str, ...], trains: bool) -> tu
         parameters[name].requires_grad_(trains)
     for path, norm in norms.items():
         own = [f"{path}.{name}" if path else name for name, _ in norm.named_parameters()]
-        whole = own and all(not parameters[name].requires_grad for name in own if name in parameters)
+        whole = own and all(
+            not parameters[name].requires_grad for name in own if name in parameters
+        )
         touched = any(name in named for name in own)
         if any(matches(path, pattern) for pattern in patterns) or (touched and (trains or whole)):
             _hold_statistics(norm, not trains, net.training)
@@ -122,7 +130,8 @@ def _norms(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 class _StaysInEvaluation:
-    """Takes the place of a module's `train`; a class, so that it is copied and pickled with the module."""
+    """Takes the place of a module's `train`; a class, so that it is copied and pickled with the
+    module."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

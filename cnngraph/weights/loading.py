@@ -23,7 +23,8 @@ PREFIXES = {"module.": "DataParallel or DistributedDataParallel", "_orig_mod.": 
 RENAMINGS: Mapping[str, tuple[str, str]] = {
     "DenseNet's older keys": (r"^(.*\.?denselayer\d+\.(?:norm|conv))\.([12]\.\w+)$", r"\1\2"),
 }
-"""Keys of published files that are called otherwise today: pattern and replacement, tried where they give known keys."""
+"""Keys of published files that are called otherwise today: pattern and replacement, tried where
+they give known keys."""
 
 _COUNTER = "num_batches_tracked"
 _RESHAPED = "its module has another shape"
@@ -37,29 +38,36 @@ def load_weights(
     transfer: bool = False,
     skip: str | Sequence[str] = (),
 ) -> LoadReport:
-    """Loads weights and buffers into a network, in place, into the dtypes and on the devices it has.
+    """Loads weights and buffers into a network, in place, into the dtypes and on the devices it
+    has.
 
-    Everything is checked before anything is copied: on an error the network is as it was. Into a network compiled with
+    Everything is checked before anything is copied: on an error the network is as it was. Into a
+    network compiled with
     `outputs`, a file of the whole network is loaded as far as it goes.
 
     Args:
         net: the network.
-        weights: a safetensors file, a file by `torch.save` (a state dict or a checkpoint with one), or a state dict.
-        strict: the network and the file must hold the same tensors. If not, what is in both is loaded; a module is
-            left alone if one of its tensors has another shape in the file.
-        transfer: the network was edited since: finds where modules have moved to, by their place and shapes. Nothing is
-            required to match then; the report says what became of each tensor.
-        skip: patterns of what not to load, such as `["fc"]`: of a tensor's path or of a module that holds it.
+        weights: a safetensors file, a file by `torch.save` (a state dict or a checkpoint with one),
+            or a state dict.
+        strict: the network and the file must hold the same tensors. If not, what is in both is
+            loaded; a module is left alone if one of its tensors has another shape in the file.
+        transfer: the network was edited since: finds where modules have moved to, by their place
+            and shapes. Nothing is required to match then; the report says what became of each
+            tensor.
+        skip: patterns of what not to load, such as `["fc"]`: of a tensor's path or of a module that
+            holds it.
 
     Returns:
         What was loaded from where, and what was not and why; `print` it.
 
     Raises:
-        WeightsError: the file cannot be read, does not fit (its `report` says how), or nothing at all was to load; or a
-            pattern of `skip` matches nothing.
+        WeightsError: the file cannot be read, does not fit (its `report` says how), or nothing at
+            all was to load; or a pattern of `skip` matches nothing.
     """
     net = unwrapped(net)
-    here: dict[str, Tensor] = {key: value for key, value in net.state_dict().items() if isinstance(value, Tensor)}
+    here: dict[str, Tensor] = {
+        key: value for key, value in net.state_dict().items() if isinstance(value, Tensor)
+    }
     source = _read(weights)
     source = _renamed(_without_prefixes(source, here), here)
     patterns = as_patterns(skip)
@@ -68,7 +76,9 @@ def load_weights(
     skipped = _matching(here, patterns)
     wanted = {key: value for key, value in here.items() if key not in skipped}
     aside = _matching(source.tensors, patterns) | _of_the_rest(net, source.tensors)
-    source = replace(source, tensors={key: value for key, value in source.tensors.items() if key not in aside})
+    source = replace(
+        source, tensors={key: value for key, value in source.tensors.items() if key not in aside}
+    )
     wanted, source = _without_counters(wanted, source)
 
     if transfer:
@@ -79,7 +89,10 @@ def load_weights(
     if strict and not transfer and (report.missing or report.mismatched or report.unexpected):
         raise WeightsError(_misfit(report, net, here, source), report)
     if wanted and not plan.origins:
-        raise WeightsError(f"nothing in {source.name} fits {network_name(net)}: nothing was loaded\n{report}", report)
+        raise WeightsError(
+            f"nothing in {source.name} fits {network_name(net)}: nothing was loaded\n{report}",
+            report,
+        )
     _copy(plan.origins, wanted, source)
     return report
 
@@ -94,7 +107,7 @@ class _Plan:
     notes: list[str] = field(default_factory=list)
 
 
-# --- what the file's keys are ----------------------------------------------------------------------------------------
+# --- what the file's keys are ---------------------------------------------------------------------
 
 
 def _read(weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> Weights:
@@ -105,7 +118,9 @@ def _read(weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> Weights:
 
 def _without_prefixes(source: Weights, here: Mapping[str, Tensor]) -> Weights:
     while True:
-        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in source.tensors)), None)
+        prefix = next(
+            (p for p in PREFIXES if all(key.startswith(p) for key in source.tensors)), None
+        )
         if prefix is None or any(key.startswith(prefix) for key in here):
             return source
         source = replace(
@@ -118,9 +133,13 @@ def _without_prefixes(source: Weights, here: Mapping[str, Tensor]) -> Weights:
 
 def _renamed(source: Weights, here: Mapping[str, Tensor]) -> Weights:
     for title, (pattern, replacement) in RENAMINGS.items():
-        names = {key: re.sub(pattern, replacement, key) for key in source.tensors if key not in here}
+        names = {
+            key: re.sub(pattern, replacement, key) for key in source.tensors if key not in here
+        }
         changed = {key: name for key, name in names.items() if key != name}
-        taken = set(changed.values()) & source.tensors.keys() or len(set(changed.values())) < len(changed)
+        taken = set(changed.values()) & source.tensors.keys() or len(set(changed.values())) < len(
+            changed
+        )
         if not taken and any(name in here for name in changed.values()):
             first, name = next(iter(changed.items()))
             source = replace(
@@ -131,7 +150,9 @@ def _renamed(source: Weights, here: Mapping[str, Tensor]) -> Weights:
     return source
 
 
-def _without_counters(wanted: dict[str, Tensor], source: Weights) -> tuple[dict[str, Tensor], Weights]:
+def _without_counters(
+    wanted: dict[str, Tensor], source: Weights
+) -> tuple[dict[str, Tensor], Weights]:
     """Batch norms had no counter before torch 0.4.1; a file of that time fits without."""
     counters = [key for key in wanted if key.endswith(f".{_COUNTER}")]
     if not counters or any(key.endswith(f".{_COUNTER}") for key in source.tensors):
@@ -156,7 +177,7 @@ def _of_the_rest(net: nn.Module, keys: Iterable[str]) -> set[str]:
     return {key for key in keys if key in rest or _module(key) in rest}
 
 
-# --- what goes where -------------------------------------------------------------------------------------------------
+# --- what goes where ------------------------------------------------------------------------------
 
 
 def _by_name(wanted: Mapping[str, Tensor], source: Weights, *, whole_modules: bool) -> _Plan:
@@ -182,7 +203,9 @@ def _by_place(wanted: Mapping[str, Tensor], source: Weights, kinds: Mapping[str,
     alignment = align(list(here.values()), list(file.values()), source.ordered)
     plan = _Plan(notes=alignment.doubts)
     if not source.ordered:
-        plan.notes.append("the file does not say the order of its modules: fewer moves can be found")
+        plan.notes.append(
+            "the file does not say the order of its modules: fewer moves can be found"
+        )
     for path, origin in alignment.origins.items():
         plan.origins |= {_key(path, leaf): _key(origin, leaf) for leaf in here[path].shapes}
     used = {origin: path for path, origin in alignment.origins.items()}
@@ -192,7 +215,9 @@ def _by_place(wanted: Mapping[str, Tensor], source: Weights, kinds: Mapping[str,
     return plan
 
 
-def _leave(unit: Unit, there: Unit | None, used: Mapping[str, str], alignment: Alignment, plan: _Plan) -> None:
+def _leave(
+    unit: Unit, there: Unit | None, used: Mapping[str, str], alignment: Alignment, plan: _Plan
+) -> None:
     """Says why a module has no origin; what its namesake in the file still gives it, it takes."""
     keys = {_key(unit.path, leaf): leaf for leaf in unit.shapes}
     if unit.path in alignment.ambiguous:
@@ -233,7 +258,7 @@ def _key(module: str, leaf: str) -> str:
     return f"{module}.{leaf}" if module else leaf
 
 
-# --- what is said and done -------------------------------------------------------------------------------------------
+# --- what is said and done ------------------------------------------------------------------------
 
 
 def _report(plan: _Plan, source: Weights, skipped: Sequence[str]) -> LoadReport:
@@ -278,13 +303,20 @@ def _misfit(report: LoadReport, net: nn.Module, here: Mapping[str, Tensor], sour
         lines.append(
             "  help: compiled with the file's `num_classes` it may fit; then net.reset_classifier(num_classes)"
         )
-    lines.append("  help: load_weights(..., transfer=True) carries over what an edit of the spec left as it was")
+    lines.append(
+        "  help: load_weights(..., transfer=True) carries over what an edit of the spec left as it was"
+    )
     return "\n".join(lines)
 
 
 def _roots(bad: Iterable[str], good: Iterable[str]) -> list[str]:
     """The fewest paths that hold all of the bad keys and none of the good."""
-    held = {".".join(parts[:end]) for key in good for parts in [key.split(".")] for end in range(1, len(parts) + 1)}
+    held = {
+        ".".join(parts[:end])
+        for key in good
+        for parts in [key.split(".")]
+        for end in range(1, len(parts) + 1)
+    }
     roots: dict[str, None] = {}
     for key in sorted(bad):
         parts = key.split(".")
@@ -297,11 +329,17 @@ def _copy(origins: Mapping[str, str], here: Mapping[str, Tensor], source: Weight
     for key, origin in origins.items():
         there = source.tensors[origin]
         if here[key].is_meta:
-            raise WeightsError(f"cannot load into `{key}`: it is on the meta device (net.to_empty(device=...) first)")
+            raise WeightsError(
+                f"cannot load into `{key}`: it is on the meta device (net.to_empty(device=...) first)"
+            )
         if there.is_meta or there.layout is not torch.strided or there.is_quantized:
-            raise WeightsError(f"cannot load `{origin}` of {source.name}: it is not an ordinary tensor with values")
+            raise WeightsError(
+                f"cannot load `{origin}` of {source.name}: it is not an ordinary tensor with values"
+            )
         if there.is_complex() and not here[key].is_complex():
-            raise WeightsError(f"cannot load `{origin}` of {source.name}: it is complex, the network's is real")
+            raise WeightsError(
+                f"cannot load `{origin}` of {source.name}: it is complex, the network's is real"
+            )
     with torch.no_grad():
         for key, origin in origins.items():
             here[key].copy_(source.tensors[origin])

@@ -35,7 +35,8 @@ def as_patterns(patterns: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
-    """The network itself: `DataParallel`, `DistributedDataParallel` and `torch.compile` put a wrapper around it."""
+    """The network itself: `DataParallel`, `DistributedDataParallel` and `torch.compile` put a
+    wrapper around it."""
     while True:
         inner = getattr(net, "_orig_mod", None)
         if inner is None and isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -38,7 +38,8 @@ class Mismatch(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did. Keys are the network's, those of its `state_dict`, where nothing else is said.
+    """What `load_weights` did. Keys are the network's, those of its `state_dict`, where nothing
+    else is said.
 
     Attributes:
         file: what was loaded from.
@@ -72,14 +73,23 @@ class LoadReport:
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.new)
-        lines = [f"{self.file}: {len(self.loaded)} of {total} tensors loaded", *(f"  {note}" for note in self.notes)]
+        lines = [
+            f"{self.file}: {len(self.loaded)} of {total} tensors loaded",
+            *(f"  {note}" for note in self.notes),
+        ]
         lines += listed("moved", moves(self.moved), len(self.moved))
         lines += listed("new, not found in the file", modules(self.missing), len(self.missing))
         lines += listed(
-            "new, of another shape", [f"{key}: {m}" for key, m in self.mismatched.items()], len(self.mismatched)
+            "new, of another shape",
+            [f"{key}: {m}" for key, m in self.mismatched.items()],
+            len(self.mismatched),
         )
         lines += listed("new, skipped", modules(dict.fromkeys(self.skipped, "")), len(self.skipped))
-        lines += listed("in the file and not used", modules(dict.fromkeys(self.unexpected, "")), len(self.unexpected))
+        lines += listed(
+            "in the file and not used",
+            modules(dict.fromkeys(self.unexpected, "")),
+            len(self.unexpected),
+        )
         return "\n".join(lines)
 
 
@@ -109,7 +119,12 @@ def moves(moved: Mapping[str, str]) -> list[str]:
     for here, file in moved.items():
         ours, theirs = here.split("."), file.split(".")
         same = len(
-            list(takewhile(lambda pair: pair[0] == pair[1], zip(reversed(ours), reversed(theirs), strict=False)))
+            list(
+                takewhile(
+                    lambda pair: pair[0] == pair[1],
+                    zip(reversed(ours), reversed(theirs), strict=False),
+                )
+            )
         )
         same = min(same, len(ours) - 1, len(theirs) - 1)
         change = ".".join(ours[: len(ours) - same]), ".".join(theirs[: len(theirs) - same])

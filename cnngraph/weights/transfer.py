@@ -1,8 +1,10 @@
-"""Which module of a file became which module of an edited network, by place in the graph and by shape.
+"""Which module of a file became which module of an edited network, by place in the graph and by
+shape.
 
-Modules with the path and shapes they had are kept. The others are aligned in order, as `diff` aligns lines: a module may
-come from another path if both have the same tensors of the same shapes. Of all alignments, those of the most modules
-are best, and of these the ones of the most similar paths. Only what all of the best agree on is moved.
+Modules with the path and shapes they had are kept. The others are aligned in order, as `diff`
+aligns lines: a module may come from another path if both have the same tensors of the same shapes.
+Of all alignments, those of the most modules are best, and of these the ones of the most similar
+paths. Only what all of the best agree on is moved.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ def align(here: Sequence[Unit], file: Sequence[Unit], ordered: bool) -> Alignmen
 
     Args:
         here: the network's modules in order.
-        file: the file's, in the order of the network they come from if `ordered`; if not, only modules whose paths
-            differ in numbers are aligned, by those numbers, and others are moved where there is just one candidate.
+        file: the file's, in the order of the network they come from if `ordered`; if not, only
+            modules whose paths differ in numbers are aligned, by those numbers, and others are
+            moved where there is just one candidate.
     """
     result = Alignment()
     theirs = {unit.path: unit for unit in file}
@@ -62,8 +65,12 @@ def align(here: Sequence[Unit], file: Sequence[Unit], ordered: bool) -> Alignmen
         _align_in_order(here, file, reach, result)
     else:
         for skeleton in dict.fromkeys(map(_skeleton, (unit.path for unit in here))):
-            ours = sorted((u for u in here if _skeleton(u.path) == skeleton), key=lambda u: _numbers(u.path))
-            old = sorted((u for u in file if _skeleton(u.path) == skeleton), key=lambda u: _numbers(u.path))
+            ours = sorted(
+                (u for u in here if _skeleton(u.path) == skeleton), key=lambda u: _numbers(u.path)
+            )
+            old = sorted(
+                (u for u in file if _skeleton(u.path) == skeleton), key=lambda u: _numbers(u.path)
+            )
             _align_in_order(ours, old, reach, result)
         _match_unique(here, file, reach, result)
     result.doubts += _doubts(here, file, reach, result)
@@ -73,9 +80,9 @@ def align(here: Sequence[Unit], file: Sequence[Unit], ordered: bool) -> Alignmen
 class Reach:
     """Which modules may have moved where.
 
-    A name that is there on both sides stands for the same thing: what is in it is never looked for elsewhere, whatever
-    its shapes. Numbers are no names: they shift when something is put in between. That holds for `3`, and for the
-    module's own name where it ends in digits, as `conv3`.
+    A name that is there on both sides stands for the same thing: what is in it is never looked for
+    elsewhere, whatever its shapes. Numbers are no names: they shift when something is put in
+    between. That holds for `3`, and for the module's own name where it ends in digits, as `conv3`.
     """
 
     def __init__(self, here: Iterable[Unit], file: Iterable[Unit]) -> None:
@@ -91,18 +98,27 @@ class Reach:
 
 
 def _free(parts: list[str], at: int, other_side: set[str]) -> bool:
-    if at >= len(parts) or parts[at].isdigit() or (at == len(parts) - 1 and parts[at][-1:].isdigit()):
+    if (
+        at >= len(parts)
+        or parts[at].isdigit()
+        or (at == len(parts) - 1 and parts[at][-1:].isdigit())
+    ):
         return True
     return ".".join(parts[: at + 1]) not in other_side
 
 
 def _holders(units: Iterable[Unit]) -> set[str]:
     return {
-        ".".join(parts[:end]) for unit in units for parts in [unit.path.split(".")] for end in range(1, len(parts) + 1)
+        ".".join(parts[:end])
+        for unit in units
+        for parts in [unit.path.split(".")]
+        for end in range(1, len(parts) + 1)
     }
 
 
-def _align_in_order(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment) -> None:
+def _align_in_order(
+    here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment
+) -> None:
     """The part of all best alignments that they have in common."""
     used = set(result.origins.values())
     scores: dict[tuple[int, int], int] = {}
@@ -119,7 +135,10 @@ def _align_in_order(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, re
                 moves = True
     if not moves:
         return
-    ahead, behind = _best_before(len(file), len(here), scores), _best_after(len(file), len(here), scores)
+    ahead, behind = (
+        _best_before(len(file), len(here), scores),
+        _best_after(len(file), len(here), scores),
+    )
     best = ahead[-1][-1]
     candidates: dict[int, list[int]] = {}
     targets: dict[int, list[int]] = {}
@@ -154,7 +173,9 @@ def _best_after(rows: int, columns: int, scores: Mapping[tuple[int, int], int]) 
     return [row[::-1] for row in reversed(_best_before(rows, columns, mirrored))]
 
 
-def _match_unique(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment) -> None:
+def _match_unique(
+    here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment
+) -> None:
     """Moves without an order: where both sides have no other candidate."""
     used = set(result.origins.values())
     free = [unit for unit in file if unit.path not in used]
@@ -171,7 +192,9 @@ def _match_unique(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, resu
             result.ambiguous[path] = origins
 
 
-def _doubts(here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment) -> list[str]:
+def _doubts(
+    here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment
+) -> list[str]:
     """What kept its number beside something new or removed that it could be exchanged with."""
     used = set(result.origins.values())
     kept = [unit for unit in here if result.origins.get(unit.path) == unit.path]

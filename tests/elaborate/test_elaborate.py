@@ -91,7 +91,11 @@ def test_a_shortcut_may_be_an_expression() -> None:
     body = "- residual: {name: r, body: [conv2d: {name: a, out_channels: 8, kernel_size: 1}], shortcut: '${s}'}"
     assert paths(body, head) == ["r.a", "r.downsample.0", "r.downsample.1", "r"]
     same = body.replace("8", "4")
-    assert paths(same, head, s="identity") == paths(same, head.replace("project", "'${none}'")) == ["r.a", "r"]
+    assert (
+        paths(same, head, s="identity")
+        == paths(same, head.replace("project", "'${none}'"))
+        == ["r.a", "r"]
+    )
     assert paths(same, head, s="tanh") == ["r.a", "r.1", "r"]
 
 
@@ -111,7 +115,10 @@ def test_params_from_python_may_be_numbers_of_numpy(ten: object) -> None:
 def test_other_things_are_refused_as_params() -> None:
     text = "cnngraph: 1\nname: net\ninput: [1]\nparams: {n: ~}\ngraph: [relu]\n"
     (found,) = cnngraph.check(text, {"n": object()}).diagnostics
-    assert found.message == "the param `n` must be a number, text or a list, not an object of type object"
+    assert (
+        found.message
+        == "the param `n` must be a number, text or a list, not an object of type object"
+    )
 
 
 HEAVY = {
@@ -145,7 +152,10 @@ def test_too_many_params_are_refused() -> None:
         f"blocks: {{b: {{params: {{{params}}}, body: relu}}}}\ngraph: [b]\n",
     ):
         (found,) = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [1]\n{text}").diagnostics
-        assert (found.code, found.message) == ("E110", "there are 1,001 params; at most 1,000 are allowed")
+        assert (found.code, found.message) == (
+            "E110",
+            "there are 1,001 params; at most 1,000 are allowed",
+        )
 
 
 def test_projection_only_where_the_sides_differ() -> None:
@@ -294,7 +304,9 @@ def test_a_level_of_numbers_only_is_no_mixture() -> None:
         ("1", "give the sequential a `name`")
     ]
     block = f"blocks: {{b: {{body: [{named}, relu]}}}}\n"
-    assert warned(f"  - {named}\n  - b\n  - b: {{name: x}}\n", block) == [("1", "give the b a `name`")]
+    assert warned(f"  - {named}\n  - b\n  - b: {{name: x}}\n", block) == [
+        ("1", "give the b a `name`")
+    ]
     assert warned("  - b\n  - b\n", block) == []
     assert warned(f"  - {conv}\n  - {conv.replace('{out', '{name: 1, out')}\n") == []
 
@@ -306,7 +318,9 @@ def test_a_join_finds_what_is_finished_further_out() -> None:
     assert paths(body)[-1] == "1"
 
 
-WORDS = st.sampled_from(["relu", "tanh", "add: a", "concat: b", "add: a.b", "concat: {name: a, with: b}", "flatten"])
+WORDS = st.sampled_from(
+    ["relu", "tanh", "add: a", "concat: b", "add: a.b", "concat: {name: a, with: b}", "flatten"]
+)
 NODES = st.recursive(
     WORDS,
     lambda inner: st.builds(
@@ -332,7 +346,8 @@ NODES = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(NODES, min_size=1, max_size=4))
 def test_no_graph_without_an_error(nodes: list[str]) -> None:
-    """`elaborate` raises where it is not so; here with joins that name anything, themselves included."""
+    """`elaborate` raises where it is not so; here with joins that name anything, themselves
+    included."""
     body = "".join(f"  - {{{node}}}\n" if ":" in node else f"  - {node}\n" for node in nodes)
     report = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n{body}")
     assert (report.graph is None) != report.ok, body

@@ -281,7 +281,8 @@ def test_large_networks_are_answered_for(name: str, tmp_path) -> None:
 
 
 def test_copies_of_a_repeat_are_evaluated_once(monkeypatch) -> None:
-    """Else a network of 20,000 nodes would take minutes: what equal ops make of equal sizes is known."""
+    """Else a network of 20,000 nodes would take minutes: what equal ops make of equal sizes is
+    known."""
     from cnngraph.ops.conv import Conv2d
 
     seen: list[object] = []

@@ -90,9 +90,11 @@ graph:
 def test_a_step_counted_by_hand() -> None:
     """A map of four channels is 1 kB for one image, the weight 32 bytes."""
     predicted = predict(optimized(CHAIN, "eager"), batch_size=1)
-    # `a` is the output of tanh and the input of silu: it is there once. What silu results in belongs to the loss.
+    # `a` is the output of tanh and the input of silu: it is there once. What silu results in
+    # belongs to the loss.
     assert predicted.kept == 1024 + 1024
-    # Beside them, while silu is differentiated: the gradients of its result and of `a`. No gradient of the input.
+    # Beside them, while silu is differentiated: the gradients of its result and of `a`. No gradient
+    # of the input.
     assert predicted.step == 4 * 1024
     assert (predicted.weights, predicted.optimizer, predicted.input) == (32, 32, 512)
     assert predicted.peak == 32 + 32 + 512 + 4 * 1024
@@ -126,16 +128,19 @@ FIRST = "  - conv2d: {name: conv, out_channels: 4, kernel_size: 1, bias: false}\
 def test_gradients_of_a_value_that_two_read_are_added_up() -> None:
     fork = steps_of(FIRST + "  - parallel: {merge: add, branches: [silu, silu]}\n")
     assert fork.kept == 2 * 4096  # the value that both read, and the loss's
-    # The value, the sum's gradient, which is that of both branches' results, and what becomes of it in each branch.
+    # The value, the sum's gradient, which is that of both branches' results, and what becomes of it
+    # in each branch.
     assert fork.step == 4 * 4096
     joined = steps_of(FIRST + "  - parallel: {merge: concat, branches: [silu, silu]}\n")
-    # The loss's and the result's gradients are twice as large, and a part of the latter stays until both are through.
+    # The loss's and the result's gradients are twice as large, and a part of the latter stays until
+    # both are through.
     assert joined.step == (1 + 3 * 2) * 4096
 
 
 def test_a_part_of_a_gradient_is_not_added_to_in_place() -> None:
     body = "  - tanh\n  - parallel: {merge: concat, branches: [silu, identity]}\n  - global_avg_pool2d\n"
-    # The value that tanh keeps, the result's gradient twice as large, of which it reads a part, that of silu, and their sum.
+    # The value that tanh keeps, the result's gradient twice as large, of which it reads a part,
+    # that of silu, and their sum.
     assert steps_of(FIRST + body).step == (1 + 2 + 1 + 1) * 4096
 
 

@@ -26,13 +26,18 @@ def gradients(run, norm: nn.Module, conv: nn.Module, x: Tensor) -> list[Tensor]:
     result = run(x)
     weights = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype).view_as(result)
     inputs = [x, *norm.parameters(), *conv.parameters()]
-    return [result.detach(), *torch.autograd.grad((result * weights).sum(), inputs, create_graph=False)]
+    return [
+        result.detach(),
+        *torch.autograd.grad((result * weights).sum(), inputs, create_graph=False),
+    ]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_results_gradients_and_statistics_are_those_of_the_modules(activation, training: bool, layout) -> None:
+def test_results_gradients_and_statistics_are_those_of_the_modules(
+    activation, training: bool, layout
+) -> None:
     norm, conv, x = parts()
     x = x.to(memory_format=layout)
     activation = activation.double()
@@ -66,9 +71,12 @@ def test_second_derivatives_and_a_second_backward() -> None:
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not loaded: everything is kept")
+@pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not loaded: everything is kept"
+)
 def test_the_activation_is_not_kept() -> None:
-    """With 64 channels before and 8 after the convolution, all but a tenth is the input and the activation."""
+    """With 64 channels before and 8 after the convolution, all but a tenth is the input and the
+    activation."""
     norm, relu, conv = nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 8, 1)
     x = torch.randn(4, 64, 64, 64, requires_grad=True)
     size = x.numel() * x.element_size()
@@ -84,13 +92,17 @@ def test_the_activation_is_not_kept() -> None:
 
 def allocated(run) -> int:
     """Bytes that `run` leaves allocated."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as recorded:
         run()
     events = recorded.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]
     return sum(event.nbytes() for event in events if event.name() == "[memory]")
 
 
-@pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not loaded: everything is kept")
+@pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not loaded: everything is kept"
+)
 def test_a_lean_densenet_needs_much_less() -> None:
     peaks = []
     for options in ({"memory": "lean"}, {"memory": "fast"}, {"backend": "eager"}):
@@ -98,7 +110,9 @@ def test_a_lean_densenet_needs_much_less() -> None:
         batch = torch.randn(2, 3, 160, 160)
         network(batch).sum().backward()
         network.zero_grad()
-        peaks.append(peak_of_tensors(lambda network=network, batch=batch: network(batch).sum().backward()))
+        peaks.append(
+            peak_of_tensors(lambda network=network, batch=batch: network(batch).sum().backward())
+        )
     lean, fast, eager = peaks
     assert lean < 0.8 * fast
     assert fast < 0.6 * eager

@@ -9,17 +9,24 @@ from torch import nn
 from cnngraph import kernels
 from cnngraph.nn import max_pool2d
 
-needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+needs_extension = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
 
 
 def fused_calls(function):
     """How many max_pool2d operators a call runs."""
-    return [str(operator) for operator in operators_of(function)].count("cnngraph.max_pool2d.default")
+    return [str(operator) for operator in operators_of(function)].count(
+        "cnngraph.max_pool2d.default"
+    )
 
 
 def steps(activation, pool, x):
     results = []
-    for run in (lambda x: max_pool2d(activation, pool, x), lambda x: pool(activation(x) if activation else x)):
+    for run in (
+        lambda x: max_pool2d(activation, pool, x),
+        lambda x: pool(activation(x) if activation else x),
+    ):
         leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         y = run(leaf)
         y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
@@ -27,13 +34,19 @@ def steps(activation, pool, x):
     return results
 
 
-POOLS = [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.MaxPool2d((3, 2), (2, 1), (1, 0), (2, 1), ceil_mode=True)]
+POOLS = [
+    nn.MaxPool2d(3, 2, 1),
+    nn.MaxPool2d(2),
+    nn.MaxPool2d((3, 2), (2, 1), (1, 0), (2, 1), ceil_mode=True),
+]
 ACTIVATIONS = [None, nn.ReLU(), nn.SiLU()]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("pool", POOLS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
 def test_modules(dtype, pool, activation):
     map = torch.randn(2, 5, 11, 9).to(dtype)
     for x in (map, map.contiguous(memory_format=torch.channels_last), map[0], map[:, :, ::2]):
@@ -65,7 +78,12 @@ def test_the_operator_runs_where_it_may_and_only_there():
         return fused_calls(lambda: max_pool2d(activation, pool, x))
 
     assert calls(None, nn.MaxPool2d(2)) == calls(nn.ReLU(), nn.MaxPool2d(2)) == 1
-    assert calls(None, MyPool(2)) == calls(MyReLU(), nn.MaxPool2d(2)) == calls(nn.Tanh(), nn.MaxPool2d(2)) == 0
+    assert (
+        calls(None, MyPool(2))
+        == calls(MyReLU(), nn.MaxPool2d(2))
+        == calls(nn.Tanh(), nn.MaxPool2d(2))
+        == 0
+    )
     assert calls(None, nn.AvgPool2d(2)) == calls(None, nn.MaxPool2d(2, return_indices=True)) == 0
     assert calls(None, nn.MaxPool2d(16, 1, 8), torch.randn(1, 1, 16, 16)) == 0
     assert calls(None, nn.MaxPool2d(2), x[0]) == calls(None, nn.MaxPool2d(2), x[:0]) == 0
@@ -81,7 +99,9 @@ class Net(nn.Module):
 
     def forward(self, x):
         x = x * x - 0.5
-        return (max_pool2d(self.relu, self.pool, x) if self.fused else self.pool(self.relu(x))).square()
+        return (
+            max_pool2d(self.relu, self.pool, x) if self.fused else self.pool(self.relu(x))
+        ).square()
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -122,7 +142,9 @@ def test_torch_compile_and_export():
     for size in (10, 12):
         x = torch.randn(3, 4, size, size)
         torch.testing.assert_close(steps(None, compiled, x)[1], steps(None, network, x)[1])
-    program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},))
+    program = torch.export.export(
+        network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},)
+    )
     assert "cnngraph.max_pool2d" in str(program.graph)
     x = torch.randn(5, 4, 12, 12)
     torch.testing.assert_close(program.module()(x), network(x))

@@ -44,7 +44,8 @@ any_shape = st.one_of(maps(), flat)
 def cases(
     shapes: SearchStrategy[TensorShape], **fields: SearchStrategy[Any]
 ) -> SearchStrategy[Case]:
-    """Each field is given or left to its default, but those whose name ends in `_` (dropped) are always given."""
+    """Each field is given or left to its default, but those whose name ends in `_` (dropped) are
+    always given."""
     required = {name[:-1]: values for name, values in fields.items() if name.endswith("_")}
     optional = {name: values for name, values in fields.items() if not name.endswith("_")}
     return st.tuples(st.fixed_dictionaries(required, optional=optional), shapes)

@@ -57,7 +57,8 @@ def on(device: str, op: Op, shape: TensorShape) -> tuple[nn.Module, Tensor]:
 
 
 def torch_shape(op: Op, shape: TensorShape) -> tuple[int, ...] | None:
-    """The shape torch computes; None where torch refuses, leaves nothing of the input, or pools nothing but padding."""
+    """The shape torch computes; None where torch refuses, leaves nothing of the input, or pools
+    nothing but padding."""
     try:
         module, batch = on("cpu", op, shape)
         value = module(batch)
@@ -180,7 +181,8 @@ def test_fields_are_torchs_with_torchs_defaults(kind: str) -> None:
 
 
 def _defaults(module: type[nn.Module], *ours: str) -> dict[str, Any]:
-    """What a torch module's signature says of the fields an op has of it; pairs as the op stores them."""
+    """What a torch module's signature says of the fields an op has of it; pairs as the op stores
+    them."""
     pairs = {"stride", "padding", "dilation", "output_padding"}
     signature = inspect.signature(module).parameters
     defaults = {name: signature[name].default for name in ours}

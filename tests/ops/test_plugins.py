@@ -1,4 +1,5 @@
-"""Ops that come from outside: registered by hand, or named by an installed package's entry points."""
+"""Ops that come from outside: registered by hand, or named by an installed package's entry
+points."""
 
 from __future__ import annotations
 

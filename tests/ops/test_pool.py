@@ -73,7 +73,8 @@ def test_refusals(kind: str, fields, code: str) -> None:
 def test_no_window_of_padding_only(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
 ) -> None:
-    """What is accepted has a position of the input in each window; what E204 refuses has a window without."""
+    """What is accepted has a position of the input in each window; what E204 refuses has a window
+    without."""
     fields = {
         "kernel_size": kernel,
         "stride": stride,

@@ -174,7 +174,9 @@ _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": ope
 
 @given(st.integers(-1000, 1000), st.sampled_from(sorted(_OPERATORS)), st.integers(1, 1000))
 def test_arithmetic_is_pythons(left: int, symbol: str, right: int) -> None:
-    assert evaluate(f"${{a {symbol} b}}", {"a": left, "b": right}) == _OPERATORS[symbol](left, right)
+    assert evaluate(f"${{a {symbol} b}}", {"a": left, "b": right}) == _OPERATORS[symbol](
+        left, right
+    )
 
 
 @given(st.text(max_size=80))

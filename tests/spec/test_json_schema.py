@@ -1,4 +1,5 @@
-"""The JSON Schema accepts what the language accepts, and flags what an editor can know to be wrong."""
+"""The JSON Schema accepts what the language accepts, and flags what an editor can know to be
+wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def test_it_is_a_schema_of_its_draft() -> None:
     assert cnngraph.json_schema() == SCHEMA
 
 
-@pytest.mark.parametrize("path", sorted(SPECS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(SPECS)))
+@pytest.mark.parametrize(
+    "path", sorted(SPECS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(SPECS))
+)
 def test_every_shipped_file_is_accepted(path: Path) -> None:
     errors = [error.message for error in VALIDATOR.iter_errors(data(path.read_text(), str(path)))]
     assert not errors
@@ -142,9 +145,15 @@ def test_typical_mistakes_are_flagged(node: str) -> None:
 DOCUMENTS = [
     ("cnngraph: 1\nblocks: {b: {params: {w: ~, k: 3}, body: [relu]}}", True),
     ("cnngraph: 1\nextends: resnet.yaml\nname: r50\nparams: {layers: [3, 4, 6, 3]}", True),
-    ("cnngraph: 1\nname: n\ninput: [3, '${size}', '${size}']\nparams: {size: 32}\ngraph: relu", True),
+    (
+        "cnngraph: 1\nname: n\ninput: [3, '${size}', '${size}']\nparams: {size: 32}\ngraph: relu",
+        True,
+    ),
     ("cnngraph: 1\nname: n\ninput: '${shape}'\nparams: {shape: [3, 4, 4]}\ngraph: [relu]", True),
-    ("cnngraph: 1\nname: n\ninput: [4]\ngraph: [relu]\nexpect: {params: 0, shapes: {a: [4]}}", True),
+    (
+        "cnngraph: 1\nname: n\ninput: [4]\ngraph: [relu]\nexpect: {params: 0, shapes: {a: [4]}}",
+        True,
+    ),
     ("cnngraph: 2\nname: n\ninput: [4]\ngraph: [relu]", False),
     ("name: n\ninput: [4]\ngraph: [relu]", False),
     ("cnngraph: 1\nname: n\ngraph: [relu]", False),

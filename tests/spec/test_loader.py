@@ -1,4 +1,5 @@
-"""Specs of several files: which blocks and params a file sees, variants, and how far a spec can reach."""
+"""Specs of several files: which blocks and params a file sees, variants, and how far a spec can
+reach."""
 
 from __future__ import annotations
 
@@ -140,7 +141,9 @@ def test_arguments_are_evaluated_where_the_block_is_called(write) -> None:
 
 
 def test_defaults_of_a_block_see_its_earlier_parameters_and_the_shape(write) -> None:
-    unit = UNIT.format(params='half: "${in_channels // 2}", width: "${half * 3}"', out='"${width + 1}"')
+    unit = UNIT.format(
+        params='half: "${in_channels // 2}", width: "${half * 3}"', out='"${width + 1}"'
+    )
     report = write({
         "net.yaml": HEAD + "imports: [lib.yaml]\ngraph: [unit, unit: {half: 5}, unit: {width: 2}]\n",
         "lib.yaml": library(unit),
@@ -260,8 +263,12 @@ both_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @both_kinds
-@pytest.mark.parametrize("name", ["../../secret.yaml", "sub/../../../secret.yaml", "../../../../../../etc/secret.yaml"])
-def test_files_above_the_folder_above_are_out_of_reach(kind: str, name: str, write, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../secret.yaml", "sub/../../../secret.yaml", "../../../../../../etc/secret.yaml"]
+)
+def test_files_above_the_folder_above_are_out_of_reach(
+    kind: str, name: str, write, tmp_path: Path
+) -> None:
     code, text = KINDS[kind]
     (tmp_path / "secret.yaml").write_text("password: 123\n")
     report = write({"deep/net.yaml": text.format(name)})
@@ -282,7 +289,9 @@ def test_absolute_paths_are_out_of_reach(kind: str, write, tmp_path: Path) -> No
 
 @both_kinds
 @pytest.mark.parametrize("of", ["file", "folder"])
-def test_a_symlink_that_leads_out_of_reach_is_refused(kind: str, of: str, write, tmp_path: Path) -> None:
+def test_a_symlink_that_leads_out_of_reach_is_refused(
+    kind: str, of: str, write, tmp_path: Path
+) -> None:
     code, text = KINDS[kind]
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -302,7 +311,12 @@ def test_a_symlink_that_leads_out_of_reach_is_refused(kind: str, of: str, write,
 
 
 def test_a_symlink_within_reach_is_followed(write, tmp_path: Path) -> None:
-    write({"net.yaml": HEAD + "imports: [lib.yaml]\ngraph: [act]\n", "real.yaml": library("act: {body: [relu]}")})
+    write(
+        {
+            "net.yaml": HEAD + "imports: [lib.yaml]\ngraph: [act]\n",
+            "real.yaml": library("act: {body: [relu]}"),
+        }
+    )
     (tmp_path / "specs/lib.yaml").symlink_to("real.yaml")
     assert paths(cnngraph.check(tmp_path / "specs/net.yaml")) == ["0.0=relu"]
 

@@ -95,7 +95,8 @@ _NUMBER = re.compile(r"[-+]?[\d_.]+([eE][-+]?\d+)?|[-+]?0[xo]\w+")
 
 
 def _texts(**sizes: int) -> st.SearchStrategy[str]:
-    """But for those that are numbers here, as `1e5` is, and not in PyYAML, which writes them without quotes."""
+    """But for those that are numbers here, as `1e5` is, and not in PyYAML, which writes them
+    without quotes."""
     return st.text(_PRINTABLE, **sizes).filter(
         lambda text: not _NUMBER.fullmatch(text) or yaml.safe_dump(text)[0] == "'"
     )

@@ -65,8 +65,11 @@ def assert_same(network: nn.Module, expected: dict[str, Tensor]) -> None:
         assert torch.equal(found[key], value), key
 
 
-def assert_moved(network: nn.Module, before: dict[str, Tensor], file: dict[str, Tensor], report) -> None:
-    """Every key is where the report says: loaded ones hold the file's values, new ones what they held."""
+def assert_moved(
+    network: nn.Module, before: dict[str, Tensor], file: dict[str, Tensor], report
+) -> None:
+    """Every key is where the report says: loaded ones hold the file's values, new ones what they
+    held."""
     found = network.state_dict()
     assert set(report.loaded) | set(report.new) == set(found)
     assert not set(report.loaded) & set(report.new)
@@ -76,7 +79,7 @@ def assert_moved(network: nn.Module, before: dict[str, Tensor], file: dict[str, 
         assert torch.equal(found[key], before[key]), key
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
@@ -116,7 +119,9 @@ def test_compiled_networks_files_are_checkpoints_too(tmp_path: Path) -> None:
     network = shuffled(small())
     cnngraph.save_compiled(network, tmp_path / "net.cnn")
     other = small()
-    assert load_weights(other, tmp_path / "net.cnn").notes == ("taken from the file's `state_dict`",)
+    assert load_weights(other, tmp_path / "net.cnn").notes == (
+        "taken from the file's `state_dict`",
+    )
     assert_same(other, state(network))
 
 
@@ -141,16 +146,22 @@ def test_memory_formats_dtypes_and_shared_tensors(tmp_path: Path, suffix: str) -
     assert torch.equal(tied.fc.weight, network.fc.weight.float())
 
 
-def test_writing_says_what_is_wrong_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_says_what_is_wrong_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = small()
-    with pytest.raises(WeightsError, match=r"cannot tell the format of .*net.bin: let its name end in .safetensors"):
+    with pytest.raises(
+        WeightsError, match=r"cannot tell the format of .*net.bin: let its name end in .safetensors"
+    ):
         save_weights(network, tmp_path / "net.bin")
     with pytest.raises(WeightsError, match=r"cannot write .*: the folder .*nowhere does not exist"):
         save_weights(network, tmp_path / "nowhere" / "net.pt")
     (tmp_path / "folder.pt").mkdir()
     with pytest.raises(WeightsError, match="it is a folder"):
         save_weights(network, tmp_path / "folder.pt")
-    with pytest.raises(WeightsError, match="`conv.weight` has no values yet, it is on the meta device"):
+    with pytest.raises(
+        WeightsError, match="`conv.weight` has no values yet, it is on the meta device"
+    ):
         save_weights(small().to("meta"), tmp_path / "net.pt")
     for name in ("net.pt", "net.safetensors"):
         path = tmp_path / name
@@ -218,17 +229,40 @@ def test_files_that_hold_no_weights(tmp_path: Path, capsys: pytest.CaptureFixtur
         ),
     ]
     torch.save({"state_dict": before, "more": Evil()}, tmp_path / "evil.pt")
-    cases.append(("evil.pt", (tmp_path / "evil.pt").read_bytes(), "evil.pt is refused: it holds more than tensors"))
+    cases.append(
+        (
+            "evil.pt",
+            (tmp_path / "evil.pt").read_bytes(),
+            "evil.pt is refused: it holds more than tensors",
+        )
+    )
     torch.save(before, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     old = (tmp_path / "old.pt").read_bytes()
     load_weights(small(), tmp_path / "old.pt")
-    cases += [(f"old{size}.pt", old[:size], f"old{size}.pt is damaged: ") for size in (20, 200, len(old) // 2)]
+    cases += [
+        (f"old{size}.pt", old[:size], f"old{size}.pt is damaged: ")
+        for size in (20, 200, len(old) // 2)
+    ]
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "epoch.pt")
-    cases.append(("epoch.pt", (tmp_path / "epoch.pt").read_bytes(), "epoch.pt holds no weights: it has nothing"))
+    cases.append(
+        (
+            "epoch.pt",
+            (tmp_path / "epoch.pt").read_bytes(),
+            "epoch.pt holds no weights: it has nothing",
+        )
+    )
     torch.save({"epoch": 3, "net": before}, tmp_path / "net.pt")
-    cases.append(("net.pt", (tmp_path / "net.pt").read_bytes(), "it has epoch, net, and no state_dict under any of"))
+    cases.append(
+        (
+            "net.pt",
+            (tmp_path / "net.pt").read_bytes(),
+            "it has epoch, net, and no state_dict under any of",
+        )
+    )
     torch.save([1, 2], tmp_path / "list.pt")
-    cases.append(("list.pt", (tmp_path / "list.pt").read_bytes(), "list.pt holds no weights: it is a list"))
+    cases.append(
+        ("list.pt", (tmp_path / "list.pt").read_bytes(), "list.pt holds no weights: it is a list")
+    )
     for name, content, message in cases:
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -242,7 +276,7 @@ def test_files_that_hold_no_weights(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "code was run" not in capsys.readouterr().out
 
 
-# --- checkpoints of other tools --------------------------------------------------------------------------------------
+# --- checkpoints of other tools -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
@@ -272,7 +306,10 @@ def test_wrapped_networks_are_those_they_wrap(tmp_path: Path) -> None:
 
 def test_a_prefix_is_only_taken_off_where_all_keys_have_it() -> None:
     weights = state(small())
-    mixed = {("module." if index else "") + key: value for index, (key, value) in enumerate(weights.items())}
+    mixed = {
+        ("module." if index else "") + key: value
+        for index, (key, value) in enumerate(weights.items())
+    }
     with pytest.raises(WeightsError, match="unexpected in the file"):
         load_weights(small(), mixed)
 
@@ -315,11 +352,14 @@ def test_densenets_published_keys(tmp_path: Path) -> None:
         "DenseNet's older keys: renamed 580, as features.denseblock1.denselayer1.norm.1.weight to "
         "features.denseblock1.denselayer1.norm1.weight"
     )
-    assert counters == "no num_batches_tracked in the file, as before torch 0.4.1: 121 are left as they are"
+    assert (
+        counters
+        == "no num_batches_tracked in the file, as before torch 0.4.1: 121 are left as they are"
+    )
     assert load_weights(other, network.state_dict()).notes == ()
 
 
-# --- files that do not fit -------------------------------------------------------------------------------------------
+# --- files that do not fit ------------------------------------------------------------------------
 
 
 def test_a_file_that_does_not_fit_changes_nothing_and_says_it_all() -> None:
@@ -367,7 +407,9 @@ def test_a_copy_that_cannot_be_made_is_found_before_the_first(tmp_path: Path) ->
     before = state(network)
     weights = state(shuffled(small()))
     weights["fc.bias"] = weights["fc.bias"].to_sparse()
-    with pytest.raises(WeightsError, match="`fc.bias` of the state dict: it is not an ordinary tensor"):
+    with pytest.raises(
+        WeightsError, match="`fc.bias` of the state dict: it is not an ordinary tensor"
+    ):
         load_weights(network, weights)
     weights["fc.bias"] = torch.zeros(4, dtype=torch.complex64)
     with pytest.raises(WeightsError, match="it is complex"):
@@ -396,11 +438,13 @@ def test_not_strict_loads_whole_modules_that_are_in_both() -> None:
 
 @pytest.mark.parametrize("options", [{"strict": False}, {"transfer": True}])
 def test_that_nothing_fits_is_an_error(options: dict[str, bool]) -> None:
-    with pytest.raises(WeightsError, match="nothing in the state dict fits small: nothing was loaded"):
+    with pytest.raises(
+        WeightsError, match="nothing in the state dict fits small: nothing was loaded"
+    ):
         load_weights(small(), {"elsewhere.weight": torch.zeros(3)}, **options)
 
 
-# --- fine-tuning -----------------------------------------------------------------------------------------------------
+# --- fine-tuning ----------------------------------------------------------------------------------
 
 
 def test_a_new_head(tmp_path: Path) -> None:
@@ -408,10 +452,14 @@ def test_a_new_head(tmp_path: Path) -> None:
     save_weights(file, tmp_path / "net.safetensors")
     network = cnngraph.compile(SPECS / "resnet18.yaml", params={"num_classes": 10})
     before = state(network)
-    with pytest.raises(WeightsError, match=r'load_weights\(..., skip=\["fc"\]\) loads the rest, and leaves it new'):
+    with pytest.raises(
+        WeightsError, match=r'load_weights\(..., skip=\["fc"\]\) loads the rest, and leaves it new'
+    ):
         load_weights(network, tmp_path / "net.safetensors")
     assert_same(network, before)
-    with pytest.raises(WeightsError, match=r"compiled with the file's `num_classes` .* net.reset_classifier"):
+    with pytest.raises(
+        WeightsError, match=r"compiled with the file's `num_classes` .* net.reset_classifier"
+    ):
         load_weights(network, tmp_path / "net.safetensors")
     for skip in ("fc", ["fc.*"], ["*.bias", "fc.weight"]):
         network.load_state_dict(before)
@@ -419,7 +467,9 @@ def test_a_new_head(tmp_path: Path) -> None:
         assert_moved(network, before, state(file), report)
         assert {"fc.weight", "fc.bias"} <= set(report.skipped)
     assert len(load_weights(network, tmp_path / "net.safetensors", skip="fc").loaded) == 120
-    assert "new, skipped (2):\n    fc: weight, bias" in str(load_weights(network, file.state_dict(), skip="fc"))
+    assert "new, skipped (2):\n    fc: weight, bias" in str(
+        load_weights(network, file.state_dict(), skip="fc")
+    )
 
 
 def test_what_only_the_file_has_may_be_skipped() -> None:
@@ -437,11 +487,15 @@ def test_what_only_the_file_has_may_be_skipped() -> None:
 def test_patterns_that_match_nothing() -> None:
     network = small()
     before = state(network)
-    with pytest.raises(WeightsError, match=r"the pattern `cnv` matches nothing; did you mean `conv`\?"):
+    with pytest.raises(
+        WeightsError, match=r"the pattern `cnv` matches nothing; did you mean `conv`\?"
+    ):
         load_weights(network, shuffled(small()).state_dict(), skip=["fc", "cnv"])
     assert_same(network, before)
     resnet = cnngraph.compile(SPECS / "resnet18.yaml")
-    with pytest.raises(WeightsError, match=r"`layer5.\*` matches nothing; did you mean `layer[1-4].\*`\?"):
+    with pytest.raises(
+        WeightsError, match=r"`layer5.\*` matches nothing; did you mean `layer[1-4].\*`\?"
+    ):
         freeze(resnet, "layer5.*")
     with pytest.raises(WeightsError, match="there are: conv, bn, last, fc"):
         unfreeze(network, "xyz123")
@@ -465,7 +519,9 @@ def test_what_is_frozen_does_not_change_in_training(backend: cnngraph.options.Ba
     assert network.get_submodule("layer4.0.bn1").training
     assert not network.get_submodule("layer1.0.bn1").training
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    nn.functional.cross_entropy(network(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 0])).backward()
+    nn.functional.cross_entropy(
+        network(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 0])
+    ).backward()
     optimizer.step()
     for key, value in network.state_dict().items():
         trains = key.startswith(("layer4", "fc"))
@@ -520,7 +576,9 @@ def test_a_norm_of_which_something_trains_follows_train() -> None:
     plain = cnngraph.compile(SMALL.replace("name: bn}", "name: bn, affine: false}"))
     assert freeze(plain, "bn") == ()
     assert not plain.train().bn.training
-    no_statistics = cnngraph.compile(SMALL.replace("name: bn}", "name: bn, track_running_stats: false}"))
+    no_statistics = cnngraph.compile(
+        SMALL.replace("name: bn}", "name: bn, track_running_stats: false}")
+    )
     freeze(no_statistics, "*")
     assert no_statistics.train().bn.training  # it has only the batch's
 
@@ -528,7 +586,10 @@ def test_a_norm_of_which_something_trains_follows_train() -> None:
 def test_groups_for_an_optimizer() -> None:
     network = cnngraph.compile(SPECS / "resnet18.yaml")
     groups = parameter_groups(
-        network, {"layer4.1.conv2": 1e-5, "layer4.*": 1e-4, "fc.*": 1e-3}, default=1e-6, weight_decay=0.05
+        network,
+        {"layer4.1.conv2": 1e-5, "layer4.*": 1e-4, "fc.*": 1e-3},
+        default=1e-6,
+        weight_decay=0.05,
     )
     names = {parameter: name for name, parameter in network.named_parameters()}
     held = [parameter for group in groups for parameter in group["params"]]
@@ -561,11 +622,13 @@ def test_groups_leave_to_the_optimizer_what_is_not_said() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.25]
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
-    with pytest.raises(WeightsError, match="`fc.weight` has nothing left: those before it match the same"):
+    with pytest.raises(
+        WeightsError, match="`fc.weight` has nothing left: those before it match the same"
+    ):
         parameter_groups(network, {"fc": 0.1, "fc.weight": 0.2})
 
 
-# --- edited specs ----------------------------------------------------------------------------------------------------
+# --- edited specs ---------------------------------------------------------------------------------
 
 CHAIN = """\
 cnngraph: 1
@@ -597,10 +660,15 @@ def edited(text: str, old: str, new: str) -> str:
 
 
 @pytest.fixture(params=["safetensors", "pt", "a state dict"])
-def carry(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., tuple[nn.Module, cnngraph.LoadReport]]:
-    """Trains one spec, as it were, and moves its weights to another; what the report says is checked."""
+def carry(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[..., tuple[nn.Module, cnngraph.LoadReport]]:
+    """Trains one spec, as it were, and moves its weights to another; what the report says is
+    checked."""
 
-    def run(old: str | Path, new: str | Path, params=None, new_params=None) -> tuple[nn.Module, cnngraph.LoadReport]:
+    def run(
+        old: str | Path, new: str | Path, params=None, new_params=None
+    ) -> tuple[nn.Module, cnngraph.LoadReport]:
         source = shuffled(cnngraph.compile(old, params=params))
         target = shuffled(cnngraph.compile(new, params=new_params), seed=1)
         before = state(target)
@@ -635,13 +703,20 @@ def test_a_layer_in_the_middle_shifts_all_numbers(carry) -> None:
     assert set(modules(dict.fromkeys(report.missing, ""))) == {"features.7", "features.8"}
     assert report.missing["features.7.weight"] == "features.7 of the file is features.10 here"
     assert not report.mismatched
-    assert {"features.0.weight", "features.1.running_var", "features.3.weight", "fc.bias"} <= set(report.kept)
+    assert {"features.0.weight", "features.1.running_var", "features.3.weight", "fc.bias"} <= set(
+        report.kept
+    )
     assert not report.unexpected
     assert "features.10.* <- features.7.* (2)" in str(report)
     assert network is not None
     # in front, and changing what comes after it
     _, report = carry(
-        CHAIN, edited(CHAIN, "        - conv2d: {out_channels: 12", layer + "        - conv2d: {out_channels: 12")
+        CHAIN,
+        edited(
+            CHAIN,
+            "        - conv2d: {out_channels: 12",
+            layer + "        - conv2d: {out_channels: 12",
+        ),
     )
     assert modules(report.moved) == {
         "features.7": "features.4",
@@ -662,15 +737,23 @@ def test_a_removed_layer(carry) -> None:
     _, report = carry(CHAIN, removed)
     assert modules(report.moved) == {"features.5": "features.8"}
     assert set(report.new) == {"features.4.weight", "features.4.bias"}  # it reads other channels
-    assert set(modules(dict.fromkeys(report.unexpected, ""))) == {"features.3", "features.4", "features.7"}
+    assert set(modules(dict.fromkeys(report.unexpected, ""))) == {
+        "features.3",
+        "features.4",
+        "features.7",
+    }
 
 
 def test_a_layer_without_weights_shifts_all(carry) -> None:
     shifted = edited(
-        CHAIN, "        - conv2d: {out_channels: 8", "        - identity\n        - conv2d: {out_channels: 8"
+        CHAIN,
+        "        - conv2d: {out_channels: 8",
+        "        - identity\n        - conv2d: {out_channels: 8",
     )
     _, report = carry(CHAIN, shifted)
-    assert modules(report.moved) == {f"features.{index + 1}": f"features.{index}" for index in (0, 1, 3, 4, 7, 8)}
+    assert modules(report.moved) == {
+        f"features.{index + 1}": f"features.{index}" for index in (0, 1, 3, 4, 7, 8)
+    }
     assert set(report.kept) == {"fc.weight", "fc.bias"}
     assert not report.new
 
@@ -697,14 +780,18 @@ graph:
 
 def test_renamed_blocks(carry, tmp_path: Path) -> None:
     text = (SPECS / "resnet18.yaml").read_text().split("expect:")[0]
-    _, report = carry(text, edited(text, "name: layer${stage + 1}", "name: stage${stage + 1}_blocks"))
+    _, report = carry(
+        text, edited(text, "name: layer${stage + 1}", "name: stage${stage + 1}_blocks")
+    )
     assert not report.new
     assert not report.unexpected
     assert len(report.moved) == 114
     for here, there in report.moved.items():
         assert there == re.sub(r"stage(\d)_blocks", r"layer\1", here)
     assert "stage1_blocks.* <- layer1.* (24)" in str(report)
-    _, report = carry(CHAIN, CHAIN.replace("name: features", "name: body").replace("name: fc", "name: head"))
+    _, report = carry(
+        CHAIN, CHAIN.replace("name: features", "name: body").replace("name: fc", "name: head")
+    )
     assert not report.new
     assert report.moved["body.7.weight"] == "features.7.weight"
     assert report.moved["head.bias"] == "fc.bias"
@@ -713,9 +800,14 @@ def test_renamed_blocks(carry, tmp_path: Path) -> None:
 def test_a_network_put_into_another_and_taken_out(carry) -> None:
     inner = CHAIN.split("graph:\n")[1].replace("\n", "\n    ").rstrip()
     wrapped = (
-        CHAIN.split("graph:\n")[0] + "graph:\n  - sequential:\n      name: backbone\n      body:\n    " + inner + "\n"
+        CHAIN.split("graph:\n")[0]
+        + "graph:\n  - sequential:\n      name: backbone\n      body:\n    "
+        + inner
+        + "\n"
     )
-    wrapped = wrapped.replace("      body:\n      - sequential", "      body:\n        - sequential", 1)
+    wrapped = wrapped.replace(
+        "      body:\n      - sequential", "      body:\n        - sequential", 1
+    )
     wrapped = re.sub(r"^      - ", "        - ", wrapped, flags=re.MULTILINE)
     wrapped = wrapped.replace("          name: features\n", "            name: features\n").replace(
         "          body:\n            - conv2d", "            body:\n            - conv2d"
@@ -750,15 +842,23 @@ def test_a_widened_stem(carry) -> None:
 def test_a_network_widened_throughout_takes_nothing_from_other_stages(carry) -> None:
     """Its first stage has the shapes of the file's second, but not its place."""
     text = (
-        (SPECS / "resnet18.yaml").read_text().replace("${64 * 2 ** stage}", "${128 * 2 ** stage}").split("expect:")[0]
+        (SPECS / "resnet18.yaml")
+        .read_text()
+        .replace("${64 * 2 ** stage}", "${128 * 2 ** stage}")
+        .split("expect:")[0]
     )
     _, report = carry(SPECS / "resnet18.yaml", text)
     assert not report.moved
-    assert set(report.kept) == {"conv1.weight", *(key for key in report.kept if key.startswith("bn1."))}
+    assert set(report.kept) == {
+        "conv1.weight",
+        *(key for key in report.kept if key.startswith("bn1.")),
+    }
 
 
 def test_another_number_of_classes(carry) -> None:
-    _, report = carry(SPECS / "googlenet.yaml", SPECS / "googlenet.yaml", new_params={"num_classes": 7})
+    _, report = carry(
+        SPECS / "googlenet.yaml", SPECS / "googlenet.yaml", new_params={"num_classes": 7}
+    )
     assert not report.moved
     assert not report.missing
     assert dict(report.mismatched) == {
@@ -769,7 +869,8 @@ def test_another_number_of_classes(carry) -> None:
 
 def test_a_bias_that_was_added_leaves_the_weight(carry) -> None:
     text = CHAIN.replace(
-        "{out_channels: 16, kernel_size: 3, padding: 1}", "{out_channels: 16, kernel_size: 3, padding: 1, bias: false}"
+        "{out_channels: 16, kernel_size: 3, padding: 1}",
+        "{out_channels: 16, kernel_size: 3, padding: 1, bias: false}",
     )
     _, report = carry(text, CHAIN)
     assert dict(report.missing) == {"features.7.bias": ""}
@@ -781,11 +882,15 @@ def test_a_bias_that_was_added_leaves_the_weight(carry) -> None:
 
 
 def test_more_blocks_of_the_same_shapes_are_kept_by_number_and_said(carry) -> None:
-    _, report = carry(SPECS / "resnet18.yaml", SPECS / "resnet18.yaml", new_params={"layers": [3, 2, 2, 2]})
+    _, report = carry(
+        SPECS / "resnet18.yaml", SPECS / "resnet18.yaml", new_params={"layers": [3, 2, 2, 2]}
+    )
     assert not report.moved
     assert {key.rsplit(".", 2)[0] for key in report.new} == {"layer1.2"}
     assert len(report.kept) == 122
-    assert report.notes == ("by number alone: layer1.0, layer1.1 kept; layer1.2, of the same shapes, is new",)
+    assert report.notes == (
+        "by number alone: layer1.0, layer1.1 kept; layer1.2, of the same shapes, is new",
+    )
 
 
 def test_ambiguous_places_are_left_new_and_said(carry) -> None:
@@ -816,8 +921,15 @@ def test_modules_of_another_class_are_not_exchanged(tmp_path: Path) -> None:
 def test_without_an_order_numbers_and_single_candidates_are_moved(tmp_path: Path) -> None:
     """Safetensors files of other tools have their keys sorted."""
     source = shuffled(cnngraph.compile(CHAIN))
-    save_file({key: value.contiguous() for key, value in state(source).items()}, tmp_path / "net.safetensors")
-    text = edited(CHAIN, "        - conv2d: {out_channels: 8", "        - identity\n        - conv2d: {out_channels: 8")
+    save_file(
+        {key: value.contiguous() for key, value in state(source).items()},
+        tmp_path / "net.safetensors",
+    )
+    text = edited(
+        CHAIN,
+        "        - conv2d: {out_channels: 8",
+        "        - identity\n        - conv2d: {out_channels: 8",
+    )
     target = cnngraph.compile(text.replace("name: fc", "name: head"))
     before = state(target)
     report = load_weights(target, tmp_path / "net.safetensors", transfer=True)
@@ -826,7 +938,9 @@ def test_without_an_order_numbers_and_single_candidates_are_moved(tmp_path: Path
     assert report.moved["features.9.running_var"] == "features.8.running_var"
     assert report.moved["features.8.weight"] == "features.7.weight"
     assert report.moved["head.weight"] == "fc.weight"
-    assert "the file does not say the order of its modules: fewer moves can be found" in report.notes
+    assert (
+        "the file does not say the order of its modules: fewer moves can be found" in report.notes
+    )
 
 
 def test_skip_and_transfer() -> None:
@@ -869,7 +983,9 @@ def test_alignments(file: str, here: str, origins: str, ambiguous: str) -> None:
 def test_large_networks_are_aligned_in_moderate_time() -> None:
     file = [unit(f"old.{index}", index % 7) for index in range(600)]
     here = [unit(f"new.{index}", index % 7) for index in range(600)]
-    assert align(here, file, ordered=True).origins == {f"new.{index}": f"old.{index}" for index in range(600)}
+    assert align(here, file, ordered=True).origins == {
+        f"new.{index}": f"old.{index}" for index in range(600)
+    }
 
 
 def test_the_renamings_are_tried_only_where_the_keys_need_them() -> None:
@@ -883,13 +999,19 @@ def test_the_renamings_are_tried_only_where_the_keys_need_them() -> None:
 
 
 _PRINTS = re.findall(
-    r"```python\n((?:(?!```).)*)```\n\n```text\n(.*?)```", (ROOT / "docs" / "weights.md").read_text(), re.DOTALL
+    r"```python\n((?:(?!```).)*)```\n\n```text\n(.*?)```",
+    (ROOT / "docs" / "weights.md").read_text(),
+    re.DOTALL,
 )
 
 
 @pytest.mark.parametrize(("code", "output"), _PRINTS)
 def test_the_page_shows_what_is_printed(
-    code: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    code: str,
+    output: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "specs").symlink_to(SPECS)
     monkeypatch.chdir(tmp_path)
