@@ -43,7 +43,8 @@ def _unchanged(saved: Tensor) -> Unpack:
     def unpack() -> Tensor:
         if version is not None and saved._version != version:
             raise RuntimeError(
-                f"a tensor of {tuple(saved.shape)} needed for gradient computation has been modified by an inplace operation"
+                f"a tensor of {tuple(saved.shape)} needed for gradient computation has been "
+                f"modified by an inplace operation"
             )
         return saved
 

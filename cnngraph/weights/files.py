@@ -68,7 +68,8 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise WeightsError(
-            f"cannot tell the format of {os.fspath(path)}: let its name end in .safetensors, or in .pt or .pth"
+            f"cannot tell the format of {os.fspath(path)}: let its name end in .safetensors, or "
+            f"in .pt or .pth"
         )
     state = net.state_dict()
     if meta := next((key for key, value in state.items() if value.is_meta), None):
@@ -149,8 +150,10 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         if named is None:
             raise _damaged(name, "torch.load makes no tensors of it") from None
         raise WeightsError(
-            f"{name} is refused: it holds more than tensors, {named[1]}, and reading that could run code; where you trust "
-            "it, read it with torch.load(..., weights_only=False) and give load_weights the state_dict"
+            f"{name} is refused: it holds more than tensors, {named[1]}, and reading that could "
+            f"run code; where you trust "
+            "it, read it with torch.load(..., weights_only=False) and give load_weights the "
+            "state_dict"
         ) from None
     # whatever a damaged file makes the readers of zip and pickle stumble over
     except Exception as error:
@@ -209,12 +212,14 @@ def from_mapping(contents: Any, name: str) -> Weights:
     if not tensors:
         keys = ", ".join(map(str, list(contents)[:8])) or "nothing"
         raise WeightsError(
-            f"{name} holds no weights: it has {keys}, and no state_dict under any of {', '.join(WRAPPERS)}"
+            f"{name} holds no weights: it has {keys}, and no state_dict under any of "
+            f"{', '.join(WRAPPERS)}"
         )
     others = [str(key) for key, value in contents.items() if not isinstance(value, Tensor)]
     if others:
         notes.append(
-            f"left out what is no tensor: {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
+            f"left out what is no tensor: "
+            f"{', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
         )
     return Weights(name, tensors, notes=tuple(notes))
 

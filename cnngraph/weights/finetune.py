@@ -81,7 +81,8 @@ def parameter_groups(
         require_match(pattern, parameters)
         if not groups[pattern, True] and not groups[pattern, False]:
             raise WeightsError(
-                f"the pattern `{pattern}` has nothing left: those before it match the same; put it before them"
+                f"the pattern `{pattern}` has nothing left: those before it match the same; put "
+                f"it before them"
             )
     found: list[dict[str, Any]] = []
     for (pattern, decays), members in groups.items():

@@ -301,10 +301,12 @@ def _misfit(report: LoadReport, net: nn.Module, here: Mapping[str, Tensor], sour
     reshaped_only = not report.missing and not report.unexpected
     if reshaped_only and isinstance(net, Network) and "num_classes" in net.compilation.spec.params:
         lines.append(
-            "  help: compiled with the file's `num_classes` it may fit; then net.reset_classifier(num_classes)"
+            "  help: compiled with the file's `num_classes` it may fit; then "
+            "net.reset_classifier(num_classes)"
         )
     lines.append(
-        "  help: load_weights(..., transfer=True) carries over what an edit of the spec left as it was"
+        "  help: load_weights(..., transfer=True) carries over what an edit of the spec left as "
+        "it was"
     )
     return "\n".join(lines)
 
@@ -330,7 +332,8 @@ def _copy(origins: Mapping[str, str], here: Mapping[str, Tensor], source: Weight
         there = source.tensors[origin]
         if here[key].is_meta:
             raise WeightsError(
-                f"cannot load into `{key}`: it is on the meta device (net.to_empty(device=...) first)"
+                f"cannot load into `{key}`: it is on the meta device (net.to_empty(device=...) "
+                f"first)"
             )
         if there.is_meta or there.layout is not torch.strided or there.is_quantized:
             raise WeightsError(

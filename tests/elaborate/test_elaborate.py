@@ -17,7 +17,10 @@ from cnngraph.graph import Graph
 
 
 def graph_of(body: str, head: str = "", input: str = "[4, 16, 16]", **params: object) -> Graph:
-    text = f"cnngraph: 1\nname: net\ninput: {input}\n{textwrap.dedent(head)}graph:\n{textwrap.dedent(body)}"
+    text = (
+        f"cnngraph: 1\nname: net\ninput: "
+        f"{input}\n{textwrap.dedent(head)}graph:\n{textwrap.dedent(body)}"
+    )
     report = cnngraph.check(text, params or None)
     assert report.ok, "\n".join(map(str, report.diagnostics))
     assert report.graph is not None
@@ -56,7 +59,8 @@ blocks:
         ("- sequential: [relu, relu]\n- relu", ["0.0", "0.1", "1"]),
         ("- sequential: {name: stem, body: [relu]}", ["stem.0"]),
         ("- sequential: {name: ~, body: [relu]}\n- relu", ["0", "1"]),
-        ("- relu\n- repeat: {times: 2, body: [relu, tanh]}\n- relu", ["0", "1", "2", "3", "4", "5"]),
+        ("- relu\n- repeat: {times: 2, body: [relu, tanh]}\n- "
+         "relu", ["0", "1", "2", "3", "4", "5"]),
         ("- repeat: {name: layer, times: 2, body: relu}\n- relu", ["layer.0", "layer.1", "1"]),
         ("- repeat: {times: 0, body: relu}\n- relu", ["0"]),
         ("- when: {test: true, body: [relu, tanh]}\n- relu", ["0", "1", "2"]),
@@ -76,7 +80,8 @@ blocks:
         ("- parallel: {name: ~, branches: [relu, [tanh, relu]]}", ["0", "1", "2", "(concat)"]),
         ("- summed: {name: s}", ["s.inner.conv", "s.inner.1", "s.(add)", "s.1"]),
         ("- residual: {body: relu}", ["0.0", "0"]),
-        ("- dense: {name: d, layers: 2, body: {relu: {name: 'l${i}'}}}", ["d.l0", "d.(concat)", "d.l1", "d"]),
+        ("- dense: {name: d, layers: 2, body: {relu: {name: "
+         "'l${i}'}}}", ["d.l0", "d.(concat)", "d.l1", "d"]),
         ("- residual: {name: r, scale: 0.5, body: relu}", ["r.0", "r.(scale)", "r"]),
         ("- relu: {name: x}\n- tanh\n- concat: {name: j, with: x}\n- add: j", ["x", "1", "j", "3"]),
         ("- aux: {name: side, body: relu}\n- relu", ["side.0", "1"]),
@@ -88,7 +93,10 @@ def test_names(body: str, expected: list[str]) -> None:
 
 def test_a_shortcut_may_be_an_expression() -> None:
     head = "params: {s: project}\n"
-    body = "- residual: {name: r, body: [conv2d: {name: a, out_channels: 8, kernel_size: 1}], shortcut: '${s}'}"
+    body = (
+        "- residual: {name: r, body: [conv2d: {name: a, out_channels: 8, kernel_size: 1}], "
+        "shortcut: '${s}'}"
+    )
     assert paths(body, head) == ["r.a", "r.downsample.0", "r.downsample.1", "r"]
     same = body.replace("8", "4")
     assert (
@@ -312,9 +320,15 @@ def test_a_level_of_numbers_only_is_no_mixture() -> None:
 
 
 def test_a_join_finds_what_is_finished_further_out() -> None:
-    body = "- relu: {name: skip}\n- sequential: {name: b, body: [tanh, concat: {name: skip, with: skip}]}"
+    body = (
+        "- relu: {name: skip}\n- sequential: {name: b, body: [tanh, concat: {name: skip, with: "
+        "skip}]}"
+    )
     assert paths(body) == ["skip", "b.0", "b.skip"]
-    body = "- residual: {name: r, body: [conv2d: {out_channels: 8, kernel_size: 1}], shortcut: project}\n- add: r.downsample"
+    body = (
+        "- residual: {name: r, body: [conv2d: {out_channels: 8, kernel_size: 1}], shortcut: "
+        "project}\n- add: r.downsample"
+    )
     assert paths(body)[-1] == "1"
 
 
@@ -360,7 +374,10 @@ def test_a_lost_value_without_an_error_is_a_fault_of_ours(monkeypatch: pytest.Mo
 
 
 def test_params_are_finite() -> None:
-    text = "cnngraph: 1\nname: net\ninput: [4, 8, 8]\nparams: {mult: 1.0, any: ~}\ngraph: [scale: '${mult}']\n"
+    text = (
+        "cnngraph: 1\nname: net\ninput: [4, 8, 8]\nparams: {mult: 1.0, any: ~}\ngraph: [scale: "
+        "'${mult}']\n"
+    )
     (found,) = cnngraph.check(text, {"mult": float("nan"), "any": 1}).diagnostics
     assert found.message == "the param `mult` must be a finite number, not nan"
 
@@ -373,5 +390,8 @@ def test_an_unused_block_is_looked_at_as_far_as_it_can_be_known() -> None:
 
 
 def test_one_mistake_silences_what_follows_from_it() -> None:
-    text = "cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n  - conv2d: {out_channels: 4, kernel_size: 9}\n  - linear: ${in_channels}\n  - relu: {slope: 1}\n"
+    text = (
+        "cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n  - conv2d: {out_channels: 4, "
+        "kernel_size: 9}\n  - linear: ${in_channels}\n  - relu: {slope: 1}\n"
+    )
     assert [d.code for d in cnngraph.check(text).diagnostics] == ["E202", "E101"]

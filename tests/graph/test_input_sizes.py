@@ -250,7 +250,8 @@ LARGE = {
     "wide": spec("- relu\n- max_pool2d: 2\n- conv2d: {out_channels: 2, kernel_size: 3}", "[1, 40000, 40000]"),
     "deep": spec("- repeat: {times: 15000, body: [relu, tanh]}", "[4, 224, 224]"),
     "deep and wide": spec(
-        "- repeat: {times: 10000, body: [conv2d: {out_channels: 4, kernel_size: 3, padding: 1}, relu]}",
+        "- repeat: {times: 10000, body: [conv2d: {out_channels: 4, kernel_size: 3, padding: 1}, "
+        "relu]}",
         "[4, 9000, 9000]",
     ),
     "branched": spec(
@@ -269,7 +270,10 @@ LARGE = {
 def test_large_networks_are_answered_for(name: str, tmp_path) -> None:
     path = tmp_path / "large.yaml"
     path.write_text(LARGE[name])
-    script = "import sys, cnngraph; report = cnngraph.check(sys.argv[1]); print(report.ok, report.sizes.range[1])"
+    script = (
+        "import sys, cnngraph; report = cnngraph.check(sys.argv[1]); print(report.ok, "
+        "report.sizes.range[1])"
+    )
     run = subprocess.run(
         [sys.executable, "-c", script, str(path)],
         capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -138,7 +138,10 @@ def test_gradients_of_a_value_that_two_read_are_added_up() -> None:
 
 
 def test_a_part_of_a_gradient_is_not_added_to_in_place() -> None:
-    body = "  - tanh\n  - parallel: {merge: concat, branches: [silu, identity]}\n  - global_avg_pool2d\n"
+    body = (
+        "  - tanh\n  - parallel: {merge: concat, branches: [silu, identity]}\n  - "
+        "global_avg_pool2d\n"
+    )
     # The value that tanh keeps, the result's gradient twice as large, of which it reads a part,
     # that of silu, and their sum.
     assert steps_of(FIRST + body).step == (1 + 2 + 1 + 1) * 4096

@@ -178,5 +178,8 @@ def test_every_op_is_documented_and_has_a_schema(kind: str) -> None:
 
 
 def test_importing_the_ops_does_not_import_torch() -> None:
-    script = "import sys, cnngraph.ops; assert 'torch' not in sys.modules; assert 'numpy' not in sys.modules"
+    script = (
+        "import sys, cnngraph.ops; assert 'torch' not in sys.modules; assert 'numpy' not in "
+        "sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -336,7 +336,10 @@ def test_what_is_no_file_is_refused_at_once(kind: str, what: str, tmp_path: Path
         target.symlink_to("/dev/zero")
     path = tmp_path / "specs" / "net.yaml"
     path.write_text(text.format("lib.yaml"))
-    script = "import sys, cnngraph; [print(d.code, d.message) for d in cnngraph.check(sys.argv[1]).diagnostics]"
+    script = (
+        "import sys, cnngraph; [print(d.code, d.message) for d in "
+        "cnngraph.check(sys.argv[1]).diagnostics]"
+    )
     run = subprocess.run(
         [sys.executable, "-c", script, str(path)],
         capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -225,7 +225,8 @@ def test_files_that_hold_no_weights(tmp_path: Path, capsys: pytest.CaptureFixtur
         (
             "legacy.pt",
             pickle.dumps(Evil(), protocol=2),
-            "legacy.pt is refused: it holds more than tensors, .*print, and reading that could run code",
+            "legacy.pt is refused: it holds more than tensors, .*print, and reading that could "
+            "run code",
         ),
     ]
     torch.save({"state_dict": before, "more": Evil()}, tmp_path / "evil.pt")
@@ -315,7 +316,10 @@ def test_a_prefix_is_only_taken_off_where_all_keys_have_it() -> None:
 
 
 def test_a_prefix_that_the_network_has_itself_stays() -> None:
-    text = "cnngraph: 1\nname: held\ninput: [3]\ngraph:\n  - sequential: {name: module, body: [linear: {name: fc, out_features: 2}]}\n"
+    text = (
+        "cnngraph: 1\nname: held\ninput: [3]\ngraph:\n  - sequential: {name: module, body: "
+        "[linear: {name: fc, out_features: 2}]}\n"
+    )
     network = shuffled(cnngraph.compile(text))
     other = cnngraph.compile(text)
     assert load_weights(other, network.state_dict()).notes == ()
@@ -378,8 +382,10 @@ def test_a_file_that_does_not_fit_changes_nothing_and_says_it_all() -> None:
         "  of another shape (2):",
         "    fc.weight: (4, 16) in the file, (7, 16) here",
         "    fc.bias: (4,) in the file, (7,) here",
-        '  help: load_weights(..., skip=["bn.scale", "bn.weight", "fc"]) loads the rest, and leaves them new',
-        "  help: load_weights(..., transfer=True) carries over what an edit of the spec left as it was",
+        '  help: load_weights(..., skip=["bn.scale", "bn.weight", "fc"]) loads the rest, and '
+        "leaves them new",
+        "  help: load_weights(..., transfer=True) carries over what an edit of the spec left as "
+        "it was",
     ]
     report = caught.value.report
     assert report is not None
@@ -696,7 +702,10 @@ def test_the_same_spec_keeps_everything(carry, spec: str) -> None:
 
 
 def test_a_layer_in_the_middle_shifts_all_numbers(carry) -> None:
-    layer = "        - conv2d: {out_channels: 10, kernel_size: 1}\n        - batch_norm\n        - relu\n"
+    layer = (
+        "        - conv2d: {out_channels: 10, kernel_size: 1}\n        - batch_norm\n        "
+        "- relu\n"
+    )
     old = "        - conv2d: {out_channels: 16"
     network, report = carry(CHAIN, edited(CHAIN, old, layer.replace("10", "12") + old))
     assert modules(report.moved) == {"features.10": "features.7", "features.11": "features.8"}
@@ -731,7 +740,8 @@ def test_a_layer_in_the_middle_shifts_all_numbers(carry) -> None:
 def test_a_removed_layer(carry) -> None:
     removed = edited(
         CHAIN,
-        "        - conv2d: {out_channels: 12, kernel_size: 3, padding: 1}\n        - batch_norm\n        - relu\n",
+        "        - conv2d: {out_channels: 12, kernel_size: 3, padding: 1}\n        - batch_norm\n "
+        "       - relu\n",
         "",
     )
     _, report = carry(CHAIN, removed)
