@@ -1,7 +1,7 @@
-"""Builds the optional C++/CUDA extension; everything else about the package is in pyproject.toml.
+"""Builds the optional C++/CUDA extension; all other settings are in pyproject.toml.
 
-cnngraph works without the extension, so nothing that goes wrong here stops an installation: one
-line says what was missing and how to get the kernels later.
+cnngraph works without the extension, so a failure here does not stop an installation: one line
+reports what was missing and how to get the kernels later.
 """
 
 import os
@@ -18,12 +18,17 @@ LATER = "later, in this folder: pip install --no-build-isolation --force-reinsta
 
 
 def without(kernels, reason):
-    # Straight to the descriptor: pip swallows stdout unless asked not to.
-    print(f"cnngraph: installing without {kernels} kernels: {reason}. Get them {LATER}", file=sys.stderr)
+    print(
+        f"cnngraph: installing without {kernels} kernels: {reason}. Get them {LATER}",
+        file=sys.stderr,
+    )
 
 
 def builds_cuda(torch, home):
-    """Whether the CUDA kernels are built: where torch is for CUDA and nvcc fits it, unless FORCE_CUDA=0; with 1 they should be."""
+    """Whether to build the CUDA kernels: torch has CUDA, nvcc matches, and FORCE_CUDA is not 0.
+
+    With FORCE_CUDA=1, reports why they cannot be built.
+    """
     asked = os.environ.get("FORCE_CUDA")
     if asked == "0" or (asked != "1" and torch.version.cuda is None):
         return False
@@ -31,7 +36,7 @@ def builds_cuda(torch, home):
     if torch.version.cuda is None:
         problem = "this torch is not for CUDA"
     elif home is None:
-        problem = "torch finds no CUDA toolkit (CUDA_HOME says where one is)"
+        problem = "torch finds no CUDA toolkit (set CUDA_HOME)"
     elif not (version := version_of(nvcc)):
         problem = f"{nvcc} does not run"
     elif version.split(".")[0] != torch.version.cuda.split(".")[0]:
@@ -43,16 +48,18 @@ def builds_cuda(torch, home):
 
 
 def version_of(nvcc):
-    """As 13.0; empty where it does not run."""
+    """Such as 13.0; empty if nvcc does not run."""
     try:
-        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, errors="replace", timeout=60).stdout
+        said = subprocess.run(
+            [nvcc, "--version"], capture_output=True, text=True, errors="replace", timeout=60
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
     return "".join(re.findall(r"release (\d+[.]\d+)", said))
 
 
 def extension():
-    """The ext_modules and cmdclass arguments, or neither where there is nothing to build with."""
+    """The arguments ext_modules and cmdclass; empty if there is nothing to build with."""
     if os.environ.get("CNNGRAPH_NO_EXTENSION") == "1":
         without("compiled", "CNNGRAPH_NO_EXTENSION=1")
         return {}
@@ -66,7 +73,7 @@ def extension():
     class BuildOrGoWithout(cpp_extension.BuildExtension):
         def finalize_options(self):
             super().finalize_options()
-            # Not pip's own folder, which is new each time: an installation compiles what changed since the last one.
+            # Not pip's temporary folder: an installation only recompiles what changed.
             self.build_temp = f"build/torch-{torch.__version__}"
 
         def run(self):
@@ -77,15 +84,19 @@ def extension():
                     raise
                 self.extensions = []  # nothing to copy or install
                 said = str(error).strip() or type(error).__name__
-                hint = "; FORCE_CUDA=0 builds the CPU's alone" if cuda else ""
+                hint = "; FORCE_CUDA=0 builds only the CPU kernels" if cuda else ""
                 without("compiled", f"the build failed ({said.splitlines()[0]}{hint})")
 
         def get_outputs(self):
             return [path for path in super().get_outputs() if Path(path).exists()]
 
     cuda = builds_cuda(torch, cpp_extension.CUDA_HOME)
-    if cuda and not torch.cuda.is_available() and os.environ.get("TORCH_CUDA_ARCH_LIST", "native") in {"", "native"}:
-        os.environ["TORCH_CUDA_ARCH_LIST"] = "8.0;9.0+PTX"  # there is no GPU to ask
+    if (
+        cuda
+        and not torch.cuda.is_available()
+        and os.environ.get("TORCH_CUDA_ARCH_LIST", "native") in {"", "native"}
+    ):
+        os.environ["TORCH_CUDA_ARCH_LIST"] = "8.0;9.0+PTX"  # no GPU to query
     sources = sorted(
         str(path)
         for path in SOURCES.rglob("*.c*")

@@ -1,7 +1,10 @@
-// The Python module: importing it registers the operators; what is not an operator is here.
+// The Python module: importing it registers the operators. Functions that are not operators are
+// defined here.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 #include <torch/version.h>
 
+#include "conv2d/pointwise.h"
 #include "cpu/capability.h"
 
 namespace py = pybind11;
@@ -10,7 +13,11 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "cnngraph's compiled kernels; importing this registers torch.ops.cnngraph.*";
   module.def(
       "cpu_capability", [] { return cnngraph::name_of(cnngraph::cpu_capability()); },
-      "The instruction set the CPU kernels use: default, avx2 or avx512.");
+      "The instruction set of the CPU kernels: default, avx2 or avx512.");
+  module.def(
+      "pointwise_takes",
+      [](std::vector<int64_t> weight_sizes) { return cnngraph::pointwise_takes(weight_sizes); },
+      "Whether a dense block on the CPU multiplies a float32 weight of these sizes with its norm.");
   module.def(
       "build_info",
       [] {
@@ -24,5 +31,5 @@ PYBIND11_MODULE(_C, module) {
 #endif
         return info;
       },
-      "What the extension was built with.");
+      "The versions the extension was built with.");
 }

@@ -1,7 +1,7 @@
-"""The Python face of csrc/, one module per kernel, and the loading of the compiled extension.
+"""The Python interface of csrc/, one module per operator, and the loading of the extension.
 
-The extension is optional. Where it is missing, or was built for another torch, every kernel runs
-as plain PyTorch and says so once, when it is first used.
+The extension is optional. If it is missing or was built for another torch, modules run plain
+PyTorch and warn once, at the first use of a kernel.
 """
 
 import functools
@@ -12,7 +12,7 @@ import torch
 
 
 def _load() -> tuple[Any, str | None]:
-    """The extension, or None and why."""
+    """The extension, or None and the reason."""
     try:
         from cnngraph import _C  # pyright: ignore[reportAttributeAccessIssue]
     except (ImportError, OSError) as error:
@@ -27,12 +27,12 @@ extension, _problem = _load()
 
 
 def available() -> bool:
-    """Whether the compiled kernels are loaded; without them the same results come more slowly."""
+    """Whether the compiled kernels are loaded; results are the same without them, only slower."""
     return extension is not None
 
 
 def warn_if_unavailable() -> None:
-    """Say once, at the first use of a kernel, that it runs as plain PyTorch, and why."""
+    """Warn once that kernels run as plain PyTorch, and why."""
     if extension is None and not torch.compiler.is_compiling():
         _warn_once()
 
@@ -41,14 +41,18 @@ def warn_if_unavailable() -> None:
 def _warn_once() -> None:
     warnings.warn(
         f"cnngraph: running on plain PyTorch; the compiled kernels are not loaded ({_problem}). "
-        "Install cnngraph with --no-build-isolation where torch and a C++ compiler are present "
-        "to get them.",
+        "To get them, install cnngraph with --no-build-isolation on a machine with torch and a C++ "
+        "compiler.",
         stacklevel=4,
     )
 
 
 def build_info() -> dict[str, Any]:
-    """What the extension was built with and the instruction set chosen; empty without it."""
+    """The versions the extension was built with, and the instruction set in use.
+
+    Keys: torch, compiler, cuda (whether it has CUDA kernels), cpu_capability. Empty without the
+    extension.
+    """
     if extension is None:
         return {}
     return {**extension.build_info(), "cpu_capability": extension.cpu_capability()}

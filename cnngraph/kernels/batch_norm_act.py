@@ -1,7 +1,7 @@
-"""activation(batch_norm(input) + residual) in one operator: where it runs, and what torch.compile must know of it.
+"""activation(batch_norm(input) + residual) as one operator.
 
-The operators and their autograd live in csrc/batch_norm_act. Nothing is registered for autocast:
-like torch's own batch norm they fall through it, so a bfloat16 input keeps float32 parameters.
+The operators and their autograd are in csrc/batch_norm_act. Nothing is registered for autocast:
+like torch's batch norm they ignore it, so a bfloat16 input keeps float32 parameters.
 """
 
 from collections.abc import Sequence
@@ -28,14 +28,21 @@ def batch_norm_act(
     activation_args: Sequence[float] = (),
     residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """activation((input - mean) / sqrt(var + eps) * weight + bias + residual), and the batch's statistics; where `runs` says so.
+    """activation((input - mean) / sqrt(var + eps) * weight + bias + residual), where `runs`.
 
-    `activation` is called as in torch.nn.functional, or gelu_tanh, and `activation_args` are its
-    positional arguments. `input` is (N, C, ...), and so is `residual`, where there is one; the others hold one value per
-    channel. With `mean` and `var` given they are constants, and the two statistics returned are empty. Without, they are the batch's own:
-    returned for the caller to update running statistics with, `var` biased, both in float32
-    (float64 for a float64 input) and not differentiable. Refuses one value per channel then, with
-    torch's ValueError.
+    Args:
+        input: (N, C, ...).
+        weight, bias, mean, var: (C,). If `mean` and `var` are given, they are constants; otherwise
+            the statistics of the batch are used.
+        activation: the name of a function in torch.nn.functional, or "gelu_tanh".
+        activation_args: its positional arguments after the input.
+        residual: like `input`.
+
+    Returns the output and the mean and biased variance of the batch, to update running statistics
+    with: in float32 (float64 for a float64 input), not differentiable, and empty if `mean` and
+    `var` were given.
+
+    Raises torch's ValueError if the statistics would be those of one value per channel.
     """
     return torch.ops.cnngraph.batch_norm_act.default(
         input, weight, bias, mean, var, eps, activation, activation_args, residual
@@ -51,23 +58,28 @@ def update_running_statistics(
     momentum: float | None,
     values_per_channel: int,
 ) -> None:
-    """Takes a batch's mean and biased variance into the running ones, and counts the batch, as torch's batch norms do.
+    """Update running statistics with the mean and biased variance of a batch, as torch does.
 
-    Without a momentum the running ones are averages over all batches counted; with neither they stay.
+    Counts the batch in `batches`. Without a momentum, the running statistics are averages over all
+    counted batches; without a momentum and a count they stay unchanged.
     """
     torch.ops.cnngraph.update_running_statistics.default(
         running_mean, running_var, batches, batch_mean, batch_var, momentum, values_per_channel
     )
 
 
-def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None, residual: Tensor | None = None) -> bool:
-    """Whether the compiled operator takes these: else torch's own functions must."""
+def runs(
+    input: Tensor, weight: Tensor | None, mean: Tensor | None, residual: Tensor | None = None
+) -> bool:
+    """Whether the compiled operator supports these arguments; otherwise use torch's functions."""
     dtype = input.dtype
     device = "cpu" if input.is_cpu else input.device.type  # is_cpu takes a fourth of the time
     if kernels.extension is None or dtype not in _TYPES.get(device, ()):
         return False
     if residual is not None and (
-        residual.dtype is not dtype or residual.shape != input.shape or residual.device != input.device
+        residual.dtype is not dtype
+        or residual.shape != input.shape
+        or residual.device != input.device
     ):
         return False
     for parameter in (weight, mean):
@@ -79,21 +91,24 @@ def runs(input: Tensor, weight: Tensor | None, mean: Tensor | None, residual: Te
 
 
 def compute_type(input: Tensor) -> torch.dtype:
+    """The type of statistics and of what is computed: float64 for a float64 input, else float32."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
 def check_batch_size(input: Tensor) -> None:
+    """Raise torch's ValueError if an input has one value per channel, and so no statistics."""
     values = input.shape[0]
     for size in input.shape[2:]:
         values *= size
     if values == 1:
         raise ValueError(
-            f"Expected more than 1 value per channel when training, got input size {torch.Size(input.shape)}"
+            "Expected more than 1 value per channel when training, "
+            f"got input size {torch.Size(input.shape)}"
         )
 
 
 def _empty_in_layout_of(input: Tensor) -> Tensor:
-    """Contiguous and channels_last inputs keep their strides; others get torch's suggestion."""
+    """Contiguous and channels_last inputs keep their strides; others get a suggested format."""
     if input.is_contiguous() or input.movedim(1, -1).is_contiguous():
         return torch.empty_like(input)
     return torch.empty_like(input, memory_format=suggest_memory_format(input))

@@ -1,6 +1,6 @@
-"""A concatenation of branches that end in batch norms and activations, in one operator: where it runs, and what torch.compile must know of it.
+"""A concatenation of branches that end in batch norms and activations, as one operator.
 
-The operator and its autograd live in csrc/cat_batch_norm_act. Backward is batch_norm_act's, of parts of the gradient.
+The operator and its autograd are in csrc/cat_batch_norm_act; its backward calls batch_norm_act's.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cnngraph.kernels import batch_norm_act
 
 @dataclass(frozen=True)
 class Branch:
-    """What is concatenated: the input, or what a batch norm makes of it, or the activation of either.
+    """One branch: the input, optionally followed by a batch norm and the activation.
 
-    The tensors and `eps` are batch_norm_act's, of a batch norm.
+    The tensors and `eps` are the arguments of batch_norm_act.
     """
 
     input: Tensor
@@ -36,10 +36,13 @@ class Branch:
 def cat_batch_norm_act(
     branches: Sequence[Branch], activation: str, activation_args: Sequence[float]
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The branches side by side in their channels, and the mean and biased variance of the batch of each; where `runs` says so.
+    """The branches concatenated along their channels, where `runs`.
 
-    Inputs are (N, C, ...). All branches have one activation, as batch_norm_act calls it; without a batch norm it is a
-    ReLU. Statistics are empty for a branch that took none. Raises torch's ValueError for one value per channel.
+    Inputs are (N, C, ...). All branches have the same activation, named as in batch_norm_act;
+    without a batch norm it must be a ReLU.
+
+    Returns the output, and the batch mean and biased variance of each branch, empty for a branch
+    without batch statistics. Raises torch's ValueError for one value per channel.
     """
     return torch.ops.cnngraph.cat_batch_norm_act(
         [branch.input for branch in branches],
@@ -56,7 +59,7 @@ def cat_batch_norm_act(
 
 
 def runs(inputs: Sequence[Tensor]) -> bool:
-    """Whether the compiled operator takes these side by side: else torch's own functions must."""
+    """Whether the compiled operator supports these inputs; otherwise use torch's functions."""
     first = inputs[0]
     return batch_norm_act.runs(first, None, None) and all(
         input.dtype is first.dtype
@@ -89,7 +92,9 @@ def _fake(
 
     def statistics() -> list[Tensor]:
         return [
-            input.new_empty(input.shape[1] if takes else 0, dtype=batch_norm_act.compute_type(input))
+            input.new_empty(
+                input.shape[1] if takes else 0, dtype=batch_norm_act.compute_type(input)
+            )
             for input, takes in zip(inputs, taken, strict=True)
         ]
 

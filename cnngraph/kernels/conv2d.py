@@ -1,6 +1,6 @@
-"""A convolution that takes the fastest of several ways, as its gradients do: where it runs, and what torch must know of it.
+"""A convolution that computes its result and gradients by the fastest of several implementations.
 
-The operators, their autograd and their autocast live in csrc/conv2d.
+The operators, their autograd and their autocast are in csrc/conv2d.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from cnngraph import kernels
@@ -22,12 +23,12 @@ def conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d` of (N, C, H, W), the same to within rounding; where `runs` says so."""
+    """`torch.nn.functional.conv2d` of (N, C, H, W) up to rounding, where `runs`."""
     return torch.ops.cnngraph.conv2d.default(input, weight, bias, stride, padding, dilation, groups)
 
 
 def winograd_weight(weight: Tensor) -> Tensor:
-    """The weight of a 3x3 convolution as `winograd_conv2d` takes it. There is no derivative."""
+    """The transformed weight of a 3x3 convolution, for `winograd_conv2d`. Not differentiable."""
     return torch.ops.cnngraph.winograd_weight(weight)
 
 
@@ -40,22 +41,35 @@ def winograd_conv2d(
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """relu(conv2d(input) + residual), of a 3x3 kernel without stride; float32 on the CPU. There is no derivative."""
-    return torch.ops.cnngraph.winograd_conv2d(input, transformed_weight, channels, bias, padding, residual, relu)
+    """relu(conv2d(input) + residual) on the CPU, with a 3x3 kernel and stride 1.
+
+    Not differentiable. `channels` are those of the result, `padding` is at most 2, and the residual has the result's
+    shape.
+    """
+    return torch.ops.cnngraph.winograd_conv2d(
+        input, transformed_weight, channels, bias, padding, residual, relu
+    )
 
 
 LEAST_TILES, LEAST_CHANNELS = 32, 16
-"""Of a convolution that gains by Winograd's filtering once its weight is transformed: tiles of 2x2 results, and channels."""
+"""The fewest 2x2 tiles of results and the fewest channels for which `winograd_conv2d` is faster."""
 
 
-def winograd_pays(input: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> bool:
-    """Whether `winograd_conv2d` takes these, and is the faster way. The geometry is padding, stride, dilation, groups."""
+def winograd_is_faster(input: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> bool:
+    """Whether `winograd_conv2d` supports these and is faster than the library.
+
+    `geometry` is (padding, stride, dilation, groups).
+    """
     padding, stride, dilation, groups = geometry
     if kernels.extension is None or input.device.type != "cpu" or input.dtype is not torch.float32:
         return False
-    if weight.shape[2:] != (3, 3) or (stride, dilation, groups) != ((1, 1), (1, 1), 1) or max(padding) > 2:
+    if weight.shape[2:] != (3, 3) or max(padding) > 2:
         return False
-    rows, columns = ((size + 2 * pad - 1) // 2 for size, pad in zip(input.shape[2:], padding, strict=True))
+    if (stride, dilation, groups) != ((1, 1), (1, 1), 1):
+        return False
+    rows, columns = (
+        (size + 2 * pad - 1) // 2 for size, pad in zip(input.shape[2:], padding, strict=True)
+    )
     return (
         input.shape[1] == weight.shape[1]
         and min(weight.shape[:2]) >= LEAST_CHANNELS
@@ -65,18 +79,20 @@ def winograd_pays(input: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> b
 
 
 LEAST_MACS = 10_000_000
-"""Of a float32 convolution that gains more than the operator's own calls take."""
+"""Smaller float32 convolutions gain less than the calls of the operator cost."""
 
 
 def runs(input: Tensor, weight: Tensor) -> bool:
-    """Whether the compiled operator takes these, and may be the faster one: else torch's own must.
+    """Whether the compiled operator supports these and may be faster than torch's function.
 
-    Of a linear layer both are matrices: maps and kernels of one pixel.
+    For a linear layer, both are matrices.
     """
     if (
         input.dtype is torch.float32
         and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-        and (input.dim() < 2 or input.numel() * weight.numel() < LEAST_MACS * max(1, input.shape[1]))
+        and (
+            input.dim() < 2 or input.numel() * weight.numel() < LEAST_MACS * max(1, input.shape[1])
+        )
     ):
         return False
     return (
@@ -89,6 +105,88 @@ def runs(input: Tensor, weight: Tensor) -> bool:
     )
 
 
+def is_unsafe(
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> bool:
+    """Whether torch's convolution on the CPU may crash, hang or corrupt memory for these.
+
+    `input` is (N, C, H, W). See `safe_conv2d`, which computes these convolutions.
+    """
+    return _strides_few_channels(input, weight, stride) or _reads_only_padding(
+        input, weight, stride, padding, dilation
+    )
+
+
+def safe_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """`torch.nn.functional.conv2d` of (N, C, H, W), without two faults of oneDNN in channels_last.
+
+    - The weight gradient of a strided 1x1 kernel over fewer channels (per group) than a vector has
+      writes past its memory (https://github.com/uxlfoundation/oneDNN/issues/6035). The same pixels are read
+      with stride 1 instead.
+    - With a bias, the forward segfaults if no window of the convolution reaches a column of the
+      map, as for `[k, 1]` kernels with stride 2 and padding 1 over maps of width 1. The bias is
+      added to the result instead.
+
+    Equal to torch's function for any other convolution.
+    """
+    geometry = (stride, padding, dilation, groups)
+    if _strides_few_channels(input, weight, stride):
+        vertical, horizontal = padding
+        if vertical or horizontal:
+            input = functional.pad(input, (horizontal, horizontal, vertical, vertical))
+        pixels = input[:, :, :: stride[0], :: stride[1]]
+        return functional.conv2d(pixels, weight, bias, groups=groups)
+    if bias is not None and _reads_only_padding(input, weight, stride, padding, dilation):
+        return functional.conv2d(input, weight, None, *geometry) + bias.view(-1, 1, 1)
+    return functional.conv2d(input, weight, bias, *geometry)
+
+
+def _strides_few_channels(input: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
+    return (
+        weight.shape[2:] == (1, 1)
+        and tuple(stride) != (1, 1)
+        and weight.shape[1] < 16
+        and input.dim() == 4
+        and input.device.type == "cpu"
+    )
+
+
+def _reads_only_padding(
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> bool:
+    """Whether no window reaches a pixel of the map, along either axis.
+
+    A window does if the map is at least as large as the stride and the dilation.
+    """
+    if input.dim() != 4 or input.device.type != "cpu":
+        return False
+    axes = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    for size, kernel, step, pad, spread in axes:
+        if pad == 0 or not isinstance(size, int) or size >= max(step, spread):
+            continue
+        starts = range(-pad, size + pad - spread * (kernel - 1), step)
+        taps = range(0, spread * kernel, spread)
+        if not any(0 <= start + tap < size for start in starts for tap in taps):
+            return True
+    return False
+
+
 def _fake(
     input: Tensor,
     weight: Tensor,
@@ -98,7 +196,9 @@ def _fake(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    return torch.ops.aten.convolution(input, weight, bias, stride, padding, dilation, False, [0, 0], groups)
+    return torch.ops.aten.convolution(
+        input, weight, bias, stride, padding, dilation, False, [0, 0], groups
+    )
 
 
 def _fake_backward(
@@ -113,7 +213,8 @@ def _fake_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     given = (input, weight, input.new_empty(weight.shape[0]))
     dinput, dweight, dbias = (
-        torch.empty_like(of) if wanted else input.new_empty(0) for of, wanted in zip(given, output_mask, strict=True)
+        torch.empty_like(of) if wanted else input.new_empty(0)
+        for of, wanted in zip(given, output_mask, strict=True)
     )
     return dinput, dweight, dbias
 
@@ -137,7 +238,9 @@ def _fake_winograd_conv2d(
     return result.to(memory_format=torch.channels_last)
 
 
-def _flops(input: Any, weight: Any, bias: Any, *geometry: Any, out_shape: Any, **others: Any) -> int:
+def _flops(
+    input: Any, weight: Any, bias: Any, *geometry: Any, out_shape: Any, **others: Any
+) -> int:
     return conv_flop_count(input, weight, out_shape)
 
 

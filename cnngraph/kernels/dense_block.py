@@ -1,6 +1,6 @@
-"""A whole dense block in one operator: where it runs, and what torch.compile must know of it.
+"""A dense block as one operator.
 
-The operators and their autograd live in csrc/dense_block.
+The operators and their autograd are in csrc/dense_block.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ _KEEP_NOTHING, _KEEP_MAPS, _KEEP_ACTIVATIONS = range(3)
 
 @dataclass(frozen=True)
 class Step:
-    """A norm, the activation of the block, and the convolution that reads it.
+    """A norm, the activation of the block, and a convolution.
 
-    The convolution has stride 1 and pads as much as keeps the map's size.
+    `mean` and `var` are those of a norm in evaluation, else None. The convolution has stride 1 and
+    the padding that keeps the map's size.
     """
 
     norm_weight: Tensor
@@ -38,6 +39,7 @@ class Step:
 
     @property
     def differentiable(self) -> list[Tensor]:
+        """The parameters."""
         parameters = (self.norm_weight, self.norm_bias, self.conv_weight, self.conv_bias)
         return [parameter for parameter in parameters if parameter is not None]
 
@@ -50,19 +52,29 @@ def dense_block(
     activation_args: Sequence[float],
     keep_activations: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The input and the results of all layers, each of what there was before it, side by side in their channels.
+    """The input and the results of all layers, concatenated along the channels.
 
-    Also the mean and the biased variance of the batch for each norm, layer after layer, where the steps give none: in
-    float32 (float64 for a float64 input) and not differentiable. All layers have as many steps, and all steps a mean
-    and variance, or none.
+    Each layer reads the input and the results of all layers before it. All layers have the same
+    number of steps, and either all or no steps have a mean and variance.
 
-    Backward computes the activations again unless they are kept.
+    Args:
+        input: (N, C, H, W), not empty.
+        eps: of all norms.
+        activation, activation_args: as in batch_norm_act.
+        keep_activations: keep the inputs of convolutions for backward instead of recomputing them.
+
+    Returns the output, and the batch mean and biased variance of each norm, layer after layer, if
+    the steps have none: in float32 (float64 for a float64 input), not differentiable.
+
+    Raises torch's ValueError for one value per channel.
     """
     steps = [step for layer in layers for step in layer]
     biases = [step.conv_bias for step in steps]
     if any(bias is not None for bias in biases):
         biases = [
-            step.conv_weight.new_zeros(len(step.conv_weight)) if step.conv_bias is None else step.conv_bias
+            step.conv_weight.new_zeros(len(step.conv_weight))
+            if step.conv_bias is None
+            else step.conv_bias
             for step in steps
         ]
     else:
@@ -90,8 +102,10 @@ def dense_block(
     return output, means, vars
 
 
-def _channels(input: Tensor, conv_weights: Sequence[Tensor], steps_of_layer: int) -> Iterator[tuple[int, bool]]:
-    """How many channels each step reads, and whether it begins a layer; at last those of the output."""
+def _channels(
+    input: Tensor, conv_weights: Sequence[Tensor], steps_of_layer: int
+) -> Iterator[tuple[int, bool]]:
+    """The channels that each step reads and whether it begins a layer, then those of the output."""
     maps = read = input.shape[1]
     for index, weight in enumerate(conv_weights):
         yield read, index % steps_of_layer == 0
@@ -126,13 +140,15 @@ def _fake(
         return [] if means else [input.new_empty(channels, dtype=dtype) for channels, _ in steps]
 
     return (
-        _empty_buffer(input, channels),
+        _empty_map(input, channels),
         statistics(),
         statistics(),
-        [_empty_map(input, channels) for channels, first in steps if not first] if keep >= _KEEP_MAPS else [],
+        [_empty_map(input, channels) for channels, first in steps if not first]
+        if keep >= _KEEP_MAPS
+        else [],
         [
             input.new_empty(0)
-            if first and _multiplies(input, weight, group, conv_biases)
+            if first and _multiplies(input, weight, group, bool(conv_biases))
             else _empty_map(input, channels)
             for (channels, first), weight, group in zip(steps, conv_weights, groups, strict=True)
         ]
@@ -146,26 +162,19 @@ def _empty_map(input: Tensor, channels: int) -> Tensor:
     return input.new_empty(shape).contiguous(memory_format=_layout(input))
 
 
-def _empty_buffer(input: Tensor, channels: int) -> Tensor:
-    """As DenseBlockArguments::empty_buffer: on the CPU, rows of a multiple of 1024 bytes are padded."""
-    rows = input.device.type == "cpu" and _layout(input) is torch.channels_last
-    if not rows or channels * input.itemsize % 1024 != 0:
-        return _empty_map(input, channels)
-    batch, _, height, width = input.shape
-    row = channels + 64 // input.itemsize
-    return input.new_empty_strided((batch, channels, height, width), (height * width * row, 1, width * row, row))
+def _multiplies(input: Tensor, weight: Tensor, groups: int, has_bias: bool) -> bool:
+    """Whether the operator computes a layer's first convolution together with its norm.
 
-
-def _multiplies(input: Tensor, weight: Tensor, groups: int, conv_biases: Sequence[Tensor]) -> bool:
-    """Whether a layer's first convolution is made with its norm, so that what it reads is never there."""
+    The normalised map is then never stored.
+    """
     return (
         input.device.type == "cpu"
         and input.dtype is torch.float32
         and _layout(input) is torch.channels_last
-        and weight.shape[2:] == (1, 1)
-        and min(weight.shape[:2]) >= 32
         and groups == 1
-        and not conv_biases
+        and not has_bias
+        and kernels.extension is not None
+        and kernels.extension.pointwise_takes(list(weight.shape))
     )
 
 
@@ -212,7 +221,7 @@ def _flops(
     *others: object,
     **named: object,
 ) -> int:
-    """Of the convolutions, from the shapes of all tensors."""
+    """Of the convolutions, from the shapes of the tensors."""
     pixels = input[0] * input[2] * input[3]
     return sum(2 * pixels * prod(weight) for weight in conv_weights)
 
@@ -229,7 +238,7 @@ def _backward_flops(
     *others: object,
     **named: object,
 ) -> int:
-    """As if all gradients were wanted."""
+    """As if all gradients were requested."""
     return 2 * _flops(input, norm_weights, norm_biases, conv_weights)
 
 

@@ -1,6 +1,6 @@
-"""The largest value of each window, of a ReLU or not: where the operator runs, and what torch.compile must know of it.
+"""max_pool2d(input) or max_pool2d(relu(input)) as one operator.
 
-The operators and their autograd live in csrc/max_pool2d.
+The operators and their autograd are in csrc/max_pool2d.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ def max_pool2d(
     ceil_mode: bool,
     relu: bool,
 ) -> Tensor:
-    """torch's max_pool2d of `input`, or of relu(input); where `runs` says so.
+    """torch's max_pool2d of `input`, or of relu(input), where `runs`.
 
-    `input` is (N, C, H, W). A gradient goes to the first of equal values, and to the last NaN, as torch has it. Kept for
-    backward is one byte for each value of the result.
+    `input` is (N, C, H, W). As in torch, the gradient of a window goes to the first of equal
+    values, or to the last NaN. Backward keeps one byte per value of the result.
     """
     return_indices = torch.is_grad_enabled() and input.requires_grad
     return torch.ops.cnngraph.max_pool2d(
@@ -39,7 +39,7 @@ def max_pool2d(
 
 
 def runs(input: Tensor, kernel_size: Sequence[int]) -> bool:
-    """Whether the compiled operator takes these: else torch's own function must."""
+    """Whether the compiled operator supports these arguments; otherwise use torch's function."""
     return (
         kernels.extension is not None
         and input.dtype in _TYPES.get(input.device.type, ())
@@ -58,7 +58,9 @@ def _fake(
     relu: bool,
     return_indices: bool,
 ) -> tuple[Tensor, Tensor]:
-    output, indices = torch.ops.aten.max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
+    output, indices = torch.ops.aten.max_pool2d_with_indices(
+        input, kernel_size, stride, padding, dilation, ceil_mode
+    )
     indices = torch.empty_like(indices, dtype=torch.uint8)
     return output, indices if return_indices else indices.new_empty(0)
 

@@ -1,10 +1,9 @@
-"""A convolution that trains faster than torch's, run over the ordinary module."""
+"""A convolution that trains faster than torch's, over an ordinary module."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -15,44 +14,29 @@ Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
 
 
 def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
-    """conv(input), computed by the fastest of several ways, as its gradients are. Whatever else a module does, it does."""
-    if type(conv) is not nn.Conv2d or is_watched(conv):
-        return conv(input)
-    strided = _onednn_overruns(conv, input)
-    pixels = input[:, :, :: conv.stride[0], :: conv.stride[1]] if strided else input
-    runs = kernel.runs(pixels, conv.weight)
+    """conv(input), with the result and gradients computed by the fastest of several implementations.
+
+    Falls back to the module where the operator cannot replace it exactly.
+    """
     if (
-        not (strided or runs)
+        type(conv) is not nn.Conv2d
+        or is_watched(conv)
         or conv.padding_mode != "zeros"
         or _has_any_global_hook()
         or (geometry := geometry_of(conv)) is None
     ):
         return conv(input)
     padding, stride, dilation, groups = geometry
-    if runs and not is_transformed():
-        return kernel.conv2d(pixels, conv.weight, conv.bias, (1, 1) if strided else stride, padding, dilation, groups)
-    return F.conv2d(pixels, conv.weight, conv.bias) if strided else conv(input)
-
-
-def _onednn_overruns(conv: nn.Conv2d, input: Tensor) -> bool:
-    """Whether oneDNN's weight gradient writes past its memory in channels_last: a 1x1 kernel's that strides over few channels.
-
-    As many as a vector has, or more, are safe, and so are the same pixels without a stride.
-    Source: https://github.com/uxlfoundation/oneDNN/issues/6035.
-    """
-    return (
-        conv.kernel_size == (1, 1)
-        and conv.stride != (1, 1)
-        and conv.padding in ((0, 0), "valid")
-        and conv.groups == 1
-        and conv.in_channels < 16
-        and input.dim() == 4
-        and input.device.type == "cpu"
-    )
+    arguments = (input, conv.weight, conv.bias, stride, padding, dilation, groups)
+    if kernel.is_unsafe(input, conv.weight, stride, padding, dilation):
+        return kernel.safe_conv2d(*arguments)
+    if kernel.runs(input, conv.weight) and not is_transformed():
+        return kernel.conv2d(*arguments)
+    return conv(input)
 
 
 def geometry_of(conv: nn.Conv2d) -> Geometry | None:
-    """Padding, stride, dilation and groups; None where the padding is not the same on both sides."""
+    """Padding, stride, dilation and groups; None if the padding differs between both sides."""
     if conv.padding == "valid":
         padding = (0, 0)
     elif conv.padding == "same":

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnngraph.kernels.conv2d import winograd_conv2d, winograd_pays, winograd_weight
+from cnngraph.kernels.conv2d import winograd_conv2d, winograd_is_faster, winograd_weight
 from cnngraph.nn.batch_norm_act import is_transformed, is_watched
 from cnngraph.nn.conv2d import Geometry, conv2d, geometry_of
 
@@ -210,7 +210,7 @@ def _laid_out(weight: Tensor, geometry: Geometry | None, input: Tensor) -> tuple
     """The fastest way to convolve this input, and the weight as it takes it."""
     if geometry is None or not _onednn_runs(input):
         return _by_torch, weight
-    if winograd_pays(input, weight, geometry):
+    if winograd_is_faster(input, weight, geometry):
         return partial(_by_winograd, geometry), winograd_weight(weight)
     return partial(_by_onednn, geometry), torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
 

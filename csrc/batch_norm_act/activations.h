@@ -1,6 +1,6 @@
 // The activations and their derivatives as PyTorch defines them, at the kinks and for NaN too.
-// Written once over T: a vector register on the CPU, a float or a double in a CUDA kernel. T's
-// elementary functions come from Math<T>: of cpu/vector.h, or of scalar_math.h.
+// Written once over T: a vector register on the CPU, a float or double in a CUDA kernel. Math<T>,
+// in cpu/vector.h or scalar_math.h, has the elementary functions.
 #pragma once
 
 #include "batch_norm_act_kernels.h"
@@ -107,7 +107,8 @@ struct GELU {
   }
   template <class T>
   CNNGRAPH_ELEMENTWISE T backward(T z, T dy) const {
-    const T density = Math<T>::set(0.39894228040143267794) * Math<T>::exp(z * z * Math<T>::set(-0.5));
+    const T density =
+        Math<T>::set(0.39894228040143267794) * Math<T>::exp(z * z * Math<T>::set(-0.5));
     return dy * (cumulative(z) + z * density);
   }
 
@@ -217,7 +218,7 @@ struct Mish {
   }
 };
 
-// Calls `body` with the functor of an activation: the one place that lists them all.
+// Calls `body` with the functor of an activation.
 template <class Body>
 inline void with_activation(Activation activation, ActivationArguments arguments, Body body) {
   switch (activation) {
@@ -250,7 +251,7 @@ inline void with_activation(Activation activation, ActivationArguments arguments
   }
 }
 
-// Likewise whether there is a residual, so that the loops without one do not pay for it.
+// Whether there is a residual, as a type, so that loops without one have no extra cost.
 template <bool there>
 struct Residual {
   static constexpr bool given = there;

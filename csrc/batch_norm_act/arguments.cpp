@@ -1,9 +1,10 @@
-// The checks of batch_norm_act, and the choice of the layout in which its kernels walk a tensor.
+// The checks of batch_norm_act, and the layout in which its kernels walk a tensor.
+#include <ATen/ATen.h>
+
 #include <sstream>
 #include <unordered_map>
 
-#include <ATen/ATen.h>
-
+#include "../data_type_of.h"
 #include "batch_norm_act.h"
 
 namespace cnngraph {
@@ -50,25 +51,9 @@ ActivationSpec parse_activation(std::string_view name, c10::ArrayRef<double> arg
   return spec;
 }
 
-DataType data_type_of(const at::Tensor& input) {
-  switch (input.scalar_type()) {
-    case at::kFloat:
-      return DataType::float32;
-    case at::kDouble:
-      return DataType::float64;
-    case at::kBFloat16:
-      return DataType::bfloat16;
-    case at::kHalf:
-      return DataType::float16;
-    default:
-      TORCH_CHECK_NOT_IMPLEMENTED(false, "batch_norm_act: not implemented for ",
-                                  input.scalar_type());
-  }
-}
-
 namespace {
 
-// Whether the channels of a pixel are neighbours, and pixels follow each other, in memory.
+// Whether a tensor of any rank is dense with the channels innermost.
 bool is_channels_last(const at::Tensor& tensor) {
   if (tensor.dim() == 2) return tensor.is_contiguous();
   if (tensor.dim() == 4) return tensor.is_contiguous(at::MemoryFormat::ChannelsLast);
@@ -142,8 +127,8 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
                                    const OptionalTensor& var, const OptionalTensor& residual) {
   TORCH_CHECK(input.dim() >= 2 && input.dim() <= 5,
               "batch_norm_act: expected an input of 2 to 5 dimensions, got ", input.dim());
-  data_type_of(input);
   BatchNormArguments call;
+  call.data_type = data_type_of(input, "batch_norm_act");
   call.compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   call.weight = parameter(weight, "weight", input, call.compute_type);
   call.bias = parameter(bias, "bias", input, call.compute_type);
@@ -167,24 +152,26 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
   return call;
 }
 
-BatchNormArguments check_arguments_of_backward(
-    const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
-    const at::Tensor& mean, const at::Tensor& var, const ActivationSpec& act,
-    const OptionalTensor& residual, const OptionalTensor& output) {
+BatchNormArguments check_arguments_of_backward(const at::Tensor& input,
+                                               const OptionalTensor& weight,
+                                               const OptionalTensor& bias, const at::Tensor& mean,
+                                               const at::Tensor& var, const ActivationSpec& act,
+                                               const OptionalTensor& residual,
+                                               const OptionalTensor& output) {
   BatchNormArguments call = check_arguments(input, weight, bias, mean, var, residual);
   call.output = like_input(output, "output", call);
-  TORCH_CHECK(!call.output.defined() ||
-                  (act.activation == Activation::relu && !call.residual.defined()),
-              "batch_norm_act_backward: the output stands for the residual, and of a relu only");
+  TORCH_CHECK(
+      !call.output.defined() || (act.activation == Activation::relu && !call.residual.defined()),
+      "batch_norm_act_backward: the output replaces the residual, and only for a relu");
   return call;
 }
 
 void check_gradient(const at::Tensor& grad_output, const at::Tensor& input) {
-  TORCH_CHECK(grad_output.sizes() == input.sizes() &&
-                  grad_output.scalar_type() == input.scalar_type(),
-              "batch_norm_act_backward: the gradient must have the input's shape and type, got ",
-              grad_output.sizes(), " ", grad_output.scalar_type(), " for ", input.sizes(), " ",
-              input.scalar_type());
+  TORCH_CHECK(
+      grad_output.sizes() == input.sizes() && grad_output.scalar_type() == input.scalar_type(),
+      "batch_norm_act_backward: the gradient must have the input's shape and type, got ",
+      grad_output.sizes(), " ", grad_output.scalar_type(), " for ", input.sizes(), " ",
+      input.scalar_type());
 }
 
 void check_batch_size(const at::Tensor& input) {

@@ -1,27 +1,25 @@
-// The operator's schema and its autograd. The backward is an operator too, so that a compiler
-// sees both; it keeps only the input and per-channel numbers, and recomputes the rest.
+// The operator's schema and autograd. The backward is an operator too, so that a compiler sees
+// both. It keeps only the input and per-channel numbers, and recomputes the rest.
 //
 //   output = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
 //
-// Of a residual's ReLU it keeps the output in place of the residual: whatever reads the output
-// keeps it too, while the residual may be kept by nobody else.
+// For a ReLU after a residual it keeps the output instead of the residual: the reader of the output
+// keeps it anyway, but nothing else may need the residual.
 //
-// With `mean` and `var` given (evaluation) they are constants; without, they are the batch's and
-// are returned (var biased, in the type of computation), for the caller to update running
-// statistics with. The residual is optional, of the input's shape and type.
+// If `mean` and `var` are given (evaluation), they are constants; otherwise the statistics of the
+// batch are used and returned (var biased, in the type of computation) for the caller to update
+// running statistics. The residual is optional and has the input's shape and type.
 //
-// Gradients of gradients are torch's: where they are asked for, the backward is made of its
-// operators. Forward-mode derivatives are refused; cnngraph.nn runs torch's modules instead.
+// Second derivatives use torch's operators. Forward-mode derivatives are refused; cnngraph.nn runs
+// torch's modules instead.
 #include "batch_norm_act.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../differentiated.h"
-#include "../forward_mode.h"
+#include "../autograd.h"
 
 namespace cnngraph {
 
@@ -31,9 +29,7 @@ Tensors batch_norm_act(const Tensor& input, const OptionalTensor& weight,
                        const OptionalTensor& bias, const OptionalTensor& mean,
                        const OptionalTensor& var, double eps, c10::string_view activation,
                        at::ArrayRef<double> activation_args, const OptionalTensor& residual) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::batch_norm_act", "")
-                             .typed<decltype(batch_norm_act)>();
+  static const auto op = find_operator<decltype(batch_norm_act)>("cnngraph::batch_norm_act");
   return op.call(input, weight, bias, mean, var, eps, activation, activation_args, residual);
 }
 
@@ -44,9 +40,8 @@ Gradients batch_norm_act_backward(const Tensor& grad_output, const Tensor& input
                                   at::ArrayRef<double> activation_args,
                                   std::array<bool, 4> output_mask, const OptionalTensor& residual,
                                   const OptionalTensor& output) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::batch_norm_act_backward", "")
-                             .typed<decltype(batch_norm_act_backward)>();
+  static const auto op =
+      find_operator<decltype(batch_norm_act_backward)>("cnngraph::batch_norm_act_backward");
   return op.call(grad_output, input, weight, bias, mean, var, batch_statistics, eps, activation,
                  activation_args, output_mask, residual, output);
 }
@@ -62,8 +57,8 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
  public:
   static constexpr bool is_traceable = true;
 
-  // The statistics leave by pointers: they have no gradient, and compiled autograd takes no
-  // function of which some outputs are marked so.
+  // The statistics are returned through pointers: they have no gradient, and compiled autograd does
+  // not support functions that mark some outputs as non-differentiable.
   static Tensor forward(AutogradContext* context, const Tensor& input, const OptionalTensor& weight,
                         const OptionalTensor& bias, const OptionalTensor& residual,
                         const OptionalTensor& mean, const OptionalTensor& var, double eps,
@@ -93,7 +88,7 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
     variable_list result(11);
     if (!grads[0].defined()) return result;
     const auto saved = context->get_saved_variables();
-    // Only tensors that are there have an edge, so the bias's is the weight's without a weight.
+    // Only defined tensors have an edge: without a weight, the bias has the weight's.
     std::array<bool, 4> mask;
     const std::array<bool, 4> given = {true, saved[1].defined(), saved[2].defined(),
                                        context->saved_data["residual"].toBool()};
@@ -106,7 +101,8 @@ class BatchNormAct : public torch::autograd::Function<BatchNormAct> {
         context->saved_data["batch_statistics"].toBool(), context->saved_data["eps"].toDouble(),
         context->saved_data["activation"].toStringView(),
         context->saved_data["activation_args"].toDoubleVector(), mask, saved[5], saved[6]);
-    if (!saved[5].defined() && !saved[6].defined()) gradients[3] = grads[0];  // identity: a sum
+    if (!saved[5].defined() && !saved[6].defined())
+      gradients[3] = grads[0];  // identity(z + residual)
     for (size_t i = 0; i < mask.size(); ++i) {
       if (mask[i]) result[i] = gradients[i];
     }
@@ -131,8 +127,8 @@ Tensors batch_norm_act_autograd(const Tensor& input, const OptionalTensor& weigh
   return {output, batch_mean, batch_var};
 }
 
-// The backward as a function that can itself be differentiated: torch computes the forward anew and
-// differentiates that. The statistics of a batch are functions of the input again.
+// A differentiable backward: torch recomputes the forward with its own operators and differentiates
+// that, so the statistics of a batch are functions of the input.
 Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input,
                                   const OptionalTensor& weight, const OptionalTensor& bias,
                                   const Tensor& mean, const Tensor& var, bool batch_statistics,
@@ -143,7 +139,7 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
   const bool from_output = is_defined(output);
   const ActivationSpec act =
       parse_activation(from_output ? "identity" : activation, activation_args);
-  // Where z changes sign is no function of anything to be differentiated.
+  // The sign of z is treated as a constant.
   const Tensor grad =
       from_output ? at::threshold_backward(grad_output, output->detach(), 0) : grad_output;
   const auto compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -153,7 +149,7 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
   for (int i = 0; i < 4; ++i) {
     results[i] = at::empty({0}, input.options().dtype(compute_type));
     if (!is_defined(given[i])) continue;
-    // An alias, so that each has a gradient of its own whatever was computed from what.
+    // An alias, so that each has its own gradient even where one was computed from another.
     Tensor argument = given[i]->requires_grad() ? at::alias(*given[i]) : given[i]->detach();
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());
     arguments[i] = argument.to(compute_type);
@@ -169,9 +165,10 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
   Tensor z = at::batch_norm(arguments[0], arguments[1], arguments[2], fixed(mean), fixed(var),
                             batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
   if (arguments[3].defined()) z = z + arguments[3];
-  const Tensor again = act.torch(z, act.arguments).to(input.scalar_type());
-  const variable_list grads = torch::autograd::grad({again}, wanted, {grad}, /*retain_graph=*/true,
-                                                    /*create_graph=*/true);
+  const Tensor recomputed = act.torch(z, act.arguments).to(input.scalar_type());
+  const variable_list grads =
+      torch::autograd::grad({recomputed}, wanted, {grad}, /*retain_graph=*/true,
+                            /*create_graph=*/true);
   size_t next = 0;
   for (int i = 0; i < 4; ++i) {
     if (output_mask[i] && is_defined(given[i])) results[i] = grads[next++];

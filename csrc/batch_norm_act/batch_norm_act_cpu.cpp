@@ -1,4 +1,4 @@
-// The CPU implementation around the loops. How it cuts tensors is in batch_norm_act_cpu.h.
+// The CPU implementation around the loops. batch_norm_act_cpu.h cuts tensors into tasks.
 #include "batch_norm_act_cpu.h"
 
 #include <ATen/ATen.h>
@@ -24,7 +24,7 @@ Statistics forward(const BatchNormArguments& call, double eps, const ActivationS
   if (batch_statistics) std::tie(mean, var) = statistics_of_batch<Scalar>(call, Cut(call));
   const Cut cut(call, call.stride_of(output).value());
   const CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, mean, var, eps);
-  const DataType data_type = data_type_of(call.input);
+  const DataType data_type = call.data_type;
   const bool streams = cut.streams(output, cut.y_stride);
   for_each_task(cut, batch_statistics, [&](const Task& task, double*) {
     batch_norm_act_kernels().forward(
@@ -37,17 +37,17 @@ Statistics forward(const BatchNormArguments& call, double eps, const ActivationS
   return {at::empty({0}, options), at::empty({0}, options)};
 }
 
-// With a residual the first pass writes dz, the residual's gradient, and the last pass reads that:
-// less than to read the residual again and find dz once more.
+// With a residual the first pass writes dz, the residual's gradient, and the last pass reads it,
+// which is less work than recomputing dz from the residual.
 template <class Scalar>
 Gradients backward(const BatchNormArguments& call, const Tensor& grad_output, bool batch_statistics,
                    double eps, ActivationSpec act, at::ScalarType weight_type,
                    at::ScalarType bias_type, std::array<bool, 4> output_mask) {
-  // That of a concatenated tensor is read in place; with a residual it is read once, and dz is not.
+  // The gradient of a concatenated tensor is read in place, unless dz replaces it.
   const auto stride = call.has_residual() ? std::nullopt : call.stride_of(grad_output);
   Tensor grad = stride ? grad_output : call.in_layout(grad_output);
   const Cut cut(call, stride.value_or(call.stride()));
-  const DataType data_type = data_type_of(call.input);
+  const DataType data_type = call.data_type;
   const int64_t channels = call.channels;
   CoefficientTable<Scalar> coefficients(call.weight, call.bias, cut, call.mean, call.var, eps);
 
@@ -108,8 +108,6 @@ Gradients backward(const BatchNormArguments& call, const Tensor& grad_output, bo
 
 Statistics batch_norm_act_into_cpu(const BatchNormArguments& call, double eps,
                                    const ActivationSpec& act, const Tensor& output) {
-  TORCH_CHECK_NOT_IMPLEMENTED(call.input.scalar_type() != at::kHalf,
-                              "batch_norm_act: not implemented for Half on the CPU");
   if (!call.mean.defined()) check_batch_size(call.input);
   if (call.input.numel() == 0) {
     const int64_t channels = call.mean.defined() ? 0 : call.channels;

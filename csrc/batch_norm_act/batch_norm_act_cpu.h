@@ -1,19 +1,19 @@
-// How the CPU code around the loops cuts a tensor into tasks, and what the tasks read and sum. The
-// cut depends on the shape alone and sums are merged in its order, so results have the same bits
-// for any number of threads.
+// Cuts tensors into tasks for the CPU loops, with their coefficients and sums. The cut depends only
+// on the shape and sums are merged in its order, so results are bitwise equal for any number of
+// threads.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <utility>
 
 #include "../cpu/range.h"
 #include "../cpu/threads.h"
 #include "batch_norm_act.h"
+#include "coefficients.h"
 
 namespace cnngraph {
 
@@ -21,8 +21,8 @@ const BatchNormActKernels& batch_norm_act_kernels();
 
 inline constexpr int64_t bytes_of_task = 128 * 1024;
 inline constexpr int64_t bytes_of_run = 16 * 1024;  // contiguous memory a task walks at a time
-// Half of the last cache that a few processors usually share: of more, nothing is there still when
-// the next layer reads it.
+// Half of a typical last-level cache: nothing of a larger tensor is still cached when the next
+// layer reads it.
 inline constexpr int64_t least_bytes_to_stream = 16 * 1024 * 1024;
 inline constexpr int64_t most_parts = 128;
 inline constexpr int64_t least_rows_of_part = 32;
@@ -31,9 +31,9 @@ inline constexpr int64_t most_folded_columns = 1024;
 
 // How a tensor is cut. Parts cut the outer dimension: each has its own sums for every channel.
 //
-// channels_last with few channels, or an odd number of them: `fold` pixels are taken as one row of
-// fold * channels columns, so that rows fill whole vectors; the pixels left over are one more,
-// shorter row, the tail. Rows of many channels fill enough vectors as they are.
+// channels_last with few channels, or an odd number of them: `fold` pixels form one row of
+// fold * channels columns, so that rows fill whole vectors; the remaining pixels form one shorter
+// row, the tail. Rows of many channels fill enough vectors without folding.
 struct Cut {
   int64_t outer, columns, inner, fold = 1, tail = 0;
   int64_t x_stride, y_stride;  // of the input, and of the output or its gradient
@@ -50,7 +50,7 @@ struct Cut {
     if (stride_of_output != call.stride()) y_stride = stride_of_output;
   }
 
-  // Pixels of a tensor that is not dense do not follow each other: they are not folded.
+  // The pixels of a tensor that is not dense are not adjacent and cannot be folded.
   Cut(int64_t outer_size, int64_t channels, int64_t inner_size, int64_t bytes, bool dense)
       : outer(outer_size), columns(channels), inner(inner_size), element_size(bytes) {
     if (inner == 1) {
@@ -75,7 +75,7 @@ struct Cut {
 
   int64_t stride() const { return columns * inner; }
 
-  // Whether what is written to `tensor` goes past the caches.
+  // Whether stores to `tensor` bypass the caches.
   bool streams(const at::Tensor& tensor, int64_t stride_of_tensor) const {
     const auto whole = [](int64_t bytes) { return bytes % BatchNormActKernels::streams_by == 0; };
     return tensor.numel() * element_size >= least_bytes_to_stream &&
@@ -89,14 +89,14 @@ struct Cut {
 
 struct Task {
   Block block;
-  Block::Offset begin;  // where the block begins in the tensors
-  int64_t column;       // where it begins among the coefficients
-  int64_t sums;         // where it begins among the sums
+  Block::Offset begin;  // of the block in the tensors
+  int64_t column;       // of the block in the coefficients
+  int64_t sums;         // of the block in the sums
   int64_t outer;        // its first outer index
 };
 
-// Calls body(task, scratch). `backwards` walks a second pass from the end, where the first left the
-// cache warm.
+// Calls body(task, scratch). `backwards` starts at the end, where a previous pass left the cache
+// warm.
 template <class Body>
 void for_each_task(const Cut& cut, bool backwards, const Body& body) {
   const int64_t tasks = cut.parts * cut.runs + (cut.tail ? 1 : 0);
@@ -197,27 +197,26 @@ class CoefficientTable {
     const Scalar* weights = weight.defined() ? weight.const_data_ptr<Scalar>() : nullptr;
     const Scalar* biases = bias.defined() ? bias.const_data_ptr<Scalar>() : nullptr;
     for (int64_t c = 0; c < cut.channels(); ++c) {
-      invstd_[c] = 1.0 / std::sqrt(static_cast<double>(vars[c]) + eps);
+      invstd_[c] = inverse_std(vars[c], eps);
       row(0)[c] = means[c];
-      row(1)[c] = static_cast<Scalar>(weights ? weights[c] * invstd_[c] : invstd_[c]);
-      row(2)[c] = biases ? biases[c] : Scalar(0);
+      row(1)[c] = scale_of(weights, c, invstd_[c]);
+      row(2)[c] = shift_of(biases, c);
     }
     for (int i = 0; i < 3; ++i) repeat(row(i));
   }
 
   double invstd(int64_t channel) const { return invstd_[channel]; }
 
-  // dx = scale * (dz - mean(dz) - (x - mean) * invstd^2 * mean(dz * (x - mean)))
   void set_gradient(const double* sum_dz, const double* sum_dz_x, double count) {
     for (int64_t c = 0; c < cut_.channels(); ++c) {
-      const double scale = row(1)[c];
-      row(3)[c] = static_cast<Scalar>(-scale * invstd_[c] * invstd_[c] * (sum_dz_x[c] / count));
-      row(4)[c] = static_cast<Scalar>(-scale * (sum_dz[c] / count));
+      const auto terms = gradient_terms(row(1)[c], invstd_[c], sum_dz[c], sum_dz_x[c], count);
+      row(3)[c] = static_cast<Scalar>(terms.slope);
+      row(4)[c] = static_cast<Scalar>(terms.offset);
     }
     repeat(row(3));
     repeat(row(4));
   }
-  // With fixed statistics the gradient is that of an affine map.
+  // For fixed statistics: an affine map.
   void set_gradient_of_affine() { std::fill(row(3), row(3) + 2 * cut_.columns, Scalar(0)); }
 
   Coefficients from(const Task& task) const {
@@ -238,7 +237,7 @@ class CoefficientTable {
   std::unique_ptr<double[]> invstd_;
 };
 
-// Null for a tensor that is not there.
+// Null for an undefined tensor.
 inline const char* at_element(const at::Tensor& tensor, int64_t element) {
   if (!tensor.defined()) return nullptr;
   return static_cast<const char*>(tensor.const_data_ptr()) + element * tensor.element_size();
@@ -252,7 +251,7 @@ inline char* at_mutable_element(const at::Tensor& tensor, int64_t element) {
 // The mean and the biased variance of every channel.
 template <class Scalar>
 Statistics statistics_of_batch(const BatchNormArguments& call, const Cut& cut) {
-  const DataType data_type = data_type_of(call.input);
+  const DataType data_type = call.data_type;
   PartialSums sums(cut);
   for_each_task(cut, false, [&](const Task& task, double* scratch) {
     batch_norm_act_kernels().statistics(data_type, at_element(call.input, task.begin.x), task.block,

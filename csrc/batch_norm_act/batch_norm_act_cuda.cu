@@ -1,5 +1,5 @@
 // The CUDA kernels of batch_norm_act. They compile for sm_80 and sm_90 and the tests run them on a
-// CPU, block by block, but they have not yet run on a GPU: nothing here is tuned.
+// CPU, block by block, but they have not run on a GPU yet and are not tuned.
 #include <type_traits>
 
 #include "batch_norm_act_cuda.h"
@@ -14,17 +14,17 @@ using scalar::finite_or_zero;
 
 // ---- statistics
 
-// What is summed is x - origin and its square, with the channel's first value as the origin: it is
-// one of the values, so however far it lies from the others, the variance is as large as what
-// subtracting the squares of the sums rounds off, in double.
+// Sums are of x - origin and its square, where the origin is the channel's first value. As it is
+// one of the values, however far it is from the others, the variance is at least as large as the
+// rounding error of subtracting the squares of the sums in double.
 template <class Element>
 __device__ __forceinline__ ComputeOf<Element> origin_of(const Element* x, const Block& block,
                                                         int64_t channel) {
   return finite_or_zero(widen(x[channel * block.inner]));
 }
 
-// Those sums of one lane. A few values at a time are summed in the type of computation, about the
-// first of them, for the same reason.
+// These sums for one lane. A few values at a time are summed in the type of computation, shifted by
+// the first of them for the same reason.
 template <class Element>
 struct Moments {
   static constexpr int most_values = 32;
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(threads)
   });
 }
 
-// Stands for the residual where what is given is the output of a ReLU, whose sign is z's.
+// In place of Residual when the output of a ReLU is given, whose sign is that of z.
 struct Output {
   static constexpr bool given = true;
 };

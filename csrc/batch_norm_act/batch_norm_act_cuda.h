@@ -1,5 +1,5 @@
-// The launches of batch_norm_act_cuda.cu. All pointers are to the device's memory; nothing waits
-// for it.
+// The launches of batch_norm_act_cuda.cu. All pointers are to device memory; launches are
+// asynchronous.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,7 +17,7 @@ struct BatchNormAct {
   Block block;
   const void* input;
   const void* residual;       // like the input, or null
-  const void* output;         // likewise: a ReLU's, for `backward`, in the residual's place
+  const void* output;         // likewise: for `backward`, a ReLU's output instead of the residual
   const void *weight, *bias;  // in the type of computation, or null
   const void *mean, *var;     // likewise, given or written by `statistics`
   void* workspace;            // workspace_bytes of it
@@ -28,14 +28,14 @@ int64_t workspace_bytes(const Block& block);
 
 cudaError_t statistics(const BatchNormAct& call, void* mean, void* var);
 cudaError_t forward(const BatchNormAct& call, void* output);
-// Writes those of dinput, dweight and dbias that are not null, the latter two in the type of
-// computation. With a residual, or the output in its place, dresidual is written too: not null.
+// Writes dinput, dweight and dbias where they are not null, the latter two in the type of
+// computation. With a residual or an output, dresidual must not be null and is written too.
 cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool batch_statistics,
                      void* dinput, void* dweight, void* dbias, void* dresidual);
 
-// Parts of these, for the kernels of other rooms. The workspace holds the table of coefficients,
-// rows of them in the order of Coefficients, with slope and offset zero until they are added to,
-// and after it a row of sums for each part of plan_to_reduce.
+// For other operators. The workspace contains the table of coefficients, with rows in the order of
+// Coefficients (slope and offset are zero until they are added to), followed by a row of sums for
+// each part of plan_to_reduce.
 void make_table(const BatchNormAct& call);
 void* partials_of(const BatchNormAct& call);
 // Adds up the sums of dz and dz * (x - mean). Null is allowed for dweight, dbias, and, where the

@@ -1,6 +1,6 @@
-// The CUDA implementation of the operators: allocates with torch and launches what
-// batch_norm_act_cuda.cu has, on torch's current stream. Not named after it: their object files
-// would be the same. It was checked against torch's headers, but has not yet run on a GPU.
+// The CUDA implementation of the operators: allocates with torch and launches the kernels of
+// batch_norm_act_cuda.cu on torch's current stream. Checked against torch's headers, but not yet
+// run on a GPU. The file has another name because object files drop the extension.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -19,18 +19,17 @@ const void* data_of(const Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr() : nullptr;
 }
 
-// The call, and the workspace it points to. Freed memory stays with its stream, so nothing waits.
+// The call, and the workspace it points to. Freed memory stays with its stream: no need to wait.
 struct Launch {
   cuda::BatchNormAct call;
   Tensor workspace;
 
-  // `y_stride` is that of the output, or of its gradient.
+  // `y_stride` is the stride of the output or of its gradient.
   Launch(const BatchNormArguments& from, const ActivationSpec& act, double eps, int64_t y_stride) {
     const Block block = {from.outer,        from.channels, from.inner,
                          from.input_stride, y_stride,      from.stride()};
-    workspace =
-        at::empty({cuda::workspace_bytes(block)}, from.input.options().dtype(at::kByte));
-    call = {data_type_of(from.input),
+    workspace = at::empty({cuda::workspace_bytes(block)}, from.input.options().dtype(at::kByte));
+    call = {from.data_type,
             act.activation,
             act.arguments,
             eps,
@@ -58,15 +57,11 @@ Tensors batch_norm_act_cuda(const Tensor& input, const OptionalTensor& weight,
   return {output, batch_mean, batch_var};
 }
 
-Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& input,
-                                       const OptionalTensor& weight, const OptionalTensor& bias,
-                                       const Tensor& mean, const Tensor& var,
-                                       bool batch_statistics, double eps,
-                                       c10::string_view activation,
-                                       at::ArrayRef<double> activation_args,
-                                       std::array<bool, 4> output_mask,
-                                       const OptionalTensor& residual,
-                                       const OptionalTensor& output) {
+Gradients batch_norm_act_backward_cuda(
+    const Tensor& grad_output, const Tensor& input, const OptionalTensor& weight,
+    const OptionalTensor& bias, const Tensor& mean, const Tensor& var, bool batch_statistics,
+    double eps, c10::string_view activation, at::ArrayRef<double> activation_args,
+    std::array<bool, 4> output_mask, const OptionalTensor& residual, const OptionalTensor& output) {
   const c10::cuda::CUDAGuard guard(input.device());
   const auto act = parse_activation(activation, activation_args);
   const auto arguments =
@@ -85,20 +80,18 @@ Gradients batch_norm_act_backward_cuda(const Tensor& grad_output, const Tensor& 
     return wanted ? arguments.empty() : at::empty({0}, input.options());
   };
   Tensor dinput = like_input(output_mask[0]);
-  // The kernels need it to find the input's gradient, whether it is asked for or not.
+  // The kernels need it to compute the input's gradient.
   Tensor dresidual = like_input(arguments.has_residual());
   if (input.numel() > 0) {
-    const auto stride =
-        arguments.has_residual() ? std::nullopt : arguments.stride_of(grad_output);
+    const auto stride = arguments.has_residual() ? std::nullopt : arguments.stride_of(grad_output);
     const Tensor grad = stride ? grad_output : arguments.in_layout(grad_output);
     const Launch launch(arguments, act, eps, stride.value_or(arguments.stride()));
     const auto wanted = [&](int i, Tensor& tensor) {
       return output_mask[i] ? tensor.mutable_data_ptr() : nullptr;
     };
-    C10_CUDA_CHECK(cuda::backward(launch.call, grad.const_data_ptr(), batch_statistics,
-                                  wanted(0, dinput), wanted(1, dweight), wanted(2, dbias),
-                                  arguments.has_residual() ? dresidual.mutable_data_ptr()
-                                                           : nullptr));
+    C10_CUDA_CHECK(cuda::backward(
+        launch.call, grad.const_data_ptr(), batch_statistics, wanted(0, dinput), wanted(1, dweight),
+        wanted(2, dbias), arguments.has_residual() ? dresidual.mutable_data_ptr() : nullptr));
   }
   if (!output_mask[3]) dresidual = at::empty({0}, input.options());
   return {dinput, dweight.to(weight_type), dbias.to(bias_type), dresidual};
@@ -119,8 +112,7 @@ Statistics batch_norm_act_into_cuda(const BatchNormArguments& arguments, double 
   Tensor mean = at::empty({channels}, options), var = at::empty({channels}, options);
   Launch launch(arguments, act, eps, arguments.stride_of(output).value());
   if (batch_statistics) {
-    C10_CUDA_CHECK(
-        cuda::statistics(launch.call, mean.mutable_data_ptr(), var.mutable_data_ptr()));
+    C10_CUDA_CHECK(cuda::statistics(launch.call, mean.mutable_data_ptr(), var.mutable_data_ptr()));
     launch.call.mean = mean.const_data_ptr();
     launch.call.var = var.const_data_ptr();
   }

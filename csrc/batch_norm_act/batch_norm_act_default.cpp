@@ -1,3 +1,3 @@
 #include "../cpu/target_default.h"
-// The target comes first: it changes how what follows is compiled.
+// After the target, which it is compiled for.
 #include "batch_norm_act_loops.h"

@@ -1,13 +1,13 @@
-// The CPU loops of batch_norm_act, compiled once per capability. Outside the cache all are bound by
-// memory, so they walk it in its own order, row after row: wide rows walked together were up to
-// twice as slow there, where the processor's prefetcher loses them. Short rows are walked together,
-// so that coefficients are loaded once for several, and so are those of the statistics, which read
-// one tensor and do little else.
+// The CPU loops of batch_norm_act, compiled once per capability. Outside the cache they are bound
+// by memory, so they walk it in order, row after row: several wide rows at a time were up to twice
+// as slow, as the hardware prefetcher loses track of them. Short rows are processed several at a
+// time, so that coefficients are loaded once for all of them, and so are the rows of the
+// statistics, which read only one tensor.
 //
 // Accuracy: float sums run over few values and are then added in double. Statistics are of x - k,
-// k the mean of the values before, so a mean far from zero costs no digits. The first tile of
-// values takes its own mean, and no tile is larger than what came before it: one that lies far
-// from k then adds at least half its square to the variance, whatever the first values were.
+// where k is the mean of the preceding values, so a mean far from zero costs no digits. The first
+// tile uses its own mean, and no tile is larger than all tiles before it: values far from k then
+// add at least half their square to the variance, whatever the first values were.
 #pragma once
 
 #include "activations.h"
@@ -84,7 +84,7 @@ void statistics_rows(const Element* x, Block block, double* mean, double* m2, do
   finish_statistics(block.channels, static_cast<double>(block.outer), k, sums, mean, m2);
 }
 
-// A vector that ends at `end`, of which only the last `count` lanes are new.
+// The last vector of a plane, which ends at `end`: only its last `count` lanes are new.
 template <class Element>
 struct Tail {
   using M = Memory<Element>;
@@ -94,7 +94,7 @@ struct Tail {
   int64_t count;
   Vector lane;
 
-  // Where the plane is shorter than a vector there is nothing before it to read again.
+  // A plane shorter than a vector has no preceding elements to overlap with.
   CNNGRAPH_INLINE Tail(int64_t inner, int64_t new_lanes)
       : whole(inner >= M::lanes), count(new_lanes) {
     Scalar lanes[M::lanes];
@@ -104,7 +104,7 @@ struct Tail {
   CNNGRAPH_INLINE Vector load(const Element* end, Scalar fill = 0) const {
     return whole ? M::load(end - M::lanes) : M::load(end - count, count, fill);
   }
-  // Lanes that are not new are written again, to the same result.
+  // Lanes that are not new are rewritten with the same values.
   CNNGRAPH_INLINE void store(Element* end, Vector vector) const {
     if (whole) {
       M::store(end - M::lanes, vector);
@@ -112,9 +112,9 @@ struct Tail {
       M::store(end - count, vector, count);
     }
   }
-  // Not reached: where planes are streamed they are whole vectors.
+  // Not reached: streamed planes consist of whole vectors.
   CNNGRAPH_INLINE void stream(Element* end, Vector vector) const { store(end, vector); }
-  // `vector`, zero in the lanes that are not new.
+  // `vector` with zeros in the lanes that are not new.
   CNNGRAPH_INLINE Vector only_new(Vector vector) const {
     const Vector first = Vector{} + static_cast<Scalar>(whole ? M::lanes - count : 0);
     return lane >= first ? vector : Vector{};
@@ -172,7 +172,7 @@ void statistics_planes(const Element* x, Block block, double* mean, double* m2, 
         }
         total += sum_of_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
         total_square += sum_of_lanes((square[0] + square[1]) + (square[2] + square[3]));
-        // Only where it matters: the next tile would wait for it.
+        // Only when it matters: the next tile depends on it.
         const double count = static_cast<double>(sample * block.inner + end);
         if (total * total > 0.5 * count * total_square) {
           move_shift(count, 1 / count, k, total, total_square);
@@ -241,7 +241,7 @@ CNNGRAPH_INLINE void for_each_vector(Coefficients coefficients, Block block, Bod
       int64_t i = 0;
       for (; i + lanes <= block.inner; i += lanes) body(c, ahead(Whole<Element>{}), begin + i);
       if (i == block.inner) continue;
-      if (block.inner >= lanes) {  // some elements twice, to the same result
+      if (block.inner >= lanes) {  // some elements twice, with the same result
         body(c, Whole<Element>{}, begin + (block.inner - lanes));
       } else {
         body(c, Part<Element>{block.inner}, begin);
@@ -279,7 +279,7 @@ void backward(Act act, const Element* x, const Element* dy, Coefficients coeffic
 
 // ---- sums for the backward
 
-// dz from the values before the activation; it is written where it is the residual's gradient.
+// dz from the values before the activation; written if it is the residual's gradient.
 template <class Element, class Act, class Residual>
 struct Gradient {
   using Vector = typename Memory<Element>::Vector;
@@ -299,7 +299,7 @@ struct Gradient {
   }
 };
 
-// The same of a ReLU of a sum: its output tells where z is positive.
+// The same for a ReLU of a sum, given its output, which is positive where z is.
 template <class Element>
 struct GradientFromOutput {
   using Vector = typename Memory<Element>::Vector;

@@ -1,12 +1,11 @@
-// What the CUDA kernels over batch norms share: the walk over a tensor, the sums of its channels,
-// and the coefficients of a thread's channels.
+// Shared by the CUDA kernels of batch norms: the walk over a tensor, sums over its channels, and
+// the coefficients of a thread's channels.
 //
-// A thread has `width` neighbouring elements at a time, 16 bytes where the alignment allows it,
-// else one: of as many channels in channels_last, of one channel in contiguous tensors. It stays
-// with its channels, whose coefficients it holds in registers, and loads a tile of several vectors
-// before it computes with any, so that memory always has work. The cut depends on the shape and the
-// alignment alone and partial results are added in a fixed order, so results are the same from run
-// to run.
+// A thread processes `width` neighbouring elements at a time (16 bytes if the alignment allows it,
+// else one element): of as many channels in channels_last, of one channel in contiguous tensors. It
+// keeps its channels, with their coefficients in registers, and loads a tile of several vectors
+// before it computes, to keep memory busy. The cut depends only on the shape and the alignment, and
+// partial results are added in a fixed order, so results are the same in every run.
 #pragma once
 
 #include <initializer_list>
@@ -19,17 +18,17 @@ namespace cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr int vectors_in_flight = 4;  // of all tensors a thread reads: more take registers
+constexpr int vectors_in_flight = 4;  // over all tensors a thread reads; more cost registers
 
 // ---- the walk
 
-// The vectors of one tensor that a thread has at the same time.
+// The vectors of one tensor that a thread processes together.
 template <int vectors>
 struct Tile {
   int64_t outer[vectors], element[vectors];
   int count;
 
-  // Where vector t begins in a tensor with so many elements from one outer index to the next.
+  // The start of vector t in a tensor with this distance between outer indices.
   __device__ __forceinline__ int64_t at(int t, int64_t stride) const {
     return outer[t] * stride + element[t];
   }
@@ -56,15 +55,15 @@ struct Walk {
   Block block;
   int64_t outer_of_part, inner_of_part;
   int inner_parts;
-  int width;      // elements a thread takes at a time: a vector's, or 1
-  bool from_end;  // where the pass before has left the cache warm
+  int width;      // elements a thread takes at a time: a whole vector or 1
+  bool from_end;  // start where the previous pass left the cache warm
 
   __host__ __device__ bool rows() const { return block.inner == 1; }
   __device__ int64_t channel() const {
     return rows() ? (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * width : blockIdx.x;
   }
 
-  // Calls body(tile) until this thread has had all its vectors, of so many tensors.
+  // Calls body(tile) for all vectors of this thread; `tensors` are read per tile.
   template <int tensors, class Body>
   __device__ __forceinline__ void for_each_tile(Body body) const {
     constexpr int vectors = vectors_in_flight / tensors;
@@ -72,10 +71,10 @@ struct Walk {
     if (first >= block.channels) return;
     const int64_t part = from_end ? gridDim.y - 1 - blockIdx.y : blockIdx.y;
     const int64_t outer_begin = part / inner_parts * outer_of_part;
-    const int64_t outer_end = min(outer_begin + outer_of_part, block.outer);
+    const int64_t outer_end = smaller(outer_begin + outer_of_part, block.outer);
     const int64_t plane = part % inner_parts * inner_of_part;
     const int64_t begin = rows() ? 0 : plane + int64_t{threadIdx.x} * width;
-    const int64_t end = rows() ? 1 : min(plane + inner_of_part, block.inner);
+    const int64_t end = rows() ? 1 : smaller(plane + inner_of_part, block.inner);
     const int64_t step = int64_t{blockDim.x} * width;
     if (begin >= end) return;
     int64_t outer = outer_begin + threadIdx.y, i = begin;
@@ -105,12 +104,8 @@ struct Plan {
   int64_t parts;
 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
-
-// Cuts the tensor so that a thread has about `vectors` vectors, or more where there would be more
-// than about `most_blocks` blocks. Launches hold 65535 parts.
+// Cuts the tensor so that a thread has about `vectors` vectors, or more if there would be more than
+// about `most_blocks` blocks. A launch has at most 65535 parts.
 inline Plan make_plan(const Block& block, int width, int64_t vectors, int64_t most_blocks,
                       bool from_end) {
   const bool rows = block.inner == 1;
@@ -150,7 +145,7 @@ inline Plan plan_of_elements(const Block& block, int width, bool from_end) {
   return make_plan(block, width, /*vectors=*/8, /*most_blocks=*/int64_t{1} << 40, from_end);
 }
 
-// How many elements a thread may take at a time from all of these, with rows of these lengths.
+// How many elements a thread may take at a time, given these pointers and strides.
 template <class Element>
 int width_of(const Block& block, std::initializer_list<const void*> pointers,
              std::initializer_list<int64_t> strides) {
@@ -163,7 +158,7 @@ int width_of(const Block& block, std::initializer_list<const void*> pointers,
 
 // ---- numbers per channel
 
-// Those of a thread's lanes. Rows of them are aligned as width_of asks.
+// A per-channel number for each of a thread's lanes. Rows are aligned as width_of requires.
 template <class Compute, int lanes>
 struct PerLane {
   Compute lane[lanes];
@@ -214,13 +209,13 @@ struct Sums {
   }
 };
 
-// Adds up the block's sums in the order of a tree and writes them for each of its channels.
+// Adds up the block's sums as a tree and writes one per channel.
 template <int lanes>
 __device__ __forceinline__ void write_partials(const Walk& walk, Sums (&mine)[lanes],
                                                Sums* partials) {
   __shared__ Sums shared[threads];
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
-  // Threads one above the other have the channels of a row; in a plane all have the same channel.
+  // In rows, threads of one column share channels; in planes all threads have the same channel.
   const int columns = walk.rows() ? blockDim.x : 1;
   const int channels = walk.rows() ? walk.width : 1;
   if (!walk.rows()) {
@@ -245,8 +240,8 @@ __device__ __forceinline__ void write_partials(const Walk& walk, Sums (&mine)[la
   }
 }
 
-// The two sums of each of a thread's lanes: of a few values first, then of these sums, as more
-// would lose digits. Those of the block are added in double.
+// Two sums per lane of a thread, over a few values first and then over these sums, to keep rounding
+// errors small. The sums of the block are added in double.
 template <class Compute, int lanes>
 struct SumsOfLanes {
   static constexpr int values_of_part = 32;
@@ -282,10 +277,10 @@ struct SumsOfLanes {
   }
 };
 
-// Few channels a block and many threads a channel: parts are many more than channels.
+// Few channels per block and many threads per channel: there are far more parts than channels.
 constexpr int channels_to_merge = 8;
 
-// Adds up the parts, in a fixed order; the thread that calls `finish` has the result.
+// Adds up the parts in a fixed order; one thread per channel calls finish(channel, sum).
 template <class Finish>
 __device__ __forceinline__ void merge_partials(int64_t parts, int64_t channels,
                                                const Sums* __restrict__ partials, Finish finish) {

@@ -1,9 +1,8 @@
-// The numbers per channel of batch norms on CUDA: the table that the passes over maps read, and
-// what follows from their sums.
-#include <math.h>
-
+// The per-channel numbers of batch norms on CUDA: the table that the passes over maps read, and the
+// gradients that follow from their sums.
 #include "batch_norm_act_cuda.h"
 #include "channels_cuda.h"
+#include "coefficients.h"
 
 namespace cnngraph {
 namespace cuda {
@@ -15,28 +14,26 @@ __global__ void __launch_bounds__(threads)
                         const Compute* weight, const Compute* bias, Compute* table) {
   const int64_t c = int64_t{blockIdx.x} * threads + threadIdx.x;
   if (c >= channels) return;
-  const double invstd = 1.0 / sqrt(static_cast<double>(var[c]) + eps);
   table[c] = mean[c];
-  table[channels + c] = static_cast<Compute>(weight ? weight[c] * invstd : invstd);
-  table[2 * channels + c] = bias ? bias[c] : Compute(0);
+  table[channels + c] = scale_of(weight, c, inverse_std(var[c], eps));
+  table[2 * channels + c] = shift_of(bias, c);
   table[3 * channels + c] = table[4 * channels + c] = 0;
 }
 
-// dx = scale * (dz - mean(dz) - (x - mean) * invstd^2 * mean(dz * (x - mean))): what depends on the
-// sums is added to `slope` and `offset`.
+// Adds the gradient_terms to `slope` and `offset`.
 template <class Compute>
 __global__ void __launch_bounds__(threads)
     finish_sums_kernel(int64_t parts, int64_t channels, const Sums* partials, double values,
                        double eps, const Compute* var, const Compute* scale, Compute* slope,
                        Compute* offset, Compute* dweight, Compute* dbias) {
   merge_partials(parts, channels, partials, [&](int64_t c, const Sums& sum) {
-    const double invstd = 1.0 / sqrt(static_cast<double>(var[c]) + eps);
+    const double invstd = inverse_std(var[c], eps);
     if (dweight) dweight[c] = static_cast<Compute>(sum.second * invstd);
     if (dbias) dbias[c] = static_cast<Compute>(sum.first);
     if (!slope) return;
-    const double factor = -static_cast<double>(scale[c]) / values;
-    slope[c] += static_cast<Compute>(factor * invstd * invstd * sum.second);
-    offset[c] += static_cast<Compute>(factor * sum.first);
+    const GradientTerms terms = gradient_terms(scale[c], invstd, sum.first, sum.second, values);
+    slope[c] += static_cast<Compute>(terms.slope);
+    offset[c] += static_cast<Compute>(terms.offset);
   });
 }
 

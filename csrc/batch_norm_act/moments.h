@@ -1,5 +1,5 @@
-// The shift of running sums: x - k is summed, not x, with k near the mean, so that a mean far from
-// zero costs no digits. See the head of batch_norm_act_loops.h.
+// The shift k of running sums: x - k is summed, with k near the mean, so that a mean far from zero
+// costs no digits. See the top of batch_norm_act_loops.h.
 #pragma once
 
 #include "batch_norm_act_kernels.h"
@@ -12,7 +12,7 @@ CNNGRAPH_ELEMENTWISE Scalar finite_or_zero(Scalar value) {
   return value - value == 0 ? value : 0;  // else an infinity would make the mean NaN
 }
 
-// Turns the sums of x - k and (x - k)^2 over `count` values into those about their mean.
+// Shifts the sums of x - k and (x - k)^2 over `count` values to those about their mean.
 template <class Scalar>
 CNNGRAPH_ELEMENTWISE void move_shift(double count, double inverse_count, Scalar& k, double& sum,
                                      double& square) {

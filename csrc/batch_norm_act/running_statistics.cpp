@@ -1,5 +1,5 @@
-// What a batch norm's module does with the statistics of a batch, as one operator: where maps are
-// small, a step's time is the number of its calls.
+// Updates the running statistics of a batch norm in one operator: for small maps, the number of
+// calls dominates the time of a step.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -10,22 +10,22 @@ namespace {
 
 using at::Tensor;
 
-// Raises for what was made in inference mode and is changed outside it.
-void about_to_change(const Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
+// Raises if an inference tensor is changed outside inference mode.
+void bump_version(const Tensor& tensor) { tensor.unsafeGetTensorImpl()->bump_version(); }
 
 void count(const Tensor& batches) {
   if (!batches.is_cpu() || batches.numel() != 1 || batches.scalar_type() != at::kLong) {
     batches.add_(1);
     return;
   }
-  about_to_change(batches);
+  bump_version(batches);
   ++*batches.mutable_data_ptr<int64_t>();
 }
 
 template <class Scalar>
 void update_in_place(const Tensor& running, const Tensor& batch, double correction,
                      double momentum) {
-  about_to_change(running);
+  bump_version(running);
   Scalar* values = running.mutable_data_ptr<Scalar>();
   const Scalar* added = batch.const_data_ptr<Scalar>();
   const auto keep = static_cast<Scalar>(1 - momentum);
@@ -33,13 +33,13 @@ void update_in_place(const Tensor& running, const Tensor& batch, double correcti
   for (int64_t c = 0; c < running.numel(); ++c) values[c] = keep * values[c] + take * added[c];
 }
 
-// A running average over all batches so far, where there is no momentum, gives each the same
-// weight: a tensor then, so that nothing waits for the device.
+// Without a momentum, the running average gives each batch the same weight. The weight is a tensor
+// then, so that the device is not synchronised.
 void update(const Tensor& running, const Tensor& batch, double correction,
             std::optional<double> momentum, const OptionalTensor& batches) {
   const bool same_type = running.scalar_type() == batch.scalar_type();
   if (momentum.has_value() && same_type && running.is_cpu() && batch.is_cpu() &&
-      running.is_contiguous() && batch.is_contiguous()) {  // the usual case: no tensor in between
+      running.is_contiguous() && batch.is_contiguous()) {  // the usual case: no temporaries
     const auto run =
         running.scalar_type() == at::kDouble ? &update_in_place<double> : &update_in_place<float>;
     return run(running, batch, correction, *momentum);

@@ -1,4 +1,4 @@
-// The activations of one number at a time, for CUDA kernels and plain C++: include this instead of
+// The activations over single numbers, for CUDA kernels and plain C++; include this instead of
 // activations.h.
 #pragma once
 

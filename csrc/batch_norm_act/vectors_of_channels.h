@@ -1,5 +1,5 @@
-// What the loops over batch norms share: sums over rows, and the coefficients of
-// channels. Compiled once per capability, like the loops.
+// Shared by the loops over batch norms: sums over rows, and coefficients of channels. Compiled once
+// per capability, like the loops.
 #pragma once
 
 #include "../cpu/vector.h"
@@ -11,9 +11,7 @@ namespace {
 
 constexpr int64_t rows_summed_in_float = 64;
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// The lanes of an extent in a row of per-channel numbers, which are in the type of computation.
+// Loads the lanes of an extent from a row of per-channel numbers in the type of computation.
 template <class Scalar, class Extent>
 CNNGRAPH_INLINE typename Memory<Scalar>::Vector load_channels(const Scalar* from, Extent extent) {
   using M = Memory<Scalar>;
@@ -30,8 +28,8 @@ CNNGRAPH_INLINE void add_channels(Scalar* to, Extent extent, Vector vector) {
   }
 }
 
-// An extent that asks for memory some way after what it loads and stores: by itself a processor
-// fetches too little of one stream, and loses those that are walked in turns.
+// An extent that prefetches memory ahead of its loads and stores: the hardware prefetcher fetches
+// too little of one stream and loses track of interleaved ones.
 template <class Extent>
 struct Ahead : Extent {
   template <class Element>
@@ -46,7 +44,7 @@ struct Ahead : Extent {
   }
 
  private:
-  // It may lie past the end of the tensor, where a pointer into it may not.
+  // An integer: the address may be past the end of the tensor, where a pointer must not be.
   static CNNGRAPH_INLINE const void* after(const void* here) {
     constexpr uintptr_t bytes = 1024;
     return reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(here) + bytes);
@@ -58,7 +56,7 @@ CNNGRAPH_INLINE Ahead<Extent> ahead(Extent extent) {
   return {extent};
 }
 
-// How what is computed leaves the registers.
+// Stores a result, past the caches if `streams`.
 template <class Extent, class Element, class Vector>
 CNNGRAPH_INLINE void store(Extent extent, Element* to, Vector vector, bool streams) {
   if (can_stream && streams) {
@@ -72,7 +70,7 @@ template <int64_t rows_count>
 struct Rows {
   static constexpr int64_t count = rows_count;
 
-  // How one of the rows is loaded.
+  // The extent to load one of the rows with.
   template <class Extent>
   static CNNGRAPH_INLINE auto one_of(Extent extent) {
     if constexpr (count > 1) {
@@ -83,7 +81,7 @@ struct Rows {
   }
 };
 
-// Calls body(rows, row) with a number of rows known to the compiler: one unless `grouped`.
+// Calls body(rows, row) with a compile-time number of rows: one unless `grouped`.
 template <int64_t together, class Body>
 CNNGRAPH_INLINE void for_each_group_of_rows(int64_t begin, int64_t end, Body body,
                                             bool grouped = true) {
@@ -94,12 +92,12 @@ CNNGRAPH_INLINE void for_each_group_of_rows(int64_t begin, int64_t end, Body bod
   for (; row < end; ++row) body(Rows<1>{}, row);
 }
 
-// Two running sums per channel: in the type of computation for a while, then in double.
+// Two running sums per channel: over some rows in the type of computation, then in double.
 template <class Scalar>
 class SumsOfRows {
  public:
-  // `scratch` has room for two numbers per channel. All is inlined: an object whose address is
-  // known elsewhere would be read again after every store.
+  // `scratch` has two numbers per channel. Everything is inlined: an object whose address escapes
+  // would be reloaded after every store.
   CNNGRAPH_INLINE SumsOfRows(int64_t channels, double* first, double* second, Scalar* scratch)
       : channels_(channels), first_(first), second_(second), scratch_(scratch) {
     for (int64_t c = 0; c < channels; ++c) first[c] = second[c] = 0;
@@ -124,7 +122,7 @@ class SumsOfRows {
   Scalar* scratch_;
 };
 
-// Calls body(rows, row) over all rows, in groups, and moves the sums to double now and then.
+// Calls body(rows, row) over all rows, and flushes the sums to double regularly.
 template <int64_t together, class Scalar, class Body>
 CNNGRAPH_INLINE void sum_rows(int64_t rows, const SumsOfRows<Scalar>& sums, Body body,
                               bool grouped = true) {

@@ -1,24 +1,22 @@
-// The operator's schema and its autograd: a concatenation along the channels of branches that end
-// in a batch norm, an activation, both, or neither.
+// The operator's schema and autograd: a concatenation along the channels of branches that end in a
+// batch norm, an activation, both, or neither.
 //
 //   output = concatenation of activation(batch_norm(input)) of each branch
 //
-// One list element a branch: `normalized` says whether there is a batch norm, whose numbers are
-// those of batch_norm_act, `activated` whether the one activation follows; without a batch norm
-// that is a ReLU. Statistics are returned, empty for branches that took none.
+// Lists have one element per branch: `normalized` is whether there is a batch norm, with the
+// arguments of batch_norm_act; `activated` is whether the activation follows, which must be a ReLU
+// for a branch without a batch norm. Batch statistics are returned, empty for branches without.
 //
-// Backward is batch_norm_act's, of the branch's slice of the gradient, which it reads where it is.
-// Of a ReLU without a batch norm the output is kept, which whatever reads it keeps too; of a branch
-// with neither, nothing.
+// Backward is batch_norm_act's over the branch's slice of the gradient, which is read in place. A
+// ReLU without a batch norm keeps the output, which its reader keeps anyway; a branch with neither
+// keeps nothing.
 #include "cat_batch_norm_act.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../differentiated.h"
-#include "../forward_mode.h"
+#include "../autograd.h"
 
 namespace cnngraph {
 namespace {
@@ -33,9 +31,7 @@ CatResults call_forward(TensorList inputs, const OptionalTensors& weights,
                         const OptionalTensors& vars, at::ArrayRef<double> eps,
                         c10::List<bool> normalized, c10::List<bool> activated,
                         c10::string_view activation, at::ArrayRef<double> activation_args) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::cat_batch_norm_act", "")
-                             .typed<decltype(call_forward)>();
+  static const auto op = find_operator<decltype(call_forward)>("cnngraph::cat_batch_norm_act");
   return op.call(inputs, weights, biases, means, vars, eps, normalized, activated, activation,
                  activation_args);
 }
@@ -53,9 +49,8 @@ class CatBatchNormAct : public torch::autograd::Function<CatBatchNormAct> {
  public:
   static constexpr bool is_traceable = true;
 
-  // `tensors` are those of the call that may have a derivative: of each branch the input, the
-  // weight and the bias, where they are. What has no gradient leaves by a pointer: see
-  // batch_norm_act.
+  // `tensors` may have a derivative: the input, weight and bias of each branch, if defined. Results
+  // without a gradient are returned through a pointer: see batch_norm_act.
   static Tensor forward(AutogradContext* context, TensorList tensors, const CatArguments* call,
                         CatResults* results) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -66,15 +61,14 @@ class CatBatchNormAct : public torch::autograd::Function<CatBatchNormAct> {
     c10::List<bool> batch_statistics;
     bool keep_output = false;
     for (size_t i = 0; i < call->branches(); ++i) {
-      // Not size(1), which would fix the size of the batch too where that is a symbol.
+      // Not size(1), which would specialise a symbolic batch size too.
       channels.push_back(call->inputs[i].sym_size(1).guard_int(__FILE__, __LINE__));
       keep_output |= call->from_output(i);
       const Tensor mean = at_branch(call->means, i);
       batch_statistics.push_back(!mean.defined());
       if (!call->normalized[i]) continue;
       saved.insert(saved.end(), {call->inputs[i], at_branch(call->weights, i),
-                                 at_branch(call->biases, i),
-                                 mean.defined() ? mean : batch_means[i],
+                                 at_branch(call->biases, i), mean.defined() ? mean : batch_means[i],
                                  mean.defined() ? at_branch(call->vars, i) : batch_vars[i]});
     }
     saved.push_back(keep_output ? output : Tensor());
@@ -123,12 +117,11 @@ class CatBatchNormAct : public torch::autograd::Function<CatBatchNormAct> {
         }
         std::array<Tensor, 3> gradients;
         if (mask[0] || mask[1] || mask[2]) {
-          std::tie(gradients[0], gradients[1], gradients[2], std::ignore) =
-              batch_norm_act_backward(
-                  grad, input, weight, bias, mean, var, batch_statistics[i], eps[i],
-                  activated[i] ? data["activation"].toStringView() : "identity",
-                  activated[i] ? data["activation_args"].toDoubleVector() : std::vector<double>(),
-                  mask, {}, {});
+          std::tie(gradients[0], gradients[1], gradients[2], std::ignore) = batch_norm_act_backward(
+              grad, input, weight, bias, mean, var, batch_statistics[i], eps[i],
+              activated[i] ? data["activation"].toStringView() : "identity",
+              activated[i] ? data["activation_args"].toDoubleVector() : std::vector<double>(), mask,
+              {}, {});
         }
         for (size_t j = 0; j < 3; ++j) {
           if (!given[j]) continue;
@@ -142,11 +135,12 @@ class CatBatchNormAct : public torch::autograd::Function<CatBatchNormAct> {
   }
 };
 
-CatResults cat_batch_norm_act_autograd(
-    TensorList inputs, const OptionalTensors& weights, const OptionalTensors& biases,
-    const OptionalTensors& means, const OptionalTensors& vars, at::ArrayRef<double> eps,
-    c10::List<bool> normalized, c10::List<bool> activated,
-    c10::string_view activation, at::ArrayRef<double> activation_args) {
+CatResults cat_batch_norm_act_autograd(TensorList inputs, const OptionalTensors& weights,
+                                       const OptionalTensors& biases, const OptionalTensors& means,
+                                       const OptionalTensors& vars, at::ArrayRef<double> eps,
+                                       c10::List<bool> normalized, c10::List<bool> activated,
+                                       c10::string_view activation,
+                                       at::ArrayRef<double> activation_args) {
   const CatArguments call{inputs, weights,    biases,    means,      vars,
                           eps,    normalized, activated, activation, activation_args};
   check_lengths(call);

@@ -1,10 +1,10 @@
-// The forward of cat_batch_norm_act, the same on all devices but for the kernels of a batch norm.
+// The forward of cat_batch_norm_act, for any device with kernels of batch_norm_act.
 #pragma once
-
-#include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/core/List.h>
+
+#include <vector>
 
 #include "../batch_norm_act/batch_norm_act.h"
 
@@ -12,10 +12,10 @@ namespace cnngraph {
 
 using OptionalTensors = c10::List<std::optional<at::Tensor>>;
 
-// The output, and of each branch the mean and variance of its batch, empty where it took none.
+// The output, and the batch mean and variance of each branch, empty for branches without.
 using CatResults = std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>>;
 
-// What the branches are, one of each list a branch. See cat_batch_norm_act.cpp.
+// Lists with one element per branch. See cat_batch_norm_act.cpp.
 struct CatArguments {
   at::TensorList inputs;
   const OptionalTensors &weights, &biases, &means, &vars;
@@ -32,7 +32,7 @@ void check_lengths(const CatArguments& call);
 
 CatResults cat_batch_norm_act(const CatArguments& call, BatchNormActInto* into);
 
-// The operator, with the kernels of one device.
+// The operator for one device.
 template <BatchNormActInto* into>
 CatResults cat_batch_norm_act(at::TensorList inputs, const OptionalTensors& weights,
                               const OptionalTensors& biases, const OptionalTensors& means,

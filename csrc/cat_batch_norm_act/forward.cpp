@@ -1,4 +1,4 @@
-// Every branch writes its slice of the channels of one output.
+// Every branch writes its slice of the output's channels.
 #include "cat_batch_norm_act.h"
 
 namespace cnngraph {
@@ -32,12 +32,11 @@ int64_t check(const CatArguments& call) {
 
 void check_lengths(const CatArguments& call) {
   const size_t branches = call.branches();
-  TORCH_CHECK_VALUE(
-      call.weights.size() == branches && call.biases.size() == branches &&
-          call.means.size() == branches && call.vars.size() == branches &&
-          call.eps.size() == branches && call.normalized.size() == branches &&
-          call.activated.size() == branches,
-      "cat_batch_norm_act: all lists must be as long as the inputs, ", branches);
+  TORCH_CHECK_VALUE(call.weights.size() == branches && call.biases.size() == branches &&
+                        call.means.size() == branches && call.vars.size() == branches &&
+                        call.eps.size() == branches && call.normalized.size() == branches &&
+                        call.activated.size() == branches,
+                    "cat_batch_norm_act: all lists must be as long as the inputs, ", branches);
 }
 
 CatResults cat_batch_norm_act(const CatArguments& call, BatchNormActInto* into) {

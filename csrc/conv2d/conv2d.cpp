@@ -1,22 +1,20 @@
-// A convolution whose three products are each made by the fastest way: 3x3 kernels by Winograd's
-// filtering, 1x1 kernels by products of rows of pixels, other weight gradients by products of our
-// own, as oneDNN's run at little more than half of what its other two products reach. Everything
-// else is torch's.
+// A convolution that computes its result and each gradient by the fastest implementation: 3x3
+// kernels by Winograd's minimal filtering, 1x1 kernels as products of rows of pixels, other weight
+// gradients as matrix products (oneDNN's reach little more than half of the speed of its other
+// products), and everything else by torch.
 //
-// bfloat16 is computed in float where the processor has no instructions for it: oneDNN then
-// falls back to code that is ten times slower.
+// bfloat16 is computed in float if the processor has no instructions for it: oneDNN would fall back
+// to code that is ten times slower.
 #include "conv2d.h"
 
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../autograd.h"
 #include "../cpu/capability.h"
-#include "../differentiated.h"
-#include "../forward_mode.h"
 #include "../linear/linear.h"
 #include "pointwise.h"
 #include "weight_gradient.h"
@@ -32,9 +30,7 @@ using torch::autograd::variable_list;
 
 Tensor call_conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::conv2d", "")
-                             .typed<decltype(call_conv2d)>();
+  static const auto op = find_operator<decltype(call_conv2d)>("cnngraph::conv2d");
   return op.call(input, weight, bias, stride, padding, dilation, groups);
 }
 
@@ -42,9 +38,7 @@ ConvGradients call_conv2d_backward(const Tensor& grad_output, const Tensor& inpu
                                    const Tensor& weight, IntArrayRef stride, IntArrayRef padding,
                                    IntArrayRef dilation, int64_t groups,
                                    std::array<bool, 3> output_mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::conv2d_backward", "")
-                             .typed<decltype(call_conv2d_backward)>();
+  static const auto op = find_operator<decltype(call_conv2d_backward)>("cnngraph::conv2d_backward");
   return op.call(grad_output, input, weight, stride, padding, dilation, groups, output_mask);
 }
 
@@ -52,7 +46,7 @@ bool computes_in_float(const Tensor& input) {
   return input.is_cpu() && input.scalar_type() == at::kBFloat16 && bfloat16_is_slow();
 }
 
-// Whether it is a linear layer: maps and kernels of one pixel.
+// Whether the convolution is a linear layer: maps and kernels of one pixel.
 bool is_linear(const Tensor& input, IntArrayRef weight, IntArrayRef padding, int64_t groups) {
   return input.dim() == 4 && input.size(2) == 1 && input.size(3) == 1 && weight[2] == 1 &&
          weight[3] == 1 && padding[0] == 0 && padding[1] == 0 && groups == 1 &&
@@ -64,14 +58,14 @@ ConvGeometry geometry_of(IntArrayRef stride, IntArrayRef padding, IntArrayRef di
   return {{stride[0], stride[1]}, {padding[0], padding[1]}, {dilation[0], dilation[1]}, groups};
 }
 
-// Whether it is a bias for this weight; torch says what is wrong with others.
+// Whether a bias fits this weight; torch reports what is wrong with others.
 bool fits(const OptionalTensor& bias, const Tensor& weight) {
   return !bias.has_value() || !bias->defined() ||
          (bias->sizes() == IntArrayRef{weight.size(0)} && bias->device() == weight.device() &&
           bias->scalar_type() == weight.scalar_type());
 }
 
-// Between a matrix and maps of one pixel.
+// Conversions between a matrix and maps of one pixel.
 Tensor as_matrix(const Tensor& maps) { return maps.reshape({maps.size(0), maps.size(1)}); }
 Tensor as_maps(const Tensor& matrix) {
   return matrix.reshape({matrix.size(0), matrix.size(1), 1, 1});
@@ -99,7 +93,7 @@ class Conv2d : public torch::autograd::Function<Conv2d> {
     variable_list result(7);
     if (!grads[0].defined()) return result;
     const auto saved = context->get_saved_variables();
-    // A bias that is not there has no edge either.
+    // An undefined bias has no edge.
     const bool has_bias = context->saved_data["has_bias"].toBool();
     const std::array<bool, 3> mask = {context->needs_input_grad(0), context->needs_input_grad(1),
                                       has_bias && context->needs_input_grad(2)};
@@ -126,7 +120,7 @@ Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const Optional
   return Conv2d::apply(input, weight, bias, stride, padding, dilation, groups);
 }
 
-// Torch's own derivatives where the gradients' gradients are asked for.
+// Second derivatives are torch's.
 ConvGradients conv2d_backward_autograd(const Tensor& grad_output, const Tensor& input,
                                        const Tensor& weight, IntArrayRef stride,
                                        IntArrayRef padding, IntArrayRef dilation, int64_t groups,
@@ -153,8 +147,8 @@ Tensor conv2d_autocast(const Tensor& input, const Tensor& weight, const Optional
   return call_conv2d(cast(input), cast(weight), cast(bias), stride, padding, dilation, groups);
 }
 
-// Laid out as what it is the gradient of, as the operator's fake says; empty where it was not asked
-// for: an operator's results are tensors.
+// The gradient with the strides of `tensor`, as the operator's fake function promises, or an empty
+// tensor if it was not requested.
 Tensor in_layout_of(const Tensor& tensor, const Tensor& gradient, bool wanted) {
   if (!wanted) return at::empty({0}, tensor.options());
   if (gradient.strides() == tensor.strides()) return gradient;
@@ -203,8 +197,8 @@ TORCH_LIBRARY_IMPL(cnngraph, Autograd, library) {
   library.impl("conv2d_backward", &conv2d_backward_autograd);
 }
 
-// Of channels_last maps whose pixels do not follow each other, as those of a dense block, a copy in
-// which they do: all ways of our own walk such, and the library makes one for itself.
+// A dense copy of channels_last maps with gaps between pixels, such as slices of the channels: our
+// implementations need dense pixels, and the library would make its own copy.
 Tensor with_dense_pixels(const Tensor& map) {
   const bool pixels = map.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
   return pixels ? map.contiguous(at::MemoryFormat::ChannelsLast) : map;
@@ -219,10 +213,10 @@ Tensor convolution(const Tensor& given_input, const Tensor& weight, const Option
     return as_maps(cnngraph::linear(as_matrix(input), as_matrix(weight), bias));
   }
   const ConvGeometry geometry = geometry_of(stride, padding, dilation, groups);
-  if (winograd_pays(input, weight, geometry) && fits(bias, weight)) {
+  if (winograd_is_faster(input, weight, geometry) && fits(bias, weight)) {
     return winograd_convolution(input, weight, bias, geometry);
   }
-  if (pointwise_pays(input, weight, geometry) && !(bias.has_value() && bias->defined())) {
+  if (pointwise_is_faster(input, weight, geometry) && !(bias.has_value() && bias->defined())) {
     return pointwise_convolution(input, weight);
   }
   const auto convolve = [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {
@@ -247,14 +241,14 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& give
             output_mask[2] ? grad.sum(0) : Tensor()};
   }
   const ConvGeometry geometry = geometry_of(stride, padding, dilation, groups);
-  const bool winograd = winograd_pays(input, weight, geometry);
-  const bool pointwise = pointwise_pays(input, weight, geometry);
+  const bool winograd = winograd_is_faster(input, weight, geometry);
+  const bool pointwise = pointwise_is_faster(input, weight, geometry);
   const bool winograd_weight =
-      output_mask[1] && winograd_weight_gradient_pays(input, weight, geometry);
+      output_mask[1] && winograd_weight_gradient_is_faster(input, weight, geometry);
   const bool ours =
       winograd_weight ||
-      (output_mask[1] && weight_gradient_pays(grad_output, input, weight.sizes(), geometry));
-  // The library takes the bias's gradient with the weight's, and so both where it is asked for one.
+      (output_mask[1] && weight_gradient_is_faster(grad_output, input, weight.sizes(), geometry));
+  // The library computes both gradients if either the weight's or the bias's is requested.
   const std::array<bool, 3> rest = {output_mask[0] && !winograd && !pointwise,
                                     output_mask[1] && !ours, output_mask[2] && !ours};
   ConvGradients gradients;
@@ -262,7 +256,7 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& give
   if (rest[0] || rest[1] || rest[2]) {
     const bool wide = computes_in_float(input);
     const auto widen = [&](const Tensor& tensor) { return wide ? tensor.to(at::kFloat) : tensor; };
-    const Tensor values =  // for its own gradient only the size of the input counts
+    const Tensor values =  // the input's own gradient only depends on its size
         wide && !rest[1] && !rest[2] ? at::empty_like(input, at::kFloat) : widen(input);
     gradients = at::convolution_backward(
         widen(grad_output), values, widen(weight), IntArrayRef{weight.size(0)}, stride, padding,

@@ -1,4 +1,4 @@
-// A convolution and its gradients, for other rooms that hold one.
+// A convolution and its gradients, for operators that contain one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,7 +10,7 @@
 namespace cnngraph {
 
 using OptionalTensor = std::optional<at::Tensor>;
-// Of the input, the weight and the bias; undefined where the mask did not ask for it.
+// Of the input, the weight and the bias; undefined unless the mask requests it.
 using ConvGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight,

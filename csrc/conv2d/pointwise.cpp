@@ -19,9 +19,9 @@ constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
 constexpr int64_t bytes_of_block = 192 * 1024;
 constexpr int64_t most_pixels_of_block = 384;
-constexpr int64_t least_pixels = 128;   // that pay for the packed weight
-constexpr int64_t least_channels = 32;  // that leave little of a product's tiles empty
-// Most numbers of channels are powers of two, and so strides that share few lines of the cache.
+constexpr int64_t least_pixels = 128;   // fewer are not worth packing the weight
+constexpr int64_t least_channels = 32;  // fewer leave much of a tile empty
+// Channel counts are mostly powers of two; as strides these map to few cache lines.
 constexpr int64_t gap = 16;
 
 const RowProductKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(row_product); }
@@ -50,18 +50,19 @@ Tensor product(const Tensor& map, const PointwiseWeight& weight) {
 
 }  // namespace
 
-bool pointwise_takes(const Tensor& weight) {
-  return weight.scalar_type() == at::kFloat && weight.size(2) == 1 && weight.size(3) == 1 &&
-         std::min(weight.size(0), weight.size(1)) >= least_channels;
+bool pointwise_takes(at::IntArrayRef weight_sizes) {
+  return weight_sizes[2] == 1 && weight_sizes[3] == 1 &&
+         std::min(weight_sizes[0], weight_sizes[1]) >= least_channels;
 }
 
-bool pointwise_pays(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
+bool pointwise_is_faster(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
   const std::array<int64_t, 2> ones = {1, 1}, zeros = {0, 0};
   return input.is_cpu() && input.dim() == 4 && weight.dim() == 4 &&
          input.scalar_type() == weight.scalar_type() && input.size(1) == weight.size(1) &&
          geometry.stride == ones && geometry.padding == zeros && geometry.groups == 1 &&
          input.suggest_memory_format() == channels_last && input.is_contiguous(channels_last) &&
-         input.size(0) * input.size(2) * input.size(3) >= least_pixels && pointwise_takes(weight);
+         input.size(0) * input.size(2) * input.size(3) >= least_pixels &&
+         weight.scalar_type() == at::kFloat && pointwise_takes(weight.sizes());
 }
 
 Tensor pointwise_convolution(const Tensor& input, const Tensor& weight) {

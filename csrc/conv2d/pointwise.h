@@ -1,8 +1,9 @@
-// 1x1 convolutions over channels_last maps as products of rows of pixels, a block at a time: what
-// such a product reads may be made, and what it gives be used, while it is in the cache.
+// 1x1 convolutions over channels_last maps as products of rows of pixels, one block at a time, so
+// that a caller can compute a block's input and use its result while they are in the cache.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
 
 #include <memory>
 #include <optional>
@@ -11,29 +12,30 @@
 
 namespace cnngraph {
 
-// Whether a weight is one of a pixel, in float32, and fills these products' tiles.
-bool pointwise_takes(const at::Tensor& weight);
+// Whether a float32 weight of these sizes has 1x1 kernels and enough channels to fill the tiles of
+// these products. A dense block multiplies such a layer together with its norm.
+bool pointwise_takes(at::IntArrayRef weight_sizes);
 
-// Whether these products take such a convolution, and are the faster way: else another must do.
-bool pointwise_pays(const at::Tensor& input, const at::Tensor& weight,
-                    const ConvGeometry& geometry);
+// Whether these functions support the convolution and are faster than the library.
+bool pointwise_is_faster(const at::Tensor& input, const at::Tensor& weight,
+                         const ConvGeometry& geometry);
 
 at::Tensor pointwise_convolution(const at::Tensor& input, const at::Tensor& weight);
 at::Tensor pointwise_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight);
 
-// A weight as the products read it: those of the convolution, or of its input's gradient.
+// A weight packed for the products of the convolution or of its input gradient.
 class PointwiseWeight {
  public:
   enum class Product { convolution, input_gradient };
 
   PointwiseWeight(const at::Tensor& weight, Product product);
 
-  int64_t channels() const { return channels_; }  // of a result
+  int64_t channels() const { return channels_; }  // of the result
 
-  // The results of `count` pixels, in dense rows.
+  // Writes the results of `count` pixels as dense rows.
   void multiply(const float* pixels, int64_t pixel_stride, int64_t count, float* results) const;
 
-  // About as many as stay in the cache with `channels` channels each.
+  // The number of pixels with `channels` channels that fit in the cache.
   static int64_t pixels_of_block(int64_t channels);
 
  private:

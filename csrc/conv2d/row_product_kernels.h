@@ -1,30 +1,23 @@
-// What the loops of a product of rows agree on with their callers: plain numbers and pointers, so
-// that they compile without torch, once per CPU capability.
+// The interface of the loops of a product of rows: plain numbers and pointers, so that they compile
+// without torch, once per CPU capability.
 #pragma once
 
-#include <stdint.h>
+#include "../data_type.h"
 
 namespace cnngraph {
 
 // result[r][c] = sum over d of rows[r][d] * panel[d][c], for one panel of columns.
 struct RowProductKernels {
-  // A panel holds `width` columns, and `height` rows are multiplied at a time. `room` is a multiple
-  // of the width on every processor.
-  static constexpr int64_t room = 32;
+  // A panel has `width` columns, and `height` rows are multiplied at a time. width_multiple is a
+  // multiple of the width for every capability.
+  static constexpr int64_t width_multiple = 32;
   int64_t height, width;
 
-  // Of the panel's columns the first `columns` are written, all of which are read.
+  // Reads all columns of the panel and writes the first `columns`.
   void (*multiply)(const float* rows, int64_t count, int64_t row_stride, const float* panel,
                    int64_t depth, float* results, int64_t result_stride, int64_t columns);
 };
 
-#define CNNGRAPH_DECLARE_ROW_PRODUCT(capability) \
-  namespace capability {                         \
-  extern const RowProductKernels row_product;    \
-  }
-CNNGRAPH_DECLARE_ROW_PRODUCT(baseline)
-CNNGRAPH_DECLARE_ROW_PRODUCT(avx2)
-CNNGRAPH_DECLARE_ROW_PRODUCT(avx512)
-#undef CNNGRAPH_DECLARE_ROW_PRODUCT
+CNNGRAPH_DECLARE_KERNELS(RowProductKernels, row_product)
 
 }  // namespace cnngraph

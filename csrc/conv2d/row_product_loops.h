@@ -1,4 +1,4 @@
-// The loops of a product of rows, compiled once per capability: tile by tile in registers.
+// The loops of a product of rows, compiled once per capability; sums of a tile are in registers.
 #pragma once
 
 #include "row_product_kernels.h"
@@ -38,7 +38,7 @@ void multiply_tile(const float* rows, int64_t row_stride, const float* panel, in
   }
 }
 
-// Fewer rows than a tile has.
+// The remaining rows, fewer than a tile.
 template <int height, class... Arguments>
 void multiply_rest(int64_t count, Arguments... arguments) {
   if constexpr (height > 0) {

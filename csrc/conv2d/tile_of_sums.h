@@ -1,4 +1,4 @@
-// The part of a product of matrices that is summed in registers.
+// The tile of a matrix product whose sums are in registers.
 #pragma once
 
 #include "../cpu/vector.h"
@@ -10,8 +10,8 @@ namespace {
 constexpr int lanes = Memory<float>::lanes;
 constexpr int vectors_of_tile = 2;
 constexpr int tile_width = vectors_of_tile * lanes;
-// As many sums as 16 registers leave room for. AVX-512 has 32, but eight rows hide an addition's
-// time too, and divide the numbers of channels that networks have.
+// As many sums as fit into 16 registers. AVX-512 has 32, but eight rows are enough to hide the
+// latency of an addition, and they divide the usual numbers of channels.
 constexpr int tile_height = CNNGRAPH_VECTOR_BYTES == 64 ? 8 : 6;
 
 }  // namespace

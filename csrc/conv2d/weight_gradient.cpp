@@ -1,8 +1,8 @@
 // dW[o][y][x][i] = sum over the output's pixels of dY[pixel][o] * X[pixel moved by (y, x)][i].
 //
 // Each place (y, x) of the kernel is a product of two matrices whose rows are pixels. A block of
-// output rows is packed, both maps once, and all products over it are made while it is in the
-// cache. The one with fewer channels to fill up stands in the columns of a tile, the other in rows.
+// output rows of both maps is packed once, and all products over it are computed while it is in the
+// cache. Which map is in the rows of a tile and which in the columns depends on the padding.
 #include "weight_gradient.h"
 
 #include <ATen/ATen.h>
@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "../cpu/capability.h"
-#include "../cpu/float_or_bfloat16.h"
 #include "../cpu/range.h"
 #include "../cpu/threads.h"
+#include "../data_type_of.h"
 #include "weight_gradient_kernels.h"
 
 namespace cnngraph {
@@ -35,15 +35,15 @@ constexpr int64_t most_pixels_made = 64;
 constexpr double most_padding = 1.5;
 constexpr int64_t most_bytes_of_parts = 4 * 1024 * 1024;
 
-// The size of parts of about equal size, none larger than `most`.
+// The size of the fewest equal parts that are no larger than `most`.
 int64_t even_share(int64_t size, int64_t most) { return ceil_div(size, ceil_div(size, most)); }
 
 struct Axis {
   int64_t input, output, kernel, stride, padding, dilation;
 };
 
-// The convolution as the loops see it. `channels` are what stands side by side in a row of the
-// input: with few of them, those of a whole row of the kernel, so that tiles are filled.
+// The convolution as the loops see it. With few input channels, those of a whole row of the kernel
+// are treated as channels, to fill the tiles.
 struct Problem {
   int64_t images, in_channels, out_channels;
   Axis y, x;
@@ -77,8 +77,8 @@ struct Problem {
   int64_t places() const { return y.kernel * x.kernel; }
 };
 
-// How the input is packed: all the columns and rows its windows cover, or, for a kernel of one,
-// those alone that it reads.
+// How the input is packed: all columns and rows that its windows cover, or, for a kernel of size 1,
+// only those that it reads.
 struct PackedInput {
   int64_t rows, columns, row_step, column_step;  // steps from one output row or column to the next
 
@@ -92,7 +92,7 @@ struct PackedInput {
   }
 };
 
-// A side of the product: channels cut into panels.
+// One operand of the product: channels cut into panels.
 struct Operand {
   int64_t channels, width, panels, panel_stride;
 
@@ -111,13 +111,13 @@ class WeightGradient {
       : WeightGradient(grad, input.sizes(), weight, geometry) {
     input_ = input;
   }
-  // Of a pointwise convolution.
+  // For a pointwise convolution.
   WeightGradient(const Tensor& grad, const MakePixels& input, at::IntArrayRef weight)
       : WeightGradient(grad, {grad.size(0), weight[1], grad.size(2), grad.size(3)}, weight,
                        {{1, 1}, {0, 0}, {1, 1}, 1}) {
     make_pixels_ = &input;
   }
-  // With few channels most of a tile would be padding.
+  // With few channels, tiles would be mostly padding.
   bool fills_tiles() const {
     return static_cast<double>(a_.padded() * b_.padded()) <=
            most_padding * static_cast<double>(a_.channels * b_.channels);
@@ -146,7 +146,7 @@ class WeightGradient {
                  const ConvGeometry& geometry)
       : problem_(grad, input, weight, geometry),
         grad_(grad),
-        type_(float_or_bfloat16(grad)),
+        type_(data_type_of(grad, "conv2d")),
         input_is_a_(padding_with(problem_.in_channels, problem_.out_channels) <=
                     padding_with(problem_.out_channels, problem_.in_channels)),
         a_(input_is_a_ ? problem_.in_channels : problem_.out_channels, kernels().height),
@@ -162,8 +162,8 @@ class WeightGradient {
     }
     blocks_of_image_ = ceil_div(problem_.y.output, rows_of_block_);
     blocks_ = ceil_div(problem_.images, images_of_block_) * blocks_of_image_;
-    // Parts of the pixels have sums of their own, so there are few where the weight is large; the
-    // panels of b are then shared out.
+    // Each part of the pixels has its own sums, so a large weight has few parts; its panels of b
+    // are shared among threads instead.
     const int64_t threads = threads_to_share();
     parts_ = std::clamp<int64_t>(most_bytes_of_parts / (size_of_sums() * 4), 1,
                                  std::min(threads, blocks_));
@@ -180,7 +180,7 @@ class WeightGradient {
   int64_t size_of_sums() const {
     return a_.panels * b_.panels * problem_.places() * size_of_tile();
   }
-  // Tiles in the order in which they are added to.
+  // The offset of a tile, in the order in which tiles are updated.
   int64_t tile(int64_t panel_a, int64_t panel_b, int64_t place) const {
     return ((panel_b * a_.panels + panel_a) * problem_.places() + place) * size_of_tile();
   }
@@ -241,7 +241,7 @@ class WeightGradient {
     }
   }
 
-  // Of operand b only the panels of this task.
+  // Packs only this task's panels of operand b.
   void pack(bool is_a, Range panels, const void* row, RowOfMap map, float* to,
             int64_t panel_stride) const {
     if (is_a) return kernels().pack_a(type_, row, map, to, panel_stride);
@@ -300,7 +300,7 @@ class WeightGradient {
     }
   }
 
-  // The gradient of one output channel, of all parts.
+  // Writes the gradient of one output channel, summed over the parts.
   void write(int64_t out, float* weight) const {
     float* to = weight + out * problem_.places() * problem_.in_channels;
     const Operand& in = input_is_a_ ? a_ : b_;
@@ -334,7 +334,7 @@ class WeightGradient {
   std::unique_ptr<float[]> sums_;
 };
 
-// oneDNN's own runs for ever, now and then, on strided kernels of one pixel.
+// oneDNN occasionally never returns for strided 1x1 kernels.
 bool library_hangs(at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
   return weight_sizes[2] == 1 && weight_sizes[3] == 1 &&
          std::max(geometry.stride[0], geometry.stride[1]) > 1;
@@ -342,12 +342,12 @@ bool library_hangs(at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
 
 }  // namespace
 
-bool weight_gradient_pays(const Tensor& grad_output, const Tensor& input,
-                          at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
-  static const bool bfloat16_pays = !multiplies_bfloat16();
+bool weight_gradient_is_faster(const Tensor& grad_output, const Tensor& input,
+                               at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
+  static const bool bfloat16_is_faster = !multiplies_bfloat16();
   const auto type = input.scalar_type();
   if (!input.is_cpu() || geometry.groups != 1 || grad_output.numel() == 0 ||
-      !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_pays)) ||
+      !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_is_faster)) ||
       grad_output.scalar_type() != type) {
     return false;
   }

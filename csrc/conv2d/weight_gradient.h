@@ -13,19 +13,19 @@ struct ConvGeometry {
   int64_t groups;
 };
 
-// Whether `weight_gradient` takes these, and is the faster way: else torch's own must do.
-bool weight_gradient_pays(const at::Tensor& grad_output, const at::Tensor& input,
-                          at::IntArrayRef weight_sizes, const ConvGeometry& geometry);
+// Whether `weight_gradient` supports these and is faster than torch.
+bool weight_gradient_is_faster(const at::Tensor& grad_output, const at::Tensor& input,
+                               at::IntArrayRef weight_sizes, const ConvGeometry& geometry);
 
-// Of weight_sizes, laid out channels last, in the type of the input.
+// A channels_last tensor of weight_sizes in the type of the input.
 at::Tensor weight_gradient(const at::Tensor& grad_output, const at::Tensor& input,
                            at::IntArrayRef weight_sizes, const ConvGeometry& geometry);
 
-// Writes all channels of `count` pixels, from the `first` of all images' on.
+// Writes all channels of pixels [first, first + count), counted over all images.
 using MakePixels = std::function<void(int64_t first, int64_t count, float* pixels)>;
 
-// Of a 1x1 convolution in float32 whose input is made as it is read. The convolution's result is
-// as large as its input.
+// For a 1x1 convolution in float32 whose input is computed as it is read, with stride 1 and without
+// padding.
 at::Tensor pointwise_weight_gradient(const at::Tensor& grad_output, const MakePixels& input,
                                      const at::Tensor& weight);
 

@@ -1,5 +1,5 @@
-// What the loops of a convolution's weight gradient agree on with their caller: plain numbers and
-// pointers, so that they compile without torch, once per CPU capability.
+// The interface of the loops of a convolution's weight gradient: plain numbers and pointers, so
+// that they compile without torch, once per CPU capability.
 #pragma once
 
 #include <stdint.h>
@@ -8,18 +8,19 @@
 
 namespace cnngraph {
 
-// One row of a channels_last map, taken apart into panels: panel p holds the channels
+// One row of a channels_last map, to be packed into panels: panel p has the channels
 // [p * width, (p + 1) * width) of every position, position after position, padded with zeros.
-// Position j begins at element `first + j * step` of the row; what lies outside it is zero.
+// Position j begins at element `first + j * step` of the row; elements outside of it are zero.
 struct RowOfMap {
   int64_t elements;  // 0 for a row that is all padding
   int64_t first, step, positions;
   int64_t channels;
 };
 
-// The positions that a tile is summed over: `rows` rows of `positions`, at these offsets in a panel
-// of each operand, a step apart. A register sums `together` of them and then joins the tile's
-// memory: rounding errors grow with the number of terms, so both sums should have about as many.
+// The positions that a tile is summed over: `rows` rows of `positions` each, at these offsets in a
+// panel of each operand and a step apart. A register sums `together` of them and is then added to
+// the tile's memory: rounding errors grow with the number of terms, so both sums should have about
+// the same number.
 struct SummedPositions {
   int64_t rows, positions, together;
   const int64_t *a_offsets, *b_offsets;
@@ -27,8 +28,8 @@ struct SummedPositions {
 };
 
 struct WeightGradientKernels {
-  // A tile has `height` channels of operand a, and `width` of operand b. Panels of a are `height`
-  // wide, those of b `width`. After each panel there must be room for `overrun` more floats.
+  // A tile has `height` channels of operand a and `width` of operand b; panels of a and b are as
+  // wide. Each panel must be followed by `overrun` writable floats.
   static constexpr int64_t overrun = 16;
   int64_t height, width;
 
@@ -39,13 +40,6 @@ struct WeightGradientKernels {
   void (*multiply)(const float* a, const float* b, SummedPositions, bool add, float* tile);
 };
 
-#define CNNGRAPH_DECLARE_WEIGHT_GRADIENT(capability)  \
-  namespace capability {                              \
-  extern const WeightGradientKernels weight_gradient; \
-  }
-CNNGRAPH_DECLARE_WEIGHT_GRADIENT(baseline)
-CNNGRAPH_DECLARE_WEIGHT_GRADIENT(avx2)
-CNNGRAPH_DECLARE_WEIGHT_GRADIENT(avx512)
-#undef CNNGRAPH_DECLARE_WEIGHT_GRADIENT
+CNNGRAPH_DECLARE_KERNELS(WeightGradientKernels, weight_gradient)
 
 }  // namespace cnngraph

@@ -1,6 +1,6 @@
 // The loops of a convolution's weight gradient, compiled once per capability: a product of two maps
-// summed over positions, tile by tile in registers. Both operands are packed first, so that the
-// product reads memory in its own order whatever the channels, strides and padding are.
+// summed over positions, one tile at a time in registers. Both operands are packed first, so that
+// the product reads memory in order for any channels, strides and padding.
 #pragma once
 
 #include "tile_of_sums.h"
@@ -28,9 +28,9 @@ void pack(const Element* row, RowOfMap map, float* panels, int64_t panel_stride)
     float* to = panels + position * width;
     if (begin >= 0 && begin + map.channels <= map.elements) {
       const Element* from = row + begin;
-      // Whole vectors, where they end within the row; what they write too much is written again.
-      const int64_t room = map.elements - begin - vectors * lanes;
-      const int64_t readable = room < 0 ? 0 : room / width + 1;
+      // Whole vectors if they end within the row; the next panel overwrites what is too much.
+      const int64_t rest_of_row = map.elements - begin - vectors * lanes;
+      const int64_t readable = rest_of_row < 0 ? 0 : rest_of_row / width + 1;
       const int64_t fast = readable < whole ? readable : whole;
       int64_t panel = 0;
       for (; panel < fast; ++panel, from += width, to += panel_stride) {

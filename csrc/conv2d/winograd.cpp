@@ -1,5 +1,5 @@
-// A tile of 2x2 results needs a patch of 4x4 pixels. Transformed, each of the patch's 16 places is
-// multiplied with one matrix of the transformed weight, and the products of all places transform
+// A tile of 2x2 results depends on a patch of 4x4 pixels. Each of the 16 places of the transformed
+// patch is multiplied with one matrix of the transformed weight, and the products are transformed
 // back to the tile. A block of tiles stays in the cache between the three steps.
 #include "winograd.h"
 
@@ -21,18 +21,18 @@ constexpr int64_t places = WinogradKernels::places;
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
 constexpr int64_t tiles_of_block = 48;
-// Fewer do not pay for the transformed weight, or leave much of a product's tiles empty.
+// Fewer are not worth transforming the weight, or leave much of a tile empty.
 constexpr int64_t least_tiles = 64;
 constexpr int64_t least_channels = 16;
 
-// Those of the results: as large as the input but for padding.
+// The tiles of the results, which are as large as the input except for padding.
 Tiles tiles_of_results(const Tensor& input, const ConvGeometry& geometry) {
   return {input.size(0), input.size(2) + 2 * geometry.padding[0] - 2,
           input.size(3) + 2 * geometry.padding[1] - 2};
 }
 
-// How the transformed weight lies: in panels of the product's channels for each place. For the
-// gradient of the input the channels change sides, and the kernels are turned.
+// The layout of the transformed weight: for each place, panels of the product's channels. For the
+// input gradient, input and output channels are swapped and the kernels rotated.
 struct WeightLayout {
   int64_t depth, channels, panels;
 
@@ -40,9 +40,11 @@ struct WeightLayout {
       : depth(in), channels(out), panels(ceil_div(out, row_product().width)) {}
 
   int64_t panel_size() const { return depth * row_product().width; }
-  // The same for every width of panels, and no power of two: the places of one weight would share
-  // few lines of the cache.
-  int64_t place_stride() const { return depth * round_up(channels, RowProductKernels::room) + 16; }
+  // The same for every panel width, and not a power of two: the places of a weight would map to few
+  // cache lines.
+  int64_t place_stride() const {
+    return depth * round_up(channels, RowProductKernels::width_multiple) + 16;
+  }
   int64_t size() const { return places * place_stride(); }
 };
 
@@ -52,13 +54,13 @@ void transform(const Tensor& weight, bool for_gradient, const WeightLayout& layo
   const auto transform_channels = [&](int64_t out, int64_t in) {
     const int64_t to = for_gradient ? in / width * layout.panel_size() + out * width
                                     : out / width * layout.panel_size() + in * width + out % width;
-    winograd_kernels().transform_weight(float_or_bfloat16(taps),
+    winograd_kernels().transform_weight(data_type_of(taps, "conv2d"),
                                         static_cast<const char*>(taps.const_data_ptr()) +
                                             (out * 9 * ins + in) * taps.element_size(),
                                         ins, std::min(width, ins - in), for_gradient, values + to,
                                         layout.place_stride(), for_gradient ? 1 : width);
   };
-  // Squares of channels, so that what is written lies together.
+  // In squares of channels, so that writes are close together.
   at::parallel_for(0, ceil_div(outs, width), 1, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin * width; first < std::min(end * width, outs); first += width) {
       for (int64_t in = 0; in < ins; in += width) {
@@ -74,7 +76,7 @@ Tensor float_bias(const std::optional<Tensor>& bias) {
   return bias.has_value() && bias->defined() ? bias->to(at::kFloat).contiguous() : Tensor();
 }
 
-// What is done to a result before it is written.
+// What is applied to a result before it is written.
 struct After {
   Tensor bias, addend;
   bool relu = false;
@@ -84,7 +86,7 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
                 std::array<int64_t, 2> padding, const After& after) {
   const WinogradKernels& kernels = winograd_kernels();
   const int64_t width = row_product().width;
-  const DataType type = float_or_bfloat16(input);
+  const DataType type = data_type_of(input, "conv2d");
   Tensor result = at::empty({input.size(0), weight.channels, input.size(2) + 2 * padding[0] - 2,
                              input.size(3) + 2 * padding[1] - 2},
                             input.options(), channels_last);
@@ -132,7 +134,7 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
 
 }  // namespace
 
-bool winograd_pays(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
+bool winograd_is_faster(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
   const auto type = input.scalar_type();
   if (!input.is_cpu() || weight.scalar_type() != type || input.dim() != 4 || weight.dim() != 4 ||
       !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_is_slow())) ||

@@ -1,5 +1,5 @@
-// Convolutions of 3x3 kernels over channels_last maps by Winograd's minimal filtering, with 16
-// multiplications where the sum of products takes 36, and as small a rounding error.
+// Convolutions of 3x3 kernels over channels_last maps by Winograd's minimal filtering: 16
+// multiplications instead of 36.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,10 +11,11 @@
 
 namespace cnngraph {
 
-// Whether these functions take such a convolution, and are the faster way: else another must do.
-bool winograd_pays(const at::Tensor& input, const at::Tensor& weight, const ConvGeometry& geometry);
-bool winograd_weight_gradient_pays(const at::Tensor& input, const at::Tensor& weight,
-                                   const ConvGeometry& geometry);
+// Whether these functions support the convolution and are faster than the library.
+bool winograd_is_faster(const at::Tensor& input, const at::Tensor& weight,
+                        const ConvGeometry& geometry);
+bool winograd_weight_gradient_is_faster(const at::Tensor& input, const at::Tensor& weight,
+                                        const ConvGeometry& geometry);
 
 at::Tensor winograd_convolution(const at::Tensor& input, const at::Tensor& weight,
                                 const std::optional<at::Tensor>& bias,
@@ -23,7 +24,7 @@ at::Tensor winograd_convolution(const at::Tensor& input, const at::Tensor& weigh
 at::Tensor winograd_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight,
                                    const ConvGeometry& geometry);
 
-// For evaluation: the weight transformed beforehand, and a sum and a ReLU taken in.
+// For evaluation: with a weight transformed in advance, a residual and a ReLU.
 at::Tensor winograd_weight(const at::Tensor& weight);
 at::Tensor winograd_folded_convolution(const at::Tensor& input,
                                        const at::Tensor& transformed_weight, int64_t channels,

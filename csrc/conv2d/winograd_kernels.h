@@ -1,5 +1,5 @@
-// What the loops of Winograd's convolution agree on with their caller: plain numbers and pointers,
-// so that they compile without torch, once per CPU capability.
+// The interface of the loops of Winograd's convolution: plain numbers and pointers, so that they
+// compile without torch, once per CPU capability.
 #pragma once
 
 #include <stdint.h>
@@ -8,40 +8,32 @@
 
 namespace cnngraph {
 
-// F(2x2, 3x3): a tile of 2x2 results comes from a patch of 4x4 pixels, through a product for each
-// of the 16 places of the transformed patch. `place_stride` is from one place to the next.
+// F(2x2, 3x3): a tile of 2x2 results is computed from a patch of 4x4 pixels by a product for each
+// of the 16 places of the transformed patch. `place_stride` is the distance between places.
 struct WinogradKernels {
   static constexpr int64_t places = 16;
-  // A patch to its places: pixels[4 * y + x] is a row of channels.
+  // Transforms a patch to its places; pixels[4 * y + x] is a row of channels.
   void (*transform_patch)(DataType, const void* const* pixels, int64_t channels, float* places,
                           int64_t place_stride);
-  // The places of 2x2 pixels to which these pixels are what the results of a tile are to its
-  // product: the transpose of `transform_result`.
+  // Transforms the gradients of 2x2 pixels to places: the transpose of `transform_result`.
   void (*transform_gradient)(DataType, const void* const* pixels, int64_t channels, float* places,
                              int64_t place_stride);
-  // Places to the 2x2 pixels of a tile, and what follows: plus a bias and other pixels, both of
-  // which may be null, and not below zero.
+  // Transforms places to the 2x2 pixels of a tile, adds a bias and addends, each of which may be
+  // null, and applies a ReLU if `relu`.
   void (*transform_result)(DataType, const float* places, int64_t place_stride, int64_t channels,
                            const float* bias, const void* const* addends, bool relu,
                            void* const* pixels);
-  // The 3x3 taps of channels of one output channel, from tap to tap `tap_stride` apart, or those
-  // turned by 180 degrees; `channel_stride` is between the channels' results.
+  // Transforms the 3x3 taps of one output channel, `tap_stride` apart, rotated by 180 degrees if
+  // `turned`; `channel_stride` is the distance between the results of channels.
   void (*transform_weight)(DataType, const void* taps, int64_t tap_stride, int64_t channels,
                            bool turned, float* places, int64_t place_stride,
                            int64_t channel_stride);
-  // The places of the gradient of channels' weights to their 3x3 taps: the transpose of
+  // Transforms the places of a weight gradient to its 3x3 taps: the transpose of
   // `transform_weight`.
   void (*transform_weight_gradient)(const float* places, int64_t place_stride, int64_t channels,
                                     float* taps, int64_t tap_stride);
 };
 
-#define CNNGRAPH_DECLARE_WINOGRAD(capability) \
-  namespace capability {                      \
-  extern const WinogradKernels winograd;      \
-  }
-CNNGRAPH_DECLARE_WINOGRAD(baseline)
-CNNGRAPH_DECLARE_WINOGRAD(avx2)
-CNNGRAPH_DECLARE_WINOGRAD(avx512)
-#undef CNNGRAPH_DECLARE_WINOGRAD
+CNNGRAPH_DECLARE_KERNELS(WinogradKernels, winograd)
 
 }  // namespace cnngraph

@@ -171,7 +171,7 @@ void transform_weight_gradient(const float* places, int64_t place_stride, int64_
       });
 }
 
-// A function of elements of either type.
+// Calls the function for the element type.
 template <auto of_float, auto of_bfloat16, class... Arguments>
 void of_type(DataType type, Arguments... arguments) {
   type == DataType::bfloat16 ? of_bfloat16(arguments...) : of_float(arguments...);

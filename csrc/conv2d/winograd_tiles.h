@@ -1,4 +1,4 @@
-// How the maps of Winograd's convolution are cut into tiles, and what is made of a block of them.
+// Tiles of the maps of Winograd's convolution, and buffers for a block of tiles.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,8 +8,8 @@
 #include <type_traits>
 
 #include "../cpu/capability.h"
-#include "../cpu/float_or_bfloat16.h"
 #include "../cpu/range.h"
+#include "../data_type_of.h"
 #include "row_product_kernels.h"
 #include "winograd_kernels.h"
 
@@ -18,13 +18,11 @@ namespace cnngraph {
 inline const WinogradKernels& winograd_kernels() { return CNNGRAPH_KERNELS_IN_USE(winograd); }
 inline const RowProductKernels& row_product() { return CNNGRAPH_KERNELS_IN_USE(row_product); }
 
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// A map's pixels by row and column, where those outside of it are one that belongs to nobody.
+// The pixels of a map by row and column; all pixels outside of it are `outside`.
 template <class Memory>
 class Pixels {
  public:
-  // Of the map's channels from `channel` on.
+  // Starts at the map's channel `channel`.
   Pixels(const at::Tensor& map, Memory* data, Memory* outside, int64_t channel = 0)
       : data_(static_cast<Byte*>(data) + channel * map.element_size()),
         outside_(outside),
@@ -32,7 +30,7 @@ class Pixels {
         width_(map.size(3)),
         bytes_(map.size(1) * map.element_size()) {}
 
-  // The `size` x `size` pixels from this one on.
+  // The `size` x `size` pixels with this upper left corner.
   template <int size>
   std::array<Memory*, size * size> square(int64_t image, int64_t top, int64_t left) const {
     std::array<Memory*, size * size> result;
@@ -75,7 +73,7 @@ struct Places {
   int64_t tile_stride, stride;
   std::unique_ptr<float[]> values;
 
-  // Most numbers of channels are powers of two, and so strides that share few lines of the cache.
+  // Channel counts are mostly powers of two; as strides these map to few cache lines.
   Places(int64_t tiles, int64_t channels)
       : tile_stride(round_up(channels, row_product().width) + 16),
         stride(tiles * tile_stride),

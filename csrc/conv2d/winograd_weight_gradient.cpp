@@ -1,6 +1,6 @@
-// The gradient of the transformed weight is a sum over tiles of the products of two vectors, at
-// each of the 16 places: the transformed patch and the transformed gradient of the tile's results.
-// Sums are kept in the tiles of `WeightGradientKernels`, whose product they are.
+// The gradient of the transformed weight is, at each of the 16 places, a sum over tiles of the
+// outer product of two vectors: the transformed patch and the transformed gradient of the tile's
+// results. WeightGradientKernels computes these products.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -21,7 +21,8 @@ constexpr int64_t places = WinogradKernels::places;
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
 constexpr int64_t tiles_of_block = 96;
-constexpr int64_t least_channels = 32;  // as `winograd_pays`, but more of a tile is left empty
+constexpr int64_t least_channels =
+    32;  // more than winograd_is_faster asks for, as tiles are larger
 constexpr int64_t least_panels = 2;
 constexpr int64_t most_bytes_of_parts = 4 * 1024 * 1024;
 
@@ -37,8 +38,8 @@ class Sums {
         out_panels_(ceil_div(out_channels_, product().height)),
         in_panels_(ceil_div(in_channels_, product().width)),
         blocks_(ceil_div(tiles_.count, tiles_of_block)) {
-    // Sums that one thread makes and another reads cost more than what both transform, as long as
-    // each has some panels.
+    // Sums computed by one thread and read by another cost more than transforming in both, as long
+    // as each thread has some panels.
     const int64_t threads = threads_to_share();
     shares_ = std::clamp<int64_t>(in_panels_ / least_panels, 1, threads);
     parts_ = std::min(
@@ -70,7 +71,7 @@ class Sums {
 
   int64_t size_of_tile() const { return product().height * product().width; }
   int64_t size() const { return in_panels_ * out_panels_ * places * size_of_tile(); }
-  // The first of a tile's places.
+  // The offset of the first place of a tile.
   int64_t tile(int64_t in_panel, int64_t out_panel) const {
     return (in_panel * out_panels_ + out_panel) * places * size_of_tile();
   }
@@ -82,7 +83,7 @@ class Sums {
     std::vector<float> nothing(std::max(in_channels_, out_channels_));
     const Pixels<const void> inputs(input_, input_.const_data_ptr(), nothing.data(), first);
     const Pixels<const void> grads(grad_, grad_.const_data_ptr(), nothing.data());
-    const DataType type = float_or_bfloat16(input_);
+    const DataType type = data_type_of(input_, "conv2d");
     const int64_t start = 0;
     for (int64_t block = blocks.begin; block < blocks.end; ++block) {
       const Range range = Range::of_part(tiles_.count, block, blocks_);
@@ -111,7 +112,7 @@ class Sums {
     }
   }
 
-  // The taps of panels of input channels, of all parts.
+  // Writes the taps of panels of input channels, summed over the parts.
   void write(Range panels, float* taps) const {
     for (int64_t in = panels.begin; in < panels.end; ++in) {
       for (int64_t out = 0; out < out_panels_; ++out) {
@@ -141,9 +142,9 @@ class Sums {
 
 }  // namespace
 
-bool winograd_weight_gradient_pays(const Tensor& input, const Tensor& weight,
-                                   const ConvGeometry& geometry) {
-  return winograd_pays(input, weight, geometry) &&
+bool winograd_weight_gradient_is_faster(const Tensor& input, const Tensor& weight,
+                                        const ConvGeometry& geometry) {
+  return winograd_is_faster(input, weight, geometry) &&
          std::min(weight.size(0), weight.size(1)) >= least_channels;
 }
 

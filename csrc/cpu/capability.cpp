@@ -1,9 +1,9 @@
 #include "capability.h"
 
+#include <c10/util/Exception.h>
+
 #include <cstdlib>
 #include <cstring>
-
-#include <c10/util/Exception.h>
 
 namespace cnngraph {
 namespace {
@@ -49,7 +49,7 @@ bool multiplies_bfloat16() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512bf16");
 #else
-  return true;  // not known: what torch does there stays
+  return true;  // not known: leave bfloat16 to torch
 #endif
 }
 

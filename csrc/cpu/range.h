@@ -1,11 +1,9 @@
-// Parts of what is counted from zero: work that one thread has, or a block of a loop.
+// Ranges of indices: the work of one thread, or a block of a loop.
 #pragma once
 
-#include <stdint.h>
+#include "../data_type.h"
 
 namespace cnngraph {
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Range {
   int64_t begin, end;

@@ -1,6 +1,6 @@
-// What follows is compiled for AVX2 with FMA. A pragma, not a compiler flag, so that any build
-// tool can compile it; the system headers come before it, because an inline function of theirs
-// compiled here could be the copy the linker keeps for processors without AVX2.
+// Compiles the rest of the file for AVX2 with FMA. By a pragma, not a compiler flag, so that any
+// build tool can compile it. System headers come first: an inline function of theirs compiled here
+// could be the copy that the linker keeps for processors without AVX2.
 #pragma once
 
 #include <immintrin.h>

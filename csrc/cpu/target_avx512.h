@@ -1,4 +1,4 @@
-// What follows is compiled for AVX-512 (F, BW, DQ, VL); see target_avx2.h for why by pragma.
+// Compiles the rest of the file for AVX-512 (F, BW, DQ, VL), by a pragma: see target_avx2.h.
 #pragma once
 
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-// What follows is compiled for the least processor: SSE2 on x86-64, NEON on arm64.
+// Compiles the rest of the file for the baseline: SSE2 on x86-64, NEON on arm64.
 #pragma once
 
 #define CNNGRAPH_CAPABILITY baseline

@@ -1,4 +1,4 @@
-// How work is shared out among threads.
+// Distributes work among threads.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -10,13 +10,12 @@ namespace cnngraph {
 
 inline int64_t threads_to_share() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
-// Tasks that threads take one by one, in order: whichever is done with one takes the next, so that
-// a thread that is held up does not hold up the others.
+// Tasks that threads take one by one, in order, so that a slow thread does not delay the others.
 class Tasks {
  public:
   explicit Tasks(int64_t count) : count_(count) {}
 
-  // Calls body(task) until there are none left.
+  // Calls body(task) until no task is left.
   template <class Body>
   void each(const Body& body) {
     for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) body(task);
@@ -27,7 +26,7 @@ class Tasks {
   std::atomic<int64_t> next_{0};
 };
 
-// Calls body(tasks) on every thread there is work for.
+// Calls body(tasks) on as many threads as there is work for.
 template <class Body>
 void share_out(int64_t count, const Body& body) {
   Tasks tasks(count);

@@ -1,9 +1,9 @@
-// Vectors of one register, in the compilers' own vector types: the same source serves every
-// instruction set, and arm64. Include a target_*.h first: everything here lives in the namespace
-// of its capability, so that no function compiled for one processor is linked into another.
+// Vectors of one register, as compiler vector types: the same source serves every instruction set
+// and arm64. Include a target_*.h first: everything here is in the namespace of its capability, so
+// that no function compiled for one processor is linked into another's.
 //
-// Elementary functions are within about 2 units in the last place in float; in double they are the
-// C library's, lane by lane.
+// Elementary functions are accurate to about 2 units in the last place in float; in double they are
+// the C library's, lane by lane.
 #pragma once
 
 #include <math.h>
@@ -35,8 +35,8 @@ CNNGRAPH_INLINE To bit_cast(From from) {
   return to;
 }
 
-// Sixteen bits to thirty-two and back, of numbers that fit. Of __builtin_convertvector gcc makes
-// several shuffles each.
+// Between 16 and 32 bits, for numbers that fit. gcc compiles __builtin_convertvector to several
+// shuffles.
 #if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES == 64
 CNNGRAPH_INLINE UnsignedInts zero_extend(HalfWords words) {
   return bit_cast<UnsignedInts>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(words)));
@@ -62,9 +62,9 @@ CNNGRAPH_INLINE HalfWords low_halves(UnsignedInts words) {
 }
 #endif
 
-// Writes past the caches: what is too large to stay in them is not read before it is written, and
-// drives nothing out. `to` is a multiple of the vector's size. Whoever has streamed calls
-// after_streams() before another thread reads. Where it `can_stream` not, it stores.
+// Stores past the caches, which neither reads the line first nor evicts others: for tensors too
+// large to stay cached. `to` is aligned to the vector's size. Call after_streams() before another
+// thread reads. A plain store unless `can_stream`.
 #if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES >= 32
 constexpr bool can_stream = true;
 
@@ -94,8 +94,8 @@ CNNGRAPH_INLINE void stream(void* to, Vector vector) {
 CNNGRAPH_INLINE void after_streams() {}
 #endif
 
-// How a tensor's elements become a vector to compute in, and back. The partial forms touch only
-// `count` elements; lanes past them hold `fill`.
+// Converts between a tensor's elements and a vector to compute with. The partial forms touch only
+// `count` elements; the other lanes are `fill`.
 template <class Element, class VectorType, class ScalarType>
 struct PlainMemory {
   using Vector = VectorType;
@@ -141,7 +141,7 @@ struct Memory<BFloat16> {
   static CNNGRAPH_INLINE Vector widen(HalfWords words) {
     return bit_cast<Floats>(zero_extend(words) << 16);
   }
-  // To nearest, ties to even; every NaN becomes the one PyTorch writes.
+  // Rounds to nearest, ties to even; every NaN becomes the one that PyTorch writes.
   static CNNGRAPH_INLINE HalfWords narrow(Floats vector) {
     const UnsignedInts bits = bit_cast<UnsignedInts>(vector);
     const UnsignedInts rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -173,7 +173,7 @@ struct Memory<BFloat16> {
   }
 };
 
-// Calls `body` with an element of a type.
+// Calls `body` with a value of the element type.
 template <class Body>
 inline void with_element(DataType data_type, Body body) {
   switch (data_type) {
@@ -184,18 +184,18 @@ inline void with_element(DataType data_type, Body body) {
     case DataType::bfloat16:
       return body(BFloat16{});
     case DataType::float16:
-      return;  // refused by the caller
+      return;  // rejected by data_type_of
   }
 }
 
-// The same where the type is float32 or bfloat16.
+// The same for float32 and bfloat16 only.
 template <class Body>
 inline void with_float_or_bfloat16(DataType data_type, Body body) {
   if (data_type == DataType::bfloat16) return body(BFloat16{});
   body(float{});
 }
 
-// A vector of which only the first `count` lanes are in memory, or (the usual case) all of them.
+// How many lanes of a vector are in memory: all (the usual case), or the first `count`.
 template <class Element>
 struct Whole {
   using M = Memory<Element>;
@@ -225,7 +225,7 @@ CNNGRAPH_INLINE void for_each_vector_of_channels(int64_t channels, Body body) {
   if (channel < channels) body(Part<Element>{channels - channel}, channel);
 }
 
-// Halves added to halves: a tree, so that the rounding does not grow with the lanes.
+// Adds as a tree, so that rounding errors do not grow with the number of lanes.
 template <class Vector>
 CNNGRAPH_INLINE double sum_of_lanes(Vector vector) {
   using Scalar = decltype(vector[0] + vector[0]);
@@ -269,10 +269,10 @@ struct Math<Floats> {
     Floats expm1_r;
     Ints n;
     reduce(x, expm1_r, n);
-    const Ints half = n >> 1;  // 2^n itself may not be a float where the product is one
+    const Ints half = n >> 1;  // 2^n may overflow where the product does not
     return (expm1_r + 1.0f) * power_of_two(half) * power_of_two(n - half);
   }
-  // For x <= 0 only, which is all that ELU asks for.
+  // Only for x <= 0, as ELU needs it.
   static CNNGRAPH_INLINE Floats expm1(Floats x) {
     Floats expm1_r;
     Ints n;

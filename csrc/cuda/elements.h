@@ -1,5 +1,5 @@
-// The elements of tensors in CUDA kernels: one at a time, computed with in float or double, and 16
-// bytes of them at a time.
+// The elements of tensors in CUDA kernels: single ones, converted to float or double to compute
+// with, and vectors of 16 bytes.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,6 +1,7 @@
 // The checks of dense_block, and the channels and geometry that follow from its weights.
 #include <ATen/ATen.h>
 
+#include "../data_type_of.h"
 #include "dense_block.h"
 
 namespace cnngraph {
@@ -27,7 +28,7 @@ void check_per_channel(const at::Tensor& tensor, const char* name, int64_t chann
   check_device(tensor, name, call);
 }
 
-// Pads as much as keeps the map's size.
+// The padding that keeps the map's size.
 std::array<int64_t, 2> check_padding(const at::Tensor& weight, at::IntArrayRef dilation) {
   std::array<int64_t, 2> padding;
   for (int axis = 0; axis < 2; ++axis) {
@@ -39,22 +40,7 @@ std::array<int64_t, 2> check_padding(const at::Tensor& weight, at::IntArrayRef d
   return padding;
 }
 
-constexpr int64_t bytes_of_aliased_rows = 1024;  // or a multiple
-constexpr int64_t bytes_of_padding = 64;
-
 }  // namespace
-
-at::Tensor DenseBlockArguments::empty_buffer() const {
-  const int64_t bytes = input.element_size();
-  const bool rows = layout == at::MemoryFormat::ChannelsLast && input.is_cpu();
-  if (!rows || channels.back() * bytes % bytes_of_aliased_rows != 0) {
-    return empty_map(channels.back());
-  }
-  const int64_t row = channels.back() + bytes_of_padding / bytes;
-  const int64_t height = input.size(2), width = input.size(3);
-  return at::empty_strided({input.size(0), channels.back(), height, width},
-                           {height * width * row, 1, width * row, row}, input.options());
-}
 
 DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm_weights,
                                     at::TensorList norm_biases, at::TensorList conv_weights,
@@ -65,8 +51,8 @@ DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm
   TORCH_CHECK(input.dim() == 4 && input.numel() > 0,
               "dense_block: expected an input of 4 dimensions that is not empty, got shape ",
               input.sizes());
-  data_type_of(input);
   DenseBlockArguments call;
+  call.data_type = data_type_of(input, "dense_block");
   call.compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   call.layout = at::MemoryFormat::Contiguous;
   if (!input.is_contiguous()) call.layout = input.suggest_memory_format();
@@ -87,7 +73,7 @@ DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm
   TORCH_CHECK(dilation.size() == 2 * steps && groups.size() == steps,
               "dense_block: expected two dilations and one number of groups per convolution");
 
-  int64_t channels = input.size(1);  // of what the step reads
+  int64_t channels = input.size(1);  // read by the step
   call.channels.push_back(channels);
   for (size_t i = 0; i < steps; ++i) {
     check_per_channel(norm_weights[i], "a norm's weight", channels, call);

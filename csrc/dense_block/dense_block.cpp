@@ -3,26 +3,25 @@
 //   maps = input
 //   for each layer: maps = concatenation of maps and layer(maps)
 //
-// A layer is `steps_of_layer` steps of convolution(activation(norm(x))), with convolutions of
-// stride 1 that keep the map's size. Steps are listed layer after layer; a norm without weight or
-// bias has ones or zeros. With `means` and `vars` given, one a norm (evaluation), they are
-// constants; without, they are the batch's and are returned, biased, in the type of computation.
-// `keep` says what is returned for backward: nothing, the maps, or the activations as well.
+// A layer is `steps_of_layer` steps of convolution(activation(norm(x))); convolutions have stride 1
+// and keep the map's size. Steps are listed layer after layer; a norm without weight or bias passes
+// ones or zeros. If `means` and `vars` are given, one per norm (evaluation), they are constants;
+// otherwise the statistics of the batch are used and returned (variances biased, in the type of
+// computation). `keep` selects what is returned for backward: nothing, the maps, or the maps and
+// the activations.
 //
-// Backward needs the output, the maps between the convolutions of each layer, and what every
-// convolution read: the last are computed again unless they are kept. Gradients of gradients are
-// torch's, as those of batch_norm_act are.
+// Backward needs the output, the maps between the convolutions of each layer, and the input of
+// every convolution, which it recomputes unless it was kept. Second derivatives use torch's
+// operators, as in batch_norm_act.
 #include "dense_block.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../differentiated.h"
-#include "../forward_mode.h"
+#include "../autograd.h"
 
 namespace cnngraph {
 namespace {
@@ -37,9 +36,7 @@ DenseBlockResults call_forward(const Tensor& input, TensorList norm_weights, Ten
                                TensorList vars, double eps, c10::string_view activation,
                                at::ArrayRef<double> activation_args, at::IntArrayRef dilation,
                                at::IntArrayRef groups, int64_t steps_of_layer, int64_t keep) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::dense_block", "")
-                             .typed<decltype(call_forward)>();
+  static const auto op = find_operator<decltype(call_forward)>("cnngraph::dense_block");
   return op.call(input, norm_weights, norm_biases, conv_weights, conv_biases, means, vars, eps,
                  activation, activation_args, dilation, groups, steps_of_layer, keep);
 }
@@ -52,15 +49,13 @@ std::vector<Tensor> call_backward(const Tensor& grad_output, const Tensor& outpu
                                   c10::string_view activation, at::ArrayRef<double> activation_args,
                                   at::IntArrayRef dilation, at::IntArrayRef groups,
                                   int64_t steps_of_layer, c10::List<bool> output_mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::dense_block_backward", "")
-                             .typed<decltype(call_backward)>();
+  static const auto op = find_operator<decltype(call_backward)>("cnngraph::dense_block_backward");
   return op.call(grad_output, output, maps, activations, input, norm_weights, norm_biases,
                  conv_weights, conv_biases, means, vars, batch_statistics, eps, activation,
                  activation_args, dilation, groups, steps_of_layer, output_mask);
 }
 
-// What a derivative may be asked of: the input, and the parameters of every step.
+// The tensors that may have a derivative: the input, and the parameters of every step.
 variable_list differentiable(const Tensor& input, TensorList norm_weights, TensorList norm_biases,
                              TensorList conv_weights, TensorList conv_biases) {
   variable_list all{input};
@@ -70,7 +65,7 @@ variable_list differentiable(const Tensor& input, TensorList norm_weights, Tenso
   return all;
 }
 
-// Everything of a call that is no tensor with a derivative.
+// The arguments that have no derivative.
 struct Settings {
   TensorList means, vars;
   double eps;
@@ -93,7 +88,7 @@ class DenseBlock : public torch::autograd::Function<DenseBlock> {
  public:
   static constexpr bool is_traceable = true;
 
-  // What has no gradient leaves by a pointer: see batch_norm_act.
+  // Results without a gradient are returned through a pointer: see batch_norm_act.
   static Tensor forward(AutogradContext* context, TensorList tensors, const Settings* settings,
                         DenseBlockResults* results) {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -175,8 +170,8 @@ DenseBlockResults dense_block_autograd(const Tensor& input, TensorList norm_weig
   return results;
 }
 
-// The backward as a function that can itself be differentiated: torch computes the forward anew and
-// differentiates that. The statistics of a batch are functions of the input again.
+// A differentiable backward: torch recomputes the forward with its own operators and differentiates
+// that, so the statistics of a batch are functions of the input.
 std::vector<Tensor> differentiable_backward(const Tensor& grad_output, TensorList given,
                                             size_t steps, TensorList means, TensorList vars,
                                             bool batch_statistics, double eps,
@@ -188,7 +183,7 @@ std::vector<Tensor> differentiable_backward(const Tensor& grad_output, TensorLis
   const auto compute_type = type == at::kDouble ? at::kDouble : at::kFloat;
   variable_list arguments, wanted;
   for (size_t i = 0; i < given.size(); ++i) {
-    // An alias, so that each has a gradient of its own whatever was computed from what.
+    // An alias, so that each has its own gradient even where one was computed from another.
     Tensor argument = given[i].requires_grad() ? at::alias(given[i]) : given[i].detach();
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());
     arguments.push_back(argument);

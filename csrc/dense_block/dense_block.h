@@ -1,4 +1,4 @@
-// The checked arguments of one call of dense_block, and what its parts agree on.
+// The checked arguments of one call of dense_block.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -11,15 +11,15 @@
 
 namespace cnngraph {
 
-// What a call keeps for its backward.
+// What a call keeps for backward.
 enum class Keep : int64_t { nothing, maps, activations };
 
-// The output, the means and variances of every norm, the maps between the convolutions of each
-// layer, and what every convolution read. See dense_block.cpp.
+// The output, the mean and variance of every norm, the maps between the convolutions of each layer,
+// and the input of every convolution. See dense_block.cpp.
 using DenseBlockResults = std::tuple<at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>,
                                      std::vector<at::Tensor>, std::vector<at::Tensor>>;
 
-// A norm, an activation, and the convolution that reads it.
+// A norm, an activation, and the convolution after it.
 struct DenseBlockStep {
   at::Tensor norm_weight, norm_bias;  // as given
   at::Tensor conv_weight;
@@ -29,17 +29,18 @@ struct DenseBlockStep {
 };
 
 struct DenseBlockArguments {
-  at::Tensor input;  // contiguous or channels_last; a copy where it was neither
+  at::Tensor input;  // contiguous or channels_last; a copy if it was neither
   at::MemoryFormat layout;
+  DataType data_type;
   at::ScalarType compute_type;
   std::vector<DenseBlockStep> steps;  // layer after layer
-  std::vector<int64_t> channels;      // that each layer reads, and at last those of the output
+  std::vector<int64_t> channels;      // read by each layer, then those of the output
   int64_t steps_of_layer;
   double eps;
   c10::string_view activation;
   at::ArrayRef<double> activation_args;
 
-  // Maps as the kernels walk them: see Block.
+  // See Block.
   int64_t inner() const {
     return layout == at::MemoryFormat::Contiguous ? input.size(2) * input.size(3) : 1;
   }
@@ -51,11 +52,7 @@ struct DenseBlockArguments {
                      layout);
   }
 
-  // For the output. On a CPU, rows of a multiple of 1024 bytes are padded by a line of the cache:
-  // all would fall on the same few places of it.
-  at::Tensor empty_buffer() const;
-
-  // `tensor` where its outer indices are evenly spaced, else a copy.
+  // `tensor`, or a copy if its outer indices are not evenly spaced.
   at::Tensor as_map(const at::Tensor& tensor) const {
     return outer_stride(tensor, inner() == 1) ? tensor : tensor.contiguous(layout);
   }

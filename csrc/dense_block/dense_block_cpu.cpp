@@ -1,4 +1,4 @@
-// The CPU's passes of a dense block: those of batch_norm_act and dense_block_loops.h.
+// The CPU passes of a dense block, built on batch_norm_act and dense_block_loops.h.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -19,12 +19,7 @@ const DenseBlockKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(dense_block)
 class PassesOnCpu final : public DenseBlockPasses {
  public:
   explicit PassesOnCpu(const DenseBlockArguments& call)
-      : call_(call),
-        act_(parse_activation(call.activation, call.activation_args)),
-        data_type_(data_type_of(call.input)) {
-    TORCH_CHECK_NOT_IMPLEMENTED(data_type_ != DataType::float16,
-                                "dense_block: not implemented for Half on the CPU");
-  }
+      : call_(call), act_(parse_activation(call.activation, call.activation_args)) {}
 
   void statistics(const Tensor& map, const Tensor& mean, const Tensor& var) const override {
     const auto call = check_arguments(map, {}, {}, {}, {}, {});
@@ -42,7 +37,8 @@ class PassesOnCpu final : public DenseBlockPasses {
 
   bool multiplies(const DenseBlockStep& step) const override {
     return call_.layout == at::MemoryFormat::ChannelsLast && step.groups == 1 &&
-           !step.conv_bias.has_value() && pointwise_takes(step.conv_weight);
+           !step.conv_bias.has_value() && step.conv_weight.scalar_type() == at::kFloat &&
+           pointwise_takes(step.conv_weight.sizes());
   }
 
   Tensor product(const Tensor& maps, const DenseBlockStep& step, const Tensor& mean,
@@ -85,14 +81,15 @@ class PassesOnCpu final : public DenseBlockPasses {
         return static_cast<const char*>(row.const_data_ptr()) +
                (first + task.column) * row.element_size();
       };
-      kernels().finish(data_type_, at(maps, task, first), at(partial, task, first), column(mean),
-                       column(slope), column(offset), at_mutable(result, task), task.block);
+      kernels().finish(call_.data_type, at(maps, task, first), at(partial, task, first),
+                       column(mean), column(slope), column(offset), at_mutable(result, task),
+                       task.block);
     });
     return result;
   }
 
  private:
-  // What a layer's first convolution reads, a few pixels at a time.
+  // Computes the input of a layer's first convolution a few pixels at a time.
   class NormalisedPixels {
    public:
     NormalisedPixels(const PassesOnCpu& passes, const Tensor& maps, const DenseBlockStep& step,
@@ -132,7 +129,7 @@ class PassesOnCpu final : public DenseBlockPasses {
       Block block = task.block;
       block.x_stride = x.stride;
       block.y_stride = y.stride;
-      batch_norm_act_kernels().forward(data_type_, act_.activation, act_.arguments, x.data,
+      batch_norm_act_kernels().forward(call_.data_type, act_.activation, act_.arguments, x.data,
                                        /*residual=*/nullptr, coefficients.from(task), y.data, block,
                                        /*streams=*/false);
     });
@@ -161,7 +158,7 @@ class PassesOnCpu final : public DenseBlockPasses {
                          task.block.outer, block.get());
         gradient = {block.get(), channels};
       }
-      kernels().backward(data_type_, act_.activation, act_.arguments, at(maps, task), gradient,
+      kernels().backward(call_.data_type, act_.activation, act_.arguments, at(maps, task), gradient,
                          at(addend, task), coefficients.from(task), at_mutable(sum, task),
                          task.block, sums.first(task), sums.second(task), scratch);
     });
@@ -192,7 +189,7 @@ class PassesOnCpu final : public DenseBlockPasses {
   Cut cut_of(int64_t channels) const {
     return {call_.outer(), channels, call_.inner(), call_.input.element_size(), /*dense=*/false};
   }
-  // Into the blocks of pixels of which products are made.
+  // In blocks of pixels that one product takes.
   Cut cut_in_blocks(int64_t channels) const {
     Cut cut = cut_of(channels);
     cut.outer_of_part = PointwiseWeight::pixels_of_block(channels);
@@ -225,7 +222,6 @@ class PassesOnCpu final : public DenseBlockPasses {
 
   const DenseBlockArguments& call_;
   ActivationSpec act_;
-  DataType data_type_;
 };
 
 TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {

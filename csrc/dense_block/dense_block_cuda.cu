@@ -1,5 +1,5 @@
 // The CUDA kernels of dense_block. They compile for sm_80 and sm_90 and the tests run them on a
-// CPU, block by block, but they have not yet run on a GPU: nothing here is tuned.
+// CPU, block by block, but they have not run on a GPU yet and are not tuned.
 #include "../batch_norm_act/channels_cuda.h"
 #include "../batch_norm_act/scalar_math.h"
 #include "dense_block_cuda.h"
@@ -8,7 +8,7 @@ namespace cnngraph {
 namespace cuda {
 namespace {
 
-// batch_norm_act's backward_sums with the gradient added to what later layers left there.
+// batch_norm_act's backward_sums; adds to the gradient from later layers.
 template <class Element, class Act>
 __global__ void __launch_bounds__(threads, 2)
     add_gradient_kernel(Walk walk, Act act, const Element* __restrict__ x,

@@ -1,5 +1,5 @@
-// The CUDA passes of a dense block: allocates with torch and launches what batch_norm_act_cuda.cu
-// and dense_block_cuda.cu have, on torch's current stream. It has not yet run on a GPU.
+// The CUDA passes of a dense block: allocates with torch and launches the kernels of
+// batch_norm_act_cuda.cu and dense_block_cuda.cu on torch's current stream. Not yet run on a GPU.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -19,8 +19,7 @@ class PassesOnCuda final : public DenseBlockPasses {
   explicit PassesOnCuda(const DenseBlockArguments& call)
       : guard_(call.input.device()),
         call_(call),
-        act_(parse_activation(call.activation, call.activation_args)),
-        data_type_(data_type_of(call.input)) {}
+        act_(parse_activation(call.activation, call.activation_args)) {}
 
   void statistics(const Tensor& map, const Tensor& mean, const Tensor& var) const override {
     const Launch launch(*this, map, map, map.size(1));
@@ -63,15 +62,15 @@ class PassesOnCuda final : public DenseBlockPasses {
       return tensor.narrow(0, first, channels).const_data_ptr();
     };
     C10_CUDA_CHECK(
-        cuda::finish_gradient(data_type_, {call_.outer(), channels, call_.inner(), 0, 0, 0},
+        cuda::finish_gradient(call_.data_type, {call_.outer(), channels, call_.inner(), 0, 0, 0},
                               part(maps), part(partial), row(mean), row(slope), row(offset),
                               {result.mutable_data_ptr(), call_.stride_of(result)}, stream()));
     return result;
   }
 
  private:
-  // A call over the first channels of two tensors, and what it points to. Freed memory stays with
-  // its stream, so nothing waits.
+  // A call over the first channels of two tensors, and the tensors it points to. Freed memory stays
+  // with its stream, so there is nothing to wait for.
   struct Launch {
     cuda::BatchNormAct call = {};
     at::ScalarType compute_type;
@@ -79,7 +78,7 @@ class PassesOnCuda final : public DenseBlockPasses {
 
     Launch(const PassesOnCuda& passes, const Tensor& x, const Tensor& y, int64_t channels)
         : compute_type(passes.call_.compute_type) {
-      call.data_type = passes.data_type_;
+      call.data_type = passes.call_.data_type;
       call.activation = passes.act_.activation;
       call.arguments = passes.act_.arguments;
       call.eps = passes.call_.eps;
@@ -107,7 +106,6 @@ class PassesOnCuda final : public DenseBlockPasses {
   c10::cuda::CUDAGuard guard_;
   const DenseBlockArguments& call_;
   ActivationSpec act_;
-  DataType data_type_;
 };
 
 TORCH_LIBRARY_IMPL(cnngraph, CUDA, library) {

@@ -1,6 +1,5 @@
 // The CPU loops of dense_block, compiled once per capability: batch_norm_act's backward over
-// tensors whose rows have different lengths, with the gradient added to what later layers left
-// there.
+// tensors of different strides, which adds to the gradient from later layers.
 #pragma once
 
 #include "../batch_norm_act/activations.h"
@@ -33,7 +32,7 @@ struct To {
   }
 };
 
-// Calls body(extent, element) over vectors that cover some of a plane's elements, each once.
+// Calls body(extent, element) over vectors that cover elements [begin, end) of a plane once.
 template <class Element, class Body>
 CNNGRAPH_INLINE void for_each_vector_of_plane(int64_t begin, int64_t end, Body body) {
   constexpr int64_t lanes = Memory<Element>::lanes;
@@ -74,7 +73,7 @@ void finish(From<Element> x, From<Element> partial, Coefficients coefficients, T
       });
 }
 
-// `vector`, zero in the lanes that are not in memory.
+// `vector` with zeros in the lanes past the extent.
 template <class Extent, class Vector>
 CNNGRAPH_INLINE Vector only_lanes_of(Extent extent, Vector vector) {
   constexpr int64_t lanes = sizeof(Vector) / sizeof(vector[0]);
@@ -82,7 +81,7 @@ CNNGRAPH_INLINE Vector only_lanes_of(Extent extent, Vector vector) {
   return vector;
 }
 
-// One vector of the backward: adds to the gradient, and gives dz and x - mean.
+// One vector of the backward: adds to the gradient, and returns dz and x - mean.
 template <class Element, class Act>
 struct Gradient {
   using Vector = typename Memory<Element>::Vector;

@@ -1,15 +1,15 @@
-// The order of steps. The convolutions are those of conv2d, the norms of maps that one layer alone
-// reads are those of batch_norm_act.
+// The order of the steps. Convolutions are conv2d's; norms of maps that only one layer reads are
+// batch_norm_act's.
 //
-// The statistics of a map do not depend on which layer reads it, so each map's are taken once, when
-// it is made. In backward, a norm with its batch's statistics gives
+// The statistics of a map do not depend on the layer that reads it, so they are computed once, when
+// the map is. In backward, a norm with batch statistics gives
 //
 //   dx = scale * dz + offset + slope * (x - mean)
 //
-// where scale is known before any sum is, and offset and slope follow from the sums of dz and of
-// dz * (x - mean). So one pass adds scale * dz to the gradient and takes the sums; the offsets and
-// slopes of all layers that read a map are added up per channel and applied once, just before the
-// gradient of that map is used.
+// where scale is known in advance, and offset and slope follow from the sums of dz and of
+// dz * (x - mean). So one pass adds scale * dz to the gradient and computes the sums; the offsets
+// and slopes of all layers that read a map are added up per channel and applied once, just before
+// the gradient of that map is used.
 #include "layers.h"
 
 #include <ATen/ATen.h>
@@ -33,12 +33,12 @@ ConvGradients convolve_backward(const Tensor& grad, const Tensor& input, const D
                               step.groups, output_mask);
 }
 
-// Laid out as `like`: autograd takes a gradient over as it is where its parameter lies so.
+// With the strides of `like`: autograd then takes the gradient over without a copy.
 Tensor laid_out_as(const Tensor& gradient, const Tensor& like) {
   return gradient.strides() == like.strides() ? gradient : at::empty_like(like).copy_(gradient);
 }
 
-// The statistics of the maps of the growing buffer, taken as they are made.
+// The statistics of the maps in the growing buffer, computed as maps are appended.
 class StatisticsOfMaps {
  public:
   StatisticsOfMaps(const DenseBlockPasses& passes, int64_t channels, at::TensorOptions options)
@@ -75,7 +75,7 @@ DenseBlockResults dense_block_forward(const DenseBlockArguments& call,
   std::vector<Tensor> means = in_type(fixed_means, call.compute_type);
   std::vector<Tensor> vars = in_type(fixed_vars, call.compute_type);
   std::vector<Tensor> maps, activations;
-  Tensor output = call.empty_buffer();
+  Tensor output = call.empty_map(call.channels.back());
   StatisticsOfMaps statistics(passes, call.channels.back(),
                               call.input.options().dtype(call.compute_type));
   int64_t written = 0;
@@ -126,8 +126,8 @@ DenseBlockResults dense_block_forward(const DenseBlockArguments& call,
 
 namespace {
 
-// Which gradients are wanted, in the order in which forward uses the tensors: of the input, then of
-// each step's norm and convolution. Nothing below the lowest that is wanted needs a gradient.
+// The gradients to compute, by the position at which forward uses the tensors: the input, then each
+// step's norm and convolution. Nothing below the lowest of them needs a gradient.
 class Wanted {
  public:
   Wanted(const c10::List<bool>& mask, int64_t steps, bool conv_biases)
@@ -189,13 +189,13 @@ std::vector<Tensor> dense_block_backward(const DenseBlockArguments& call,
   };
 
   const int64_t channels_read = call.channels[call.layers() - 1];
-  Tensor slope, offset;  // of the gradient of the maps, where they are not fixed
+  Tensor slope, offset;  // of the gradient of the maps; undefined for fixed statistics
   if (batch_statistics) {
     slope = at::zeros({channels_read}, call.input.options().dtype(call.compute_type));
     offset = at::zeros_like(slope);
   }
   Tensor partial = call.as_map(grad_output);
-  bool own = false;  // whether `partial` is ours to add to
+  bool own = false;  // whether `partial` may be changed in place
   const auto gradient_of_maps = [&](int64_t first, int64_t channels) {
     if (!batch_statistics || first >= channels_read) {
       return call.empty_map(channels).copy_(partial.narrow(1, first, channels));
@@ -223,7 +223,7 @@ std::vector<Tensor> dense_block_backward(const DenseBlockArguments& call,
         Tensor activation;
         if (!activations.empty()) {
           activation = activations[i];
-        } else if (!wanted.conv_weight(i)) {  // only its shape and layout are read
+        } else if (!wanted.conv_weight(i)) {  // only the shape and layout are used
           activation = call.empty_map(step.norm_weight.size(0));
         } else if (inner == 0) {
           activation = passes.normalised(output, step, means[i], vars[i]);

@@ -1,4 +1,4 @@
-// A dense block's forward and backward on any device that has the passes between its convolutions.
+// The forward and backward of a dense block, for any device that implements DenseBlockPasses.
 #pragma once
 
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -7,9 +7,8 @@
 
 namespace cnngraph {
 
-// The passes of one call over maps in its layout. `maps` is the growing buffer: a pass is over its
-// first channels, as many as the norm has. Means, variances and what has one number per channel are
-// in the type of computation.
+// The passes of one call over maps in its layout. `maps` is the growing buffer; a pass covers its
+// first channels, as many as the norm has. Per-channel numbers are in the type of computation.
 class DenseBlockPasses {
  public:
   virtual ~DenseBlockPasses() = default;
@@ -18,16 +17,15 @@ class DenseBlockPasses {
   virtual void statistics(const at::Tensor& map, const at::Tensor& mean,
                           const at::Tensor& var) const = 0;
 
-  // What the first convolution of a layer reads.
+  // activation(norm(maps)): the input of a layer's first convolution.
   virtual at::Tensor normalised(const at::Tensor& maps, const DenseBlockStep& step,
                                 const at::Tensor& mean, const at::Tensor& var) const = 0;
 
-  // Whether the device makes a layer's first convolution with its norm, a block of pixels at a
-  // time: what the convolution reads is then never there as a whole.
+  // Whether the device computes a layer's first convolution together with its norm, one block of
+  // pixels at a time, so that the normalised map is never stored.
   virtual bool multiplies(const DenseBlockStep&) const { return false; }
 
-  // The convolution of what is normalised, and the gradient of its weight, of a step that it
-  // multiplies.
+  // For such a step: the convolution of the normalised maps, and the gradient of its weight.
   virtual at::Tensor product(const at::Tensor&, const DenseBlockStep&, const at::Tensor&,
                              const at::Tensor&) const {
     TORCH_INTERNAL_ASSERT(false);
@@ -37,15 +35,15 @@ class DenseBlockPasses {
     TORCH_INTERNAL_ASSERT(false);
   }
 
-  // sum = addend + scale * dz, where `addend` may be `sum`, and `dy` is the gradient of what is
-  // normalised, or, for a step that it multiplies, of the convolution. Adds to `slope` and
-  // `offset`, where they are defined, and returns the gradients of the norm's weight and bias.
+  // sum = addend + scale * dz; `addend` may be `sum`. `dy` is the gradient of the normalised maps,
+  // or, for a step that `multiplies`, of the convolution's result. Adds to `slope` and `offset` if
+  // defined, and returns the gradients of the norm's weight and bias.
   virtual std::pair<at::Tensor, at::Tensor> add_gradient(
       const at::Tensor& maps, const at::Tensor& dy, const at::Tensor& addend, const at::Tensor& sum,
       const DenseBlockStep& step, const at::Tensor& mean, const at::Tensor& var,
       const at::Tensor& slope, const at::Tensor& offset) const = 0;
 
-  // partial + offset + slope * (x - mean) over `channels` channels from `first` on.
+  // partial + offset + slope * (x - mean) over channels [first, first + channels).
   virtual at::Tensor finished(const at::Tensor& maps, const at::Tensor& partial, int64_t first,
                               int64_t channels, const at::Tensor& mean, const at::Tensor& slope,
                               const at::Tensor& offset) const = 0;

@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include "../cpu/capability.h"
-#include "../cpu/float_or_bfloat16.h"
+#include "../data_type_of.h"
 #include "linear_kernels.h"
 
 namespace cnngraph {
@@ -17,8 +17,8 @@ const LinearKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(linear); }
 constexpr int64_t least_rows = 2, most_rows = 32;
 constexpr int64_t least_of_part = 48;  // outputs or columns that are worth a thread
 
-// Whether these products are the faster way for so many rows: else torch's own are.
-bool pays(const Tensor& tensor, int64_t rows) {
+// Whether these products are faster than the library for this many rows.
+bool is_faster(const Tensor& tensor, int64_t rows) {
   if (!tensor.is_cpu()) return false;
   if (tensor.scalar_type() == at::kBFloat16) return bfloat16_is_slow();
   return tensor.scalar_type() == at::kFloat && rows >= least_rows && rows <= most_rows;
@@ -36,14 +36,14 @@ void for_parts(int64_t size, Body body) {
 
 Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
   const int64_t rows = input.size(0), inputs = weight.size(1), outputs = weight.size(0);
-  if (!pays(weight, rows)) return at::linear(input, weight, bias);
+  if (!is_faster(weight, rows)) return at::linear(input, weight, bias);
   const Tensor x = as_floats(input), w = weight.contiguous();
   const bool has_bias = bias.has_value() && bias->defined();
   Tensor result =
       has_bias ? bias->to(at::kFloat).repeat({rows, 1}) : at::zeros({rows, outputs}, x.options());
   float* to = result.mutable_data_ptr<float>();
   for_parts(outputs, [&](Range part) {
-    kernels().multiply_transposed(float_or_bfloat16(w), x.const_data_ptr<float>(),
+    kernels().multiply_transposed(data_type_of(w, "linear"), x.const_data_ptr<float>(),
                                   w.const_data_ptr(), rows, inputs, outputs, part, to);
   });
   return result.to(weight.scalar_type());
@@ -51,12 +51,12 @@ Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& b
 
 Tensor linear_input_gradient(const Tensor& grad_output, const Tensor& weight) {
   const int64_t rows = grad_output.size(0), inputs = weight.size(1), outputs = weight.size(0);
-  if (!pays(weight, rows)) return grad_output.mm(weight);
+  if (!is_faster(weight, rows)) return grad_output.mm(weight);
   const Tensor grad = as_floats(grad_output), w = weight.contiguous();
   Tensor result = at::zeros({rows, inputs}, grad.options());
   float* to = result.mutable_data_ptr<float>();
   for_parts(inputs, [&](Range part) {
-    kernels().multiply(float_or_bfloat16(w), Factor{grad.const_data_ptr<float>(), outputs, 1},
+    kernels().multiply(data_type_of(w, "linear"), Factor{grad.const_data_ptr<float>(), outputs, 1},
                        w.const_data_ptr(), rows, outputs, inputs, part, to);
   });
   return result.to(weight.scalar_type());
@@ -64,12 +64,12 @@ Tensor linear_input_gradient(const Tensor& grad_output, const Tensor& weight) {
 
 Tensor linear_weight_gradient(const Tensor& grad_output, const Tensor& input) {
   const int64_t rows = input.size(0), inputs = input.size(1), outputs = grad_output.size(1);
-  if (!pays(input, rows)) return grad_output.t().mm(input);
+  if (!is_faster(input, rows)) return grad_output.t().mm(input);
   const Tensor grad = as_floats(grad_output), x = as_floats(input);
   Tensor result = at::empty({outputs, inputs}, input.options());
   void* to = result.mutable_data_ptr();
   for_parts(outputs, [&](Range part) {
-    kernels().outer_product(float_or_bfloat16(result),
+    kernels().outer_product(data_type_of(result, "linear"),
                             Factor{grad.const_data_ptr<float>(), 1, outputs},
                             x.const_data_ptr<float>(), part, rows, inputs, to);
   });

@@ -1,5 +1,5 @@
-// Linear layers: products of a few rows with a weight too large for the cache. The libraries read it
-// at a fraction of the memory's rate, and bfloat16 that the processor does not multiply at far less.
+// Linear layers: products of a few rows with a weight too large for the cache. The library reads it
+// at a fraction of the memory bandwidth, and far less in bfloat16 without hardware support.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,7 +8,7 @@
 
 namespace cnngraph {
 
-// input (N, I), weight (O, I), bias (O): the result is (N, O), in the type of the weight.
+// input (N, I), weight (O, I), bias (O): the result is (N, O) in the type of the weight.
 at::Tensor linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias);
 
 // The gradients of the input and of the weight.

@@ -1,5 +1,5 @@
 #if defined(__x86_64__)
 #include "../cpu/target_avx2.h"
-// The target comes first: it changes how what follows is compiled.
+// After the target, which it is compiled for.
 #include "linear_loops.h"
 #endif

@@ -1,5 +1,5 @@
-// What the loops of linear layers agree on with their caller: plain numbers and pointers, so that
-// they compile without torch, once per CPU capability.
+// The interface of the loops of linear layers: plain numbers and pointers, so that they compile
+// without torch, once per CPU capability.
 #pragma once
 
 #include <stdint.h>
@@ -9,15 +9,15 @@
 
 namespace cnngraph {
 
-// A matrix: where it begins, and the elements from one row, or column, to the next.
+// A matrix of float32 with strides in elements.
 struct Factor {
   const float* data;
   int64_t row_stride, column_stride;
 };
 
-// Matrices of few rows times one that is too large for the cache, and is read or written once. All
-// lie row after row, but for a Factor; all are float32 but for those with a DataType, which may be
-// bfloat16 as well.
+// Products of matrices of few rows with one that is too large for the cache and is read or written
+// once. Matrices are row-major, except a Factor. The one with a DataType is float32 or bfloat16;
+// the others are float32.
 struct LinearKernels {
   // to[n][o] += sum over i of x[n][i] * weight[o][i], for some of the outputs.
   void (*multiply_transposed)(DataType, const float* x, const void* weight, int64_t rows,
@@ -30,13 +30,6 @@ struct LinearKernels {
                         int64_t columns, void* to);
 };
 
-#define CNNGRAPH_DECLARE_LINEAR(capability) \
-  namespace capability {                    \
-  extern const LinearKernels linear;        \
-  }
-CNNGRAPH_DECLARE_LINEAR(baseline)
-CNNGRAPH_DECLARE_LINEAR(avx2)
-CNNGRAPH_DECLARE_LINEAR(avx512)
-#undef CNNGRAPH_DECLARE_LINEAR
+CNNGRAPH_DECLARE_KERNELS(LinearKernels, linear)
 
 }  // namespace cnngraph

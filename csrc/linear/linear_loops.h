@@ -1,5 +1,5 @@
-// The loops of linear layers over few rows, compiled once per capability. The weight is read, or its
-// gradient written, once and in order; what it is multiplied with stays in the cache.
+// The loops of linear layers over few rows, compiled once per capability. The weight is read (or
+// its gradient written) once and in order; the other operand stays in the cache.
 #pragma once
 
 #include "../cpu/vector.h"
@@ -17,22 +17,20 @@ constexpr int64_t inputs_of_block = 1024;
 constexpr int64_t columns_of_block = 20 * tile_vectors * lanes;
 constexpr int64_t terms_of_block = 16;
 
-CNNGRAPH_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Rows or outputs past the last stand for the last: their sums are not written.
+// Rows or outputs past the last repeat the last; their sums are not written.
 template <class Element>
-CNNGRAPH_INLINE void dot_products(const float* x, const Element* weight, int64_t row,
-                                  int64_t rows, int64_t output, int64_t last_output,
-                                  int64_t inputs, int64_t outputs, Range block, float* to) {
+CNNGRAPH_INLINE void dot_products(const float* x, const Element* weight, int64_t row, int64_t rows,
+                                  int64_t output, int64_t last_output, int64_t inputs,
+                                  int64_t outputs, Range block, float* to) {
   const float* from_x[tile_rows];
   const Element* from_weight[tile_outputs];
-  for (int r = 0; r < tile_rows; ++r) from_x[r] = x + least(row + r, rows - 1) * inputs;
+  for (int r = 0; r < tile_rows; ++r) from_x[r] = x + smaller(row + r, rows - 1) * inputs;
   for (int o = 0; o < tile_outputs; ++o) {
-    from_weight[o] = weight + least(output + o, last_output) * inputs;
+    from_weight[o] = weight + smaller(output + o, last_output) * inputs;
   }
-  // Each tile fetches a row of the weight for the tiles after this output's.
+  // Each tile prefetches a row of the weight for the next outputs.
   const Element* ahead =
-      weight + (output + tile_outputs + least(row / tile_rows, tile_outputs - 1)) * inputs;
+      weight + (output + tile_outputs + smaller(row / tile_rows, tile_outputs - 1)) * inputs;
   Floats sums[tile_rows][tile_outputs] = {};
   const auto add = [&](auto wide, auto extent, int64_t i) CNNGRAPH_LAMBDA_INLINE {
     Floats weights[tile_outputs];
@@ -62,16 +60,17 @@ template <class Element>
 void multiply_transposed(const float* x, const Element* weight, int64_t rows, int64_t inputs,
                          int64_t outputs, Range some_outputs, float* to) {
   for (int64_t begin = 0; begin < inputs; begin += inputs_of_block) {
-    const Range block{begin, least(begin + inputs_of_block, inputs)};
+    const Range block{begin, smaller(begin + inputs_of_block, inputs)};
     for (int64_t output = some_outputs.begin; output < some_outputs.end; output += tile_outputs) {
       for (int64_t row = 0; row < rows; row += tile_rows) {
-        dot_products(x, weight, row, rows, output, some_outputs.end - 1, inputs, outputs, block, to);
+        dot_products(x, weight, row, rows, output, some_outputs.end - 1, inputs, outputs, block,
+                     to);
       }
     }
   }
 }
 
-// Rows of memory that tiles to come will touch, each as wide as a tile.
+// Rows of memory that later tiles will touch, each as wide as a tile.
 struct Ahead {
   const char* first;
   int64_t row_bytes;
@@ -92,8 +91,8 @@ struct Ahead {
   }
 };
 
-// A tile of the product over some of the terms, added to what is there or not. `Extent` and
-// `MatrixExtent` are the parts of a vector that are in memory.
+// A tile of the product over some of the terms, added to `to` if `add`. `Extent` and `MatrixExtent`
+// cover the parts of a vector that are in memory.
 template <int vectors, class Extent, class MatrixExtent, class Matrix, class To>
 CNNGRAPH_INLINE void tile_of_product(Extent extent, MatrixExtent matrix_extent, Factor factor,
                                      const Matrix* matrix, int64_t row, int64_t last_row,
@@ -101,7 +100,7 @@ CNNGRAPH_INLINE void tile_of_product(Extent extent, MatrixExtent matrix_extent, 
                                      To* to) {
   const float* from[tile_rows];
   for (int r = 0; r < tile_rows; ++r) {
-    from[r] = factor.data + least(row + r, last_row) * factor.row_stride;
+    from[r] = factor.data + smaller(row + r, last_row) * factor.row_stride;
   }
   Floats sums[tile_rows][vectors] = {};
   for (int64_t term = terms.begin; term < terms.end; ++term) {
@@ -131,21 +130,22 @@ struct Vectors {
   static constexpr int count = vectors;
 };
 
-// What is too large for the cache is the matrix that is read, or else the result: of it the next
-// block is fetched, a part with each row of tiles.
+// Either the matrix that is read or the result is too large for the cache: its next block is
+// prefetched, a part with each row of tiles.
 template <bool reads, class Matrix, class To>
 void block_of_product(Factor factor, const Matrix* matrix, Range rows, int64_t columns, Range block,
                       Range terms, To* to) {
-  const int64_t row_tiles = (rows.end - rows.begin + tile_rows - 1) / tile_rows;
-  const int64_t share = (terms_of_block + row_tiles - 1) / row_tiles;
+  const int64_t row_tiles = ceil_div(rows.end - rows.begin, tile_rows);
+  const int64_t share = ceil_div(terms_of_block, row_tiles);
   for (int64_t row = rows.begin; row < rows.end; row += tile_rows) {
     const int64_t next = terms.end + (row - rows.begin) / tile_rows * share;
-    const Ahead ahead = reads ? Ahead{reinterpret_cast<const char*>(matrix + next * columns),
-                                      columns * int64_t{sizeof(Matrix)}, share, false}
-                              : Ahead{reinterpret_cast<const char*>(to + (row + tile_rows) * columns),
-                                      columns * int64_t{sizeof(To)}, tile_rows, true};
-    const auto tile = [&](auto vectors, auto extent, auto matrix_extent, int64_t column)
-                          CNNGRAPH_LAMBDA_INLINE {
+    const Ahead ahead = reads
+                            ? Ahead{reinterpret_cast<const char*>(matrix + next * columns),
+                                    columns * int64_t{sizeof(Matrix)}, share, false}
+                            : Ahead{reinterpret_cast<const char*>(to + (row + tile_rows) * columns),
+                                    columns * int64_t{sizeof(To)}, tile_rows, true};
+    const auto tile = [&](auto vectors, auto extent, auto matrix_extent,
+                          int64_t column) CNNGRAPH_LAMBDA_INLINE {
       ahead.fetch(column * (reads ? sizeof(Matrix) : sizeof(To)));
       tile_of_product<vectors.count>(extent, matrix_extent, factor, matrix, row, rows.end - 1,
                                      column, columns, terms, /*add=*/reads, to);
@@ -166,10 +166,10 @@ template <class Element>
 void multiply(Factor factor, const Element* matrix, int64_t rows, int64_t terms, int64_t columns,
               Range some_columns, float* to) {
   for (int64_t column = some_columns.begin; column < some_columns.end; column += columns_of_block) {
-    const Range block{column, least(column + columns_of_block, some_columns.end)};
+    const Range block{column, smaller(column + columns_of_block, some_columns.end)};
     for (int64_t term = 0; term < terms; term += terms_of_block) {
       block_of_product<true>(factor, matrix, Range{0, rows}, columns, block,
-                             Range{term, least(term + terms_of_block, terms)}, to);
+                             Range{term, smaller(term + terms_of_block, terms)}, to);
     }
   }
 }
@@ -179,7 +179,7 @@ void outer_product(Factor factor, const float* matrix, Range some_rows, int64_t 
                    int64_t columns, Element* to) {
   for (int64_t column = 0; column < columns; column += columns_of_block) {
     block_of_product<false>(factor, matrix, some_rows, columns,
-                            Range{column, least(column + columns_of_block, columns)},
+                            Range{column, smaller(column + columns_of_block, columns)},
                             Range{0, terms}, to);
   }
 }
@@ -192,8 +192,8 @@ void multiply_transposed_of_type(DataType type, const float* x, const void* weig
   });
 }
 
-void multiply_of_type(DataType type, Factor factor, const void* matrix, int64_t rows,
-                      int64_t terms, int64_t columns, Range some_columns, float* to) {
+void multiply_of_type(DataType type, Factor factor, const void* matrix, int64_t rows, int64_t terms,
+                      int64_t columns, Range some_columns, float* to) {
   with_float_or_bfloat16(type, [&]<class Element>(Element) {
     multiply(factor, static_cast<const Element*>(matrix), rows, terms, columns, some_columns, to);
   });

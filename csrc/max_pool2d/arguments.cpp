@@ -1,28 +1,12 @@
-// The checks of max_pool2d, in torch's words where torch has them, and its choice of the layout.
+// The checks of max_pool2d, by torch's own function where there is one, and the layout.
 #include <ATen/ATen.h>
 #include <ATen/native/Pool.h>
 
+#include "../data_type_of.h"
 #include "max_pool2d.h"
 
 namespace cnngraph {
 namespace {
-
-DataType data_type_of(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kFloat:
-      return DataType::float32;
-    case at::kDouble:
-      return DataType::float64;
-    case at::kBFloat16:
-      return DataType::bfloat16;
-    case at::kHalf:
-      if (!tensor.is_cpu()) return DataType::float16;
-      [[fallthrough]];
-    default:
-      TORCH_CHECK_NOT_IMPLEMENTED(false, "max_pool2d: not implemented for ", tensor.scalar_type(),
-                                  " on ", tensor.device());
-  }
-}
 
 PoolAxis axis_of(const PoolWindow& window, int axis, int64_t size) {
   return {size,
@@ -36,8 +20,12 @@ PoolAxis axis_of(const PoolWindow& window, int axis, int64_t size) {
 Pool pool_of(const at::Tensor& tensor, const PoolWindow& window, int64_t height, int64_t width) {
   TORCH_CHECK(tensor.dim() == 4, "max_pool2d: expected an input of 4 dimensions, got ",
               tensor.dim());
-  Pool pool = {axis_of(window, 0, height), axis_of(window, 1, width), tensor.size(0),
-               tensor.size(1), false, false};
+  Pool pool = {axis_of(window, 0, height),
+               axis_of(window, 1, width),
+               tensor.size(0),
+               tensor.size(1),
+               false,
+               false};
   TORCH_CHECK(pool.height.kernel > 0 && pool.width.kernel > 0 &&
                   pool.height.kernel <= most_positions / pool.width.kernel,
               "max_pool2d: a window may have ", most_positions, " positions, got ",
@@ -56,7 +44,7 @@ MaxPool2dForward::MaxPool2dForward(const at::Tensor& given, PoolWindow window, b
                                    bool relu, bool return_indices)
     : pool(pool_of(given, window, given.dim() == 4 ? given.size(2) : 0,
                    given.dim() == 4 ? given.size(3) : 0)),
-      data_type(data_type_of(given)) {
+      data_type(data_type_of(given, "max_pool2d")) {
   pool.relu = relu;
   for (PoolAxis* axis : {&pool.height, &pool.width}) {
     axis->out_size = at::native::pooling_output_shape<int64_t>(
@@ -78,7 +66,8 @@ MaxPool2dForward::MaxPool2dForward(const at::Tensor& given, PoolWindow window, b
 
 MaxPool2dBackward::MaxPool2dBackward(const at::Tensor& grad, const at::Tensor& given_indices,
                                      int64_t height, int64_t width, PoolWindow window)
-    : pool(pool_of(given_indices, window, height, width)), data_type(data_type_of(grad)) {
+    : pool(pool_of(given_indices, window, height, width)),
+      data_type(data_type_of(grad, "max_pool2d_backward")) {
   TORCH_CHECK(grad.sizes() == given_indices.sizes() && grad.device() == given_indices.device() &&
                   given_indices.scalar_type() == at::kByte,
               "max_pool2d_backward: the indices must be bytes, one for each of the gradient, got ",

@@ -1,19 +1,18 @@
-// The operator's schema and its autograd. It keeps a byte for each value of the output, where torch
-// keeps the input and eight bytes: the position in the window of the largest value, or no_index
-// where a ReLU lets no gradient through. So with `relu`, the maximum of relu(input), nobody need
-// keep the input of that ReLU either.
+// The operator's schema and autograd. It keeps one byte per value of the output, where torch keeps
+// the input and eight bytes: the position of the largest value in its window, or no_index where a
+// ReLU blocks the gradient. With `relu`, the maximum of relu(input), the input of the ReLU is not
+// kept either.
 //
-// The backward is linear in the gradient; its derivative reads what the indices say, by torch's
+// The backward is linear in the gradient; its derivative gathers by the indices with torch's
 // operators. Forward-mode derivatives are refused; cnngraph.nn runs torch's modules instead.
+#include "max_pool2d.h"
+
 #include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "../differentiated.h"
-#include "../forward_mode.h"
-#include "max_pool2d.h"
+#include "../autograd.h"
 
 namespace cnngraph {
 namespace {
@@ -27,23 +26,19 @@ std::tuple<Tensor, Tensor> call_forward(const Tensor& input, IntArrayRef kernel_
                                         IntArrayRef stride, IntArrayRef padding,
                                         IntArrayRef dilation, bool ceil_mode, bool relu,
                                         bool return_indices) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::max_pool2d", "")
-                             .typed<decltype(call_forward)>();
+  static const auto op = find_operator<decltype(call_forward)>("cnngraph::max_pool2d");
   return op.call(input, kernel_size, stride, padding, dilation, ceil_mode, relu, return_indices);
 }
 
 Tensor call_backward(const Tensor& grad_output, const Tensor& indices, c10::SymInt height,
                      c10::SymInt width, IntArrayRef kernel_size, IntArrayRef stride,
                      IntArrayRef padding, IntArrayRef dilation) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("cnngraph::max_pool2d_backward", "")
-                             .typed<decltype(call_backward)>();
+  static const auto op = find_operator<decltype(call_backward)>("cnngraph::max_pool2d_backward");
   return op.call(grad_output, indices, std::move(height), std::move(width), kernel_size, stride,
                  padding, dilation);
 }
 
-// The value of `input` at each of the indices, by torch's operators.
+// The values of `input` at the indices, by torch's operators.
 Tensor gather(const Tensor& input, const Tensor& indices, IntArrayRef kernel_size,
               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
   const auto height = input.sym_size(2), width = input.sym_size(3);
@@ -94,8 +89,7 @@ class MaxPool2d : public torch::autograd::Function<MaxPool2d> {
  public:
   static constexpr bool is_traceable = true;
 
-  // The indices leave by a pointer: they have no gradient, and compiled autograd takes no function
-  // of which some outputs are marked so.
+  // The indices are returned through a pointer: see batch_norm_act.
   static Tensor forward(AutogradContext* context, const Tensor& input, IntArrayRef kernel_size,
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                         bool ceil_mode, bool relu, Tensor* indices) {
@@ -116,13 +110,11 @@ class MaxPool2d : public torch::autograd::Function<MaxPool2d> {
   static variable_list backward(AutogradContext* context, variable_list grads) {
     variable_list result(8);
     if (!grads[0].defined()) return result;
-    result[0] = call_backward(grads[0], context->get_saved_variables()[0],
-                              context->saved_data["height"].toSymInt(),
-                              context->saved_data["width"].toSymInt(),
-                              context->saved_data["kernel_size"].toIntVector(),
-                              context->saved_data["stride"].toIntVector(),
-                              context->saved_data["padding"].toIntVector(),
-                              context->saved_data["dilation"].toIntVector());
+    result[0] = call_backward(
+        grads[0], context->get_saved_variables()[0], context->saved_data["height"].toSymInt(),
+        context->saved_data["width"].toSymInt(), context->saved_data["kernel_size"].toIntVector(),
+        context->saved_data["stride"].toIntVector(), context->saved_data["padding"].toIntVector(),
+        context->saved_data["dilation"].toIntVector());
     return result;
   }
 };
@@ -138,15 +130,14 @@ std::tuple<Tensor, Tensor> max_pool2d_autograd(const Tensor& input, IntArrayRef 
                         return_indices);
   }
   Tensor indices;
-  const Tensor output = MaxPool2d::apply(input, kernel_size, stride, padding, dilation, ceil_mode,
-                                         relu, &indices);
+  const Tensor output =
+      MaxPool2d::apply(input, kernel_size, stride, padding, dilation, ceil_mode, relu, &indices);
   return {output, return_indices ? indices : indices.new_empty({0})};
 }
 
 Tensor max_pool2d_backward_autograd(const Tensor& grad_output, const Tensor& indices,
                                     c10::SymInt height, c10::SymInt width, IntArrayRef kernel_size,
-                                    IntArrayRef stride, IntArrayRef padding,
-                                    IntArrayRef dilation) {
+                                    IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
   refuse_tangents("max_pool2d", grad_output);
   if (differentiated(grad_output)) {
     return MaxPool2dGradient::apply(grad_output, indices, std::move(height), std::move(width),

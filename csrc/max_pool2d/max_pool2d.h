@@ -1,4 +1,4 @@
-// What both backends of max_pool2d share with torch: argument checks and the memory layouts.
+// Shared by both backends of max_pool2d: argument checks and memory layouts.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,12 +12,12 @@ struct PoolWindow {
   at::IntArrayRef kernel_size, stride, padding, dilation;
 };
 
-// A checked call, its tensors dense in the layout that the kernels walk.
+// A checked call; its tensors are dense in the layout that the kernels walk.
 struct MaxPool2dForward {
   Pool pool;
   DataType data_type;
   at::Tensor input, output;
-  at::Tensor indices;  // empty where they are not asked for
+  at::Tensor indices;  // empty unless requested
 
   MaxPool2dForward(const at::Tensor& input, PoolWindow window, bool ceil_mode, bool relu,
                    bool return_indices);

@@ -1,10 +1,10 @@
 // The CPU implementation around the loops: rows and planes are independent, and run in parallel.
-#include <algorithm>
-#include <memory>
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
+
+#include <algorithm>
+#include <memory>
 
 #include "../cpu/capability.h"
 #include "max_pool2d.h"
@@ -18,7 +18,7 @@ const MaxPool2dKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(max_pool2d); 
 
 constexpr int64_t elements_of_task = 32 * 1024;
 
-// Calls body(begin, end) over the rows or planes of a tensor, each of so many elements.
+// Calls body(begin, end) over `count` rows or planes of `elements` elements each.
 template <class Body>
 void in_parallel(int64_t count, int64_t elements, const Body& body) {
   const int64_t grain = std::max<int64_t>(1, elements_of_task / std::max<int64_t>(1, elements));

@@ -1,9 +1,9 @@
 // The CUDA kernels of max_pool2d. They compile for sm_80 and sm_90 and the tests run them on a CPU,
-// but they have not yet run on a GPU: nothing here is tuned.
+// but they have not run on a GPU yet and are not tuned.
 //
-// A thread has 16 bytes of what is written, of neighbouring channels, in channels_last where the
-// alignment allows it, else one element; threads lie in the order of memory. Backward gathers from
-// the windows that hold its elements: no atomics, and results are the same from run to run.
+// A thread writes 16 bytes of neighbouring channels in channels_last if the alignment allows it,
+// else one element; threads follow the order of memory. Backward gathers from the windows that
+// contain an element: there are no atomics, and results are the same in every run.
 #include <math.h>
 
 #include "../cuda/elements.h"
@@ -21,7 +21,7 @@ struct alignas(lanes_of<Element>) Indices {
   uint8_t lane[lanes_of<Element>];
 };
 
-// Where vector `at` of `width` elements lies, counted in the order of memory.
+// The place of vector `at` of `width` elements, counted in the order of memory.
 struct Place {
   int64_t sample, channel, row, column;
 
@@ -138,11 +138,9 @@ __global__ void __launch_bounds__(threads)
   store(dx + at * lanes, result, lanes);
 }
 
-dim3 grid_of(int64_t vectors) {
-  return dim3(static_cast<unsigned>((vectors + threads - 1) / threads));
-}
+dim3 grid_of(int64_t vectors) { return dim3(static_cast<unsigned>(ceil_div(vectors, threads))); }
 
-// How many elements a thread may take at a time from all of these.
+// How many elements a thread may take at a time, given these pointers.
 template <class Element>
 int lanes_of_thread(const Pool& pool, const void* input, const void* output,
                     const uint8_t* indices) {

@@ -1,5 +1,5 @@
-// The CUDA implementation of the operators: allocates with torch and launches what
-// max_pool2d_cuda.cu has, on torch's current stream. It has not yet run on a GPU.
+// The CUDA implementation of the operators: allocates with torch and launches the kernels of
+// max_pool2d_cuda.cu on torch's current stream. Not yet run on a GPU.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -31,9 +31,8 @@ std::tuple<Tensor, Tensor> max_pool2d_cuda(const Tensor& input, at::IntArrayRef 
 }
 
 Tensor max_pool2d_backward_cuda(const Tensor& grad_output, const Tensor& indices, int64_t height,
-                                int64_t width, at::IntArrayRef kernel_size,
-                                at::IntArrayRef stride, at::IntArrayRef padding,
-                                at::IntArrayRef dilation) {
+                                int64_t width, at::IntArrayRef kernel_size, at::IntArrayRef stride,
+                                at::IntArrayRef padding, at::IntArrayRef dilation) {
   const c10::cuda::CUDAGuard guard(grad_output.device());
   MaxPool2dBackward call(grad_output, indices, height, width,
                          {kernel_size, stride, padding, dilation});

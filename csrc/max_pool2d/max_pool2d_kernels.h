@@ -1,5 +1,5 @@
-// What the kernels of max_pool2d agree on with their callers: plain numbers and pointers, so that
-// they compile without torch, once per CPU capability, and with nvcc alone.
+// The interface of max_pool2d's kernels: plain numbers and pointers, so that they compile without
+// torch, once per CPU capability, and with nvcc alone.
 #pragma once
 
 #include <stdint.h>
@@ -8,7 +8,7 @@
 
 namespace cnngraph {
 
-// Positions of a window, counted row by row, or this where a ReLU lets no gradient through.
+// Positions in a window are counted row by row; no_index is where a ReLU blocks the gradient.
 constexpr uint8_t no_index = 255;
 constexpr int64_t most_positions = 255;
 
@@ -20,26 +20,25 @@ struct PoolAxis {
   CNNGRAPH_ELEMENTWISE int64_t end(int64_t out) const {
     return start(out) + (kernel - 1) * dilation + 1;
   }
-  // The positions [first, last) that lie in the input. Without a division where all do.
+  // The positions [first, last) inside the input. No division if all are.
   CNNGRAPH_ELEMENTWISE int64_t first(int64_t out) const {
     const int64_t outside = -start(out);
-    return outside > 0 ? (outside + dilation - 1) / dilation : 0;
+    return outside > 0 ? ceil_div(outside, dilation) : 0;
   }
   CNNGRAPH_ELEMENTWISE int64_t last(int64_t out) const {
     if (end(out) <= size) return kernel;
     const int64_t inside = size - start(out);
-    const int64_t fit = inside > 0 ? (inside + dilation - 1) / dilation : 0;
-    return fit < kernel ? fit : kernel;
+    const int64_t fit = inside > 0 ? ceil_div(inside, dilation) : 0;
+    return smaller(fit, kernel);
   }
-  // The windows [first_window, last_window) that may hold an element, and at which position one
-  // does, or -1.
+  // The windows [first_window, last_window) that may contain an element, and its position in one of
+  // them, or -1.
   CNNGRAPH_ELEMENTWISE int64_t first_window(int64_t in) const {
     const int64_t beyond = in + padding - (kernel - 1) * dilation;
-    return beyond > 0 ? (beyond + stride - 1) / stride : 0;
+    return beyond > 0 ? ceil_div(beyond, stride) : 0;
   }
   CNNGRAPH_ELEMENTWISE int64_t last_window(int64_t in) const {
-    const int64_t end = (in + padding) / stride + 1;
-    return end < out_size ? end : out_size;
+    return smaller((in + padding) / stride + 1, out_size);
   }
   CNNGRAPH_ELEMENTWISE int64_t position(int64_t in, int64_t window) const {
     const int64_t distance = in - start(window);
@@ -57,23 +56,16 @@ struct Pool {
 };
 
 struct MaxPool2dKernels {
-  // Rows [begin, end) of the output: a row of a sample in channels_last, of a plane else. `indices`
+  // Rows [begin, end) of the output: rows of samples in channels_last, else of planes. `indices`
   // may be null.
   void (*forward)(DataType, const Pool&, int64_t begin, int64_t end, const void* x, void* y,
                   uint8_t* indices);
-  // channels_last: rows [begin, end) of the input. Else planes of it, and `scratch` has room for
-  // one in double.
+  // channels_last: rows [begin, end) of the input. Else planes of it, with a plane of doubles as
+  // `scratch`.
   void (*backward)(DataType, const Pool&, int64_t begin, int64_t end, const void* dy,
                    const uint8_t* indices, void* dx, double* scratch);
 };
 
-#define CNNGRAPH_DECLARE_MAX_POOL2D(capability) \
-  namespace capability {                        \
-  extern const MaxPool2dKernels max_pool2d;     \
-  }
-CNNGRAPH_DECLARE_MAX_POOL2D(baseline)
-CNNGRAPH_DECLARE_MAX_POOL2D(avx2)
-CNNGRAPH_DECLARE_MAX_POOL2D(avx512)
-#undef CNNGRAPH_DECLARE_MAX_POOL2D
+CNNGRAPH_DECLARE_KERNELS(MaxPool2dKernels, max_pool2d)
 
 }  // namespace cnngraph

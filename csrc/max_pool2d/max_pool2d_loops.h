@@ -1,7 +1,7 @@
 // The CPU loops of max_pool2d, compiled once per capability. In channels_last all channels of a
 // window are compared at once; backward gathers, for each pixel of the input, from the windows that
-// hold it. In contiguous maps neighbouring windows are compared at once, and backward scatters
-// within a plane. Either way sums are in the windows' order, as torch's are.
+// contain it. In contiguous maps neighbouring windows are compared at once, and backward scatters
+// within a plane. Both add in the order of the windows, as torch does.
 #pragma once
 
 #include <math.h>
@@ -18,9 +18,9 @@ namespace {
 
 template <int lanes>
 struct BytesOf;
-#define CNNGRAPH_BYTES(lanes)                                    \
-  template <>                                                    \
-  struct BytesOf<lanes> {                                        \
+#define CNNGRAPH_BYTES(lanes)                                   \
+  template <>                                                   \
+  struct BytesOf<lanes> {                                       \
     typedef uint8_t Vector __attribute__((vector_size(lanes))); \
   };
 CNNGRAPH_BYTES(2)
@@ -33,11 +33,11 @@ template <class Element>
 using VectorOf = typename Memory<Element>::Vector;
 template <class Element>
 using ScalarOf = typename Memory<Element>::Scalar;
-// Integers, a lane for each lane of a vector: what comparing two of them gives.
+// The integer vector that comparing two vectors gives.
 template <class Element>
 using IndexOf = decltype(VectorOf<Element>{} > VectorOf<Element>{});
 
-// Compilers make scalar code of conversions from and to half a register of bytes.
+// Compilers emit scalar code for conversions between a register and a part of one of bytes.
 #if defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES == 32
 CNNGRAPH_INLINE Ints widen_bytes(typename BytesOf<8>::Vector bytes, Ints) {
   return bit_cast<Ints>(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bit_cast<int64_t>(bytes))));
@@ -45,8 +45,8 @@ CNNGRAPH_INLINE Ints widen_bytes(typename BytesOf<8>::Vector bytes, Ints) {
 CNNGRAPH_INLINE typename BytesOf<8>::Vector narrow_to_bytes(Ints ints) {
   const __m256i lowest = _mm256_set1_epi32(0x0c080400);
   const __m256i bytes = _mm256_shuffle_epi8(bit_cast<__m256i>(ints), lowest);
-  const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes),
-                                          _mm256_extracti128_si256(bytes, 1));
+  const __m128i both =
+      _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
   return bit_cast<typename BytesOf<8>::Vector>(_mm_cvtsi128_si64(both));
 }
 #elif defined(__x86_64__) && CNNGRAPH_VECTOR_BYTES == 64
@@ -164,9 +164,8 @@ void backward_row_of_pixels(const Pool& pool, int64_t row, const Element* dy,
       for (int64_t j = left; j < right; ++j) {
         const int64_t across = width.position(x, j);
         if (across < 0) continue;
-        windows[count++] = {
-            ((sample * height.out_size + i) * width.out_size + j) * pool.channels,
-            static_cast<int>(down * width.kernel + across)};
+        windows[count++] = {((sample * height.out_size + i) * width.out_size + j) * pool.channels,
+                            static_cast<int>(down * width.kernel + across)};
       }
     }
     Element* to = dx + (row * width.size + x) * pool.channels;
@@ -216,12 +215,12 @@ void forward_row_of_plane(const Pool& pool, int64_t row, const Element* x, Eleme
     }
     largest.store(pool, extent, to + column, indexed ? index_to + column : nullptr);
   };
-  // Between these all columns of every window lie in the input.
+  // For columns [begin, end) every window is inside the input.
   const int64_t span = (width.kernel - 1) * width.dilation;
-  int64_t begin = (width.padding + width.stride - 1) / width.stride;
+  int64_t begin = ceil_div(width.padding, width.stride);
   int64_t end = width.size - 1 - span + width.padding;
   end = end < 0 ? 0 : end / width.stride + 1;
-  end = end < width.out_size ? end : width.out_size;
+  end = smaller(end, width.out_size);
   if (begin >= end) begin = end = 0;
   for (int64_t column = 0; column < begin; ++column) largest_of(Part<Element>{1}, column);
   int64_t column = begin;
@@ -253,7 +252,7 @@ void backward_plane(const Pool& pool, int64_t plane, const Element* dy, const ui
     for (int64_t j = 0; j < width.out_size; ++j, ++at) {
       if (indices[at] >= positions) continue;
       const int64_t to = line + width.start(j) + offsets[indices[at]];
-      if (to < 0 || to >= pixels) continue;  // an index that no forward gave
+      if (to < 0 || to >= pixels) continue;  // an index that forward never gives
       sums[to] += Memory<Element>::load(dy + at, 1, 0)[0];
     }
   }
@@ -278,9 +277,9 @@ extern const MaxPool2dKernels max_pool2d = {
         using Element = decltype(element);
         const auto* from = static_cast<const Element*>(x);
         auto* to = static_cast<Element*>(y);
-        const auto row_of = pool.channels_last
-                                ? indices != nullptr ? forward_row_of_pixels<Element, true>
-                                                     : forward_row_of_pixels<Element, false>
+        const auto row_of = pool.channels_last   ? indices != nullptr
+                                                       ? forward_row_of_pixels<Element, true>
+                                                       : forward_row_of_pixels<Element, false>
                             : indices != nullptr ? forward_row_of_plane<Element, true>
                                                  : forward_row_of_plane<Element, false>;
         for (int64_t row = begin; row < end; ++row) row_of(pool, row, from, to, indices);

@@ -12,11 +12,20 @@ from cnngraph import kernels
 from cnngraph.kernels.batch_norm_act import batch_norm_act
 from cnngraph.kernels.cat_batch_norm_act import Branch, cat_batch_norm_act
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+pytestmark = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
 
 EPS = 1e-3
 # Channels of a branch, and whether it has a batch norm and an activation.
-BRANCHES = [(17, True, True), (5, False, False), (8, False, True), (3, True, False), (1, True, True), (64, True, True)]
+BRANCHES = [
+    (17, True, True),
+    (5, False, False),
+    (8, False, True),
+    (3, True, False),
+    (1, True, True),
+    (64, True, True),
+]
 
 
 def draw(*shape, seed, dtype=torch.float64, channels_last=False, device="cpu"):
@@ -25,13 +34,30 @@ def draw(*shape, seed, dtype=torch.float64, channels_last=False, device="cpu"):
     return values.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else values
 
 
-def branches_of(dtype=torch.float32, channels_last=False, training=True, size=(4, 9, 7), kinds=BRANCHES, device="cpu"):
+def branches_of(
+    dtype=torch.float32,
+    channels_last=False,
+    training=True,
+    size=(4, 9, 7),
+    kinds=BRANCHES,
+    device="cpu",
+):
     batch, *pixels = size
     parameters = torch.float64 if dtype == torch.float64 else torch.float32
     made = []
     for seed, (channels, normalized, activated) in enumerate(kinds):
-        x = draw(batch, channels, *pixels, seed=seed, dtype=dtype, channels_last=channels_last, device=device)
-        weight, bias, mean, var = (draw(4, channels, seed=100 + seed) + 1).abs().to(device, parameters)
+        x = draw(
+            batch,
+            channels,
+            *pixels,
+            seed=seed,
+            dtype=dtype,
+            channels_last=channels_last,
+            device=device,
+        )
+        weight, bias, mean, var = (
+            (draw(4, channels, seed=100 + seed) + 1).abs().to(device, parameters)
+        )
         if not normalized:
             made.append(Branch(x, activated=activated))
         else:
@@ -49,7 +75,9 @@ def leaves_of(branches):
         )
         for branch in branches
     ]  # fmt: skip
-    return fresh, [t for branch in fresh for t in (branch.input, branch.weight, branch.bias) if t is not None]
+    return fresh, [
+        t for branch in fresh for t in (branch.input, branch.weight, branch.bias) if t is not None
+    ]
 
 
 def reference(branches, name, arguments=()):
@@ -57,7 +85,9 @@ def reference(branches, name, arguments=()):
     for branch in branches:
         z = branch.input
         if branch.normalized:
-            z = F.batch_norm(z, branch.mean, branch.var, branch.weight, branch.bias, branch.mean is None, 0, EPS)
+            z = F.batch_norm(
+                z, branch.mean, branch.var, branch.weight, branch.bias, branch.mean is None, 0, EPS
+            )
         parts.append(ACTIVATIONS[name](z, *arguments) if branch.activated else z)
     return torch.cat(parts, 1)
 
@@ -84,7 +114,15 @@ def check(branches, grad, name="relu", arguments=(), tolerance=3e-6):
 def grad_for(branches, **how):
     first = branches[0].input
     channels = sum(branch.input.shape[1] for branch in branches)
-    return draw(len(first), channels, *first.shape[2:], seed=50, dtype=first.dtype, device=first.device, **how)
+    return draw(
+        len(first),
+        channels,
+        *first.shape[2:],
+        seed=50,
+        dtype=first.dtype,
+        device=first.device,
+        **how,
+    )
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -101,7 +139,13 @@ def test_any_rank_and_any_activation(size, channels_last):
     kinds = [kind for kind in BRANCHES if kind != (8, False, True)]
     branches = branches_of(torch.float64, channels_last, size=size, kinds=kinds)
     for name, arguments in (("silu", ()), ("leaky_relu", (0.1,))):
-        check(branches, grad_for(branches, channels_last=channels_last), name, arguments, tolerance=1e-11)
+        check(
+            branches,
+            grad_for(branches, channels_last=channels_last),
+            name,
+            arguments,
+            tolerance=1e-11,
+        )
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
@@ -115,7 +159,9 @@ def test_inputs_and_gradients_laid_out_in_any_way(channels_last, device):
     check(mixed, grad, tolerance=1e-11)
     wide = draw(4, 2 * grad.shape[1], 9, 7, seed=51, device=device)
     for other in (
-        grad.contiguous(memory_format=torch.contiguous_format if channels_last else torch.channels_last),
+        grad.contiguous(
+            memory_format=torch.contiguous_format if channels_last else torch.channels_last
+        ),
         grad[:1].expand(4, -1, -1, -1),
         grad[:1, :1].expand(grad.shape),
         wide[:, ::2],
@@ -129,22 +175,36 @@ def test_branches_larger_than_the_cache():
     kinds = [(64, True, True), (8, True, True), (64, True, True), (24, True, True)]
     branches = branches_of(channels_last=True, training=False, size=(10, 84, 84), kinds=kinds)
     output, *_ = cat_batch_norm_act(branches, "relu", ())
-    alone = [batch_norm_act(b.input, b.weight, b.bias, b.mean, b.var, EPS, "relu")[0] for b in branches]
+    alone = [
+        batch_norm_act(b.input, b.weight, b.bias, b.mean, b.var, EPS, "relu")[0] for b in branches
+    ]
     assert torch.equal(output, torch.cat(alone, 1))
 
 
 def test_the_layout_is_the_first_inputs():
     for channels_last in (False, True):
         output = cat_batch_norm_act(branches_of(channels_last=channels_last), "relu", ())[0]
-        assert output.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        assert output.is_contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        )
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 def test_nothing_is_copied(channels_last):
     """What is read and written lies in slices of the channels of larger tensors."""
-    dense, leaves = leaves_of(branches_of(channels_last=channels_last, kinds=[(16, True, True), (24, True, False)]))
-    wide = torch.cat([draw(4, 3, 9, 7, seed=9, dtype=torch.float32), *(branch.input.detach() for branch in dense)], 1)
-    wide = wide.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    dense, leaves = leaves_of(
+        branches_of(channels_last=channels_last, kinds=[(16, True, True), (24, True, False)])
+    )
+    wide = torch.cat(
+        [
+            draw(4, 3, 9, 7, seed=9, dtype=torch.float32),
+            *(branch.input.detach() for branch in dense),
+        ],
+        1,
+    )
+    wide = wide.contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
     sliced = [
         replace(branch, input=part.requires_grad_())
         for branch, part in zip(dense, wide.split([3, 16, 24], 1)[1:], strict=True)
@@ -177,7 +237,9 @@ def test_statistics_are_the_batchs():
         assert torch.equal(mean, expected_mean)
         assert torch.equal(var, expected_var)
         assert not mean.requires_grad
-    assert {len(mean) for mean in cat_batch_norm_act(branches_of(training=False), "relu", ())[1]} == {0}
+    assert {
+        len(mean) for mean in cat_batch_norm_act(branches_of(training=False), "relu", ())[1]
+    } == {0}
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -227,7 +289,9 @@ def test_gradcheck(verify, training):
 
 @pytest.mark.parametrize("missing", [(), ("weight",), ("bias",), ("weight", "bias")], ids=str)
 def test_each_requires_grad_is_honoured(missing):
-    branches = [replace(branch, **dict.fromkeys(missing)) for branch in branches_of(kinds=BRANCHES[:4])]
+    branches = [
+        replace(branch, **dict.fromkeys(missing)) for branch in branches_of(kinds=BRANCHES[:4])
+    ]
     grad = grad_for(branches)
     everything, all_leaves = leaves_of(branches)
     cat_batch_norm_act(everything, "relu", ())[0].backward(grad)
@@ -236,7 +300,9 @@ def test_each_requires_grad_is_honoured(missing):
         for index, leaf in enumerate(leaves):
             leaf.requires_grad_(index == alone)
         cat_batch_norm_act(fresh, "relu", ())[0].backward(grad)
-        assert [leaf.grad is not None for leaf in leaves] == [index == alone for index in range(len(leaves))]
+        assert [leaf.grad is not None for leaf in leaves] == [
+            index == alone for index in range(len(leaves))
+        ]
         torch.testing.assert_close(leaves[alone].grad, all_leaves[alone].grad)
     fresh, leaves = leaves_of(branches)
     for leaf in leaves:
@@ -247,7 +313,9 @@ def test_each_requires_grad_is_honoured(missing):
 def test_what_is_kept():
     branches, _ = leaves_of(branches_of(kinds=BRANCHES[:4]))
     saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()), lambda _: None):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t.data_ptr()), lambda _: None
+    ):
         output = cat_batch_norm_act(branches, "relu", ())[0]
         alone = cat_batch_norm_act([branches[0], branches[1]], "relu", ())[0]
     assert [branch.input.data_ptr() in saved for branch in branches] == [True, False, False, True]
@@ -308,7 +376,9 @@ def test_compiled_autograd():
 
 @pytest.mark.parametrize("shape", [(0, 4, 5, 5), (3, 4, 0, 2)], ids=str)
 def test_empty_input(shape):
-    fresh, leaves = leaves_of([Branch(torch.empty(shape)), Branch(torch.empty(shape), True, True, *torch.ones(2, 4))])
+    fresh, leaves = leaves_of(
+        [Branch(torch.empty(shape)), Branch(torch.empty(shape), True, True, *torch.ones(2, 4))]
+    )
     output = cat_batch_norm_act(fresh, "relu", ())[0]
     assert output.shape == (shape[0], 8, *shape[2:])
     output.sum().backward()
@@ -317,16 +387,22 @@ def test_empty_input(shape):
 
 def test_what_cannot_be_is_refused():
     first, plain = branches_of(kinds=BRANCHES[:2])
-    with pytest.raises(ValueError, match=r"Expected more than 1 value per channel when training, got input size"):
+    with pytest.raises(
+        ValueError, match=r"Expected more than 1 value per channel when training, got input size"
+    ):
         cat_batch_norm_act([replace(first, input=torch.randn(1, 17, 1, 1))], "relu", ())
     for other in (plain.input[:1], plain.input[..., :1], plain.input[0], plain.input.double()):
         with pytest.raises(RuntimeError, match="only the channels of the inputs may differ"):
             cat_batch_norm_act([first, Branch(other)], "relu", ())
-    with pytest.raises(ValueError, match="without a batch norm the activation is a relu, got 'silu'"):
+    with pytest.raises(
+        ValueError, match="without a batch norm the activation is a relu, got 'silu'"
+    ):
         cat_batch_norm_act([first, replace(plain, activated=True)], "silu", ())
     with pytest.raises(ValueError, match="all lists must be as long as the inputs, 1"):
         torch.ops.cnngraph.cat_batch_norm_act([first.input], [], [], [], [], [], [], [], "relu", [])
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(first.input, first.input)
-        with pytest.raises(NotImplementedError, match=r"cat_batch_norm_act has no forward-mode derivative"):
+        with pytest.raises(
+            NotImplementedError, match=r"cat_batch_norm_act has no forward-mode derivative"
+        ):
             cat_batch_norm_act([replace(first, input=dual)], "relu", ())

@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from cnngraph import kernels
 from cnngraph.kernels.conv2d import conv2d
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+pytestmark = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
@@ -34,19 +36,27 @@ geometries = st.fixed_dictionaries(
 )
 
 
-def draw(given: dict[str, Any], dtype: torch.dtype, layout: torch.memory_format) -> tuple[Tensor, Tensor, Tensor]:
+def draw(
+    given: dict[str, Any], dtype: torch.dtype, layout: torch.memory_format
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(given["seed"])
     inputs, outputs = given["channels"]
     x = torch.randn(given["batch"], inputs, *given["size"], generator=generator)
     weight = torch.randn(outputs, inputs, *given["kernel"], generator=generator)
-    shape = torch.conv2d(x, weight, None, given["stride"], given["padding"], given["dilation"]).shape
+    shape = torch.conv2d(
+        x, weight, None, given["stride"], given["padding"], given["dilation"]
+    ).shape
     grad = torch.randn(shape, generator=generator)
     x, weight, grad = (value.to(dtype).to(memory_format=layout) for value in (x, weight, grad))
     return x, weight, grad
 
 
-def reference(x: Tensor, weight: Tensor, grad: Tensor, geometry: list[Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    leaves = [value.double().requires_grad_() for value in (x, weight, torch.zeros(weight.shape[0]))]
+def reference(
+    x: Tensor, weight: Tensor, grad: Tensor, geometry: list[Any]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    leaves = [
+        value.double().requires_grad_() for value in (x, weight, torch.zeros(weight.shape[0]))
+    ]
     y = torch.conv2d(*leaves, *geometry)
     return y.detach(), *torch.autograd.grad(y, leaves, grad.double())
 
@@ -60,11 +70,17 @@ def worst(found: Tensor, expected: Tensor, size: Tensor) -> float:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @given(given=geometries)
 @settings(max_examples=40)
-def test_result_and_gradients(dtype: torch.dtype, layout: torch.memory_format, given: dict[str, Any]) -> None:
-    assert_near(*draw(given, dtype, layout), [given["stride"], given["padding"], given["dilation"], 1])
+def test_result_and_gradients(
+    dtype: torch.dtype, layout: torch.memory_format, given: dict[str, Any]
+) -> None:
+    assert_near(
+        *draw(given, dtype, layout), [given["stride"], given["padding"], given["dilation"], 1]
+    )
 
 
-def assert_near(x: Tensor, weight: Tensor, grad: Tensor, geometry: list[Any], with_bias: bool = True) -> None:
+def assert_near(
+    x: Tensor, weight: Tensor, grad: Tensor, geometry: list[Any], with_bias: bool = True
+) -> None:
     dtype = x.dtype
     expected = reference(x, weight, grad, geometry)
     sizes = reference(x.abs(), weight.abs(), grad.abs(), geometry)
@@ -73,7 +89,9 @@ def assert_near(x: Tensor, weight: Tensor, grad: Tensor, geometry: list[Any], wi
         conv2d(x, weight, bias, *geometry),
         *torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [True, True, True]),
     ]
-    for name, one, other, size in zip(("result", "input", "weight", "bias"), found, expected, sizes, strict=True):
+    for name, one, other, size in zip(
+        ("result", "input", "weight", "bias"), found, expected, sizes, strict=True
+    ):
         assert one.dtype is dtype
         assert worst(one, other, size) < TOLERANCE[dtype], name
 
@@ -84,7 +102,11 @@ def test_pointwise_kernels(channels: tuple[int, int], size: tuple[int, int]) -> 
     """Numbers of channels and pixels that fill blocks and tiles, and that do not."""
     given = {"channels": channels, "kernel": (1, 1), "size": size, "batch": 1, "seed": 0}
     given |= {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
-    assert_near(*draw(given, torch.float32, torch.channels_last), [(1, 1), (0, 0), (1, 1), 1], with_bias=False)
+    assert_near(
+        *draw(given, torch.float32, torch.channels_last),
+        [(1, 1), (0, 0), (1, 1), 1],
+        with_bias=False,
+    )
 
 
 def test_a_pointwise_kernel_needs_no_library() -> None:
@@ -109,7 +131,9 @@ def test_pixels_with_room_between_them_cost_a_copy_and_no_more(size: int) -> Non
     geometry = ((1, 1), (size // 2, size // 2), (1, 1), 1)
 
     def run(x: Tensor = x) -> tuple[Tensor, ...]:
-        gradients = torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [True, True, False])
+        gradients = torch.ops.cnngraph.conv2d_backward(
+            grad, x, weight, *geometry, [True, True, False]
+        )
         return conv2d(x, weight, None, *geometry), *gradients[:2]
 
     def convolutions(x: Tensor) -> set[str]:
@@ -123,29 +147,33 @@ def test_pixels_with_room_between_them_cost_a_copy_and_no_more(size: int) -> Non
 
 
 @pytest.mark.parametrize(("channels", "padding"), [((33, 18), (3, 0)), ((1, 1), (0, 0))])
-def test_a_strided_pointwise_kernel_needs_no_library(channels: tuple[int, int], padding: tuple[int, int]) -> None:
+def test_a_strided_pointwise_kernel_needs_no_library(
+    channels: tuple[int, int], padding: tuple[int, int]
+) -> None:
     """The library's weight gradient hangs there, now and then."""
     given = {"channels": channels, "kernel": (1, 1), "size": (9, 13), "batch": 1, "seed": 0}
     given |= {"stride": (3, 2), "padding": padding, "dilation": (1, 1)}
     x, weight, grad = draw(given, torch.float32, torch.contiguous_format)
     geometry = [given["stride"], given["padding"], given["dilation"], 1]
     assert_near(x, weight, grad, geometry)
-    ran = profiled(lambda: torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [False, True, False]))
+    ran = profiled(
+        lambda: torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [False, True, False])
+    )
     assert not any("aten::" in name and "conv" in name for name in ran)
 
 
-def test_a_weight_gradient_over_many_pixels_is_about_as_near_as_the_librarys() -> None:
+def test_a_weight_gradient_over_many_pixels_keeps_its_digits() -> None:
+    """Of 307,200 positive terms, whose sum one by one would err by up to 2e-2."""
     given = {"channels": (16, 32), "kernel": (1, 1), "size": (160, 160), "batch": 12, "seed": 0}
     given |= {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
     x, weight, grad = draw(given, torch.float32, torch.channels_last)
     geometry = [(1, 1), (0, 0), (1, 1), 1]
     x, grad = x.abs(), grad.abs()
     _, _, expected, _ = reference(x, weight, grad, geometry)
-    _, found, _ = torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry, [False, True, False])
-    library = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, *geometry[:3], False, (0, 0), 1, [False, True, False]
-    )[1]
-    assert worst(found, expected, expected) < 1.5 * worst(library, expected, expected) < 1e-5
+    _, found, _ = torch.ops.cnngraph.conv2d_backward(
+        grad, x, weight, *geometry, [False, True, False]
+    )
+    assert worst(found, expected, expected) < 1e-5
 
 
 def test_nothing_is_lost_of_nan_and_infinity() -> None:
@@ -153,7 +181,9 @@ def test_nothing_is_lost_of_nan_and_infinity() -> None:
     x[0, 3, 1, 1], x[0, 5, 0, 0] = float("nan"), float("inf")
     x, grad = (value.to(memory_format=torch.channels_last) for value in (x, grad))
     weight = torch.zeros(32, 32, 1, 1)
-    _, found, _ = torch.ops.cnngraph.conv2d_backward(grad, x, weight, (1, 1), (0, 0), (1, 1), 1, [False, True, False])
+    _, found, _ = torch.ops.cnngraph.conv2d_backward(
+        grad, x, weight, (1, 1), (0, 0), (1, 1), 1, [False, True, False]
+    )
     assert found[:, 3].isnan().all()
     assert found[:, 5].isposinf().all()
     assert (found[:, :3] == 16).all()
@@ -163,7 +193,9 @@ def test_nothing_is_lost_of_nan_and_infinity() -> None:
 def test_only_the_gradients_asked_for(mask: tuple[int, int, int]) -> None:
     x = torch.randn(2, 32, 9, 9).to(memory_format=torch.channels_last)
     weight, grad = torch.randn(32, 32, 3, 3), torch.randn(2, 32, 7, 7)
-    found = torch.ops.cnngraph.conv2d_backward(grad, x, weight, (1, 1), (0, 0), (1, 1), 1, list(map(bool, mask)))
+    found = torch.ops.cnngraph.conv2d_backward(
+        grad, x, weight, (1, 1), (0, 0), (1, 1), 1, list(map(bool, mask))
+    )
     assert [value.numel() > 0 for value in found] == list(map(bool, mask))
 
 
@@ -180,7 +212,10 @@ def test_torch_knows_the_operator(layout, weight_layout, groups: int) -> None:
 
 
 def test_derivatives_of_both_orders() -> None:
-    x, weight = torch.randn(2, 3, 6, 5, dtype=torch.float64), torch.randn(4, 3, 3, 2, dtype=torch.float64)
+    x, weight = (
+        torch.randn(2, 3, 6, 5, dtype=torch.float64),
+        torch.randn(4, 3, 3, 2, dtype=torch.float64),
+    )
     bias = torch.randn(4, dtype=torch.float64)
     leaves = [value.requires_grad_() for value in (x, weight, bias)]
 
@@ -200,7 +235,9 @@ def test_the_same_bits_each_time() -> None:
     )
     arguments = (grad, x, weight, (1, 1), (1, 1), (1, 1), 1, [False, True, False])
     first = torch.ops.cnngraph.conv2d_backward(*arguments)[1]
-    assert all(torch.equal(torch.ops.cnngraph.conv2d_backward(*arguments)[1], first) for _ in range(3))
+    assert all(
+        torch.equal(torch.ops.cnngraph.conv2d_backward(*arguments)[1], first) for _ in range(3)
+    )
 
 
 def test_an_empty_batch() -> None:
@@ -213,7 +250,7 @@ def test_an_empty_batch() -> None:
     assert not weight.grad.any()
 
 
-def test_it_counts_as_many_operations_as_torchs() -> None:
+def test_it_counts_as_many_flops_as_torchs() -> None:
     x = torch.randn(2, 32, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
     weight = torch.randn(16, 32, 3, 3, requires_grad=True)
 

@@ -72,7 +72,13 @@ class Maps:
         return torch.rand(channels, generator=self.generator, dtype=torch.float64).to(dtype) + 0.5
 
     def block(self, channels, *tensors):
-        return counts(60 // self.inner, channels, self.inner, *map(self.stride, tensors), channels * self.inner)
+        return counts(
+            60 // self.inner,
+            channels,
+            self.inner,
+            *map(self.stride, tensors),
+            channels * self.inner,
+        )
 
     def stride(self, tensor):
         return tensor.shape[1] * self.inner
@@ -92,11 +98,15 @@ def test_adding_a_gradient_emulated(library, dtype, channels_last):
         x, dy, addend = maps.random(wide), maps.random(channels), maps.random(wide)
         weight, bias, mean, var = (maps.per_channel(channels) for _ in range(4))
         x[:, :channels] = keep_off_kinks(name, x[:, :channels], weight, bias, mean, var)
-        slope, offset = (None, None) if fixed else (maps.per_channel(channels), maps.per_channel(channels))
+        slope, offset = (
+            (None, None) if fixed else (maps.per_channel(channels), maps.per_channel(channels))
+        )
         dweight, dbias = torch.empty_like(mean), torch.empty_like(mean)
         invstd = (var.double() + 1e-5).rsqrt().view(-1, 1, 1)
         centred = x[:, :channels].double() - mean.double().view(-1, 1, 1)
-        z = (centred * invstd * weight.double().view(-1, 1, 1) + bias.double().view(-1, 1, 1)).requires_grad_()
+        z = (
+            centred * invstd * weight.double().view(-1, 1, 1) + bias.double().view(-1, 1, 1)
+        ).requires_grad_()
         (dz,) = torch.autograd.grad(ACTIVATIONS[name](z), z, dy.double())
         scale = weight.double() * invstd.view(-1)
         expected = [addend[:, :channels].double() + dz * scale.view(-1, 1, 1)]
@@ -114,7 +124,21 @@ def test_adding_a_gradient_emulated(library, dtype, channels_last):
             ENUMERATION[name],
             block,
             counts(maps.stride(addend), maps.stride(result)),
-            pointers(x, weight, bias, mean, var, workspace, dy, addend, result, slope, offset, dweight, dbias),
+            pointers(
+                x,
+                weight,
+                bias,
+                mean,
+                var,
+                workspace,
+                dy,
+                addend,
+                result,
+                slope,
+                offset,
+                dweight,
+                dbias,
+            ),
         )
         found = [result[:, :channels], dweight, dbias, *([] if fixed else [slope, offset])]
         for index, (ours, wanted) in enumerate(zip(found, expected, strict=True)):
@@ -133,7 +157,9 @@ def test_finishing_a_gradient_emulated(library, dtype, channels_last):
         mean, slope, offset = (maps.per_channel(32) for _ in range(3))
         part = slice(first, first + channels)
         columns = [row[part].double().view(-1, 1, 1) for row in (mean, slope, offset)]
-        expected = partial[:, part].double() + (x[:, part].double() - columns[0]) * columns[1] + columns[2]
+        expected = (
+            partial[:, part].double() + (x[:, part].double() - columns[0]) * columns[1] + columns[2]
+        )
         library.finish_gradient(
             TYPES[dtype],
             maps.block(channels, x, partial),

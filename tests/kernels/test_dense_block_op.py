@@ -12,24 +12,43 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cnngraph import kernels
 from cnngraph.kernels.dense_block import Step, dense_block
+from cnngraph.ops.activation import ReLU
+from cnngraph.ops.conv import Conv2d
+from cnngraph.ops.fused import BatchNormAct, DenseBlock
+from cnngraph.ops.norm import BatchNorm
+from cnngraph.ops.saved import Batch
+from cnngraph.shape import TensorShape
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+pytestmark = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
-def step_of(channels: int, made: int, size: int, fixed: bool, dtype: torch.dtype, bias: bool) -> Step:
+def step_of(
+    channels: int, made: int, size: int, fixed: bool, dtype: torch.dtype, bias: bool
+) -> Step:
     def leaf(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=dtype).requires_grad_()
 
     mean = torch.randn(channels, dtype=dtype) if fixed else None
     var = torch.rand(channels, dtype=dtype) + 0.5 if fixed else None
     weight = leaf(made, channels, size, size)
-    return Step(leaf(channels), leaf(channels), mean, var, weight, leaf(made) if bias else None, (1, 1), 1)
+    return Step(
+        leaf(channels), leaf(channels), mean, var, weight, leaf(made) if bias else None, (1, 1), 1
+    )
 
 
 def block(
-    channels: int, growth: int, layers: int, steps=2, fixed=False, dtype=torch.float64, bias=False, between=3
+    channels: int,
+    growth: int,
+    layers: int,
+    steps=2,
+    fixed=False,
+    dtype=torch.float64,
+    bias=False,
+    between=3,
 ) -> list[list[Step]]:
     torch.manual_seed(0)
     made = []
@@ -37,7 +56,9 @@ def block(
         layer, read = [], channels
         for step in range(steps):
             last = step == steps - 1
-            layer.append(step_of(read, growth if last else between, 3 if last else 1, fixed, dtype, bias))
+            layer.append(
+                step_of(read, growth if last else between, 3 if last else 1, fixed, dtype, bias)
+            )
             read = between
         made.append(layer)
         channels += growth
@@ -45,7 +66,7 @@ def block(
 
 
 def on(device: str, layers: list[list[Step]]) -> list[list[Step]]:
-    """The same there; a leaf that moves is a leaf again."""
+    """The same on that device; a leaf that moves stays a leaf."""
 
     def moved(tensor: Tensor) -> Tensor:
         return tensor.detach().to(device).requires_grad_(tensor.requires_grad)
@@ -67,12 +88,16 @@ def with_parameters(layers: list[list[Step]], parameters: tuple[Tensor, ...]) ->
     def rebuilt(step: Step) -> Step:
         weight, bias, conv = next(given), next(given), next(given)
         conv_bias = None if step.conv_bias is None else next(given)
-        return replace(step, norm_weight=weight, norm_bias=bias, conv_weight=conv, conv_bias=conv_bias)
+        return replace(
+            step, norm_weight=weight, norm_bias=bias, conv_weight=conv, conv_bias=conv_bias
+        )
 
     return [[rebuilt(step) for step in layer] for layer in layers]
 
 
-def arguments_of(x: Tensor, layers: list[list[Step]], keep: int, activation: str = "silu") -> tuple[object, ...]:
+def arguments_of(
+    x: Tensor, layers: list[list[Step]], keep: int, activation: str = "silu"
+) -> tuple[object, ...]:
     steps = [step for layer in layers for step in layer]
     return (
         x,
@@ -97,7 +122,9 @@ def arguments_of(x: Tensor, layers: list[list[Step]], keep: int, activation: str
 @pytest.mark.parametrize("keep", [0, 1, 2])
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("channels", [4, 32])
-def test_opcheck(keep: int, fixed: bool, layout: torch.memory_format, steps: int, channels: int) -> None:
+def test_opcheck(
+    keep: int, fixed: bool, layout: torch.memory_format, steps: int, channels: int
+) -> None:
     bias = fixed and channels == 4
     layers = block(channels, 2, 2, steps, fixed, torch.float32, bias, between=channels)
     x = torch.randn(2, channels, 3, 5).contiguous(memory_format=layout)
@@ -119,8 +146,20 @@ def test_opcheck_of_the_backward(layout: torch.memory_format, wanted: bool, chan
     output, means, vars, maps, activations = torch.ops.cnngraph.dense_block(*detached)
     x, *parameters = detached[:5]
     mask = [wanted] + [True] * (12)
-    arguments = (torch.randn_like(output), output, maps, activations, x, *parameters, means, vars, True)
-    torch.library.opcheck(torch.ops.cnngraph.dense_block_backward, (*arguments, *detached[7:13], mask))
+    arguments = (
+        torch.randn_like(output),
+        output,
+        maps,
+        activations,
+        x,
+        *parameters,
+        means,
+        vars,
+        True,
+    )
+    torch.library.opcheck(
+        torch.ops.cnngraph.dense_block_backward, (*arguments, *detached[7:13], mask)
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
@@ -130,17 +169,25 @@ def test_derivatives_are_those_of_finite_differences(
     fixed: bool, layout: torch.memory_format, steps: int, device: str
 ) -> None:
     layers = on(device, block(3, 2, 3, steps, fixed, bias=True))
-    x = torch.randn(2, 3, 3, 2, dtype=torch.float64, device=device).contiguous(memory_format=layout).requires_grad_()
+    x = (
+        torch.randn(2, 3, 3, 2, dtype=torch.float64, device=device)
+        .contiguous(memory_format=layout)
+        .requires_grad_()
+    )
     for keep in (True, False):
         assert torch.autograd.gradcheck(
-            lambda x, *p, keep=keep: dense_block(x, with_parameters(layers, p), 1e-2, "silu", (), keep)[0],
+            lambda x, *p, keep=keep: dense_block(
+                x, with_parameters(layers, p), 1e-2, "silu", (), keep
+            )[0],
             (x, *parameters_of(layers)),
         )
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
 @pytest.mark.parametrize("size", [(3, 5), (41, 23)])
-def test_the_first_convolutions_of_layers_are_made_with_their_norms(fixed: bool, size: tuple[int, int]) -> None:
+def test_the_first_convolutions_of_layers_are_made_with_their_norms(
+    fixed: bool, size: tuple[int, int]
+) -> None:
     """In float32 over channels_last, with or without what is kept for other steps; float64 takes another way."""
     layers = block(37, 40, 3, 2, fixed, torch.float64, between=33)
     x = torch.randn(2, 37, *size, dtype=torch.float64)
@@ -154,7 +201,10 @@ def test_the_first_convolutions_of_layers_are_made_with_their_norms(fixed: bool,
         leaves += map(leaf, parameters_of(layers))
         given = with_parameters(layers, tuple(leaves[1:]))
         if fixed:
-            given = [[replace(s, mean=s.mean.to(dtype), var=s.var.to(dtype)) for s in layer] for layer in given]
+            given = [
+                [replace(s, mean=s.mean.to(dtype), var=s.var.to(dtype)) for s in layer]
+                for layer in given
+            ]
         output = dense_block(leaves[0], given, 1e-5, "relu", (), keep)[0]
         return [output, *torch.autograd.grad(output, leaves, grad.to(dtype))]
 
@@ -167,7 +217,10 @@ def test_the_first_convolutions_of_layers_are_made_with_their_norms(fixed: bool,
 def test_what_the_first_convolutions_read_is_never_there() -> None:
     layers = block(32, 32, 2, dtype=torch.float32, between=32)
     x = torch.randn(2, 32, 9, 9)
-    for layout, kept in ((torch.channels_last, [0, 32, 0, 32]), (torch.contiguous_format, [32, 32, 64, 32])):
+    for layout, kept in (
+        (torch.channels_last, [0, 32, 0, 32]),
+        (torch.contiguous_format, [32, 32, 64, 32]),
+    ):
         with torch.no_grad():
             *_, activations = torch.ops.cnngraph.dense_block(
                 *arguments_of(x.contiguous(memory_format=layout), layers, 2)
@@ -175,36 +228,45 @@ def test_what_the_first_convolutions_read_is_never_there() -> None:
         assert [value.numel() // (2 * 81) for value in activations] == kept
 
 
-@pytest.mark.parametrize("gradient", ["whole", "slice"])
+@pytest.mark.parametrize(("channels", "size"), [(32, 1), (31, 1), (40, 3)])
+@pytest.mark.parametrize("itemsize", [4, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_op_predicts_which_layers_are_multiplied_with_their_norms(
+    channels: int, size: int, itemsize: int, bias: bool
+) -> None:
+    """The memory of a step is computed without torch, by the policy that the kernel states."""
+    conv = Conv2d(out_channels=32, kernel_size=size, padding=size // 2, bias=bias)
+    norm = BatchNormAct(batch_norm=BatchNorm(), activation=ReLU())
+    op = DenseBlock(layers=(((norm, conv),),))
+    shape, result = TensorShape((channels, 8, 8)), TensorShape((32, 8, 8))
+    predicted = op._is_multiplied(Batch(1, itemsize), conv, shape, result)
+    assert predicted == (
+        itemsize == 4 and not bias and kernels.extension.pointwise_takes([32, channels, size, size])
+    )
+
+
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_rows_of_a_kilobyte_are_padded(dtype: torch.dtype, fixed: bool, gradient: str, device: str) -> None:
-    """On a CPU. The results are those of rows that are not, whatever the gradient is a part of."""
-    growth = 32 if dtype is torch.float32 else 2  # what is multiplied block by block, and what is not
-    channels = 1024 // dtype.itemsize
-    layers = on(device, block(channels - 2 * growth, growth, 2, fixed=fixed, dtype=dtype, between=growth))
-    parameters = parameters_of(layers)
+def test_the_gradient_may_be_a_slice_of_channels(
+    dtype: torch.dtype, fixed: bool, device: str
+) -> None:
+    growth = 32 if dtype is torch.float32 else 2  # multiplied with the norm, and not
+    layers = on(device, block(40, growth, 2, fixed=fixed, dtype=dtype, between=growth))
+    parameters, channels = parameters_of(layers), 40 + 2 * growth
     torch.manual_seed(0)
-    x = torch.randn(2, channels - 2 * growth, 3, 5, dtype=dtype, device=device)
-    grad = torch.randn(2, channels + 4, 3, 5, dtype=dtype, device=device)
-    x, grad = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, grad))
-    grad = grad[:, 4:] if gradient == "slice" else grad[:, 4:].contiguous(memory_format=torch.channels_last)
+    x = torch.randn(2, 40, 3, 5, dtype=dtype, device=device).to(memory_format=torch.channels_last)
+    wide = torch.randn(2, channels + 4, 3, 5, dtype=dtype, device=device)
+    wide = wide.to(memory_format=torch.channels_last)[:, 4:]
 
-    def run(layout: torch.memory_format) -> tuple[Tensor, list[Tensor]]:
-        given = x.contiguous(memory_format=layout).requires_grad_()
-        output, _, _ = dense_block(given, layers, 1e-5, "silu", [], keep_activations=False)
-        return output, list(torch.autograd.grad(output, [given, *parameters], grad))
+    def run(grad: Tensor) -> list[Tensor]:
+        leaf = x.detach().requires_grad_()
+        output = dense_block(leaf, layers, 1e-5, "silu", [], keep_activations=False)[0]
+        assert output.is_contiguous(memory_format=torch.channels_last)
+        return list(torch.autograd.grad(output, [leaf, *parameters], grad))
 
-    padded, gradients = run(torch.channels_last)
-    dense, expected = run(torch.contiguous_format)
-    row = channels + 64 // dtype.itemsize if device == "cpu" else channels
-    assert padded.stride() == (3 * 5 * row, 1, 5 * row, row)
-    assert dense.is_contiguous()
-    tolerance = 1e-12 if dtype is torch.float64 else 1e-4
-    for found, wanted in zip([padded, *gradients], [dense, *expected], strict=True):
-        assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
-    arguments = arguments_of(x.requires_grad_(), layers, keep=1)
-    torch.library.opcheck(torch.ops.cnngraph.dense_block, arguments)  # pyright: ignore
+    dense = wide.contiguous(memory_format=torch.channels_last)
+    for found, expected in zip(run(wide), run(dense), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
@@ -236,11 +298,18 @@ def test_compiled_autograd() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_the_same_bits_for_any_number_of_threads(layout: torch.memory_format, dtype: torch.dtype) -> None:
+def test_the_same_bits_for_any_number_of_threads(
+    layout: torch.memory_format, dtype: torch.dtype
+) -> None:
     """With convolutions that add up nothing."""
     torch.manual_seed(0)
-    layers = [[step_of(channels, channels, 1, False, dtype, bias=False)] for channels in (24, 48, 96)]
-    layers = [[replace(step, conv_weight=step.conv_weight[:, :1], groups=len(step.norm_bias))] for (step,) in layers]
+    layers = [
+        [step_of(channels, channels, 1, False, dtype, bias=False)] for channels in (24, 48, 96)
+    ]
+    layers = [
+        [replace(step, conv_weight=step.conv_weight[:, :1], groups=len(step.norm_bias))]
+        for (step,) in layers
+    ]
     x = torch.randn(8, 24, 30, 31).to(dtype).contiguous(memory_format=layout)
     found, threads = [], torch.get_num_threads()
     try:
@@ -259,7 +328,9 @@ def test_the_same_bits_for_any_number_of_threads(layout: torch.memory_format, dt
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_statistics_keep_their_digits_far_from_zero(layout: torch.memory_format, device: str) -> None:
+def test_statistics_keep_their_digits_far_from_zero(
+    layout: torch.memory_format, device: str
+) -> None:
     layers = on(device, block(3, 2, 2, 1, dtype=torch.float32))
     x = (torch.randn(8, 3, 64, 64, device=device) + 1000).contiguous(memory_format=layout)
     output, means, vars = dense_block(x, layers, 1e-5, "relu", (), False)
@@ -267,7 +338,9 @@ def test_statistics_keep_their_digits_far_from_zero(layout: torch.memory_format,
     for mean, var in zip(means, vars, strict=True):
         maps = output.detach()[:, : len(mean)].double()
         torch.testing.assert_close(mean.double(), maps.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(var.double(), maps.var((0, 2, 3), correction=0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            var.double(), maps.var((0, 2, 3), correction=0), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_results_share_no_memory() -> None:

@@ -39,7 +39,12 @@ def library(tmp_path_factory):
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", list(TYPES), ids=str)
 def test_the_kernels_emulated(library, dtype, channels_last, relu):
-    for name, channels in (("3x3 stride 2", 16), ("3x3 stride 1", 3), ("apart", 3), ("uneven and dilated", 16)):
+    for name, channels in (
+        ("3x3 stride 2", 16),
+        ("3x3 stride 1", 3),
+        ("apart", 3),
+        ("uneven and dilated", 16),
+    ):
         window = WINDOWS[name]
         x = values((2, channels, 11, 9), dtype, channels_last)
         leaf = x.double().requires_grad_()
@@ -48,15 +53,19 @@ def test_the_kernels_emulated(library, dtype, channels_last, relu):
         if channels_last:
             grad = grad.contiguous(memory_format=torch.channels_last)
         expected.backward(grad.double())
-        y, again = torch.empty_like(grad), torch.empty_like(grad)
+        y, unindexed = torch.empty_like(grad), torch.empty_like(grad)
         indices, dx = torch.empty_like(grad, dtype=torch.uint8), torch.empty_like(x)
         axes = [
-            value for axis in (0, 1) for value in (x.shape[2 + axis], y.shape[2 + axis], *(w[axis] for w in window))
+            value
+            for axis in (0, 1)
+            for value in (x.shape[2 + axis], y.shape[2 + axis], *(w[axis] for w in window))
         ]
         arguments = (ctypes.c_int64 * 16)(*axes, 2, channels, channels_last, relu)
-        pointers = (ctypes.c_void_p * 6)(*(t.data_ptr() for t in (x, y, indices, grad, dx, again)))
+        pointers = (ctypes.c_void_p * 6)(
+            *(t.data_ptr() for t in (x, y, indices, grad, dx, unindexed))
+        )
         library.run(TYPES[dtype], arguments, pointers)
-        for result in (y, again):
+        for result in (y, unindexed):
             assert torch.equal(result.isnan(), expected.isnan())
             assert torch.equal(result.nan_to_num(7), expected.to(dtype).nan_to_num(7))
         rounding = {torch.float32: 1e-6, torch.float64: 1e-13}.get(dtype, 1e-2)

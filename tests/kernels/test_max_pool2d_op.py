@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from cnngraph import kernels
 from cnngraph.kernels.max_pool2d import max_pool2d
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+pytestmark = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
 
 op = torch.ops.cnngraph.max_pool2d if kernels.available() else None
 
@@ -28,7 +30,9 @@ WINDOWS = {
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 every_window = pytest.mark.parametrize("window", WINDOWS.values(), ids=list(WINDOWS))
-every_layout = pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+every_layout = pytest.mark.parametrize(
+    "channels_last", [False, True], ids=["contiguous", "channels_last"]
+)
 with_or_without_relu = pytest.mark.parametrize("relu", [False, True], ids=["", "relu"])
 
 
@@ -88,7 +92,9 @@ def test_any_window(data, device):
     size = [data.draw(st.integers(max(s, d), s + 20)) for s, d in zip(spans, dilation, strict=True)]
     shape = (2, data.draw(st.integers(1, 40)), *size)
     x = values(shape, data.draw(st.sampled_from(DTYPES)), data.draw(st.booleans()), device=device)
-    assert_same_step(x, (kernel, stride, padding, dilation), data.draw(st.booleans()), data.draw(st.booleans()))
+    assert_same_step(
+        x, (kernel, stride, padding, dilation), data.draw(st.booleans()), data.draw(st.booleans())
+    )
 
 
 @every_layout
@@ -96,7 +102,9 @@ def test_any_window(data, device):
 def test_one_byte_a_value_is_kept(dtype, channels_last):
     x = values((2, 5, 12, 12), dtype, channels_last).requires_grad_()
     saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append((t.dtype, t.numel())), lambda _: None):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append((t.dtype, t.numel())), lambda _: None
+    ):
         y = max_pool2d(x, *WINDOWS["2x2"], False, True)
     assert saved == [(torch.uint8, y.numel())]
 
@@ -113,7 +121,10 @@ def test_indices_are_positions_in_the_window_and_tell_where_a_relu_is_closed():
 @every_window
 def test_gradcheck(window, channels_last, relu):
     shape = (2, 3, 9, 11)
-    x = torch.randperm(594, generator=torch.Generator().manual_seed(0)).reshape(shape).double() / 50 - 4.013
+    x = (
+        torch.randperm(594, generator=torch.Generator().manual_seed(0)).reshape(shape).double() / 50
+        - 4.013
+    )
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
     def ours(x):
@@ -142,11 +153,15 @@ def test_same_bits_for_any_number_of_threads():
 @pytest.mark.parametrize("how", ["transposed", "sliced", "expanded"])
 def test_other_strides(how, device):
     wide = values((4, 8, 12, 14), device=device)
-    x = {"transposed": wide.transpose(2, 3), "sliced": wide[:, 1:6, ::2], "expanded": wide[:1].expand(3, -1, -1, -1)}[
-        how
-    ]
+    x = {
+        "transposed": wide.transpose(2, 3),
+        "sliced": wide[:, 1:6, ::2],
+        "expanded": wide[:1].expand(3, -1, -1, -1),
+    }[how]
     assert_same_step(x, WINDOWS["3x3 stride 2"], True, False)
-    y = op(values((2, 4, 8, 8), device=device).requires_grad_(), *WINDOWS["2x2"], False, False, True)[0]
+    y = op(
+        values((2, 4, 8, 8), device=device).requires_grad_(), *WINDOWS["2x2"], False, False, True
+    )[0]
     y.backward(torch.randn_like(y).transpose(2, 3))
 
 
@@ -175,7 +190,9 @@ def test_wrong_arguments_are_named():
     with pytest.raises(NotImplementedError, match="not implemented for"):
         op(x.int(), *WINDOWS["2x2"], False, False, False)
     backward = torch.ops.cnngraph.max_pool2d_backward
-    with pytest.raises(RuntimeError, match="the indices must be bytes, one for each of the gradient"):
+    with pytest.raises(
+        RuntimeError, match="the indices must be bytes, one for each of the gradient"
+    ):
         backward(x, x, 16, 16, *WINDOWS["2x2"])
 
 
@@ -185,7 +202,9 @@ def test_indices_that_no_forward_gave_write_into_the_result_alone(channels_last)
     grad = torch.ones(2, 3, 4, 4).contiguous(memory_format=layout)
     for index in (0, 8, 9, 200, 254):
         indices = torch.full_like(grad, index, dtype=torch.uint8)
-        result = torch.ops.cnngraph.max_pool2d_backward(grad, indices, 7, 7, *WINDOWS["3x3 stride 2"])
+        result = torch.ops.cnngraph.max_pool2d_backward(
+            grad, indices, 7, 7, *WINDOWS["3x3 stride 2"]
+        )
         assert result.isfinite().all()
         assert result.sum() <= (0 if index > 8 else grad.sum())
 
@@ -220,6 +239,8 @@ def test_compiled():
 
     expected = step(ours)
     assert expected.abs().max() > 0
-    torch.testing.assert_close(step(torch.compile(ours, backend="aot_eager", fullgraph=True)), expected)
+    torch.testing.assert_close(
+        step(torch.compile(ours, backend="aot_eager", fullgraph=True)), expected
+    )
     with compiled_autograd._enable(torch.compile(backend="aot_eager", dynamic=False)):
         torch.testing.assert_close(step(ours), expected)

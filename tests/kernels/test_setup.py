@@ -68,7 +68,9 @@ def test_an_interrupted_build_stays_interrupted(arguments, monkeypatch):
 def test_an_editable_installation_keeps_what_was_compiled(arguments):
     from setuptools import Distribution
 
-    command = arguments["cmdclass"]["build_ext"](Distribution({"ext_modules": arguments["ext_modules"]}))
+    command = arguments["cmdclass"]["build_ext"](
+        Distribution({"ext_modules": arguments["ext_modules"]})
+    )
     command.build_temp = "a folder that pip makes for this installation alone"
     command.finalize_options()
     assert Path(command.build_temp).parent == Path("build")
@@ -85,7 +87,9 @@ def toolkit(monkeypatch, tmp_path):
         if version is not None:
             nvcc = tmp_path / "bin" / "nvcc"
             nvcc.parent.mkdir()
-            nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.88'\n")
+            nvcc.write_text(
+                f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.88'\n"
+            )
             nvcc.chmod(0o755)
 
     return make
@@ -106,7 +110,8 @@ def test_cuda_kernels_are_built_where_nvcc_fits_torch(run_setup, toolkit, versio
 
 @pytest.mark.parametrize("asked", [None, "1"])
 @pytest.mark.parametrize(
-    ("version", "said"), [(None, "nvcc does not run"), ("12.4", "nvcc is of CUDA 12.4, torch of 13.0")]
+    ("version", "said"),
+    [(None, "nvcc does not run"), ("12.4", "nvcc is of CUDA 12.4, torch of 13.0")],
 )
 def test_a_toolkit_that_does_not_fit_costs_the_cuda_kernels_alone(
     run_setup, toolkit, version, said, asked, monkeypatch, capsys

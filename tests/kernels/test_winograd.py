@@ -1,4 +1,4 @@
-"""Convolutions of 3x3 kernels by Winograd's filtering, against torch's in float64."""
+"""Convolutions of 3x3 kernels by Winograd's minimal filtering, against torch's in float64."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import profiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -13,7 +14,9 @@ from torch import Tensor
 from cnngraph import kernels
 from cnngraph.kernels.conv2d import conv2d, winograd_conv2d, winograd_weight
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+pytestmark = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
 
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 8e-3}
 
@@ -32,10 +35,15 @@ def geometry(padding: tuple[int, int]) -> tuple[Any, ...]:
     return (1, 1), padding, (1, 1), 1
 
 
-def draw(given: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw(
+    given: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(given["seed"])
     inputs, outputs = given["channels"]
-    height, width = (size + 2 * padding - 2 for size, padding in zip(given["size"], given["padding"], strict=True))
+    height, width = (
+        size + 2 * padding - 2
+        for size, padding in zip(given["size"], given["padding"], strict=True)
+    )
     shapes = [
         (given["batch"], inputs, *given["size"]),
         (outputs, inputs, 3, 3),
@@ -43,14 +51,23 @@ def draw(given: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Ten
     ]
     x, weight, grad = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
     bias = torch.randn(outputs, generator=generator).to(dtype)
-    return x.to(memory_format=torch.channels_last), weight, bias, grad.to(memory_format=torch.channels_last)
+    return (
+        x.to(memory_format=torch.channels_last),
+        weight,
+        bias,
+        grad.to(memory_format=torch.channels_last),
+    )
 
 
 def gradients(grad: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> list[Tensor]:
-    return torch.ops.cnngraph.conv2d_backward(grad, x, weight, *geometry(padding), [True, True, True])
+    return torch.ops.cnngraph.conv2d_backward(
+        grad, x, weight, *geometry(padding), [True, True, True]
+    )
 
 
-def reference(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, padding: tuple[int, int]) -> list[Tensor]:
+def reference(
+    x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, padding: tuple[int, int]
+) -> list[Tensor]:
     leaves = [value.double().requires_grad_() for value in (x, weight, bias)]
     y = torch.conv2d(*leaves, padding=padding)
     return [y.detach(), *torch.autograd.grad(y, leaves, grad.double())]
@@ -61,9 +78,14 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, padding: tu
 @settings(max_examples=25)
 def test_result_and_gradients(dtype: torch.dtype, given: dict[str, Any]) -> None:
     x, weight, bias, grad = draw(given, dtype)
-    found = [conv2d(x, weight, bias, *geometry(given["padding"])), *gradients(grad, x, weight, given["padding"])]
+    found = [
+        conv2d(x, weight, bias, *geometry(given["padding"])),
+        *gradients(grad, x, weight, given["padding"]),
+    ]
     expected = reference(x, weight, bias, grad, given["padding"])
-    for name, one, other in zip(("result", "input", "weight", "bias"), found, expected, strict=True):
+    for name, one, other in zip(
+        ("result", "input", "weight", "bias"), found, expected, strict=True
+    ):
         assert one.dtype is dtype
         assert (one.double() - other).abs().max() < 10 * ROUNDING[dtype] * other.abs().max(), name
 
@@ -77,27 +99,36 @@ def test_result_and_gradients(dtype: torch.dtype, given: dict[str, Any]) -> None
         ({"padding": (3, 1)}, False),
     ],
 )
-def test_where_it_pays(change: dict[str, Any], ours: bool) -> None:
-    given = {"channels": (32, 32), "padding": (1, 1), "size": (20, 20), "batch": 2, "seed": 0, **change}
+def test_which_convolutions_it_computes(change: dict[str, Any], ours: bool) -> None:
+    given = {
+        "channels": (32, 32),
+        "padding": (1, 1),
+        "size": (20, 20),
+        "batch": 2,
+        "seed": 0,
+        **change,
+    }
     x, weight, bias, _ = draw(given)
-    found = conv2d(x, weight, bias, *geometry(given["padding"]))
-    assert torch.equal(found, torch.conv2d(x, weight, bias, padding=given["padding"])) is not ours
-    assert torch.equal(
-        conv2d(x.contiguous(), weight, bias, *geometry(given["padding"])),
-        torch.conv2d(x.contiguous(), weight, bias, padding=given["padding"]),
-    )
+
+    def runs_torch(x: Tensor) -> bool:
+        calls = profiled(lambda: conv2d(x, weight, bias, *geometry(given["padding"])))
+        return "aten::convolution" in calls
+
+    assert runs_torch(x) is not ours
+    assert runs_torch(x.contiguous())
 
 
-def test_its_rounding_errors_are_no_larger_than_the_librarys() -> None:
+def test_rounding_errors_are_those_of_a_sum_of_products() -> None:
+    """Adding n random products one by one, of which the k-th sum has sqrt(k) times their size, errs
+    by about 1.1 roundings of the sum of their absolute values."""
     given = {"channels": (128, 64), "padding": (1, 1), "size": (40, 40), "batch": 4, "seed": 0}
     x, weight, bias, grad = draw(given)
-    leaves = [value.requires_grad_() for value in (x, weight, bias)]
-    library = torch.conv2d(*leaves, padding=1)
-    others = [library.detach(), *torch.autograd.grad(library, leaves[:2], grad)]
-    with torch.no_grad():
-        found = [conv2d(x, weight, bias, *geometry((1, 1))), *gradients(grad, x, weight, (1, 1))[:2]]
-    for one, other, exact in zip(found, others, reference(x, weight, bias, grad, (1, 1)), strict=False):
-        assert (one.double() - exact).abs().max() <= (other.double() - exact).abs().max()
+    found = [conv2d(x, weight, bias, *geometry((1, 1))), *gradients(grad, x, weight, (1, 1))[:2]]
+    exact = reference(x, weight, bias, grad, (1, 1))
+    sizes = reference(x.abs(), weight.abs(), bias.abs(), grad.abs(), (1, 1))
+    for one, wanted, size in zip(found, exact, sizes, strict=False):
+        rounding = torch.finfo(torch.float32).eps / 2 * size
+        assert (one.double() - wanted).square().mean().sqrt() < rounding.square().mean().sqrt()
 
 
 def test_results_have_the_same_bits_for_any_number_of_threads() -> None:
@@ -107,27 +138,29 @@ def test_results_have_the_same_bits_for_any_number_of_threads() -> None:
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            again = [
-                (conv2d(x, weight, bias, *geometry((1, 0))), *gradients(grad, x, weight, (1, 0))) for _ in range(2)
+            repeated = [
+                (conv2d(x, weight, bias, *geometry((1, 0))), *gradients(grad, x, weight, (1, 0)))
+                for _ in range(2)
             ]
-            assert all(torch.equal(one, other) for one, other in zip(*again, strict=True))
-            found.append(again[0][:2])  # a weight's gradient has sums of each thread's own
+            assert all(torch.equal(one, other) for one, other in zip(*repeated, strict=True))
+            found.append(repeated[0][:2])  # a weight's gradient has sums of each thread's own
     finally:
         torch.set_num_threads(threads)
     for results in found[1:]:
         assert all(torch.equal(one, other) for one, other in zip(results, found[0], strict=True))
 
 
-def test_what_is_not_finite_stays_near() -> None:
-    x, weight, bias, _ = draw({"channels": (16, 16), "padding": (1, 1), "size": (20, 20), "batch": 1, "seed": 0})
+def test_nan_and_infinity_only_reach_neighbouring_tiles() -> None:
+    x, weight, bias, _ = draw(
+        {"channels": (16, 16), "padding": (1, 1), "size": (20, 20), "batch": 1, "seed": 0}
+    )
     x[0, 3, 10, 10], x[0, 5, 4, 4] = float("nan"), float("inf")
     found = conv2d(x, weight, bias, *geometry((1, 1))).isfinite().all(1)
-    expected = torch.conv2d(x, weight, bias, padding=1).isfinite().all(1)
-    assert not found[~expected].any()
+    assert not found[0, 9:12, 9:12].any()  # the windows that contain the value
+    assert not found[0, 3:6, 3:6].any()
     touched = torch.zeros_like(found)
     touched[0, 8:13, 8:13] = touched[0, 2:7, 2:7] = True
     assert found[~touched].all()
-    assert not expected[touched].all()
 
 
 def test_gradients_that_lie_otherwise() -> None:
@@ -147,25 +180,37 @@ def test_gradients_that_lie_otherwise() -> None:
 @pytest.mark.parametrize("with_residual", [True, False])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_with_a_transformed_weight(dtype: torch.dtype, with_bias: bool, with_residual: bool, relu: bool) -> None:
+def test_with_a_transformed_weight(
+    dtype: torch.dtype, with_bias: bool, with_residual: bool, relu: bool
+) -> None:
     given = {"channels": (24, 40), "padding": (2, 0), "size": (11, 16), "batch": 2, "seed": 5}
     x, weight, bias, residual = draw(given, dtype)
     arguments = (bias if with_bias else None, (2, 0), residual if with_residual else None, relu)
     transformed = winograd_weight(weight)
     found = winograd_conv2d(x, transformed, 40, *arguments)
-    exact = torch.conv2d(x.double(), weight.double(), bias.double() if with_bias else None, padding=(2, 0))
+    exact = torch.conv2d(
+        x.double(), weight.double(), bias.double() if with_bias else None, padding=(2, 0)
+    )
     exact = exact + residual.double() if with_residual else exact
     exact = exact.relu() if relu else exact
     assert found.dtype is dtype
     assert (found.double() - exact).abs().max() < 10 * ROUNDING[dtype] * exact.abs().max()
     torch.library.opcheck(torch.ops.cnngraph.winograd_weight.default, (weight,))
-    torch.library.opcheck(torch.ops.cnngraph.winograd_conv2d.default, (x, transformed, 40, *arguments))
+    torch.library.opcheck(
+        torch.ops.cnngraph.winograd_conv2d.default, (x, transformed, 40, *arguments)
+    )
 
 
 def test_a_relu_lets_nan_through() -> None:
-    x, weight, _, _ = draw({"channels": (16, 16), "padding": (1, 1), "size": (9, 9), "batch": 1, "seed": 0})
+    x, weight, _, _ = draw(
+        {"channels": (16, 16), "padding": (1, 1), "size": (9, 9), "batch": 1, "seed": 0}
+    )
     x[0, 0, 0, 0] = float("nan")
-    assert winograd_conv2d(x, winograd_weight(weight), 16, None, (1, 1), relu=True)[0, :, 0, 0].isnan().all()
+    assert (
+        winograd_conv2d(x, winograd_weight(weight), 16, None, (1, 1), relu=True)[0, :, 0, 0]
+        .isnan()
+        .all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +218,10 @@ def test_a_relu_lets_nan_through() -> None:
     [
         ({"channels": 33}, "expected the transformed weight of 33 kernels over 16 channels"),
         ({"bias": torch.zeros(15)}, "expected a bias of 16 values"),
-        ({"residual": torch.zeros(1, 16, 9, 8)}, r"expected a residual of \[1, 16, 9, 9\] in Float"),
+        (
+            {"residual": torch.zeros(1, 16, 9, 8)},
+            r"expected a residual of \[1, 16, 9, 9\] in Float",
+        ),
         ({"input": torch.zeros(1, 16, 9, 9).double()}, "expected a float32 or bfloat16 input"),
         ({"padding": (3, 1)}, "expected paddings from 0 to 2"),
     ],
@@ -191,13 +239,17 @@ def test_only_3x3_kernels_are_transformed(weight: Tensor) -> None:
         winograd_weight(weight)
 
 
-def test_a_bias_that_does_not_fit_is_torchs_to_refuse() -> None:
-    x, weight, _, _ = draw({"channels": (32, 32), "padding": (1, 1), "size": (20, 20), "batch": 2, "seed": 0})
-    with pytest.raises(RuntimeError, match="bias to be 1-dimensional with 32 elements"):
+def test_torch_refuses_a_bias_that_does_not_fit() -> None:
+    x, weight, _, _ = draw(
+        {"channels": (32, 32), "padding": (1, 1), "size": (20, 20), "batch": 2, "seed": 0}
+    )
+    with pytest.raises(RuntimeError, match="bias"):
         conv2d(x, weight, torch.zeros(3), *geometry((1, 1)))
 
 
 @pytest.mark.parametrize("size", [(0, 16, 9, 9), (2, 16, 2, 2)])
 def test_nothing_to_compute(size: tuple[int, ...]) -> None:
-    found = winograd_conv2d(torch.zeros(size), winograd_weight(torch.zeros(16, 16, 3, 3)), 16, None, (0, 0))
+    found = winograd_conv2d(
+        torch.zeros(size), winograd_weight(torch.zeros(16, 16, 3, 3)), 16, None, (0, 0)
+    )
     assert found.shape == (size[0], 16, size[2] - 2, size[3] - 2)

@@ -18,7 +18,9 @@ from cnngraph.nn.batch_norm_act import batch_norm_act
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM, GELU
 from cnngraph.shape import TensorShape
 
-needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
+needs_extension = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
 
 ACTIVATIONS = [
     nn.Identity(), nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.2), nn.ELU(0.7),
@@ -44,27 +46,32 @@ def fused_calls(function):
 
 
 def assert_same_step(batch_norm, activation, x, residual=None, rtol=1e-4, atol=1e-5):
-    """Output, gradients and buffers of one call against the modules themselves."""
-    plain, fused = copy.deepcopy(batch_norm), copy.deepcopy(batch_norm)
+    """Output, gradients and buffers of one call against the modules in float64."""
+    plain, fused = copy.deepcopy(batch_norm).double(), copy.deepcopy(batch_norm)
     applied = activation or nn.Identity()
-    xs = [x.detach().clone().requires_grad_() for _ in range(2)]
-    added = [None if residual is None else residual.detach().clone().requires_grad_() for _ in range(2)]
-    normalised = plain(xs[0])
-    expected = applied(normalised if residual is None else normalised + added[0])
-    actual = batch_norm_act(fused, activation, xs[1], added[1])
-    assert actual.dtype == expected.dtype
-    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
-    grad = torch.randn_like(expected)
-    expected.backward(grad)
+    given = [value for value in (x, residual) if value is not None]
+    own = [value.detach().clone().requires_grad_() for value in given]
+    wide = [value.detach().double().requires_grad_() for value in given]
+    with torch.autocast(x.device.type, enabled=False):
+        expected = applied(sum(wide[1:], start=plain(wide[0])))
+    actual = batch_norm_act(fused, activation, *own)
+    normalised = copy.deepcopy(batch_norm)(x.detach())
+    assert actual.dtype == applied(sum(own[1:], start=normalised)).dtype
+
+    def check(ours, exact, rtol, atol):
+        torch.testing.assert_close(ours.double(), exact.double(), rtol=rtol, atol=atol)
+
+    check(actual, expected, rtol, atol)
+    grad = torch.randn_like(actual)
+    expected.backward(grad.double())
     actual.backward(grad)
-    torch.testing.assert_close(xs[1].grad, xs[0].grad, rtol=rtol, atol=10 * atol)
-    if residual is not None:
-        torch.testing.assert_close(added[1].grad, added[0].grad, rtol=rtol, atol=10 * atol)
-    for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=10 * rtol, atol=100 * atol)
-    for ours, theirs in zip(fused.buffers(), plain.buffers(), strict=True):
+    for ours, exact in zip(own, wide, strict=True):
+        check(ours.grad, exact.grad, rtol, 10 * atol)
+    for ours, exact in zip(fused.parameters(), plain.parameters(), strict=True):
+        check(ours.grad, exact.grad, 10 * rtol, 100 * atol)
+    for ours, exact in zip(fused.buffers(), plain.buffers(), strict=True):
         one_rounding = 1e-2 if ours.dtype == torch.bfloat16 else 1e-5
-        torch.testing.assert_close(ours, theirs, rtol=one_rounding, atol=one_rounding)
+        check(ours, exact, one_rounding, one_rounding)
 
 
 @pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
@@ -99,7 +106,11 @@ def test_a_residual_of_another_type_under_autocast():
     batch_norm = randomised(nn.BatchNorm2d(6))
     x, residual = torch.randn(2, 4, 6, 5, 7)
     with torch.autocast("cpu", torch.bfloat16):
-        for one, other in ((x.bfloat16(), residual.bfloat16()), (x.bfloat16(), residual), (x, residual.bfloat16())):
+        for one, other in (
+            (x.bfloat16(), residual.bfloat16()),
+            (x.bfloat16(), residual),
+            (x, residual.bfloat16()),
+        ):
             assert_same_step(batch_norm, nn.SiLU(), one, other, rtol=2e-2, atol=2e-2)
 
 
@@ -135,16 +146,16 @@ def test_ranks(module, shape):
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_running_statistics_over_steps(momentum):
-    plain = nn.BatchNorm2d(4, momentum=momentum)
-    fused = copy.deepcopy(plain)
+    fused = nn.BatchNorm2d(4, momentum=momentum)
+    plain = copy.deepcopy(fused).double()
     torch.manual_seed(0)
     for step in range(5):
         x = torch.randn(3, 4, 6, 5) * (step + 1) + step
-        plain(x)
+        plain(x.double())
         batch_norm_act(fused, nn.ReLU(), x)
     assert fused.num_batches_tracked.item() == 5
-    torch.testing.assert_close(fused.running_mean, plain.running_mean, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(fused.running_var, plain.running_var, rtol=1e-6, atol=1e-6)
+    for ours, exact in zip(fused.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours.double(), exact.double(), rtol=1e-6, atol=1e-6)
 
 
 def test_running_statistics_kept_when_not_tracked_any_more():
@@ -232,7 +243,9 @@ def test_the_operator_runs_where_it_may_and_only_there():
 
 @needs_extension
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("op", [*(op() for op in FUSED_WITH_BATCH_NORM), GELU(approximate="tanh")], ids=str)
+@pytest.mark.parametrize(
+    "op", [*(op() for op in FUSED_WITH_BATCH_NORM), GELU(approximate="tanh")], ids=str
+)
 def test_every_op_the_compiler_fuses_runs_as_the_operator(op, training):
     shape = TensorShape((6, 4, 4))
     batch_norm = nn.BatchNorm2d(6).train(training)
@@ -282,9 +295,13 @@ TRANSFORMS = {
     "jacrev": lambda network, x, tangent: torch.func.jacrev(network)(x),
     "vmap": lambda network, x, tangent: torch.vmap(network)(torch.stack((x, tangent))),
     "vmap of grad": vmap_of_grad,
-    "hessian": lambda network, x, tangent: torch.func.hessian(sum_of_squares(network))(x[:1, :, :1]),
+    "hessian": lambda network, x, tangent: torch.func.hessian(sum_of_squares(network))(
+        x[:1, :, :1]
+    ),
     "dual numbers": dual,
-    "functional.jvp": lambda network, x, tangent: torch.autograd.functional.jvp(network, x, tangent)[1],
+    "functional.jvp": lambda network, x, tangent: torch.autograd.functional.jvp(
+        network, x, tangent
+    )[1],
     "double backward": double_backward,
 }
 
@@ -304,7 +321,9 @@ def test_transforms_of_functions(transform):
 def test_transforms_of_functions_compiled():
     network, plain = Net().eval(), Net(fused=False).eval()
     x = torch.randn(2, 4, 3, 3)
-    compiled = torch.compile(torch.func.grad(sum_of_squares(network)), backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(
+        torch.func.grad(sum_of_squares(network)), backend="aot_eager", fullgraph=True
+    )
     torch.testing.assert_close(compiled(x), torch.func.grad(sum_of_squares(plain))(x))
 
 
@@ -470,7 +489,9 @@ def test_without_the_extension_the_results_are_the_same_and_it_is_said_once():
             "available": kernels.available(), "said": said, "at_import": at_import, "y": y.flatten().tolist(),
         }))
     """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["available"] is False

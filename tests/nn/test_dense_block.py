@@ -16,8 +16,12 @@ from cnngraph import kernels
 from cnngraph.bench.devices import peak_of_tensors
 from cnngraph.nn import dense_block
 
-needs_extension = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels are not built")
-both_layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+needs_extension = pytest.mark.skipif(
+    not kernels.available(), reason="the compiled kernels are not built"
+)
+both_layouts = pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last], ids=str
+)
 one_or_two_steps = pytest.mark.parametrize("steps", [1, 2])
 kept_or_not = pytest.mark.parametrize("keep", [True, False], ids=["fast", "lean"])
 
@@ -46,7 +50,11 @@ class Block(nn.Module):
                 last = step == steps - 1
                 made, size = (growth, 3) if last else (7, 1)
                 conv = nn.Conv2d(read, made, size, padding=size // 2, bias=bias)
-                layer.append(nn.ModuleList([randomised(nn.BatchNorm2d(read, **norm or {})), activation(), conv]))
+                layer.append(
+                    nn.ModuleList(
+                        [randomised(nn.BatchNorm2d(read, **norm or {})), activation(), conv]
+                    )
+                )
                 read = made
             self.layers.append(layer)
             channels += growth
@@ -86,28 +94,35 @@ def randomised(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
 
 
 def assert_same_step(block: Block, x: Tensor, rtol=1e-8, atol=1e-8, context: Any = None) -> None:
-    """Output, gradients and buffers of a step against the modules themselves."""
+    """Output, gradients and buffers of a step against the modules in float64."""
     block.zero_grad()
-    plain = block.as_modules()
-    outputs, inputs = [], []
-    for one in (block, plain):
-        inputs.append(x.detach().clone().requires_grad_(x.requires_grad))
-        with context or torch.enable_grad():
-            outputs.append(one(inputs[-1]))
-    actual, expected = outputs
-    assert actual.dtype == expected.dtype
-    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
-    grad = torch.randn_like(expected)
+    plain, given = block.as_modules().double(), x.detach().clone().requires_grad_(x.requires_grad)
+    with context or torch.enable_grad():
+        actual = block(given)
+        with torch.no_grad():
+            assert actual.dtype == block.as_modules()(given).dtype
+    wide = x.detach().double().requires_grad_(x.requires_grad)
+    with torch.autocast(x.device.type, enabled=False):
+        expected = plain(wide)
+    inputs = [given, wide]
+    torch.testing.assert_close(actual.double(), expected, rtol=rtol, atol=atol)
+    grad = torch.randn_like(actual)
     if expected.requires_grad:
         actual.backward(grad)
-        expected.backward(grad)
-    for ours, theirs in zip([inputs[0], *block.parameters()], [inputs[1], *plain.parameters()], strict=True):
+        expected.backward(grad.double())
+    for ours, theirs in zip(
+        [inputs[0], *block.parameters()], [inputs[1], *plain.parameters()], strict=True
+    ):
         assert (ours.grad is None) == (theirs.grad is None)
         if ours.grad is not None and theirs.grad is not None:
             scale = theirs.grad.abs().max().item() + 1
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=10 * rtol, atol=10 * atol * scale)
+            torch.testing.assert_close(
+                ours.grad.double(), theirs.grad, rtol=10 * rtol, atol=10 * atol * scale
+            )
     for ours, theirs in zip(block.buffers(), plain.buffers(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=max(rtol, 1e-6), atol=max(atol, 1e-6))
+        torch.testing.assert_close(
+            ours.double(), theirs.double(), rtol=max(rtol, 1e-6), atol=max(atol, 1e-6)
+        )
 
 
 def is_fused(function: Callable[[], object]) -> bool:
@@ -115,7 +130,10 @@ def is_fused(function: Callable[[], object]) -> bool:
 
 
 def input_of(
-    *shape: int, dtype: torch.dtype = torch.float64, layout: Any = torch.contiguous_format, device: str = "cpu"
+    *shape: int,
+    dtype: torch.dtype = torch.float64,
+    layout: Any = torch.contiguous_format,
+    device: str = "cpu",
 ) -> Tensor:
     torch.manual_seed(1)
     x = torch.randn(*shape, dtype=torch.float64) * 2 + 1
@@ -127,7 +145,9 @@ def input_of(
 @kept_or_not
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", ""])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_equals_the_modules(layout, steps: int, keep: bool, bias: bool, training: bool, device: str) -> None:
+def test_equals_the_modules(
+    layout, steps: int, keep: bool, bias: bool, training: bool, device: str
+) -> None:
     block = Block(steps=steps, bias=bias, keep=keep).double().train(training).to(device)
     assert_same_step(block, input_of(3, 6, 7, 5, layout=layout, device=device))
     assert_same_step(block, input_of(2, 6, 1, 1, layout=layout, device=device))
@@ -146,22 +166,27 @@ def test_types(device: str, dtype: torch.dtype, layout, keep: bool) -> None:
 
 @needs_extension
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_bfloat16_is_as_near_to_float64_as_the_modules(training: bool) -> None:
+def test_bfloat16_is_within_the_roundings_of_its_layers(training: bool) -> None:
+    """A gradient passes through two convolutions, two norms and a sum in each of six layers."""
     block = Block(32, 16, layers=6).bfloat16().train(training)
     x = input_of(4, 32, 12, 12, dtype=torch.bfloat16, layout=torch.channels_last)
     exact = copy.deepcopy(block).double()
     grad = torch.randn(4, 128, 12, 12).bfloat16()
     gradients = []
-    for one in (block, block.as_modules(), exact):
+    for one in (block, exact):
         value = x.detach().to(next(one.parameters()).dtype).requires_grad_()
         one(value).backward(grad.to(value.dtype))
         gradients.append(value.grad.double())  # pyright: ignore[reportOptionalMemberAccess]
-    ours, theirs, expected = gradients
-    assert (ours - expected).norm() < 1.2 * (theirs - expected).norm()
+    ours, expected = gradients
+    roundings = 6 * 5
+    assert (ours - expected).norm() < roundings**0.5 * torch.finfo(
+        torch.bfloat16
+    ).eps * expected.norm()
 
 
 @pytest.mark.parametrize(
-    "activation", [nn.Identity, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, lambda: nn.LeakyReLU(0.2), nn.Softplus]
+    "activation",
+    [nn.Identity, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, lambda: nn.LeakyReLU(0.2), nn.Softplus],
 )
 @both_layouts
 def test_activations(activation: Callable[[], nn.Module], layout) -> None:
@@ -230,7 +255,11 @@ def test_convolutions_the_operator_does_not_take(conv: Callable[[int], nn.Conv2d
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_only_what_requires_a_gradient_gets_one(steps: int, training: bool) -> None:
     names = [name for name, _ in Block(steps=steps, bias=True).named_parameters()]
-    for frozen in [[name] for name in names] + [names[:n] for n in range(1, len(names))] + [names[n:] for n in (0, 5)]:
+    for frozen in (
+        [[name] for name in names]
+        + [names[:n] for n in range(1, len(names))]
+        + [names[n:] for n in (0, 5)]
+    ):
         for input_wanted in (True, False):
             block = Block(steps=steps, bias=True).double().train(training)
             for name in frozen:
@@ -247,7 +276,11 @@ def test_no_convolution_runs_backward_for_what_is_not_wanted() -> None:
         parameter.requires_grad_(False)
     with torch.profiler.profile(record_shapes=True) as recorded:
         block(torch.randn(2, 6, 5, 5)).sum().backward()
-    shapes = [event.input_shapes for event in recorded.events() if event.name == "aten::convolution_backward"]
+    shapes = [
+        event.input_shapes
+        for event in recorded.events()
+        if event.name == "aten::convolution_backward"
+    ]
     assert len(shapes) == 2
     assert shapes[0][1] == [2, 21, 5, 5]
 
@@ -260,9 +293,18 @@ def test_bfloat16_under_autocast(layout, device: str) -> None:
         assert_same_step(block, x, 3e-2, 3e-2, torch.autocast(device, torch.bfloat16))
         assert not kernels.available() or is_fused(lambda: block(x))
         assert block(x).dtype is torch.bfloat16
-        assert_same_step(block, x.float().detach().requires_grad_(), 3e-2, 3e-2, torch.autocast(device, torch.bfloat16))
+        assert_same_step(
+            block,
+            x.float().detach().requires_grad_(),
+            3e-2,
+            3e-2,
+            torch.autocast(device, torch.bfloat16),
+        )
         assert not is_fused(lambda: block(x.float()))
-    assert all(parameter.grad is not None and parameter.grad.dtype is torch.float32 for parameter in block.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.dtype is torch.float32
+        for parameter in block.parameters()
+    )
 
 
 def test_other_inputs() -> None:
@@ -325,11 +367,15 @@ def test_the_operator_runs_where_it_may_and_only_there() -> None:
 
     assert is_fused(lambda: changed(2, nn.Conv2d(11, 7, 1))(x))
     assert not is_fused(lambda: changed(2, MyConv(11, 7, 1))(x))
-    assert not is_fused(lambda: changed(2, nn.utils.parametrizations.weight_norm(nn.Conv2d(11, 7, 1)))(x))
+    assert not is_fused(
+        lambda: changed(2, nn.utils.parametrizations.weight_norm(nn.Conv2d(11, 7, 1)))(x)
+    )
     assert not is_fused(lambda: changed(1, nn.Tanh())(x))
     assert not is_fused(lambda: changed(0, nn.BatchNorm2d(11, eps=0.1))(x))
     assert not is_fused(lambda: changed(0, nn.InstanceNorm2d(11))(x))
-    assert not is_fused(lambda: Block().to("meta")(x.to("meta")))  # stands for a device without kernels
+    assert not is_fused(
+        lambda: Block().to("meta")(x.to("meta"))
+    )  # stands for a device without kernels
     assert_same_step(changed(1, nn.Tanh()).double(), input_of(2, 6, 4, 4))
 
 
@@ -408,7 +454,9 @@ def test_torch_compile(training: bool, keep: bool) -> None:
 def test_torch_export_of_an_evaluation_network() -> None:
     block = Block().eval()
     x = torch.randn(2, 6, 8, 8)
-    program = torch.export.export(block, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},))
+    program = torch.export.export(
+        block, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},)
+    )
     assert "cnngraph.dense_block" in str(program.graph)
     x = torch.randn(5, 6, 8, 8)
     torch.testing.assert_close(program.module()(x), block(x))
@@ -434,7 +482,9 @@ def test_memory_is_linear_in_the_layers() -> None:
 @needs_extension
 def test_nothing_is_kept_where_no_gradient_is_asked_for() -> None:
     block = Block(32, 16, layers=16)
-    x = torch.randn(2, 32, 32, 32).contiguous(memory_format=torch.channels_last)  # no layout of the library's own
+    x = torch.randn(2, 32, 32, 32).contiguous(
+        memory_format=torch.channels_last
+    )  # no layout of the library's own
     size = x.numel() * x.element_size() * (32 + 16 * 16) // 32
     for training in (True, False):
         block.train(training)
