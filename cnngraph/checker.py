@@ -49,7 +49,8 @@ def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The `params` of a caller. Raises `CnngraphError` if they are not a mapping from names."""
     if params is None:
         return {}
-    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+    names: list[Any] = [*params] if isinstance(params, Mapping) else [None]  # pyright: ignore
+    if not all(isinstance(name, str) for name in names):
         example = '{"num_classes": 10}'
         raise CnngraphError(f"`params` must be a mapping such as {example}, not {params!r:.60}")
     return params
@@ -65,7 +66,7 @@ def read_spec(spec: SpecLike) -> Spec:
 
 def spec_name(spec: SpecLike) -> str:
     """The name of a spec in messages. Raises `CnngraphError` if it is not a path or text."""
-    if not isinstance(spec, str | os.PathLike) or not os.fspath(spec):
+    if not isinstance(spec, str | os.PathLike) or not os.fspath(spec):  # pyright: ignore
         raise CnngraphError(f"a spec must be a path or the text of a spec, not {spec!r:.60}")
     if isinstance(spec, str) and "\n" in spec:
         return "<text>"

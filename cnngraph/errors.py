@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import nsmallest
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 CODES = {
     "E001": "unreadable-file",
@@ -216,6 +216,11 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
+def is_list(value: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Whether a plain value is a list of the language, which is a tuple in Python."""
+    return isinstance(value, tuple)
+
+
 def show(value: Any) -> str:
     """A value in the syntax of the language, cut after 60 characters."""
     text = ""
@@ -230,7 +235,7 @@ _LONGEST_SHOWN = 60
 
 
 def _written(value: Any) -> Iterator[str]:
-    if isinstance(value, tuple):
+    if is_list(value):
         yield "["
         for index, item in enumerate(value):
             yield ", " if index else ""

@@ -20,7 +20,7 @@ def test_a_report_is_short_to_look_at() -> None:
 
 @pytest.mark.parametrize("params", ["hidden=3", [1], {1: 2}])
 @pytest.mark.parametrize("function", [cnngraph.check, cnngraph.compile])
-def test_params_that_are_no_mapping_of_names(function, params) -> None:
+def test_params_must_be_a_mapping_from_names(function, params) -> None:
     with pytest.raises(cnngraph.CnngraphError, match="`params` must be a mapping such as"):
         function(LENET, params)
 
@@ -35,6 +35,6 @@ def test_params_that_are_no_mapping_of_names(function, params) -> None:
         ("{cnngraph: 1, name: net}", "the text of a spec needs a line break"),
     ],
 )
-def test_what_is_no_spec_at_all(function, spec, message: str) -> None:
+def test_a_spec_must_be_a_path_or_text(function, spec, message: str) -> None:
     with pytest.raises(cnngraph.CnngraphError, match=message):
         function(spec)

@@ -180,7 +180,7 @@ def checked(text: str) -> Graph:
 
 @generated
 @given(specs())
-def test_a_valid_spec_is_checked_and_its_graph_holds_before_and_after_the_passes(text: str) -> None:
+def test_the_graph_of_a_valid_spec_verifies_before_and_after_the_passes(text: str) -> None:
     graph = checked(text)
     graph.verify()
     fused, _ = run_passes(graph, PASSES)
@@ -192,7 +192,7 @@ def test_a_valid_spec_is_checked_and_its_graph_holds_before_and_after_the_passes
 
 @generated
 @given(specs())
-def test_the_text_of_a_spec_says_the_same_however_it_is_dumped(text: str) -> None:
+def test_block_and_flow_style_give_the_same_graph(text: str) -> None:
     flow = yaml.safe_dump(yaml.safe_load(text), default_flow_style=True, width=80)
     assert str(checked(flow)) == str(checked(text))
 
@@ -242,7 +242,7 @@ def one_step(network: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @generated
 @given(specs(), st.booleans(), st.integers(0, 2**16))
-def test_fused_is_eager(text: str, training: bool, seed: int) -> None:
+def test_fused_equals_eager(text: str, training: bool, seed: int) -> None:
     """In float64: results, all gradients, running statistics; and one state_dict for both."""
     graph = checked(text)
     torch.manual_seed(seed)
@@ -270,7 +270,7 @@ def test_fused_is_eager(text: str, training: bool, seed: int) -> None:
 
 @generated
 @given(specs())
-def test_a_copy_has_the_meaning_of_the_network(text: str) -> None:
+def test_a_copy_computes_the_same(text: str) -> None:
     network = cnngraph.compile(text).double().eval()
     x = torch.randn(2, *checked(text).input, dtype=torch.float64)
     torch.testing.assert_close(

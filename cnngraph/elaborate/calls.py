@@ -79,11 +79,11 @@ class Calls:
 
     def _not_a_node(self, located: Located, place: Place) -> NoReturn:
         fail = self._diagnostics.fail
-        keys = list(located.value)
+        keys = list(located.entries)
         if not keys:
             fail(place, "E107", "an empty mapping is not a node", located.position)
         for key in ("type", "kind", "op", "layer"):
-            written = located.value[key].value if key in located.value else None
+            written = located.entries[key].value if key in located.entries else None
             if isinstance(written, str) and is_kind(written, place):
                 help = f"write `{written}: {{...}}`: the key of a node is its kind"
                 message = f"a node is a single `kind: arguments`, without `{key}`"

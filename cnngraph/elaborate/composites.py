@@ -15,7 +15,7 @@ from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, MAX_SOURCES, Call, Level, Place, Value
-from cnngraph.errors import Diagnostic, Notes, Position, show
+from cnngraph.errors import Diagnostic, Notes, Position, is_list, show
 from cnngraph.graph import Copy, Scope
 from cnngraph.ops import Op
 from cnngraph.ops.conv import Conv2d
@@ -275,8 +275,8 @@ def _copies(
             message = f"two variables of this {call.kind} are called `{name}`"
             fail(place, "E116", message, call.keys["as"])
     where = path or f"{place.level.path}@{call.position.line}"
-    body = arguments.body.value
-    single = not isinstance(body, list) or len(body) == 1
+    body: Located = arguments.body
+    single = not isinstance(body.value, list) or len(body.items) == 1
     for index in range(times):
         walk.count(place, call.position)
         yield (
@@ -309,7 +309,7 @@ def _items(
     if arguments.over is None:
         fail("E103", "`times` must be a whole number", call.position)
     items = walk.evaluator.resolve(arguments.over, place, value.shape)
-    if not isinstance(items, tuple):
+    if not is_list(items):
         fail("E103", f"`over` must be a list, not {show(items)}", arguments.over.position)
     if arguments.item is None:
         fail("E102", "`repeat` over a list needs `as`, the name of the item", call.position)
@@ -320,7 +320,7 @@ def _bind(walk: Walker, names: tuple[str, ...], item: Any, place: Place, call: C
     if len(names) == 1:
         place.variables[names[0]] = item
         return
-    if not isinstance(item, tuple) or len(item) != len(names):
+    if not is_list(item) or len(item) != len(names):
         message = f"`as` has {len(names)} names, but the item is {show(item)}"
         walk.diagnostics.fail(place, "E103", message, call.keys["as"])
     place.variables.update(zip(names, item, strict=True))

@@ -102,7 +102,7 @@ class Evaluator:
         self.spend(located.size // 4, place, located.position)
         if isinstance(located.value, dict):
             return {key: self.resolve(item, place, shape) for key, item in located.value.items()}
-        result = tuple(self.resolve(item, place, shape) for item in located.value)
+        result = tuple(self.resolve(item, place, shape) for item in located.items)
         if extent(result) > MAX_ITEMS:
             message = f"a list has at most {MAX_ITEMS:,} items, nested lists included"
             self._diagnostics.fail(place, "E110", message, located.position)

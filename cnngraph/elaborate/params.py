@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import NO_SHAPE, Evaluator
 from cnngraph.elaborate.place import Level, Place
-from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, listing, show
+from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, is_list, listing, show
 from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.expressions import UNKNOWN, is_expression
@@ -83,9 +83,9 @@ def input_shape(
     try:
         sizes = evaluator.resolve(located, place, NO_SHAPE)
         rule = "`input` must be [channels, height, width], or [features] for flat inputs"
-        if not isinstance(sizes, tuple) or len(sizes) not in (1, 3):
+        if not is_list(sizes) or len(sizes) not in (1, 3):
             notes: Notes = ()
-            if isinstance(sizes, tuple) and len(sizes) == 4:
+            if is_list(sizes) and len(sizes) == 4:
                 notes = (("help", f"the batch is implicit: write {show(sizes[1:])}"),)
             diagnostics.fail(place, "E103", rule, located.position, notes=notes)
         for index, size in enumerate(sizes):
@@ -104,7 +104,7 @@ def _frozen(value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return tuple(map(_frozen, value))
+        return tuple(map(_frozen, cast(Sequence[Any], value)))
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
@@ -115,24 +115,21 @@ def type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
 
     With `pairs`, a list of numbers can replace a number, as in a kernel size.
     """
-    if value is not None and not isinstance(value, bool | int | float | str | tuple):
-        what = (
-            "a mapping" if isinstance(value, dict) else f"an object of type {type(value).__name__}"
-        )
-        return f"must be a number, text or a list, not {what}"
+    kind: type[Any] = type(value)
+    expected: type[Any] = type(default)
+    if value is not None and not issubclass(kind, bool | int | float | str | tuple):
+        what = "mapping" if issubclass(kind, dict) else f"{kind.__name__} object"
+        return f"must be a number, text or a list, not a {what}"
     if isinstance(value, float) and not isfinite(value):
         return f"must be a finite number, not {show(value)}"
-    if pairs and type(default) is int and isinstance(value, tuple):
+    if pairs and type(default) is int and is_list(value):
         return next(filter(None, (type_problem(default, item) for item in value)), None)
-    if default is None or (isinstance(value, type(default)) and not isinstance(value, bool)):
-        return None
-    if isinstance(default, bool) and isinstance(value, bool):
-        return None
-    if isinstance(default, float) and type(value) is int:
+    same = isinstance(value, expected) and isinstance(value, bool) == isinstance(default, bool)
+    if default is None or same or (isinstance(default, float) and kind is int):
         return None
     like = f"like its default {show(default)}"
     if type(default) is int and isinstance(value, float) and value.is_integer():
         return f"must be a whole number, {like}: write {int(value)}, not {show(value)}"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    expected = words.get(type(default), "a list" if isinstance(default, tuple) else "a mapping")
-    return f"must be {expected}, {like}, not {show(value)}"
+    word = "a list" if is_list(default) else words.get(expected, "a mapping")
+    return f"must be {word}, {like}, not {show(value)}"

@@ -123,9 +123,9 @@ def valid_part(
     kept: dict[str, Located] = {}
     values = dict(defaults)
     keys: dict[str, Position] = {}
-    for written, item in located.value.items():
+    for written, item in located.entries.items():
         close = written if written in fields else closest(written, fields)
-        taken = close != written and close in located.value
+        taken = close != written and close in located.entries
         key = written if close is None or taken else close
         keys[key] = located.keys[written]
         if key not in fields:
@@ -158,9 +158,9 @@ def _mistakes(
     for item in error.errors():
         path = _visible(item["loc"], item["type"], located)
         if item["type"] == "missing" and len(path) == 1:
-            if path[0] not in located.value and path[0] not in similar:
+            if path[0] not in located.entries and path[0] not in similar:
                 missing.append(f"`{path[0]}`")
-        elif not path or path[0] in located.value:
+        elif not path or path[0] in located.entries:
             refused.setdefault(path, []).append(item)
     for path, items in refused.items():
         yield _mistake(path, items, model, located, what)

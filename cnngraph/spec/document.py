@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from cnngraph.errors import is_list
 from cnngraph.ops import Op
 from cnngraph.ops.fields import Count, Number
 
@@ -49,14 +50,14 @@ def _identifier(value: Any) -> str:
 
 
 def _identifiers(value: Any) -> tuple[str, ...]:
-    names = value if isinstance(value, tuple) else (value,)
+    names: tuple[Any, ...] = value if is_list(value) else (value,)
     if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
         raise ValueError("must be a plain name, such as `width`, or a list of them")
     return names
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    names = value if isinstance(value, tuple) else (value,)
+    names: tuple[Any, ...] = value if is_list(value) else (value,)
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError("must be the name of an earlier node, or a list of names")
     return names

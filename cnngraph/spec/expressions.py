@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from math import prod
-from typing import Any
+from typing import Any, TypeGuard
 
-from cnngraph.errors import Notes, did_you_mean, show
+from cnngraph.errors import Notes, did_you_mean, is_list, show
 
 MAX_LENGTH = 500
 MAX_STEPS = 500_000
@@ -74,7 +74,7 @@ class Budget:
             raise OverBudgetError
 
 
-def is_expression(text: Any) -> bool:
+def is_expression(text: Any) -> TypeGuard[str]:
     """Whether a value is text that contains `${`."""
     return isinstance(text, str) and "${" in text
 
@@ -133,7 +133,7 @@ def extent(value: Any, limit: int = MAX_ITEMS) -> int:
 def _extent(value: Any, limit: int, depth: int) -> int:
     if isinstance(value, str):
         return min(len(value), limit + 1)
-    if not isinstance(value, tuple):
+    if not is_list(value):
         return 0
     count = len(value)
     for item in value:
@@ -167,8 +167,8 @@ def _range(*bounds: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _sum(items: tuple[float, ...]) -> float:
-    if not isinstance(items, tuple) or not all(type(item) in (int, float) for item in items):
+def _sum(items: Any) -> float:
+    if not is_list(items) or not all(type(item) in (int, float) for item in items):
         raise TypeError
     return sum(items)
 
@@ -248,10 +248,10 @@ _BINARY: dict[type[ast.AST], tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Add: ("+", operator.add),
     ast.Sub: ("-", operator.sub),
     ast.Mult: ("*", operator.mul),
-    ast.Div: ("/", operator.truediv),
-    ast.FloorDiv: ("//", operator.floordiv),
+    ast.Div: ("/", lambda a, b: a / b),
+    ast.FloorDiv: ("//", lambda a, b: a // b),
     ast.Mod: ("%", operator.mod),
-    ast.Pow: ("**", operator.pow),
+    ast.Pow: ("**", lambda a, b: a**b),
 }
 _COMPARE: dict[type[ast.AST], tuple[str, Callable[[Any, Any], bool]]] = {
     ast.Eq: ("==", operator.eq),
@@ -355,9 +355,9 @@ class _Evaluation:
             raise self.error(node, f"an exponent must be a number of at most {_MAX_EXPONENT}")
         if symbol == "%" and isinstance(left, str):
             raise self.error(node, f"cannot apply `%` to text and {_kind(right)}")
-        if symbol == "*" and any(isinstance(side, str | tuple) for side in (left, right)):
-            sides = (left, right)
-            if prod(len(s) if isinstance(s, str | tuple) else s for s in sides) > MAX_ITEMS:
+        if symbol == "*" and {type(left), type(right)} & {str, tuple}:
+            lengths = (_length(side) for side in (left, right))
+            if prod(lengths) > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
         return self.operate(node, left, symbol, right, function)
 
@@ -412,8 +412,8 @@ class _Evaluation:
         return self.value(node.body if self.value(node.test) else node.orelse)
 
     def subscript(self, node: ast.Subscript) -> Any:
-        container = self.value(node.value)
-        if not isinstance(container, tuple | str):
+        container: Any = self.value(node.value)
+        if type(container) not in (tuple, str):
             raise self.error(node, f"{show(container)} is not a list")
         if isinstance(node.slice, ast.Slice):
             parts = (node.slice.lower, node.slice.upper, node.slice.step)
@@ -474,6 +474,10 @@ def _similar_functions(name: str) -> Notes:
 
 def _infix(left: Any, symbol: str, right: Any) -> str:
     return f"{show(left)} {symbol} {show(right)}"
+
+
+def _length(value: Any) -> Any:
+    return len(value) if type(value) in (str, tuple) else value
 
 
 def _kind(value: Any) -> str:

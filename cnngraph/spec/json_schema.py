@@ -6,7 +6,8 @@ any value may be an expression, and a node of unknown kind is the call of a bloc
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from pydantic import BaseModel
 from pydantic.json_schema import CoreRef, GenerateJsonSchema, JsonRef
@@ -141,19 +142,20 @@ def _arguments(model: type[Op] | type[Composite], name: Schema) -> Schema:
     """What may follow `kind:`: a mapping, the main argument alone, or nothing."""
     own = _model(model)
     properties = {key: _or_expression(item) for key, item in own.get("properties", {}).items()}
-    mapping = {
+    needed = required(model)
+    mapping: Schema = {
         "type": "object",
         "properties": {**properties, "name": name},
-        "required": own.get("required", []),
+        "required": needed,
         "additionalProperties": False,
     }
     forms: list[Schema] = [mapping]
     main = main_key(model)
-    if main is not None and set(mapping["required"]) <= {main}:
+    if main is not None and set(needed) <= {main}:
         bare = {key: value for key, value in properties[main].items() if key != "default"}
         mappings_are_arguments = {"not": {"type": "object"}} if issubclass(model, Composite) else {}
         forms.append({**mappings_are_arguments, **bare})
-    if not mapping["required"]:
+    if not needed:
         forms.append({"type": "null"})
     schema: Schema = {"anyOf": forms}
     return {"description": own["description"], **schema} if "description" in own else schema
@@ -201,24 +203,21 @@ def _tidy(schema: Any, named: bool = False) -> Any:
     `named` says that the keys are names of the user, not keywords of JSON Schema.
     """
     if isinstance(schema, list | tuple):
-        return [_tidy(item) for item in schema]
+        return [_tidy(item) for item in cast(Sequence[Any], schema)]
     if not isinstance(schema, dict):
         return schema
+    entries = cast(Schema, schema)
     if named:
-        return {key: _tidy(item) for key, item in schema.items()}
-    tidied = {}
-    for key, value in schema.items():
+        return {key: _tidy(item) for key, item in entries.items()}
+    tidied: Schema = {}
+    for key, value in entries.items():
         if key == "title" or (key == "default" and value is None):
             continue  # in the models null stands for a missing argument
         if key == "description":
             value = " ".join(value.split())
-        if (
-            key == "default"
-            and isinstance(value, list | tuple)
-            and len(value) == 2
-            and value[0] == value[1]
-        ):
-            value = value[0]
+        if key == "default" and isinstance(value, list | tuple):
+            pair = cast(Sequence[Any], value)
+            value = pair[0] if len(pair) == 2 and pair[0] == pair[1] else pair
         tidied[key] = _tidy(value, named=key in ("properties", "$defs"))
     return tidied
 
@@ -229,7 +228,7 @@ def _or_expression(schema: Schema) -> Schema:
         return schema
     notes = {key: schema[key] for key in ("description", "default") if key in schema}
     kinds = schema.get("anyOf", [schema])
-    forms = []
+    forms: list[Schema] = []
     for kind in kinds:
         form = {key: item for key, item in kind.items() if key not in notes}
         if "items" in form:

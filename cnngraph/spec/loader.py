@@ -55,8 +55,8 @@ class Library:
         complete: False if further blocks are unknown because of a mistake.
     """
 
-    blocks: dict[str, Block] = field(default_factory=dict)
-    broken: set[str] = field(default_factory=set)
+    blocks: dict[str, Block] = field(default_factory=dict[str, Block])
+    broken: set[str] = field(default_factory=set[str])
     complete: bool = True
 
 
@@ -137,7 +137,7 @@ class _Loader:
             message = "a spec must be a mapping with `cnngraph`, `name`, `input` and `graph`"
             raise fail("E107", message, root.position)
         root, document = self._validated(Document, root, "a spec", root.position, cnngraph=1)
-        if document is None or ("cnngraph" in root.keys and "cnngraph" not in root.value):
+        if document is None or ("cnngraph" in root.keys and "cnngraph" not in root.entries):
             raise SpecError(self.diagnostics)
         return root, document
 
@@ -148,7 +148,7 @@ class _Loader:
         try:
             return located, validate(
                 model,
-                located.value,
+                located.entries,
                 located.keys,
                 what=what,
                 position=position,
@@ -167,7 +167,7 @@ class _Loader:
         library = self._library(path, root, document, chain=(path,))
         params = self._mapping(document.params, "params")
         for name in params:
-            self._check_param(name, root.value["params"].keys[name])
+            self._check_param(name, root.entries["params"].keys[name])
         return Spec(
             name=document.name or "",
             position=root.position,
@@ -176,7 +176,7 @@ class _Loader:
             declared=params,
             graph=document.graph,
             library=library,
-            expect=root.value.get("expect"),
+            expect=root.entries.get("expect"),
             expected=document.expect,
             reference=Reference(document.paper, document.year, document.source),
             files=self.files,
@@ -185,9 +185,9 @@ class _Loader:
     def _variant(
         self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
     ) -> Spec:
-        where = root.value["extends"].position
+        where = root.entries["extends"].position
         for key in ("imports", "blocks", "graph"):
-            if key in root.value:
+            if key in root.entries:
                 message = f"a spec that extends another cannot have its own `{key}`"
                 notes = (("help", "make a param of the base for what differs"),)
                 self.report("E112", message, root.keys[key], notes)
@@ -198,7 +198,7 @@ class _Loader:
         params = self._mapping(document.params, "params")
         unknown = [name for name in params if name not in base.params]
         for name in unknown[:MAX_MISTAKES]:
-            position = root.value["params"].keys.get(name, params[name].position)
+            position = root.entries["params"].keys.get(name, params[name].position)
             notes = did_you_mean(name, base.params)
             notes = notes or (("note", f"its params are: {', '.join(base.params) or 'none'}"),)
             self.report("E113", f"`{base.name}` has no param `{name}`", position, notes)
@@ -210,7 +210,7 @@ class _Loader:
             position=root.position,
             input=document.input or base.input,
             params={**base.params, **known},
-            expect=root.value.get("expect"),
+            expect=root.entries.get("expect"),
             expected=document.expect,
             reference=base.reference if own == Reference(None, None, None) else own,
         )
@@ -218,9 +218,9 @@ class _Loader:
     def _library(
         self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
     ) -> Library:
-        readable = all(key in root.value for key in ("imports", "blocks") if key in root.keys)
+        readable = all(key in root.entries for key in ("imports", "blocks") if key in root.keys)
         library = Library(complete=readable)
-        imports = root.value["imports"].value if "imports" in root.value else []
+        imports = root.entries["imports"].items if "imports" in root.entries else []
         for name, item in zip(document.imports, imports, strict=True):
             try:
                 imported = self._import(path, name, item.position, chain)
@@ -251,7 +251,7 @@ class _Loader:
         self.files[target] = source
         root, document = self._document(source)
         for key in ("extends", "input", "params", "graph", "expect"):
-            if key in root.value:
+            if key in root.entries:
                 message = f"`{name}` is imported, so it can contain blocks only, not `{key}`"
                 notes = (("help", "move the blocks into a separate file and import that"),)
                 self.report("E111", message, root.keys[key], notes)
@@ -311,7 +311,7 @@ class _Loader:
             return None
         params = self._mapping(definition.params, "params")
         written: Located | None = definition.params
-        if written is not None and not isinstance(written.value, dict | None):
+        if written is not None and not (written.value is None or isinstance(written.value, dict)):
             return None
         for param in params:
             assert written is not None
@@ -319,7 +319,7 @@ class _Loader:
             if param == "name":
                 message = "a param cannot be called `name`: every node has a `name`"
                 self.report("E116", message, written.keys[param])
-        return Block(name, params, definition.body, position, library, located.value.get("order"))
+        return Block(name, params, definition.body, position, library, located.entries.get("order"))
 
     def _define(self, library: Library, block: Block, position: Position) -> None:
         known = library.blocks.get(block.name)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
-from cnngraph.errors import Notes, did_you_mean
+from cnngraph.errors import Notes, did_you_mean, is_list
 from cnngraph.ops import Op
 from cnngraph.spec.document import argument_names
 from cnngraph.spec.expressions import is_expression
@@ -137,8 +137,11 @@ def suggest_arguments(kind: str, model: type[BaseModel], bare: Located) -> tuple
 
 def _suggest_syntax(value: Any) -> Notes:
     """A `help` note for a text or mapping in the syntax of another language, or none."""
-    if isinstance(value, dict) and len(value) == 1:
-        ((key, inner),) = value.items()
+    if isinstance(value, dict):
+        entries = cast(dict[str, Any], value)
+        if len(entries) != 1:
+            return ()
+        ((key, inner),) = entries.items()
         empty = inner is None or (isinstance(inner, Located) and inner.value is None)
         return _quoted_expression(key) if empty else ()
     if not isinstance(value, str) or len(value) > _MAX_LENGTH or is_expression(value):
@@ -163,10 +166,10 @@ def _suggest_whole_number(value: Any, located: Located, expectation: str) -> Not
         return ()
     written = located.value
     if is_expression(written):
-        items = value if isinstance(value, tuple) else (value,)
+        items: tuple[Any, ...] = value if is_list(value) else (value,)
         divided = "/" in written.replace("//", "") and any(type(item) is float for item in items)
         return (("help", "use `//` to divide into a whole number"),) if divided else ()
-    if isinstance(written, list) and isinstance(value, tuple) and len(value) == len(written):
+    if isinstance(written, list) and is_list(value) and len(value) == len(written):
         pairs = zip(value, written, strict=True)
         found = (_suggest_whole_number(item, inner, expectation) for item, inner in pairs)
         return next(filter(None, found), ())

@@ -47,10 +47,20 @@ class Located:
         size: how many values it contains, itself included, with aliases expanded.
     """
 
-    value: Any
+    value: dict[str, Located] | list[Located] | str | int | float | None
     position: Position
-    keys: dict[str, Position] = field(default_factory=dict)
+    keys: dict[str, Position] = field(default_factory=dict[str, Position])
     size: int = 1
+
+    @property
+    def entries(self) -> dict[str, Located]:
+        """The entries of a mapping; none for other values."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def items(self) -> list[Located]:
+        """The items of a list; none for other values."""
+        return self.value if isinstance(self.value, list) else []
 
     def plain(self) -> Any:
         """The value without positions; sequences become tuples."""
@@ -142,7 +152,7 @@ class _Builder:
     def _events(self) -> Iterator[Any]:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            yield from yaml.parse(self.source.text, Loader=loader)
+            yield from yaml.parse(self.source.text, Loader=loader)  # pyright: ignore
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             if (deep := _too_deep(self.source, mark)) is not None:

@@ -1,4 +1,4 @@
-"""Networks of a thousand layers: what they cost to check and compile."""
+"""The cost of checking and compiling networks of a thousand layers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_a_thousand_layers_compile_in_seconds_and_little_memory(name: str) -> No
 
 
 def calls(function: Callable[[], object]) -> int:
-    """How many Python calls a function makes: its work, whatever else the machine does."""
+    """The number of Python calls that a function makes, which is independent of the machine."""
     profile = cProfile.Profile()
     profile.runcall(function)
     return pstats.Stats(profile).total_calls  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("function", [cnngraph.check, cnngraph.compile])
-def test_the_work_grows_with_the_depth_and_no_faster(function: Callable[..., object]) -> None:
+def test_the_work_grows_linearly_with_the_depth(function: Callable[..., object]) -> None:
     function(SPECS / "resnet20_cifar.yaml")  # first calls import
     work = {
         depth: calls(lambda depth=depth: function(SPECS / f"resnet{depth}_cifar.yaml")) / depth

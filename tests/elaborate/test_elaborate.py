@@ -125,7 +125,7 @@ def test_other_things_are_refused_as_params() -> None:
     (found,) = cnngraph.check(text, {"n": object()}).diagnostics
     assert (
         found.message
-        == "the param `n` must be a number, text or a list, not an object of type object"
+        == "the param `n` must be a number, text or a list, not a object object"
     )
 
 
@@ -143,7 +143,7 @@ def test_large_networks_take_linear_time(name: str) -> None:
     assert time.process_time() - start < 8, "seconds, where a quadratic walk takes minutes"
 
 
-def test_the_first_hundred_mistakes_are_told() -> None:
+def test_at_most_a_hundred_mistakes_are_reported() -> None:
     nodes = "".join(f"  - no_such_op_{i}\n" for i in range(5000))
     found = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [1]\ngraph:\n{nodes}").diagnostics
     assert [item.code for item in found] == ["E104"] * 100 + ["E110"]
@@ -270,7 +270,7 @@ def test_side_heads_may_read_an_earlier_value() -> None:
     assert graph.by_path["3"].inputs == ("1",)
 
 
-def test_scopes_tell_what_composites_result_in() -> None:
+def test_scopes_have_the_shapes_of_composites() -> None:
     graph = graph_of("- gated: {name: g}\n- sequential: {name: s, body: [relu, flatten]}", BLOCKS)
     assert {path: str(scope.shape) for path, scope in graph.scopes.items()} == {
         "g": "8x16x16", "g.right": "4x16x16", "s": "2048",
@@ -319,7 +319,7 @@ def test_a_level_of_numbers_only_is_no_mixture() -> None:
     assert warned(f"  - {conv}\n  - {conv.replace('{out', '{name: 1, out')}\n") == []
 
 
-def test_a_join_finds_what_is_finished_further_out() -> None:
+def test_a_join_finds_finished_values_of_outer_levels() -> None:
     body = (
         "- relu: {name: skip}\n- sequential: {name: b, body: [tanh, concat: {name: skip, with: "
         "skip}]}"
@@ -359,15 +359,14 @@ NODES = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(NODES, min_size=1, max_size=4))
-def test_no_graph_without_an_error(nodes: list[str]) -> None:
-    """`elaborate` raises where it is not so; here with joins that name anything, themselves
-    included."""
+def test_a_spec_has_either_a_graph_or_an_error(nodes: list[str]) -> None:
+    """With joins of any name, their own included."""
     body = "".join(f"  - {{{node}}}\n" if ":" in node else f"  - {node}\n" for node in nodes)
     report = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n{body}")
     assert (report.graph is None) != report.ok, body
 
 
-def test_a_lost_value_without_an_error_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_without_an_error_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GraphBuilder, "add", lambda *arguments, **details: INVALID)
     with pytest.raises(AssertionError, match="reported no error"):
         cnngraph.check("cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph: [relu]\n")

@@ -35,7 +35,7 @@ def spec(node: str) -> Any:
     return data(f"cnngraph: 1\nname: net\ninput: [3, 32, 32]\ngraph:\n  - {node}\n")
 
 
-def test_it_is_a_schema_of_its_draft() -> None:
+def test_the_schema_is_valid_and_reproducible() -> None:
     assert SCHEMA["$schema"] == DIALECT
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert cnngraph.json_schema() == SCHEMA

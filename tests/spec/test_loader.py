@@ -52,7 +52,7 @@ def library(*blocks: str, imports: str = "") -> str:
 # --- imports ------------------------------------------------------------------------------------
 
 
-def test_the_same_library_may_come_by_two_ways(write) -> None:
+def test_a_library_may_be_imported_twice(write) -> None:
     """A diamond: both imports bring `act`, which is one block and no contradiction."""
     report = write({
         "net.yaml": HEAD + "imports: [left.yaml, right.yaml, bottom.yaml]\ngraph: [left, right, act]\n",
@@ -97,7 +97,7 @@ def test_a_library_sees_its_own_blocks_and_not_those_of_its_importer(write) -> N
     assert report.diagnostics[0].position.source.name.endswith("lib.yaml")
 
 
-def test_imports_of_an_import_come_along(write) -> None:
+def test_imports_are_transitive(write) -> None:
     report = write({
         "net.yaml": HEAD + "imports: [a.yaml]\ngraph: [a, b]\n",
         "a.yaml": library("a: {body: [b]}", imports="imports: [b.yaml]"),
@@ -191,7 +191,7 @@ def test_a_chain_of_variants_each_overrides_what_it_names(write) -> None:
     assert report.graph.nodes[0].shape.channels == 5
 
 
-def test_name_and_input_may_be_overridden_and_are_else_the_bases(write, tmp_path: Path) -> None:
+def test_a_variant_may_override_name_and_input(write, tmp_path: Path) -> None:
     base = BASE.replace("extra: ~", "extra: 1")
     variant = "cnngraph: 1\nextends: base.yaml\n"
     report = write({"net.yaml": variant, "base.yaml": base})
@@ -204,7 +204,7 @@ def test_name_and_input_may_be_overridden_and_are_else_the_bases(write, tmp_path
     assert report.graph.nodes[0].shape == (3, 5, 6)
 
 
-def test_what_the_base_expects_does_not_hold_for_a_variant(write) -> None:
+def test_a_variant_is_not_checked_by_the_expect_of_its_base(write) -> None:
     base = BASE.replace("extra: ~", "extra: 1")
     variant = "cnngraph: 1\nextends: base.yaml\nparams: {width: 5}\n"
     assert write({"base.yaml": base}).ok
@@ -214,7 +214,7 @@ def test_what_the_base_expects_does_not_hold_for_a_variant(write) -> None:
     assert "25" in own.diagnostics[0].message
 
 
-def test_params_of_the_caller_come_last(write) -> None:
+def test_params_of_the_caller_override_all_others(write) -> None:
     files = {
         "net.yaml": "cnngraph: 1\nextends: base.yaml\nparams: {width: 5, extra: 1}\n",
         "base.yaml": BASE,
@@ -226,7 +226,7 @@ def test_params_of_the_caller_come_last(write) -> None:
     assert codes(write(files, {"widht": 9})) == ["E113"]
 
 
-def test_variants_in_a_circle_are_refused(write) -> None:
+def test_a_cycle_of_variants_is_refused(write) -> None:
     report = write({
         "a.yaml": "cnngraph: 1\nextends: b.yaml\n",
         "b.yaml": "cnngraph: 1\nextends: c.yaml\n",
@@ -323,7 +323,7 @@ def test_a_symlink_within_reach_is_followed(write, tmp_path: Path) -> None:
 
 @both_kinds
 @pytest.mark.parametrize("what", ["pipe", "folder", "missing", "device"])
-def test_what_is_no_file_is_refused_at_once(kind: str, what: str, tmp_path: Path) -> None:
+def test_only_regular_files_can_be_imported(kind: str, what: str, tmp_path: Path) -> None:
     """In a process of its own: reading from a pipe would wait for a writer for ever."""
     code, text = KINDS[kind]
     (tmp_path / "specs").mkdir()

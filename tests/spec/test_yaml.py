@@ -70,7 +70,7 @@ def test_every_duplicate_key_is_reported() -> None:
     assert [d.position.line for d in caught.value.diagnostics if d.position] == [2, 3]
 
 
-def test_what_is_no_ordinary_file_is_not_read(tmp_path: Path) -> None:
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path, problem in [
         (tmp_path / "pipe.yaml", "it is not a regular file"),
