@@ -115,11 +115,10 @@ def type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
 
     With `pairs`, a list of numbers can replace a number, as in a kernel size.
     """
-    kind: type[Any] = type(value)
-    expected: type[Any] = type(default)
+    kind, expected = cast(type[Any], type(value)), cast(type[Any], type(default))
     if value is not None and not issubclass(kind, bool | int | float | str | tuple):
-        what = "mapping" if issubclass(kind, dict) else f"{kind.__name__} object"
-        return f"must be a number, text or a list, not a {what}"
+        what = "a mapping" if kind is dict else f"an object of type {kind.__name__}"
+        return f"must be a number, text or a list, not {what}"
     if isinstance(value, float) and not isfinite(value):
         return f"must be a finite number, not {show(value)}"
     if pairs and type(default) is int and is_list(value):

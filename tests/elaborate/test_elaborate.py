@@ -125,7 +125,7 @@ def test_other_things_are_refused_as_params() -> None:
     (found,) = cnngraph.check(text, {"n": object()}).diagnostics
     assert (
         found.message
-        == "the param `n` must be a number, text or a list, not a object object"
+        == "the param `n` must be a number, text or a list, not an object of type object"
     )
 
 
