@@ -12,8 +12,8 @@ from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.graph.features import select
 from cnngraph.lowering.modules import modules_of
-from cnngraph.lowering.network import Compilation, Network
-from cnngraph.options import Backend, Mode, Options
+from cnngraph.lowering.network import Compilation, Network, network_of
+from cnngraph.options import Backend, Options
 from cnngraph.passes import Observer, passes_of, run_passes
 from cnngraph.spec.loader import Spec
 
@@ -24,7 +24,6 @@ def compile(
     *,
     outputs: Sequence[str] = (),
     backend: Backend = "fused",
-    mode: Mode = "train",
     memory: str = "fast",
     batch_size: int = 16,
     disable_passes: Sequence[str] = (),
@@ -39,8 +38,6 @@ def compile(
         outputs: names of the values to return, as a dict by name, in the place of the result: `["layer2", "layer4"]`.
             What they do not need is left out.
         backend: `fused` uses the fused operators, `eager` plain torch.nn. The weights fit both.
-        mode: what the fused backend is for: `inference` folds batch norms into convolutions where nothing is training and no
-            gradient is asked for, and has the same weights.
         memory: what the fused backend keeps for backward: `fast` keeps all it may need, `lean` computes activations of batch
             norms again there, which costs little time. A budget such as `6GB` keeps as much as a training step of
             `batch_size` images, weights and all, may take.
@@ -51,7 +48,7 @@ def compile(
             what was set is in `net.compilation.memory_settings`.
 
     Returns:
-        A `torch.fx.GraphModule` from `(batch, *input)` to the last node's value; a network with side heads returns,
+        A `torch.nn.Module` from `(batch, *input)` to the last node's value; a network with side heads returns,
         in training, a dict of `logits` and each head's result by name.
 
     Raises:
@@ -62,7 +59,7 @@ def compile(
         raise CnngraphError('`outputs` is a list of names, such as ["layer2", "layer4"]')
     if isinstance(disable_passes, str):
         raise CnngraphError('`disable_passes` is a list of names, such as ["channels_last"]')
-    options = Options(tuple(outputs), backend, mode, memory, batch_size, tuple(disable_passes))
+    options = Options(tuple(outputs), backend, memory, batch_size, tuple(disable_passes))
     return compile_spec(read_spec(spec), given_params(params), options, observe, memory_tuning)
 
 
@@ -92,5 +89,7 @@ def compile_graph(
     if options.outputs:
         graph = select(graph, options.outputs)
     optimized, passes = run_passes(graph, passes_of(options), observe)
-    compilation = Compilation(spec, dict(params), options, graph, tuple(passes), settings)
-    return Network.build(compilation, optimized, modules_of(graph))
+    compilation = Compilation(
+        spec, dict(params), options, graph, optimized, tuple(passes), settings
+    )
+    return network_of(compilation, modules_of(graph))

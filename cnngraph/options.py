@@ -12,10 +12,6 @@ Backend = Literal["fused", "eager"]
 """`fused` uses the fused operators; `eager`, plain torch.nn, is the reference."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
-Mode = Literal["train", "inference"]
-"""What a network is compiled for."""
-MODES: tuple[Mode, ...] = get_args(Mode)
-
 MemoryPolicy = Literal["fast", "lean"]
 """What the fused backend keeps for backward: `fast` keeps all, `lean` recomputes activations.
 
@@ -36,7 +32,6 @@ class Options:
     Attributes:
         outputs: names of the values to return; if empty, the network returns its result.
         backend: one of `BACKENDS`.
-        mode: one of `MODES`.
         memory: one of `MEMORY_POLICIES`, or a budget such as `6GB`.
         batch_size: images per training step that the budget assumes.
         disable_passes: names of passes to leave out.
@@ -46,7 +41,6 @@ class Options:
 
     outputs: tuple[str, ...] = ()
     backend: str = "fused"
-    mode: str = "train"
     memory: str = "fast"
     batch_size: int = 16
     disable_passes: tuple[str, ...] = ()

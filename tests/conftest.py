@@ -93,12 +93,8 @@ def on_every_device(*dtypes: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("device", "dtype"), cases, ids=str, indirect=["device"])
 
 
-TARGETS: tuple[dict[str, Any], ...] = (
-    {"backend": "fused"},
-    {"backend": "eager"},
-    {"mode": "inference"},
-)
-"""Arguments of `compile` for each backend and mode."""
+TARGETS: tuple[dict[str, Any], ...] = ({"backend": "fused"}, {"backend": "eager"})
+"""Arguments of `compile` for each backend."""
 every_target = pytest.mark.parametrize(
     "target", TARGETS, ids=lambda target: "".join(target.values())
 )
@@ -123,7 +119,9 @@ def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
                 shapes.append(tuple(result.shape[1:]))
             return result
 
-    Recorder(network.to("meta").eval()).run(torch.empty(2, *shape, device="meta"))
+    network = network.to("meta").eval()
+    graph = fx.symbolic_trace(network)
+    Recorder(graph).run(torch.empty(2, *shape, device="meta"))
     return shapes
 
 

@@ -87,7 +87,7 @@ def _fused(work: Work, memory: str = "fast") -> _Step:
 
 
 def _inference(work: Work) -> _Step:
-    return _torch_step(compile(work.spec, dict(work.params), mode="inference"), work)
+    return _torch_step(compile(work.spec, dict(work.params)).eval().for_inference(), work)
 
 
 def _eager(work: Work) -> _Step:

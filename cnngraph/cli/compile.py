@@ -20,7 +20,7 @@ from cnngraph.cli.options import (
     print_json,
 )
 from cnngraph.errors import CnngraphError
-from cnngraph.options import Backend, Mode, Options
+from cnngraph.options import Backend, Options
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -43,7 +43,7 @@ With --format json, stdout is one object:
   {"cnngraph", "ok", "file", "diagnostics", "error",
    "name", "input", "output", "aux", "params", "buffers", "macs",
    "training_macs", "sizes", "stages",      as in `cnngraph check`
-   "backend", "mode", "kernels", "artifact",
+   "backend", "kernels", "artifact",
    "passes": [{"name", "made": {ops: count}, "nodes", "seconds"}],
    "memory": {"policy", "batch_size", "weights", "optimizer", "input",
               "kept", "step", "peak", "extra_time"},   predicted, in bytes
@@ -72,9 +72,6 @@ def compile(
     ] = None,
     sets: SetOption = None,
     backend: Annotated[Backend, typer.Option(help="Fused operators, or plain torch.nn.")] = "fused",
-    mode: Annotated[
-        Mode, typer.Option(help="`inference` folds batch norms into convolutions.")
-    ] = "train",
     memory: Annotated[
         str,
         typer.Option(
@@ -111,7 +108,7 @@ def compile(
 
     disabled = () if disable_passes is None else tuple(disable_passes.split(","))
     try:
-        options = Options((), backend, mode, memory, batch_size, disabled)
+        options = Options((), backend, memory, batch_size, disabled)
         passes_of(options)
     except CnngraphError as wrong:
         raise typer.BadParameter(str(wrong)) from None

@@ -12,16 +12,16 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 TAKEN_BY_TORCH = frozenset(
     """
-    T_destination add_module add_submodule apply bfloat16 buffers call_super_init children code
-    compilation compile cpu cuda delete_all_unused_submodules delete_submodule double dump_patches
-    eval extra_repr feature_info float forward forward_features get_buffer get_extra_state
-    get_parameter get_submodule graph half input ipu load_state_dict meta modules mtia named_buffers
-    named_children named_modules named_parameters parameters print_readable recompile
-    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
-    register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
+    T_destination add_module append apply bfloat16 buffers call_super_init children code
+    compilation compile cpu cuda double dump_patches eval extend extra_repr feature_info float
+    for_inference forward forward_features get_buffer get_extra_state get_parameter
+    get_submodule half input insert ipu load_state_dict modules mtia named_buffers
+    named_children named_modules named_parameters parameters pop register_backward_hook
+    register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook
     register_load_state_dict_pre_hook register_module register_parameter
-    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_classifier self
-    set_extra_state set_submodule shape_env share_memory state_dict to to_empty to_folder train
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_classifier
+    self set_extra_state set_submodule share_memory state_dict step_memory to to_empty train
     training type xpu zero_grad
     """.split()  # noqa: SIM905
 )

@@ -113,6 +113,11 @@ class Graph:
         return {node.path: node for node in self.nodes}
 
     @cached_property
+    def index(self) -> dict[str, int]:
+        """The place of each node, by its path."""
+        return {node.path: index for index, node in enumerate(self.nodes)}
+
+    @cached_property
     def users(self) -> dict[str, tuple[Node, ...]]:
         """The nodes that read a value, by its path; a node that reads it twice is listed twice."""
         users: dict[str, list[Node]] = defaultdict(list)

@@ -8,7 +8,6 @@ from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.conv2d import conv2d
 from cnngraph.nn.dense_block import dense_block
 from cnngraph.nn.drop_path import DropPath
-from cnngraph.nn.folded_conv import folded_conv
 from cnngraph.nn.layer_norm2d import LayerNorm2d
 from cnngraph.nn.linear import linear
 from cnngraph.nn.linear2d import Linear2d
@@ -29,7 +28,6 @@ __all__ = [
     "channels_last",
     "conv2d",
     "dense_block",
-    "folded_conv",
     "in_training",
     "linear",
     "max_pool2d",

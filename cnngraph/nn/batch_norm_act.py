@@ -10,12 +10,12 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils import checkpoint
 
 from cnngraph import kernels
 from cnngraph.kernels import batch_norm_act as kernel
+from cnngraph.nn.watched import is_transformed, is_watched
 
 # Exact types only: a subclass may mean something else.
 _BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
@@ -102,9 +102,9 @@ def lowered(
         or is_watched(batch_norm)
         or (activation is not None and is_watched(activation))
         or _has_any_global_hook()
+        or is_transformed()
         or not kernel.runs(input, batch_norm.weight, batch_norm.running_mean, residual)  # pyright: ignore
         or input.numel() == 0
-        or is_transformed()
     ):
         return None
     cast(Any, batch_norm)._check_input_dim(input)
@@ -131,23 +131,6 @@ def run_to_the_end(run: Callable[[], Result], batch_norms: Sequence[nn.Module]) 
             with torch.no_grad():
                 run()
         raise
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether calling the module does more than its class's forward."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
-
-
-def is_transformed() -> bool:
-    """Whether torch.func transforms the call, or forward-mode derivatives are taken: the operator has rules for neither."""
-    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    return functorch.get_dynamic_layer_stack_depth() > 0 or forward_ad._current_level >= 0
 
 
 def update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:

@@ -16,12 +16,11 @@ from cnngraph.nn.batch_norm_act import (
     Lowered,
     batch_norm_act,
     fixed_statistics,
-    is_transformed,
-    is_watched,
     lowered,
     run_to_the_end,
     update_running_statistics,
 )
+from cnngraph.nn.watched import is_transformed, is_watched
 
 Branch = tuple[nn.Module | None, nn.Module | None, Tensor]
 """A batch norm and an activation, each or neither, and what they read."""
@@ -41,7 +40,7 @@ def cat_batch_norm_act(*branches: Branch) -> Tensor:
     )
     norms = [norm for norm, _, _ in branches if norm is not None]
     nothing = activation == _IDENTITY and not norms
-    if nothing or not kernel.runs([input for *_, input in branches]) or is_transformed():
+    if nothing or is_transformed() or not kernel.runs([input for *_, input in branches]):
         kernels.warn_if_unavailable()
         return torch.cat([_run(*branch) for branch in branches], 1)
 

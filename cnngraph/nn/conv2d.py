@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from cnngraph.kernels import conv2d as kernel
-from cnngraph.nn.batch_norm_act import is_transformed, is_watched
+from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
 

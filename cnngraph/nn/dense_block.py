@@ -14,16 +14,10 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from cnngraph.kernels import batch_norm_act as norm_kernel
 from cnngraph.kernels import dense_block as kernel
-from cnngraph.nn.batch_norm_act import (
-    ACTIVATIONS,
-    batch_norm_act,
-    is_transformed,
-    is_watched,
-    run_to_the_end,
-    update_running_statistics,
-)
+from cnngraph.nn.batch_norm_act import ACTIVATIONS, batch_norm_act, run_to_the_end, update_running_statistics
 from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
 from cnngraph.nn.conv2d import conv2d
+from cnngraph.nn.watched import is_transformed, is_watched
 
 Layer = Sequence[tuple[nn.Module, nn.Module, nn.Module]]
 """One step or more: a batch norm, an activation, and a convolution."""
@@ -58,10 +52,10 @@ def _operator(input: Tensor, layers: Sequence[Layer], keep_activations: bool) ->
     if (
         not steps
         or len({len(layer) for layer in layers}) > 1
-        or input.dim() != 4
-        or input.numel() == 0
         or _has_any_global_hook()
         or is_transformed()
+        or input.dim() != 4
+        or input.numel() <= input.shape[1]
         or any(map(is_watched, (module for step in steps for module in step)))
         or not all(_is_plain(norm, conv) for norm, _, conv in steps)
         or not _channels_fit(input.shape[1], layers)

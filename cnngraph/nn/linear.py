@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from cnngraph.kernels import conv2d as kernel
-from cnngraph.nn.batch_norm_act import is_transformed, is_watched
+from cnngraph.nn.watched import is_transformed, is_watched
 
 
 def linear(layer: nn.Module, input: Tensor) -> Tensor:
@@ -15,9 +15,9 @@ def linear(layer: nn.Module, input: Tensor) -> Tensor:
         type(layer) is not nn.Linear
         or is_watched(layer)
         or _has_any_global_hook()
+        or is_transformed()
         or not kernel.runs(input, layer.weight)
         or input.shape[1] != layer.in_features
-        or is_transformed()
     ):
         return layer(input)
     maps, weight = (matrix.reshape(*matrix.shape, 1, 1) for matrix in (input, layer.weight))

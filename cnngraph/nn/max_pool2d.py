@@ -10,7 +10,7 @@ from torch.nn.modules.utils import _pair
 
 from cnngraph import kernels
 from cnngraph.kernels import max_pool2d as kernel
-from cnngraph.nn.batch_norm_act import is_transformed, is_watched
+from cnngraph.nn.watched import is_transformed, is_watched
 
 
 def max_pool2d(activation: nn.Module | None, pool: nn.Module, input: Tensor) -> Tensor:
@@ -21,9 +21,9 @@ def max_pool2d(activation: nn.Module | None, pool: nn.Module, input: Tensor) -> 
         or (activation is not None and (type(activation) is not nn.ReLU or is_watched(activation)))
         or is_watched(pool)
         or _has_any_global_hook()
+        or is_transformed()
         or not kernel.runs(input, _pair(pool.kernel_size))
         or input.numel() == 0
-        or is_transformed()
     ):
         kernels.warn_if_unavailable()
         return pool(input if activation is None else activation(input))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -11,16 +11,17 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from cnngraph.nn.batch_norm_act import CopiedBuffers, is_transformed, is_watched
+from cnngraph.nn.batch_norm_act import CopiedBuffers
 from cnngraph.nn.drop_path import DropPath
+from cnngraph.nn.watched import is_transformed, is_watched
 
 _STOCHASTIC = (_DropoutNd, DropPath, nn.RReLU, nn.FractionalMaxPool2d, nn.MultiheadAttention)
 
 
 def recomputed(
-    part: nn.Module, held: Sequence[nn.Module | nn.Parameter], *inputs: Tensor, unknown: bool, stops_early: bool
+    part: Callable[..., Tensor], held: Sequence[nn.Module | nn.Parameter], *inputs: Tensor, unknown: bool, stops_early: bool
 ) -> Tensor:
-    """part(*held, *inputs). `held` are the modules and parameters that the part uses, which stay at their own paths.
+    """part(*inputs). `held` are the modules and parameters that the part uses.
 
     The second time random numbers are the same, and running statistics are not updated; hooks run again.
     `unknown` says whether the part has ops of plugins, which may draw random numbers. Where none can be drawn, their state
@@ -30,7 +31,7 @@ def recomputed(
     """
 
     def run(*inputs: Tensor) -> Tensor:
-        return part(*held, *inputs)
+        return part(*inputs)
 
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
         return run(*inputs)

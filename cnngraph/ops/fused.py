@@ -286,39 +286,30 @@ class FusedMaxPool2d(FusedOp):
         return self.relu, self.pool
 
 
-class FoldedConv(FusedOp):
-    """A convolution with the batch norm, addition and activation after it, as far as present."""
+class Folded(FusedOp):
+    """A layer with the batch norm, addition and activation after it, as one module: for evaluation."""
 
-    kind = "folded_conv"
-    function = "folded_conv"
+    kind = "folded"
 
-    conv: Op
+    layer: Op
     batch_norm: Op | None
     activation: Op | None
     residual: bool
 
+    @property
+    def has_module(self) -> bool:
+        return True
+
     def infer(self, *inputs: TensorShape) -> TensorShape:
-        shape = self.conv.infer(inputs[0])
+        shape = self.layer.infer(inputs[0])
         _check_residual(self.residual, shape, inputs)
         return shape
 
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """In training the modules run one by one."""
-        kept = self.activation.saves(batch, output, output) if self.activation else Saved()
-        conv = self.conv.saves(batch, output, inputs[0])
-        extra = conv.extra + len(kept.inputs) * batch.bytes_of(output)
-        if self.batch_norm is not None:
-            extra += batch.bytes_of(output) + self.batch_norm.saves(batch, output, output).extra
-        return Saved(inputs=conv.inputs, output=kept.output, extra=extra, backward=conv.backward)
-
-    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
-        """The convolution, batch norm and activation, None if absent, and the inputs."""
-        remaining = iter(modules)
-        parts = (self.conv, self.batch_norm, self.activation)
-        return (*(None if part is None else next(remaining) for part in parts), *inputs)
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        return graph.call_module(modules[0], tuple(inputs))
 
     def described(self) -> Sequence[Op | str | None]:
-        return self.conv, self.batch_norm, "add" if self.residual else None, self.activation
+        return self.layer, self.batch_norm, "add" if self.residual else None, self.activation
 
 
 def _check_residual(residual: bool, shape: TensorShape, inputs: Sequence[TensorShape]) -> None:

@@ -10,11 +10,10 @@ from time import perf_counter
 from cnngraph.errors import CnngraphError, closest
 from cnngraph.graph import Graph, GraphError, Node
 from cnngraph.ops import Op
-from cnngraph.options import BACKENDS, MODES, Options, budget_of
+from cnngraph.options import BACKENDS, Options, budget_of
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.convolutions import convolutions
 from cnngraph.passes.eliminate_concat import eliminate_concat
-from cnngraph.passes.fold_batch_norm import fold_batch_norm
 from cnngraph.passes.fuse_batch_norm_act import fuse_batch_norm_act
 from cnngraph.passes.fuse_max_pool import fuse_max_pool
 from cnngraph.passes.linear_layers import linear_layers
@@ -49,8 +48,8 @@ LEAN: tuple[Pass, ...] = (
 )
 """The passes of the fused backend with the memory policy `lean`, or with a budget."""
 
-INFERENCE: tuple[Pass, ...] = (fold_batch_norm, fuse_batch_norm_act, channels_last, linear_layers)
-"""The passes of the fused backend in the mode `inference`."""
+INFERENCE: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last, linear_layers)
+"""The passes of a network for evaluation, after `fold_batch_norm`."""
 
 
 def passes_of(options: Options) -> tuple[Pass, ...]:
@@ -62,9 +61,7 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
         raise CnngraphError(
             f"there is no backend `{options.backend}`; choose one of: {', '.join(BACKENDS)}"
         )
-    if options.mode not in MODES:
-        raise CnngraphError(f"there is no mode `{options.mode}`; choose one of: {', '.join(MODES)}")
-    passes = _inference(options) if options.mode == "inference" else _training(options)
+    passes = _passes(options)
     names = [function.__name__ for function in passes]
     for name in options.disable_passes:
         if name not in names:
@@ -79,7 +76,7 @@ def _unknown_pass(name: str, names: Sequence[str]) -> str:
     return f"there is no pass `{name}` to disable{suggestion} {listed}"
 
 
-def _training(options: Options) -> tuple[Pass, ...]:
+def _passes(options: Options) -> tuple[Pass, ...]:
     if options.backend == "eager":
         if options.memory != "fast":
             raise CnngraphError(
@@ -92,20 +89,6 @@ def _training(options: Options) -> tuple[Pass, ...]:
         return LEAN if options.memory == "lean" else PASSES
     to_fit = _to_fit(budget, options.batch_size)
     return tuple(to_fit if function is recompute_activations else function for function in LEAN)
-
-
-def _inference(options: Options) -> tuple[Pass, ...]:
-    if options.backend != "fused":
-        raise CnngraphError(
-            f"the backend `{options.backend}` folds nothing for inference: "
-            "compile for the backend `fused`, or in the mode `train`, whose networks evaluate too"
-        )
-    if options.memory != "fast":
-        raise CnngraphError(
-            "the mode `inference` keeps nothing for backward, "
-            f"for which memory `{options.memory}` is: leave it out"
-        )
-    return INFERENCE
 
 
 def _to_fit(budget: int, batch_size: int) -> Pass:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cnngraph.graph import Graph, Group, Node
 from cnngraph.ops.activation import FUSED_WITH_BATCH_NORM
 from cnngraph.ops.conv import Conv2d
-from cnngraph.ops.fused import FoldedConv
+from cnngraph.ops.fused import Folded
 from cnngraph.ops.merge import Add
 from cnngraph.ops.norm import BatchNorm
 
@@ -21,7 +23,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
         if isinstance(node.op, Conv2d) and node.op.padding_mode == "zeros":
             chain = _chain(graph, node, taken)
             taken.update(part.path for part in chain)
-            groups.append((chain, _fold(chain)))
+            groups.append((chain, fold_chain(chain)))
     return graph.replace_groups(groups)
 
 
@@ -37,15 +39,16 @@ def _chain(graph: Graph, conv: Node, taken: set[str]) -> list[Node]:
     return chain
 
 
-def _fold(chain: list[Node]) -> Node:
+def fold_chain(chain: Sequence[Node]) -> Node:
+    """A convolution and what follows it as one node."""
     conv, *rest = chain
     found = {type(part.op): part for part in rest}
     norm, add = found.get(BatchNorm), found.get(Add)
     activation = chain[-1] if isinstance(chain[-1].op, FUSED_WITH_BATCH_NORM) else None
     own = {part.path for part in chain}
     others = [path for path in add.inputs if path not in own] if add else []
-    op = FoldedConv(
-        conv=conv.op,
+    op = Folded(
+        layer=conv.op,
         batch_norm=norm.op if norm else None,
         activation=activation.op if activation else None,
         residual=add is not None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cnngraph.graph.step_memory import StepMemory, extra_time, predict
 from cnngraph.report.check import Report, macs, params
@@ -13,7 +13,7 @@ from cnngraph.report.data import report_data
 from cnngraph.report.numbers import duration, plural, size
 
 if TYPE_CHECKING:
-    from torch import fx, nn
+    from torch import nn
 
     from cnngraph.graph import Graph
     from cnngraph.graph.cost import Summary
@@ -44,7 +44,7 @@ class Compiled:
         return predict(optimized, batch_size), extra_time(optimized, batch_size)
 
 
-_KEYS = ("backend", "mode", "kernels", "artifact", "passes", "memory", "seconds")
+_KEYS = ("backend", "kernels", "artifact", "passes", "memory", "seconds")
 
 
 def compiled_data(
@@ -65,7 +65,6 @@ def compiled_data(
         memory, more_time = compiled.memory()
         data = {
             "backend": compilation.options.backend,
-            "mode": compilation.options.mode,
             "kernels": kernels_in_use(compilation.options.backend),
             "artifact": None if compiled.artifact is None else str(compiled.artifact),
             "passes": [asdict(item) for item in compilation.passes],
@@ -92,7 +91,6 @@ def compiled_text(costs: Summary, compiled: Compiled) -> str:
         ("params", params(costs)),
         ("MACs", macs(costs)),
         ("backend", options.backend),
-        ("mode", options.mode),
         ("passes", first),
         *(("", line) for line in others),
         ("kernels", describe_kernels(kernels_in_use(options.backend))),
@@ -165,14 +163,17 @@ def describe_phases(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{phase} {duration(spent)}" for phase, spent in seconds.items())
 
 
-def code_of(net: fx.GraphModule) -> str:
-    """The Python code of a network's `forward`, and of those of its side heads."""
-    from torch import fx
+def code_of(net: nn.Module) -> str:
+    """The generated code of a network and of its levels, each text once."""
+    paths: dict[str, list[str]] = {}
+    for path, module in net.named_modules():
+        if isinstance(code := getattr(module, "code", None), str) and code:
+            paths.setdefault(code, []).append(path)
+    return "\n".join(f"# {_paths(found)}\n{code}" for code, found in paths.items()).rstrip()
 
-    modules = cast("Iterable[tuple[str, nn.Module]]", net.named_modules())
-    heads = [
-        f"# {name}\n{module.code.strip()}"
-        for name, module in modules
-        if name and isinstance(module, fx.GraphModule)
-    ]
-    return "\n\n".join([net.code.strip(), *heads])
+
+def _paths(paths: Sequence[str]) -> str:
+    if paths == [""]:
+        return "the network"
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"{', '.join(paths[:3])}{more}"

@@ -22,15 +22,15 @@ from cnngraph.compiler import compile_spec
 from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import INPUT, Graph
 from cnngraph.lowering.network import Compilation, Network
-from cnngraph.options import Backend, Mode, Options
+from cnngraph.options import Backend, Options
 from cnngraph.spec.loader import Spec, load_spec
 
 MARK = "cnngraph compiled network"
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a file written by this version cannot be read by the one before."""
 
 _CONTENTS = {
-    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "mode": str, "memory": str, "batch_size": int, "disable_passes": list, "state_dict": dict,
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "memory": str, "batch_size": int, "disable_passes": list, "state_dict": dict,
 }  # fmt: skip
 _ZIP_START = b"PK\x03\x04"
 _FOLDER = 0x10
@@ -61,7 +61,6 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "params": {name: _plain(name, value) for name, value in compilation.params.items()},
         "outputs": list(options.outputs),
         "backend": options.backend,
-        "mode": options.mode,
         "memory": options.memory,
         "batch_size": options.batch_size,
         "disable_passes": list(options.disable_passes),
@@ -71,12 +70,12 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     atomic_write(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
 
 
-def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None, mode: Mode | None = None) -> Network:
+def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> Network:
     """The network that `save_compiled` wrote, with its weights, on the CPU and in training mode.
 
     Args:
         path: the file.
-        backend, mode: compile for these instead of those the network was saved with; the weights fit all.
+        backend: compile for this one instead of the one the network was saved with; the weights fit both.
 
     Raises:
         CnngraphError: the file cannot be read, is damaged, or is not a compiled network; `SpecError` where its spec
@@ -86,7 +85,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: the caller's seed is not used up
-        net = compile_spec(spec, params, _options(contents, backend, mode))
+        net = compile_spec(spec, params, _options(contents, backend))
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
     except RuntimeError as error:
@@ -222,14 +221,14 @@ def _unpack(path: str | os.PathLike[str]) -> Any:
         raise _damaged(path, one_line(error)) from None
 
 
-def _options(contents: dict[str, Any], backend: Backend | None, mode: Mode | None) -> Options:
-    """The memory policy and the passes turned off are those of the backend and mode it was saved with, and of no others."""
+def _options(contents: dict[str, Any], backend: Backend | None) -> Options:
+    """The memory policy and the passes turned off are those of the backend it was saved with, and of no other."""
     saved = Options(
-        tuple(contents["outputs"]), contents["backend"], contents["mode"],
+        tuple(contents["outputs"]), contents["backend"],
         contents["memory"], contents["batch_size"], tuple(contents["disable_passes"]),
     )  # fmt: skip
-    asked = Options(saved.outputs, backend or saved.backend, mode or saved.mode)
-    return saved if (asked.backend, asked.mode) == (saved.backend, saved.mode) else asked
+    asked = Options(saved.outputs, backend or saved.backend)
+    return saved if asked.backend == saved.backend else asked
 
 
 def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:

@@ -200,17 +200,6 @@ def test_the_eager_backend_fuses_nothing() -> None:
     assert "PyTorch's own" in result.stdout
 
 
-def test_inference_mode_folds_batch_norms(tmp_path: Path) -> None:
-    path = tmp_path / "sided.yaml"
-    path.write_text(SIDE_HEAD)
-    result = run("compile", str(path), "--mode", "inference", "-o", str(tmp_path / "sided.pt"))
-    assert (
-        "  mode     inference\n  passes   fold_batch_norm: 1 x conv2d + batch_norm + relu"
-        in result.stdout
-    )
-    assert cnngraph.load_compiled(tmp_path / "sided.pt").compilation.options.mode == "inference"
-
-
 def test_compile_predicts_the_memory_of_a_step() -> None:
     spec = str(SPECS / "resnet20_cifar.yaml")
     fast = json.loads(run("compile", spec, "--batch-size", "64", "--format", "json").stdout)[
@@ -257,14 +246,6 @@ def test_a_budget_that_is_too_small_is_an_error(tmp_path: Path) -> None:
     [
         (["--memory", "6"], "or give a budget: 6GB, 512MB, 1.5 GiB"),
         (["--memory", "6GB", "--backend", "eager"], "memory `6GB` is for the backend `fused`"),
-        (
-            ["--memory", "6GB", "--mode", "inference"],
-            "keeps nothing for backward, for which memory `6GB` is",
-        ),
-        (
-            ["--backend", "eager", "--mode", "inference"],
-            "compile for the backend `fused`, or in the mode `train`",
-        ),
         (["--batch-size", "0"], "--batch-size"),
         (["--disable-passes", "channel_last"], "fuse_batch_norm_act"),
         (["--disable-passes", "channels_last,fold_batch_norm"], "fold_batch_norm`"),

@@ -539,8 +539,8 @@ def test_compile_shows_the_same_stages() -> None:
             text, backend=backend, observe=lambda name, _, seen=seen: seen.append(name)
         )
         assert seen == stages
-        assert [result.name for result in network.meta["cnngraph"].passes] == stages[1:]
-        assert len(network.meta["cnngraph"].graph.nodes) == 2
+        assert [result.name for result in network.compilation.passes] == stages[1:]
+        assert len(network.compilation.graph.nodes) == 2
 
 
 # --- channels last ------------------------------------------------------------------------------

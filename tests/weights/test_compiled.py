@@ -93,7 +93,7 @@ def test_specs_given_as_text_and_params_of_every_type(tmp_path: Path, widths: ob
     save_compiled(network, tmp_path / "net.pt")
     loaded = load_compiled(tmp_path / "net.pt")
     assert loaded.state_dict().keys() == network.state_dict().keys()
-    found = loaded.meta["cnngraph"].params
+    found = loaded.compilation.params
     assert found == {**params, "widths": tuple(widths), "any": (1, ("a", None))}  # pyright: ignore[reportArgumentType]
     assert {name: type(value) for name, value in found.items() if name != "widths"} == {
         "classes": int, "act": str, "rate": float, "bias": bool, "any": tuple,
@@ -110,9 +110,9 @@ def test_dtypes_backends_and_the_random_state(tmp_path: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert loaded.fc.weight.dtype == torch.float64
     assert loaded.fc.weight.requires_grad
-    assert loaded.meta["cnngraph"].options.backend == "eager"
+    assert loaded.compilation.options.backend == "eager"
     fused = load_compiled(tmp_path / "net.pt", backend="fused")
-    assert fused.meta["cnngraph"].options.backend == "fused"
+    assert fused.compilation.options.backend == "fused"
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(fused.eval()(x), loaded.eval()(x))
 
@@ -228,7 +228,7 @@ def test_networks_that_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(cnngraph.CnngraphError, match="this Sequential: it is not a network made by"):
         save_compiled(nn.Sequential(nn.ReLU()), path)
     network = cnngraph.compile(TEXT, params={"classes": 4})
-    network.meta["cnngraph"].params["classes"] = object()
+    network.compilation.params["classes"] = object()
     with pytest.raises(cnngraph.CnngraphError, match="its param `classes` holds a value of type object"):
         save_compiled(network, path)
     assert not list(tmp_path.iterdir())

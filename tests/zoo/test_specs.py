@@ -317,7 +317,7 @@ def test_the_input_transform_maps_imagenets_normalization_to_plus_minus_one(name
 @every_network
 @torch.inference_mode()
 def test_folding_for_inference_does_not_change_results(path: Path) -> None:
-    network, batch = small(path, mode="inference")
+    network, batch = small(path)
     eager, _ = small(path, backend="eager")
     for key, value in eager.state_dict().items():
         if key.endswith(("running_mean", "running_var")):
@@ -325,7 +325,7 @@ def test_folding_for_inference_does_not_change_results(path: Path) -> None:
     network.load_state_dict(eager.state_dict())
     expected = eager.eval()(batch)
     scale = expected.abs().max().item()
-    torch.testing.assert_close(network.eval()(batch), expected, rtol=1e-8, atol=1e-10 * scale)
+    torch.testing.assert_close(network.eval().for_inference()(batch), expected, rtol=1e-8, atol=1e-10 * scale)
 
 
 @pytest.mark.parametrize("name", VARIED)

@@ -1,0 +1,76 @@
+"""The graph and modules of a network for evaluation: batch norms folded into what is before them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from itertools import takewhile
+
+from torch import nn
+
+from cnngraph.errors import CnngraphError
+from cnngraph.graph import Graph, Node
+from cnngraph.lowering.levels import Levels
+from cnngraph.nn.folded import fold
+from cnngraph.ops.fused import Folded
+from cnngraph.passes.fold_batch_norm import fold_batch_norm, fold_chain
+
+Modules = dict[str, nn.Module | nn.Parameter]
+
+
+def folded(graph: Graph, network: nn.Module) -> tuple[Graph, Modules]:
+    """The graph in which each fold is one node, and its modules.
+
+    Modules that are hooked, or of a type that no fold is known for, are copied and run one by one.
+    """
+    graph = replace(graph, nodes=tuple(node for node in graph.nodes if not node.aux), aux={})
+    levels = Levels(graph)
+    nodes: list[Node] = []
+    modules: Modules = {}
+    paths: dict[str, str] = {}
+    for node in fold_batch_norm(graph).nodes:
+        chain = node.leaves
+        if isinstance(node.op, Folded):
+            level = next(levels.around(chain[0].path))
+            own = [*takewhile(lambda leaf: next(levels.around(leaf.path)) is level, chain)]  # noqa: B023
+            made = fold(*(_module(network, leaf) for leaf in own if leaf.op.has_module))
+            if made is not None:
+                path = own[0].path
+                paths[own[-1].path] = path
+                nodes.append(replace(fold_chain(own), path=path, parts=()))
+                modules[path] = made
+                chain = chain[len(own) :]
+        nodes += chain
+        held = [leaf for leaf in chain if leaf.op.has_module]
+        modules |= {leaf.path: deepcopy(_module(network, leaf)) for leaf in held}
+    return _renamed(graph, nodes, paths), modules
+
+
+def _module(network: nn.Module, leaf: Node) -> nn.Module | nn.Parameter:
+    parent, _, name = leaf.path.rpartition(".")
+    try:
+        part = getattr(network.get_submodule(parent), name)
+    except AttributeError:
+        raise CnngraphError(
+            f"`{leaf.path}` is no longer in this network: for_inference takes networks with the levels of their spec"
+        ) from None
+    return part
+
+
+def _renamed(graph: Graph, nodes: list[Node], paths: dict[str, str]) -> Graph:
+    """The graph of these nodes, where values have other paths."""
+
+    def of(path: str) -> str:
+        return paths.get(path, path)
+
+    known = {node.path for node in nodes}
+    used = [replace(node, inputs=tuple(map(of, node.inputs))) for node in nodes]
+    scopes = {
+        path: replace(scope, output=of(scope.output))
+        for path, scope in graph.scopes.items()
+        if of(scope.output) in known
+    }
+    features = {name: of(path) for name, path in graph.features.items()}
+    return replace(
+        graph, nodes=tuple(used), output=of(graph.output), scopes=scopes, features=features
+    )

@@ -1,0 +1,181 @@
+"""Convolutions and linear layers of a network for evaluation, with the batch norm after them in their weights."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnngraph.kernels.conv2d import winograd_conv2d, winograd_is_faster, winograd_weight
+from cnngraph.nn.conv2d import geometry_of
+from cnngraph.nn.watched import is_transformed, is_watched
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_MOST_LAYOUTS, _MOST_SHAPES = 4, 256
+"""Packed copies of a weight that are kept, and input shapes that are known to share them."""
+
+
+def fold(layer: nn.Module, *others: nn.Module) -> FoldedConv2d | FoldedLinear | None:
+    """A layer with the batch norm and the activation after it as one module; None where one of them is not plain torch's.
+
+    Exact types only: a subclass may mean something else.
+    """
+    norm = next(
+        (module for module in others if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)), None
+    )
+    rest = [module for module in others if module is not norm]
+    if type(layer) not in (nn.Conv2d, nn.Linear) or len(rest) > 1:
+        return None
+    if any(is_watched(module) or module.training for module in (layer, *others)):
+        return None
+    if norm is not None and (
+        type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d) or norm.running_mean is None
+    ):
+        return None
+    weight, bias = folded_weights(layer, norm)
+    activation = rest[0] if rest else None
+    if isinstance(layer, nn.Conv2d):
+        return FoldedConv2d(layer, weight, bias, activation)
+    assert isinstance(layer, nn.Linear)
+    return FoldedLinear(layer, weight, bias, activation)
+
+
+def folded_weights(layer: Any, batch_norm: Any) -> tuple[Tensor, Tensor]:
+    """The layer's weight and bias with the batch norm's scale and shift in them, computed in float64."""
+    weight = layer.weight.detach().double()
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
+    if batch_norm is not None:
+        scale = (batch_norm.running_var.double() + batch_norm.eps).rsqrt()
+        if batch_norm.weight is not None:
+            scale = scale * batch_norm.weight.detach().double()
+        weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
+        bias = (bias - batch_norm.running_mean.double()) * scale
+        if batch_norm.bias is not None:
+            bias = bias + batch_norm.bias.detach().double()
+    return weight.to(layer.weight.dtype).contiguous(), bias.to(layer.weight.dtype)
+
+
+def _in_place(activation: nn.Module | None) -> nn.Module | None:
+    """A copy that may overwrite what the layer has just made."""
+    activation = deepcopy(activation)
+    if activation is not None and hasattr(activation, "inplace"):
+        activation.inplace = True  # pyright: ignore[reportAttributeAccessIssue]
+    return activation
+
+
+class FoldedLinear(nn.Linear):
+    """activation(linear(x)), with constant weights."""
+
+    def __init__(
+        self, linear: nn.Linear, weight: Tensor, bias: Tensor, activation: nn.Module | None
+    ) -> None:
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.activation = _in_place(activation)
+
+    def forward(self, input: Tensor) -> Tensor:
+        value = super().forward(input)
+        return value if self.activation is None else self.activation(value)
+
+
+class FoldedConv2d(nn.Conv2d):
+    """activation(conv(x) + residual), with constant weights, which oneDNN keeps packed.
+
+    Weights change by `load_state_dict` and `.to()` alone. A weight is packed once for each layout that oneDNN chooses for
+    an input's shape. Activations run after the convolution and not in it: oneDNN's ReLU makes zeros of NaN.
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, activation: nn.Module | None
+    ) -> None:
+        super().__init__(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+            conv.groups, device="meta",
+        )  # fmt: skip
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.activation = _in_place(activation)
+        self._geometry = geometry_of(conv)
+        self._forget()
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        if self._geometry is None or not self._runs(input, residual):
+            value = super().forward(input)
+            value = value if residual is None else value + residual
+            return value if self.activation is None else self.activation(value)
+        packed = self._by_shape.get(input.shape)
+        if packed is None:
+            packed = self._pack(input)
+        if packed.is_mkldnn:
+            value = self._by_onednn(input, packed, residual)
+            return value if self.activation is None else self.activation(value)
+        relu = type(self.activation) is nn.ReLU
+        padding, *_ = self._geometry
+        value = winograd_conv2d(
+            input, packed, self.out_channels, self.bias, padding, residual, relu
+        )
+        return value if relu or self.activation is None else self.activation(value)
+
+    def _by_onednn(self, input: Tensor, packed: Tensor, residual: Tensor | None) -> Tensor:
+        given = (packed, self.bias, *self._geometry)
+        if residual is None:
+            return torch.ops.mkldnn._convolution_pointwise.default(input, *given, "none", [], None)
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            input, residual, *given, "add", 1.0, None, [], None
+        )
+
+    def _runs(self, input: Tensor, residual: Tensor | None) -> bool:
+        """Whether oneDNN's own call takes these; else torch's functions run."""
+        return (
+            _HAS_ONEDNN
+            and torch._C._get_mkldnn_enabled()  # torch.backends.mkldnn.enabled, at a tenth of its time
+            and input.dtype is self.weight.dtype is torch.float32
+            and input.is_cpu
+            and input.dim() == 4
+            and input.numel() > 0
+            and (residual is None or residual.dtype is torch.float32)
+            and not (torch.is_grad_enabled() and (input.requires_grad or _requires_grad(residual)))
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and not is_transformed()
+        )
+
+    def _pack(self, input: Tensor) -> Tensor:
+        """The weight as the fastest way to convolve this shape takes it."""
+        if len(self._by_shape) >= _MOST_SHAPES:
+            self._forget()
+        if winograd_is_faster(input, self.weight, self._geometry):
+            layout, packed = b"winograd", self._by_layout.get(b"winograd")
+            packed = winograd_weight(self.weight) if packed is None else packed
+        else:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, *self._geometry, input.shape
+            )
+            layout = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
+            packed = self._by_layout.get(layout, packed)
+        if layout not in self._by_layout and len(self._by_layout) >= _MOST_LAYOUTS:
+            self._forget()
+        self._by_layout[layout] = self._by_shape[input.shape] = packed
+        return packed
+
+    def _forget(self) -> None:
+        self._by_shape: dict[torch.Size, Tensor] = {}
+        self._by_layout: dict[bytes, Tensor] = {}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FoldedConv2d:
+        self._forget()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self._forget()
+        super()._load_from_state_dict(*arguments)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_by_shape": {}, "_by_layout": {}}
+
+
+def _requires_grad(value: Tensor | None) -> bool:
+    return value is not None and value.requires_grad
