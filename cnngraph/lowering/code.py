@@ -22,6 +22,7 @@ from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.graph.recomputed import Recomputed
 from cnngraph.lowering.levels import Level, Levels
 from cnngraph.nn.level import Code
+from cnngraph.ops import Op
 from cnngraph.ops.conv import Conv2d
 
 _WIDTH = 96
@@ -142,7 +143,9 @@ class LevelCode:
                 tuple(map(level.name_of, item.outputs)),
                 item.path in self._graph.aux,
             )
-        op = id(item.op) if isinstance(item.op, Recomputed) else item.op
+        op: object = item.op
+        if isinstance(item.op, Recomputed) or not _is_hashable(item.op):
+            op = id(item.op)
         return name, inputs, op, tuple(level.name_of(leaf.path) for leaf in item.leaves)
 
     def _text(
@@ -165,6 +168,15 @@ class _Group:
 
 
 _Expression = str | _Group
+
+
+def _is_hashable(op: Op) -> bool:
+    """Whether no field of an op, which may be a plugin's, is a list or a dict."""
+    try:
+        hash(op)
+    except TypeError:
+        return False
+    return True
 
 
 def _flat(expression: _Expression) -> str:

@@ -45,7 +45,10 @@ ACTIVATIONS: dict[type[nn.Module], Callable[..., Lowered]] = {
 
 
 def batch_norm_act(
-    batch_norm: nn.Module, activation: nn.Module | None, input: Tensor, residual: Tensor | None = None
+    batch_norm: nn.Module,
+    activation: nn.Module | None,
+    input: Tensor,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """activation(batch_norm(input) + residual), with the batch norm's running statistics updated as it does.
 
@@ -56,7 +59,10 @@ def batch_norm_act(
 
 
 def batch_norm_act_again(
-    batch_norm: nn.Module, activation: nn.Module | None, input: Tensor, residual: Tensor | None = None
+    batch_norm: nn.Module,
+    activation: nn.Module | None,
+    input: Tensor,
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Callable[[], Tensor] | None]:
     """The same, and a function that computes the result once more, without updating anything and without a gradient.
 
@@ -92,7 +98,10 @@ def batch_norm_act_again(
 
 
 def lowered(
-    batch_norm: nn.Module, activation: nn.Module | None, input: Tensor, residual: Tensor | None = None
+    batch_norm: nn.Module,
+    activation: nn.Module | None,
+    input: Tensor,
+    residual: Tensor | None = None,
 ) -> Lowered | None:
     """The activation as the operator calls it, and its arguments; None where the modules must run."""
     lower = ACTIVATIONS.get(nn.Identity if activation is None else type(activation))
@@ -127,16 +136,26 @@ def run_to_the_end(run: Callable[[], Result], batch_norms: Sequence[nn.Module]) 
     except checkpoint._StopRecomputationError:
         # Raised where the last tensor of a checkpointed part is saved anew: torch's batch norm has updated its
         # statistics by then.
-        if any(norm.training and not isinstance(norm._buffers, CopiedBuffers) for norm in batch_norms):
+        if any(
+            norm.training and not isinstance(norm._buffers, CopiedBuffers) for norm in batch_norms
+        ):
             with torch.no_grad():
                 run()
         raise
 
 
-def update_running_statistics(batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int) -> None:
-    mean, var, batches = batch_norm.running_mean, batch_norm.running_var, batch_norm.num_batches_tracked
+def update_running_statistics(
+    batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int
+) -> None:
+    mean, var, batches = (
+        batch_norm.running_mean,
+        batch_norm.running_var,
+        batch_norm.num_batches_tracked,
+    )
     if mean is not None and var is not None:
         momentum = batch_norm.momentum
-        kernel.update_running_statistics(mean, var, batches, batch_mean, batch_var, momentum, values_per_channel)
+        kernel.update_running_statistics(
+            mean, var, batches, batch_mean, batch_var, momentum, values_per_channel
+        )
     elif batches is not None:
         batches.add_(1)

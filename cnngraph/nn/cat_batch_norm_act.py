@@ -36,7 +36,8 @@ def cat_batch_norm_act(*branches: Branch) -> Tensor:
     # The operator knows one activation: branches that end otherwise are run before it.
     known = [call in (activation, _IDENTITY) for call in calls]
     branches = tuple(
-        branch if fits else (None, None, _run(*branch)) for branch, fits in zip(branches, known, strict=True)
+        branch if fits else (None, None, _run(*branch))
+        for branch, fits in zip(branches, known, strict=True)
     )
     norms = [norm for norm, _, _ in branches if norm is not None]
     nothing = activation == _IDENTITY and not norms
@@ -45,7 +46,9 @@ def cat_batch_norm_act(*branches: Branch) -> Tensor:
         return torch.cat([_run(*branch) for branch in branches], 1)
 
     def run() -> Tensor:
-        output, means, vars = kernel.cat_batch_norm_act([_branch(*branch) for branch in branches], *activation)
+        output, means, vars = kernel.cat_batch_norm_act(
+            [_branch(*branch) for branch in branches], *activation
+        )
         for (norm, _, input), mean, var in zip(branches, means, vars, strict=True):
             if norm is not None and norm.training and norm.track_running_stats:
                 update_running_statistics(norm, mean, var, input.numel() // input.shape[1])
@@ -63,7 +66,9 @@ def _lowered(norm: nn.Module | None, activation: nn.Module | None, input: Tensor
         return lowered(norm, activation, input)
     if activation is None:
         return _IDENTITY
-    plain = type(activation) is nn.ReLU and not is_watched(activation) and not _has_any_global_hook()
+    plain = (
+        type(activation) is nn.ReLU and not is_watched(activation) and not _has_any_global_hook()
+    )
     return ("relu", ()) if plain else None
 
 

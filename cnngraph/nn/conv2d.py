@@ -23,6 +23,7 @@ def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
         or is_watched(conv)
         or conv.padding_mode != "zeros"
         or _has_any_global_hook()
+        or is_traced()
         or (geometry := geometry_of(conv)) is None
     ):
         return conv(input)

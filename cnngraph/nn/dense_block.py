@@ -14,7 +14,12 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from cnngraph.kernels import batch_norm_act as norm_kernel
 from cnngraph.kernels import dense_block as kernel
-from cnngraph.nn.batch_norm_act import ACTIVATIONS, batch_norm_act, run_to_the_end, update_running_statistics
+from cnngraph.nn.batch_norm_act import (
+    ACTIVATIONS,
+    batch_norm_act,
+    run_to_the_end,
+    update_running_statistics,
+)
 from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
 from cnngraph.nn.conv2d import conv2d
 from cnngraph.nn.watched import is_transformed, is_watched
@@ -46,7 +51,9 @@ def _one_by_one(input: Tensor, layers: Sequence[Layer], keep_activations: bool) 
     return input
 
 
-def _operator(input: Tensor, layers: Sequence[Layer], keep_activations: bool) -> Callable[[], Tensor] | None:
+def _operator(
+    input: Tensor, layers: Sequence[Layer], keep_activations: bool
+) -> Callable[[], Tensor] | None:
     """The operator's call on these modules; None where it cannot stand for them."""
     steps: list[Any] = [step for layer in layers for step in layer]
     if (
@@ -105,7 +112,10 @@ def _is_plain(batch_norm: nn.Module, conv: nn.Module) -> bool:
         return False
     if conv.padding_mode != "zeros" or conv.stride != (1, 1):
         return False
-    spans = [dilation * (size - 1) for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
+    spans = [
+        dilation * (size - 1)
+        for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)
+    ]
     padding = conv.padding
     if padding == "same":
         return not any(span % 2 for span in spans)
@@ -135,7 +145,12 @@ def _lowered(norm: Any, activation: nn.Module) -> tuple[float, bool, str, tuple[
 def _casts(input: Tensor, convs: Sequence[Any]) -> Callable[[Tensor], Tensor] | None:
     """What autocast does to the convolutions' parameters; None where the operator cannot do as it does."""
     dtype = input.dtype
-    types = {parameter.dtype for conv in convs for parameter in (conv.weight, conv.bias) if parameter is not None}
+    types = {
+        parameter.dtype
+        for conv in convs
+        for parameter in (conv.weight, conv.bias)
+        if parameter is not None
+    }
     device = input.device.type
     if not torch.is_autocast_enabled(device):
         return (lambda parameter: parameter) if types == {dtype} else None

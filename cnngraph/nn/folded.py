@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnngraph.kernels.conv2d import winograd_conv2d, winograd_is_faster, winograd_weight
+from cnngraph.kernels.conv2d import (
+    is_unsafe,
+    safe_conv2d,
+    winograd_conv2d,
+    winograd_is_faster,
+    winograd_weight,
+)
 from cnngraph.nn.conv2d import geometry_of
-from cnngraph.nn.watched import is_transformed, is_watched
+from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _MOST_LAYOUTS, _MOST_SHAPES = 4, 256
@@ -82,10 +89,11 @@ class FoldedLinear(nn.Linear):
 
 
 class FoldedConv2d(nn.Conv2d):
-    """activation(conv(x) + residual), with constant weights, which oneDNN keeps packed.
+    """activation(conv(x) + residual), with constant weights that are kept packed for oneDNN.
 
-    Weights change by `load_state_dict` and `.to()` alone. A weight is packed once for each layout that oneDNN chooses for
-    an input's shape. Activations run after the convolution and not in it: oneDNN's ReLU makes zeros of NaN.
+    Only `load_state_dict` and `.to()` change the weights. They are packed once for each memory
+    layout that oneDNN chooses for an input's shape, so inputs of several sizes may alternate.
+    Activations run after the convolution, not inside it, since oneDNN's ReLU turns NaN into zero.
     """
 
     def __init__(
@@ -102,22 +110,33 @@ class FoldedConv2d(nn.Conv2d):
         self._forget()
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        if self._geometry is None or not self._runs(input, residual):
-            value = super().forward(input)
-            value = value if residual is None else value + residual
-            return value if self.activation is None else self.activation(value)
-        packed = self._by_shape.get(input.shape)
+        packed = self._packed_for(input, residual)
         if packed is None:
-            packed = self._pack(input)
+            return self._by_modules(input, residual)
         if packed.is_mkldnn:
             value = self._by_onednn(input, packed, residual)
             return value if self.activation is None else self.activation(value)
+        if not isfinite(input.sum().item()):
+            # Winograd's sums turn one infinity into NaN for the results around it.
+            return self._by_modules(input, residual)
         relu = type(self.activation) is nn.ReLU
         padding, *_ = self._geometry
         value = winograd_conv2d(
             input, packed, self.out_channels, self.bias, padding, residual, relu
         )
         return value if relu or self.activation is None else self.activation(value)
+
+    def _by_modules(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        value = self._convolved(input)
+        value = value if residual is None else value + residual
+        return value if self.activation is None else self.activation(value)
+
+    def _convolved(self, input: Tensor) -> Tensor:
+        if self._geometry is not None and not is_traced():
+            padding, stride, dilation, groups = self._geometry
+            if is_unsafe(input, self.weight, stride, padding, dilation):
+                return safe_conv2d(input, self.weight, self.bias, stride, padding, dilation, groups)
+        return super().forward(input)
 
     def _by_onednn(self, input: Tensor, packed: Tensor, residual: Tensor | None) -> Tensor:
         given = (packed, self.bias, *self._geometry)
@@ -143,12 +162,20 @@ class FoldedConv2d(nn.Conv2d):
             and not is_transformed()
         )
 
-    def _pack(self, input: Tensor) -> Tensor:
-        """The weight as the fastest way to convolve this shape takes it."""
-        if len(self._by_shape) >= _MOST_SHAPES:
-            self._forget()
+    def _packed_for(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
+        """The weight packed for the fastest convolution of this input; None if torch's must run."""
+        if self._geometry is None or not self._runs(input, residual):
+            return None
+        key = input.shape, input.stride()
+        packed = self._by_shape.get(key)
+        if packed is not None:
+            return packed
+        padding, stride, dilation, _ = self._geometry
+        if is_unsafe(input, self.weight, stride, padding, dilation):
+            return None
         if winograd_is_faster(input, self.weight, self._geometry):
-            layout, packed = b"winograd", self._by_layout.get(b"winograd")
+            layout = b"winograd"
+            packed = self._by_layout.get(layout)
             packed = winograd_weight(self.weight) if packed is None else packed
         else:
             packed = torch.ops.mkldnn._reorder_convolution_weight(
@@ -156,13 +183,16 @@ class FoldedConv2d(nn.Conv2d):
             )
             layout = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
             packed = self._by_layout.get(layout, packed)
-        if layout not in self._by_layout and len(self._by_layout) >= _MOST_LAYOUTS:
+        known = layout in self._by_layout
+        if len(self._by_shape) >= _MOST_SHAPES or (
+            not known and len(self._by_layout) >= _MOST_LAYOUTS
+        ):
             self._forget()
-        self._by_layout[layout] = self._by_shape[input.shape] = packed
+        self._by_layout[layout] = self._by_shape[key] = packed
         return packed
 
     def _forget(self) -> None:
-        self._by_shape: dict[torch.Size, Tensor] = {}
+        self._by_shape: dict[tuple[torch.Size, tuple[int, ...]], Tensor] = {}
         self._by_layout: dict[bytes, Tensor] = {}
 
     def _apply(self, fn: Any, recurse: bool = True) -> FoldedConv2d:

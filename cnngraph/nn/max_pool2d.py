@@ -27,6 +27,8 @@ def max_pool2d(activation: nn.Module | None, pool: nn.Module, input: Tensor) -> 
     ):
         kernels.warn_if_unavailable()
         return pool(input if activation is None else activation(input))
-    kernel_size, stride, padding, dilation = map(_pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
+    kernel_size, stride, padding, dilation = map(
+        _pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    )
     relu = activation is not None
     return kernel.max_pool2d(input, kernel_size, stride, padding, dilation, pool.ceil_mode, relu)

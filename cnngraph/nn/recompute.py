@@ -19,7 +19,11 @@ _STOCHASTIC = (_DropoutNd, DropPath, nn.RReLU, nn.FractionalMaxPool2d, nn.Multih
 
 
 def recomputed(
-    part: Callable[..., Tensor], held: Sequence[nn.Module | nn.Parameter], *inputs: Tensor, unknown: bool, stops_early: bool
+    part: Callable[..., Tensor],
+    held: Sequence[nn.Module | nn.Parameter],
+    *inputs: Tensor,
+    unknown: bool,
+    stops_early: bool,
 ) -> Tensor:
     """part(*inputs). `held` are the modules and parameters that the part uses.
 
@@ -41,7 +45,9 @@ def recomputed(
 
     preserve = unknown or _has_any_global_hook() or any(map(_may_draw, held))
     with set_checkpoint_early_stop(stops_early):
-        result = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=preserve)
+        result = checkpoint(
+            run, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=preserve
+        )
     assert isinstance(result, Tensor)
     return result
 
@@ -59,7 +65,13 @@ def _may_draw(held: nn.Module | nn.Parameter) -> bool:
 @contextmanager
 def _buffers_copied(held: Sequence[nn.Module | nn.Parameter]) -> Iterator[None]:
     """What updates running statistics updates copies of them, which are thrown away."""
-    modules = [module for root in held if isinstance(root, nn.Module) for module in root.modules() if module._buffers]
+    modules = [
+        module
+        for root in held
+        if isinstance(root, nn.Module)
+        for module in root.modules()
+        if module._buffers
+    ]
     own = [module._buffers for module in modules]
     for module, buffers in zip(modules, own, strict=True):
         module._buffers = CopiedBuffers(

@@ -286,7 +286,7 @@ def test_compile_prints_the_graph_and_the_code(tmp_path: Path) -> None:
 def test_compile_as_json_has_the_same_keys_for_an_invalid_spec() -> None:
     plain = json.loads(run("compile", LENET, "--format", "json").stdout)
     assert (plain["ok"], plain["error"], plain["artifact"]) == (True, None, None)
-    assert (plain["backend"], plain["mode"]) == ("fused", "train")
+    assert plain["backend"] == "fused"
     assert plain["passes"][0]["name"] == "fuse_batch_norm_act"
     assert list(plain["seconds"]) == ["check", "load torch", "passes", "lower"]
     assert not {"graphs", "code"} & plain.keys()

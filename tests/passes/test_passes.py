@@ -572,7 +572,7 @@ def test_the_maps_of_a_fused_network_are_channels_last() -> None:
     )
     result = network(torch.randn(2, 3, 8, 8))
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert network.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
+    assert network.get_parameter("0.weight").is_contiguous()
 
 
 # --- dense blocks -------------------------------------------------------------------------------

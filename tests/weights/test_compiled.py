@@ -175,8 +175,8 @@ def test_files_of_another_kind_or_format(tmp_path: Path, saved: bytes) -> None:
         return str(caught.value).replace(str(path), "other.pt")
 
     version = cnngraph.__version__
-    assert refusal({**whole, "version": 2, "cnngraph": "9.1"}) == (
-        f"other.pt was made by cnngraph 9.1, in format 2; this is cnngraph {version}, which reads format 1:"
+    assert refusal({**whole, "version": 3, "cnngraph": "9.1"}) == (
+        f"other.pt was made by cnngraph 9.1, in format 3; this is cnngraph {version}, which reads format 2:"
         " install a newer cnngraph to read it"
     )
     assert refusal(whole["state_dict"]) == "other.pt is a PyTorch file, but not a network compiled by cnngraph"
