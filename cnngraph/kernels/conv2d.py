@@ -43,8 +43,8 @@ def winograd_conv2d(
 ) -> Tensor:
     """relu(conv2d(input) + residual) on the CPU, with a 3x3 kernel and stride 1.
 
-    Not differentiable. `channels` are those of the result, `padding` is at most 2, and the residual has the result's
-    shape.
+    Not differentiable. `channels` are those of the result, `padding` is at most 2, and the residual
+    has the result's shape.
     """
     return torch.ops.cnngraph.winograd_conv2d(
         input, transformed_weight, channels, bias, padding, residual, relu
@@ -133,8 +133,8 @@ def safe_conv2d(
     """`torch.nn.functional.conv2d` of (N, C, H, W), without two faults of oneDNN in channels_last.
 
     - The weight gradient of a strided 1x1 kernel over fewer channels (per group) than a vector has
-      writes past its memory (https://github.com/uxlfoundation/oneDNN/issues/6035). The same pixels are read
-      with stride 1 instead.
+      writes past its memory (https://github.com/uxlfoundation/oneDNN/issues/6035). The same pixels
+      are read with stride 1 instead.
     - With a bias, the forward segfaults if no window of the convolution reaches a column of the
       map, as for `[k, 1]` kernels with stride 2 and padding 1 over maps of width 1. The bias is
       added to the result instead.

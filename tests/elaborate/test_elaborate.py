@@ -366,7 +366,9 @@ def test_a_spec_has_either_a_graph_or_an_error(nodes: list[str]) -> None:
     assert (report.graph is None) != report.ok, body
 
 
-def test_an_invalid_value_without_an_error_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_without_an_error_is_an_internal_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(GraphBuilder, "add", lambda *arguments, **details: INVALID)
     with pytest.raises(AssertionError, match="reported no error"):
         cnngraph.check("cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph: [relu]\n")

@@ -1,4 +1,5 @@
-"""The CUDA sources, without a GPU: the activations one number at a time, and the kernels emulated on a CPU.
+"""The CUDA sources, without a GPU: the activations one number at a time, and the kernels emulated
+on a CPU.
 
 Not a replacement for running them on a GPU, which nobody has done yet: it shows that their indices,
 sums and barriers are right, not that they are fast.
@@ -111,7 +112,8 @@ def emulated(source, launches):
 
 
 def with_activations(folder, *names):
-    """A copy of the sources in which kernels are made for these activations: for all of them it takes minutes."""
+    """A copy of the sources in which kernels are made for these activations: for all of them it
+    takes minutes."""
     sources = shutil.copytree(
         SOURCES.parent, folder / "csrc", ignore=shutil.ignore_patterns("*.cpp")
     )

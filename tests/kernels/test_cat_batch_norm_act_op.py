@@ -171,7 +171,8 @@ def test_inputs_and_gradients_laid_out_in_any_way(channels_last, device):
 
 
 def test_branches_larger_than_the_cache():
-    # Each of 64 channels has 17 MiB, and is written past the cache where its part begins at a multiple of 64 bytes.
+    # Each of 64 channels has 17 MiB, and is written past the cache where its part begins at a
+    # multiple of 64 bytes.
     kinds = [(64, True, True), (8, True, True), (64, True, True), (24, True, True)]
     branches = branches_of(channels_last=True, training=False, size=(10, 84, 84), kinds=kinds)
     output, *_ = cat_batch_norm_act(branches, "relu", ())

@@ -1,4 +1,5 @@
-"""The CUDA kernels of dense_block without a GPU, emulated on a CPU: see test_batch_norm_act_cuda.py."""
+"""The CUDA kernels of dense_block without a GPU, emulated on a CPU: see
+test_batch_norm_act_cuda.py."""
 
 import ctypes
 
@@ -87,7 +88,8 @@ class Maps:
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", list(TYPES), ids=str)
 def test_adding_a_gradient_emulated(library, dtype, channels_last):
-    """Into the gradient of later layers, in place, and from the gradient of a longer output into a new one."""
+    """Into the gradient of later layers, in place, and from the gradient of a longer output into a
+    new one."""
     library.workspace.restype = ctypes.c_int64
     maps = Maps(dtype, channels_last)
     for channels, wide, name, fixed, in_place in [

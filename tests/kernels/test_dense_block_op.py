@@ -1,4 +1,5 @@
-"""The dense_block operators: their contract with torch, their derivatives, and the same bits for any number of threads."""
+"""The dense_block operators: their contract with torch, their derivatives, and the same bits for
+any number of threads."""
 
 from __future__ import annotations
 
@@ -188,7 +189,8 @@ def test_derivatives_are_those_of_finite_differences(
 def test_the_first_convolutions_of_layers_are_made_with_their_norms(
     fixed: bool, size: tuple[int, int]
 ) -> None:
-    """In float32 over channels_last, with or without what is kept for other steps; float64 takes another way."""
+    """In float32 over channels_last, with or without what is kept for other steps; float64 takes
+    another way."""
     layers = block(37, 40, 3, 2, fixed, torch.float64, between=33)
     x = torch.randn(2, 37, *size, dtype=torch.float64)
     grad = torch.randn(2, 37 + 3 * 40, *size, dtype=torch.float64)

@@ -1,4 +1,5 @@
-"""The CUDA kernels of max_pool2d without a GPU, emulated on a CPU: see test_batch_norm_act_cuda.py."""
+"""The CUDA kernels of max_pool2d without a GPU, emulated on a CPU: see
+test_batch_norm_act_cuda.py."""
 
 import ctypes
 

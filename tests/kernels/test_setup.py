@@ -78,7 +78,8 @@ def test_an_editable_installation_keeps_what_was_compiled(arguments):
 
 @pytest.fixture
 def toolkit(monkeypatch, tmp_path):
-    """A function that makes a CUDA toolkit of that version the one torch finds, and torch one for CUDA 13.0."""
+    """A function that makes a CUDA toolkit of that version the one torch finds, and torch one for
+    CUDA 13.0."""
     from torch.utils import cpp_extension
 
     def make(version):

@@ -148,7 +148,12 @@ def test_a_chain_is_an_nn_sequential() -> None:
     assert isinstance(network, nn.Sequential)
     assert isinstance(features, nn.Sequential)
     assert len(features) == 4
-    assert [type(module) for module in features] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
+    assert [type(module) for module in features] == [
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.ReLU,
+        nn.MaxPool2d,
+    ]
     assert isinstance(features[-1], nn.MaxPool2d)
     part = features[:2]
     assert type(part) is nn.Sequential
@@ -196,8 +201,10 @@ def test_children_added_to_or_taken_from_other_levels() -> None:
 
 def test_equal_levels_share_their_code() -> None:
     network = cnngraph.compile(
-        "cnngraph: 1\nname: net\ninput: [8, 8, 8]\ngraph:\n- repeat:\n    name: layer\n    times: 50\n    body:\n"
-        "      sequential: [conv2d: {out_channels: 8, kernel_size: 3, padding: 1}, batch_norm, relu]\n"
+        "cnngraph: 1\nname: net\ninput: [8, 8, 8]\ngraph:\n- repeat:\n    name: layer\n    times: "
+        "50\n    body:\n"
+        "      sequential: [conv2d: {out_channels: 8, kernel_size: 3, padding: 1}, batch_norm, "
+        "relu]\n"
     )
     codes = {id(level._code) for level in network.layer}
     assert len(codes) == 1
@@ -214,7 +221,10 @@ def test_parameters_and_their_gradients_are_contiguous() -> None:
 
 
 def test_a_batch_norm_over_one_value_is_named() -> None:
-    body = "- conv2d: {out_channels: 4, kernel_size: 8}\n- sequential: {name: head, body: [batch_norm: {name: bn}, relu]}"
+    body = (
+        "- conv2d: {out_channels: 4, kernel_size: 8}\n- sequential: {name: head, body: "
+        "[batch_norm: {name: bn}, relu]}"
+    )
     for backend in ("fused", "eager"):
         network = compiled(body, backend)
         with pytest.raises(ValueError, match=r"Expected more than 1 value per channel.*`head\.bn`"):

@@ -155,11 +155,16 @@ def logits(result: Tensor | dict[str, Tensor]) -> Tensor:
 def total(result: Tensor | dict[str, Tensor]) -> Tensor:
     """One number that depends on every value of every result, each in another way."""
     values = [result] if isinstance(result, Tensor) else list(result.values())
-    weighted = [(v.flatten() * torch.linspace(-1, 1, v.numel(), dtype=v.dtype, device=v.device)).sum() for v in values]
+    weighted = [
+        (v.flatten() * torch.linspace(-1, 1, v.numel(), dtype=v.dtype, device=v.device)).sum()
+        for v in values
+    ]
     return torch.stack(weighted).sum()
 
 
-def step(network: nn.Module, x: Tensor, run: Callable[..., object] | None = None) -> dict[str, Tensor]:
+def step(
+    network: nn.Module, x: Tensor, run: Callable[..., object] | None = None
+) -> dict[str, Tensor]:
     """Forward and backward: results, gradients of everything that has one, and buffers."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     network.zero_grad(set_to_none=True)
@@ -179,7 +184,9 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Equal up to the rounding of float64 over a few layers."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def fused_calls(network: nn.Module) -> list[ast.Call]:
@@ -257,7 +264,9 @@ def test_weights_go_from_one_backend_to_the_other(name: str) -> None:
 
 @every_target
 @every_body
-def test_each_level_has_code_that_computes_what_it_returns(name: str, target: dict[str, str]) -> None:
+def test_each_level_has_code_that_computes_what_it_returns(
+    name: str, target: dict[str, str]
+) -> None:
     """Every variable that the code assigns is read, and what it reads was assigned before."""
     for level in compiled(BODIES[name], **target).modules():
         if not isinstance(code := getattr(level, "code", None), str):
@@ -273,7 +282,8 @@ def test_each_level_has_code_that_computes_what_it_returns(name: str, target: di
 
 def test_the_code_of_a_small_network() -> None:
     network = compiled(
-        "- conv2d: {name: conv, out_channels: 2, kernel_size: 1}\n- batch_norm\n- relu\n- flatten", "fused"
+        "- conv2d: {name: conv, out_channels: 2, kernel_size: 1}\n- batch_norm\n- relu\n- flatten",
+        "fused",
     )
     assert network.code == textwrap.dedent("""\
         def forward(self, x):
@@ -286,7 +296,9 @@ def test_the_code_of_a_small_network() -> None:
 
 
 def test_the_code_of_a_residual_block() -> None:
-    network = compiled("- residual: {name: block, body: [batch_norm: {name: bn}]}\n- relu: {name: act}", "fused")
+    network = compiled(
+        "- residual: {name: block, body: [batch_norm: {name: bn}]}\n- relu: {name: act}", "fused"
+    )
     assert network.code == textwrap.dedent("""\
         def forward(self, x):
             x = batch_norm_act(self.block.bn, self.act, x, x)
@@ -367,7 +379,9 @@ def test_side_heads_answer_in_training_only(target: dict[str, str]) -> None:
 def test_the_gradient_of_a_side_head_reaches_it_and_what_it_reads(target: dict[str, str]) -> None:
     network = compiled(BODIES["aux"], **target)
     network(batch())["side"].square().sum().backward()
-    reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    reached = {
+        name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert reached == {
         "stem.weight", "stem.bias", "bn.weight", "bn.bias",
         "side.conv.weight", "side.bn.weight", "side.bn.bias",
@@ -482,7 +496,8 @@ def test_float64_in_every_memory_format(body: str, memory_format: str, training:
 
 
 def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    """How far each value is from the exact one: root of the mean square, relative to the largest."""
+    """How far each value is from the exact one: root of the mean square, relative to the
+    largest."""
     return {
         name: ((found[name].double() - value).square().mean().sqrt() / value.abs().max().clamp(min=1e-3)).item()
         for name, value in exact.items()
@@ -501,8 +516,11 @@ def test_lower_precision_costs_no_more_than_eagers(
 
 @in_both_modes
 @pytest.mark.parametrize("setting", ["float32", "bfloat16", "autocast"])
-def test_additions_in_lower_precision_cost_no_more_than_eagers(setting: str, training: bool) -> None:
-    """In one layout: torch's convolutions are less exact in channels last, which the fused network always has."""
+def test_additions_in_lower_precision_cost_no_more_than_eagers(
+    setting: str, training: bool
+) -> None:
+    """In one layout: torch's convolutions are less exact in channels last, which the fused network
+    always has."""
     assert not worse_than_eagers(ADDED, setting, torch.channels_last, training)
 
 
@@ -517,7 +535,11 @@ def worse_than_eagers(
     that move by more, with any other order of sums.
     """
     dtype = torch.bfloat16 if setting == "bfloat16" else torch.float32
-    room = 8 * torch.finfo(torch.float32).eps if setting == "float32" else 2 * torch.finfo(torch.bfloat16).eps
+    room = (
+        8 * torch.finfo(torch.float32).eps
+        if setting == "float32"
+        else 2 * torch.finfo(torch.bfloat16).eps
+    )
     networks = [n.train(training).to(device, memory_format=layout) for n in both(body, dtype)]
     reference = copy.deepcopy(networks[1]).double()
     batches: list[list[dict[str, float]]] = [[], []]
@@ -747,7 +769,11 @@ def test_torch_fx_traces_into_plain_modules(target: dict[str, str]) -> None:
     network = compiled(BODIES["residual"], **target).eval()
     traced = fx.symbolic_trace(network)
     fx.passes.shape_prop.ShapeProp(traced).propagate(batch())
-    shapes = {n.target: tuple(n.meta["tensor_meta"].shape) for n in traced.graph.nodes if n.op == "call_module"}
+    shapes = {
+        n.target: tuple(n.meta["tensor_meta"].shape)
+        for n in traced.graph.nodes
+        if n.op == "call_module"
+    }
     assert shapes["layer.0.conv1"] == (4, 6, 4, 4)
     assert {n.target for n in traced.graph.nodes if n.op == "call_function"} == {operator.add}
     torch.testing.assert_close(traced(batch()), network(batch()), rtol=1e-9, atol=1e-10)
@@ -796,7 +822,10 @@ graph:
 @every_target
 def test_a_block_says_in_which_order_its_weights_are_kept(target: dict[str, str]) -> None:
     network = cnngraph.compile(ORDERED, **target)
-    children = [list(dict.fromkeys(key.split(".")[1] for key in network.state_dict() if key[0] == at)) for at in "ab"]
+    children = [
+        list(dict.fromkeys(key.split(".")[1] for key in network.state_dict() if key[0] == at))
+        for at in "ab"
+    ]
     assert children == [["downsample", "conv2", "conv1", "bn"], ["conv2", "conv1", "bn"]]
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert list(other.state_dict()) == list(network.state_dict())
@@ -809,7 +838,9 @@ def spec_of(body: str) -> str:
 @every_target
 @pytest.mark.parametrize("body", ["[scale: 2]", "[relu, add: a]"])
 def test_a_side_head_may_hold_no_module(body: str, target: dict[str, str]) -> None:
-    network = cnngraph.compile(spec_of(f"- relu: {{name: a}}\n- aux: {{name: side, body: {body}}}"), **target)
+    network = cnngraph.compile(
+        spec_of(f"- relu: {{name: a}}\n- aux: {{name: side, body: {body}}}"), **target
+    )
     assert set(network(torch.randn(2, 3, 8, 8))) == {"logits", "side"}
 
 

@@ -1,4 +1,5 @@
-"""The function over two ordinary modules: it must mean activation(batch_norm(input) + residual) always."""
+"""The function over two ordinary modules: it must mean activation(batch_norm(input) + residual)
+always."""
 
 import copy
 import json
@@ -254,7 +255,8 @@ def test_every_op_the_compiler_fuses_runs_as_the_operator(op, training):
 
 
 class Net(nn.Module):
-    """Three batch norms and activations, the last after an addition, as the operator or as the modules."""
+    """Three batch norms and activations, the last after an addition, as the operator or as the
+    modules."""
 
     def __init__(self, fused=True):
         super().__init__()

@@ -1,4 +1,5 @@
-"""The function over ordinary modules: it must mean torch.cat of activation(batch_norm(input)) always."""
+"""The function over ordinary modules: it must mean torch.cat of activation(batch_norm(input))
+always."""
 
 import copy
 
@@ -22,7 +23,8 @@ class Doubled(nn.BatchNorm2d):
 
 
 def branches_of(activation=nn.ReLU):
-    """Modules and channels: a batch norm and its activation, a value, an activation alone, a batch norm alone."""
+    """Modules and channels: a batch norm and its activation, a value, an activation alone, a batch
+    norm alone."""
     torch.manual_seed(0)
     made = [
         (nn.BatchNorm2d(6), activation()),
@@ -52,7 +54,8 @@ def operators(function):
 
 
 def assert_same_step(pairs, xs, call=cat_batch_norm_act, fused=1, rtol=1e-4, atol=1e-5):
-    """Output, gradients and buffers of one call against the modules in float64, and how often the operator ran."""
+    """Output, gradients and buffers of one call against the modules in float64, and how often the
+    operator ran."""
     ours = copy.deepcopy(pairs)
     plain = [[module and copy.deepcopy(module).double() for module in pair] for pair in pairs]
     theirs = [x.detach().double().requires_grad_() for x in xs]

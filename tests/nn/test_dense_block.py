@@ -1,4 +1,5 @@
-"""The dense block over ordinary modules: it must mean x = cat([x, layer(x)]) for each layer, always."""
+"""The dense block over ordinary modules: it must mean x = cat([x, layer(x)]) for each layer,
+always."""
 
 from __future__ import annotations
 
@@ -464,7 +465,8 @@ def test_torch_export_of_an_evaluation_network() -> None:
 
 @needs_extension
 def test_memory_is_linear_in_the_layers() -> None:
-    """What a layer adds to the peak of a step is its two results, whatever came before; kept activations add more."""
+    """What a layer adds to the peak of a step is its two results, whatever came before; kept
+    activations add more."""
 
     def peak(layers: int, keep: bool) -> int:
         block = Block(32, 16, layers=layers, keep=keep)

@@ -97,7 +97,7 @@ def least_of(spec: Any, batch_size: int) -> int:
     return _least(graph_of(spec, disable_passes=("eliminate_concat", "convolutions")), batch_size)
 
 
-# --- what is computed ------------------------------------------------------------------------------------------------
+# --- what is computed -----------------------------------------------------------------------------
 
 
 def step(net: torch.nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -229,7 +229,7 @@ def test_features_come_with_less_memory_too() -> None:
     torch.testing.assert_close(net.forward_features(x), plain.forward_features(x))
 
 
-# --- what is chosen --------------------------------------------------------------------------------------------------
+# --- what is chosen -------------------------------------------------------------------------------
 
 
 @compiled
@@ -321,7 +321,7 @@ def test_what_cannot_fit_is_told_before_training() -> None:
         cnngraph.compile(BLOCKS, memory="20KB")
 
 
-# --- how it is asked for ---------------------------------------------------------------------------------------------
+# --- how it is asked for --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,8 @@ def test_eager_keeps_what_torch_keeps(memory: str) -> None:
 
 
 def kept_states(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """For each part that a step computes again, whether it keeps the state of the random numbers."""
+    """For each part that a step computes again, whether it keeps the state of the random
+    numbers."""
     kept: list[bool] = []
 
     def recorded(*args: Any, preserve_rng_state: bool, **options: Any) -> Any:
@@ -384,7 +385,10 @@ def kept_states(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def around(node: str) -> str:
     """Two maps with a node between that is computed again."""
     conv = "conv2d: {out_channels: 8, kernel_size: 1, bias: false}"
-    return f"cnngraph: 1\nname: n\ninput: [8, 8, 8]\ngraph:\n- {conv}\n- sigmoid\n- {node}\n- {conv}\n- {conv}\n- sigmoid\n- {conv}\n"
+    return (
+        f"cnngraph: 1\nname: n\ninput: [8, 8, 8]\ngraph:\n- {conv}\n- sigmoid\n- {node}\n- "
+        f"{conv}\n- {conv}\n- sigmoid\n- {conv}\n"
+    )
 
 
 @pytest.mark.parametrize(

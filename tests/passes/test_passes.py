@@ -210,7 +210,10 @@ CONV = "conv2d: {out_channels: 4, kernel_size: 1}"
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 @pytest.mark.parametrize("input", ["[4, 8, 8]", "[16]"])
 def test_what_is_added_to_a_batch_norm_is_fused_too(kind: str, input: str) -> None:
-    body = f"- tanh\n- residual: {{name: block, body: [batch_norm: {{name: bn, eps: 0.5}}]}}\n- {kind}: {{name: act}}\n- dropout"
+    body = (
+        f"- tanh\n- residual: {{name: block, body: [batch_norm: {{name: bn, eps: 0.5}}]}}\n- "
+        f"{kind}: {{name: act}}\n- dropout"
+    )
     before, after = graph_of(body, input), fuse(body, input)
     _, fused, last = after.nodes
     assert fused.op == BatchNormAct(
@@ -231,7 +234,8 @@ def test_what_is_added_to_a_batch_norm_is_fused_too(kind: str, input: str) -> No
     ("body", "norm"),
     [
         pytest.param(
-            f"- residual: {{body: [{CONV}, batch_norm: {{name: main}}], shortcut: [{CONV}, batch_norm: {{name: other}}]}}",
+            f"- residual: {{body: [{CONV}, batch_norm: {{name: main}}], shortcut: [{CONV}, "
+            f"batch_norm: {{name: other}}]}}",
             "main", id="the end of a residual's body, not of its shortcut",
         ),
         pytest.param(
@@ -239,14 +243,17 @@ def test_what_is_added_to_a_batch_norm_is_fused_too(kind: str, input: str) -> No
             "other", id="the end of the shortcut where the body ends otherwise",
         ),
         pytest.param(
-            "- parallel: {merge: add, branches: [tanh, batch_norm: {name: second}]}", "second", id="the second that is added",
+            "- parallel: {merge: add, branches: [tanh, batch_norm: {name: "
+            "second}]}", "second", id="the second that is added",
         ),
         pytest.param(
-            "- parallel: {merge: add, branches: [[batch_norm: {name: first}], [tanh, relu6]]}", "first",
+            "- parallel: {merge: add, branches: [[batch_norm: {name: first}], [tanh, "
+            "relu6]]}", "first",
             id="one that what is added comes after",
         ),
         pytest.param(
-            "- parallel: {merge: add, branches: [batch_norm: {name: first}, [batch_norm: {name: second}, relu]]}", "first",
+            "- parallel: {merge: add, branches: [batch_norm: {name: first}, [batch_norm: {name: "
+            "second}, relu]]}", "first",
             id="beside one with an activation of its own",
         ),
     ],
@@ -351,7 +358,8 @@ def test_a_sum_that_is_asked_for_stays() -> None:
 
 
 def test_nothing_is_fused_across_the_edge_of_a_side_head() -> None:
-    """A head that reads a value of the network is another module: what it reads must stay outside."""
+    """A head that reads a value of the network is another module: what it reads must stay
+    outside."""
     graph = graph_of("- residual: {body: batch_norm}\n- relu")
     for index, left in enumerate((1, 3, 2)):
         nodes = [
@@ -409,10 +417,13 @@ def test_a_max_pool_takes_in_the_relu_that_it_alone_reads() -> None:
         pytest.param(f"- tanh\n- {POOL}", id="no relu"),
         pytest.param(f"- relu6\n- {POOL}", id="another activation"),
         pytest.param(f"- {POOL}", id="the input"),
-        pytest.param(f"- relu\n- aux: {{name: side, body: tanh}}\n- {POOL}", id="a side head reads the relu too"),
-        pytest.param(f"- relu: {{name: r}}\n- parallel: [{POOL}, [conv2d: {{out_channels: 1, kernel_size: 3, stride: 2}}]]",
+        pytest.param(f"- relu\n- aux: {{name: side, body: tanh}}\n- "
+                     f"{POOL}", id="a side head reads the relu too"),
+        pytest.param(f"- relu: {{name: r}}\n- parallel: [{POOL}, [conv2d: {{out_channels: 1, "
+                     f"kernel_size: 3, stride: 2}}]]",
                      id="another branch reads the relu too"),
-        pytest.param(f"- relu: {{name: r}}\n- aux: {{name: side, body: [{POOL}]}}", id="the relu is the result"),
+        pytest.param(f"- relu: {{name: r}}\n- aux: {{name: side, body: "
+                     f"[{POOL}]}}", id="the relu is the result"),
     ],
 )  # fmt: skip
 def test_a_max_pool_alone(body: str) -> None:
@@ -469,7 +480,8 @@ def flatten_nothing(graph: Graph) -> Graph:
         ),
         (
             [keep, fuse_batch_norm_act, stretch, drop_the_last],
-            "the graph after the pass stretch is inconsistent: the shape of 1 is 1, but its op gives 4x8x8 "
+            "the graph after the pass stretch is inconsistent: the shape of 1 is 1, but its op "
+            "gives 4x8x8 "
             "(passes before it: keep, fuse_batch_norm_act)",
         ),
         (
@@ -568,7 +580,8 @@ def test_without_convolutions_the_layout_is_left_alone(body: str, input: str) ->
 
 def test_the_maps_of_a_fused_network_are_channels_last() -> None:
     network = cnngraph.compile(
-        "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- conv2d: {out_channels: 8, kernel_size: 3}\n- batch_norm\n- relu\n"
+        "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- conv2d: {out_channels: 8, kernel_size: "
+        "3}\n- batch_norm\n- relu\n"
     )
     result = network(torch.randn(2, 3, 8, 8))
     assert result.is_contiguous(memory_format=torch.channels_last)
@@ -634,7 +647,8 @@ def test_every_block_of_a_network_is_found_and_ends_where_its_last_layer_does() 
             f"- dense: {{layers: 3, body: {LAYER[:-1]}, {BOTTLENECK[1:]}}}", id="three steps"
         ),
         pytest.param(
-            "- dense: {layers: 3, body: [batch_norm, relu, conv2d: {out_channels: 3, kernel_size: 3, padding: 1, "
+            "- dense: {layers: 3, body: [batch_norm, relu, conv2d: {out_channels: 3, kernel_size: "
+            "3, padding: 1, "
             "padding_mode: circular}]}",
             id="a padding that is not of zeros",
         ),
@@ -655,7 +669,8 @@ def test_what_is_no_dense_block_stays(body: str) -> None:
 
 def test_values_that_others_read_end_a_block() -> None:
     body = "\n".join(
-        f"- dense: {{name: {name}, layers: 1, body: {{sequential: {{name: of_{name}, body: {LAYER}}}}}}}"
+        f"- dense: {{name: {name}, layers: 1, body: {{sequential: {{name: of_{name}, body: "
+        f"{LAYER}}}}}}}"
         for name in "abcd"
     )
     whole = [node for node in planned(body).nodes if isinstance(node.op, DenseBlock)]
@@ -713,14 +728,20 @@ def test_branches_write_their_results_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("body", "taken"),
     [
-        pytest.param(f"- parallel: [[{CONV}, batch_norm, silu], [{CONV}, batch_norm, relu]]", [True, False], id="silu"),
-        pytest.param(f"- parallel: [[{CONV}, batch_norm, relu], [batch_norm, silu]]", [True, False], id="the first"),
-        pytest.param(f"- parallel: [[{CONV}, batch_norm], [relu]]", [True, True], id="a batch norm alone"),
+        pytest.param(f"- parallel: [[{CONV}, batch_norm, silu], [{CONV}, batch_norm, "
+                     f"relu]]", [True, False], id="silu"),
+        pytest.param(f"- parallel: [[{CONV}, batch_norm, relu], [batch_norm, "
+                     f"silu]]", [True, False], id="the first"),
+        pytest.param(f"- parallel: [[{CONV}, batch_norm], "
+                     f"[relu]]", [True, True], id="a batch norm alone"),
         pytest.param(f"- parallel: [[{CONV}], [silu]]", None, id="nothing to compute"),
-        pytest.param("- parallel: {merge: add, branches: [[batch_norm, relu], [batch_norm, relu]]}", None, id="a sum"),
-        pytest.param("- tanh: {name: a}\n- residual: [batch_norm]\n- concat: {with: a}", None, id="a batch norm of a sum"),
+        pytest.param("- parallel: {merge: add, branches: [[batch_norm, relu], [batch_norm, "
+                     "relu]]}", None, id="a sum"),
+        pytest.param("- tanh: {name: a}\n- residual: [batch_norm]\n- concat: {with: "
+                     "a}", None, id="a batch norm of a sum"),
         pytest.param(
-            f"- batch_norm: {{name: bn}}\n- parallel: [[{CONV}], [identity: {{}}]]\n- concat: {{with: bn}}",
+            f"- batch_norm: {{name: bn}}\n- parallel: [[{CONV}], [identity: {{}}]]\n- concat: "
+            f"{{with: bn}}",
             None, id="another reader",
         ),
     ],
@@ -801,7 +822,10 @@ def test_an_activation_that_others_read_is_kept(body: str) -> None:
 
 
 def test_the_memory_policies() -> None:
-    text = "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 3}\n"
+    text = (
+        "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: "
+        "{out_channels: 8, kernel_size: 3}\n"
+    )
     network = cnngraph.compile(text, memory="lean")
     assert network.compilation.options.memory == "lean"
     assert "batch_norm_act_conv" in network.code
@@ -814,7 +838,10 @@ def test_the_memory_policies() -> None:
 
 
 def test_passes_can_be_disabled() -> None:
-    text = "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 3}\n"
+    text = (
+        "cnngraph: 1\nname: n\ninput: [3, 8, 8]\ngraph:\n- batch_norm\n- relu\n- conv2d: "
+        "{out_channels: 8, kernel_size: 3}\n"
+    )
     network = cnngraph.compile(text, disable_passes=["channels_last"])
     assert [item.name for item in network.compilation.passes] == [
         item.__name__ for item in PASSES if item is not channels_last
@@ -844,7 +871,10 @@ def test_passes_can_be_disabled() -> None:
 
 
 def test_a_pass_tells_what_it_made() -> None:
-    text = "cnngraph: 1\nname: n\ninput: [8, 8, 8]\ngraph:\n- residual: [batch_norm]\n- relu\n- batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 1}\n"
+    text = (
+        "cnngraph: 1\nname: n\ninput: [8, 8, 8]\ngraph:\n- residual: [batch_norm]\n- relu\n- "
+        "batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 1}\n"
+    )
     passes = {item.name: item for item in cnngraph.compile(text).compilation.passes}
     first = passes["fuse_batch_norm_act"]
     assert first.made == {"batch_norm + add + relu": 1, "batch_norm + relu": 1}

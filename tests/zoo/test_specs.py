@@ -325,7 +325,9 @@ def test_folding_for_inference_does_not_change_results(path: Path) -> None:
     network.load_state_dict(eager.state_dict())
     expected = eager.eval()(batch)
     scale = expected.abs().max().item()
-    torch.testing.assert_close(network.eval().for_inference()(batch), expected, rtol=1e-8, atol=1e-10 * scale)
+    torch.testing.assert_close(
+        network.eval().for_inference()(batch), expected, rtol=1e-8, atol=1e-10 * scale
+    )
 
 
 @pytest.mark.parametrize("name", VARIED)
