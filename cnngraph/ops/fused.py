@@ -287,7 +287,7 @@ class FusedMaxPool2d(FusedOp):
 
 
 class Folded(FusedOp):
-    """A layer and the batch norm, addition and activation after it as one module, for evaluation."""
+    """A layer, batch norm, addition and activation in one module, for evaluation."""
 
     kind = "folded"
 
