@@ -1,4 +1,4 @@
-"""`check`: everything that can be known of a spec without torch and without building it."""
+"""`check`: everything that can be said about a spec without torch and without building it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SpecLike = str | os.PathLike[str]
 
 
 def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
-    """Checks a spec: its language, shapes, expected figures, and the input sizes it accepts.
+    """Checks a spec: its syntax, shapes, expected figures, and the input sizes that it accepts.
 
     Args:
-        spec: path of a YAML file, or the YAML text itself (anything with a line break).
-        params: values for the spec's `params`. If there are any, the figures in `expect`, which are
-            those of the default params, are not checked.
+        spec: path of a YAML file, or the YAML text itself (any text with a line break).
+        params: values for the spec's `params`. If any are given, the figures in `expect` are not
+            checked, because they describe the network with default params.
 
     Returns:
-        A report of the network or of every mistake in the spec; mistakes are not raised.
+        A report on the network, or on every mistake in the spec; mistakes are not raised.
 
     Raises:
-        CnngraphError: `spec` is not a path or text, or `params` is not a mapping from names.
+        CnngraphError: `spec` is not a path or text, or the keys of `params` are not names.
     """
     params = given_params(params)
     name = spec_name(spec)

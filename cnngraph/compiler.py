@@ -1,4 +1,4 @@
-"""The flow: YAML -> spec -> graph -> passes -> module. Read this first."""
+"""The compiler: YAML -> spec -> graph -> passes -> module. Start reading here."""
 
 from __future__ import annotations
 
@@ -33,27 +33,30 @@ def compile(
     """Compiles a spec into an ordinary `nn.Module` with newly initialised weights.
 
     Args:
-        spec: path of a YAML file, or the YAML text itself (anything with a line break).
+        spec: path of a YAML file, or the YAML text itself (any text with a line break).
         params: values for the spec's `params`, such as `{"num_classes": 10}`.
-        outputs: names of the values to return, as a dict by name, in the place of the result: `["layer2", "layer4"]`.
-            What they do not need is left out.
-        backend: `fused` uses the fused operators, `eager` plain torch.nn. The weights fit both.
-        memory: what the fused backend keeps for backward: `fast` keeps all it may need, `lean` computes activations of batch
-            norms again there, which costs little time. A budget such as `6GB` keeps as much as a training step of
-            `batch_size` images, weights and all, may take.
+        outputs: names of the values to return as a dict, such as `["layer2", "layer4"]`. Layers
+            that they do not need are left out. If empty, the network returns its result.
+        backend: `fused` uses the fused operators, `eager` plain `torch.nn`. Both have the same
+            `state_dict`.
+        memory: which activations the fused backend saves for backward. `fast` saves all of them;
+            `lean` recomputes activations of batch norms, which takes little time. With a budget
+            such as `6GB`, a training step of `batch_size` images, weights included, recomputes just
+            enough to fit.
         batch_size: images per training step that a budget assumes.
-        disable_passes: names of passes to leave out: `["channels_last"]`.
+        disable_passes: names of passes to leave out, such as `["channels_last"]`.
         observe: callback `(stage, graph)`, called after each stage.
-        memory_tuning: first makes this process keep freed memory, in huge pages, as `allocator.tune_memory` does;
-            what was set is in `net.compilation.memory_settings`.
+        memory_tuning: first calls `allocator.tune_memory`, which makes this process keep freed
+            memory in huge pages; `net.compilation.memory_settings` describes what was set.
 
     Returns:
-        A `torch.nn.Module` from `(batch, *input)` to the last node's value; a network with side heads returns,
-        in training, a dict of `logits` and each head's result by name.
+        A module from `(N, *input)` to the last node's value. In training, a network with side heads
+        returns a dict of `logits` and each head's result by name.
 
     Raises:
-        SpecError: the spec does not hold; every mistake is in its `diagnostics`.
-        CnngraphError: no value has a name in `outputs`, the options contradict each other, or a step does not fit into the budget.
+        SpecError: the spec is invalid; its `diagnostics` list every mistake.
+        CnngraphError: a name in `outputs` or `disable_passes` is unknown, the options contradict
+            each other, or a step cannot fit into the budget.
     """
     if isinstance(outputs, str):
         raise CnngraphError('`outputs` is a list of names, such as ["layer2", "layer4"]')
@@ -70,7 +73,7 @@ def compile_spec(
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
-    """`compile` for a spec that was read already."""
+    """Compiles a spec that is already loaded; see `compile`."""
     passes_of(options)
     graph = elaborate_or_raise(spec, params)
     return compile_graph(spec, params, graph, options, observe, memory_tuning)
@@ -84,7 +87,7 @@ def compile_graph(
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
 ) -> Network:
-    """`compile` for a spec that was elaborated with these params already."""
+    """Compiles the graph of a spec that is already elaborated with `params`; see `compile`."""
     settings = tune_memory() if memory_tuning else None
     if options.outputs:
         graph = select(graph, options.outputs)

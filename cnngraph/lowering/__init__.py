@@ -1,1 +1,1 @@
-"""Graph -> modules."""
+"""The last stage of the compiler: graph -> modules with generated code."""

@@ -1,7 +1,7 @@
-"""The code of a level: Python source that calls its children and the functions of `torch` and `cnngraph.nn`.
+"""The code of a level: Python source that calls its children and the functions of `cnngraph.nn`.
 
-Ops describe their calls as nodes of a `torch.fx.Graph`, which are printed here as a person would write them. A variable is
-reused as soon as its value is read for the last time, so that no tensor stays alive longer than it is needed.
+Ops describe their calls as nodes of a `torch.fx.Graph`, which are printed here like handwritten
+code. A variable is reused after its value's last use, so that no tensor lives longer than needed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _RESERVED = {"self", "torch", "getattr", "part", *functions.__all__}
 
 
 class LevelCode:
-    """Writes the code of the levels of a graph, once for all levels of the same structure.
+    """Writes the code of the levels of a graph; levels of the same structure share it.
 
     Args:
         graph: the network as written in the spec.
         levels: the levels of `graph`.
-        names: the names of the children that each level's module has, in order.
-        optimize: the passes.
-        cut: paths of levels that are reached through even where no fused node needs it.
+        names: the names of the children of each level's module, in order.
+        optimized: the same network after the passes.
+        optimize: runs the passes.
+        cut: paths of levels whose calls are skipped even if no fused node spans them.
     """
 
     def __init__(
@@ -56,19 +57,20 @@ class LevelCode:
         self._index = graph.index
         self._known: dict[object, Code] = {}
         self._same: dict[str, str] = {}
-        self._flat, crossed = self._by_home(optimized)
+        self._flat, crossed = self._nodes_by_level(optimized)
         self._inlined = {*crossed, *cut}
         self._whole = self._flat
         if self._inlined:
-            # No pass fuses past a value that is an output, so with the values at all borders no node crosses any.
+            # No pass fuses past an output. If the inputs and outputs of all levels are outputs,
+            # no node crosses a level's border.
             borders = {
                 path for level in levels.values() for path in (*level.inputs, *level.outputs)
             }
             features = {path: path for path in sorted(borders - {INPUT})}
-            self._whole, _ = self._by_home(optimize(replace(graph, features=features)))
+            self._whole, _ = self._nodes_by_level(optimize(replace(graph, features=features)))
 
-    def _by_home(self, optimized: Graph) -> tuple[dict[str, list[Node]], set[str]]:
-        """The nodes by the level they belong to, and the levels that some node reaches into from outside."""
+    def _nodes_by_level(self, optimized: Graph) -> tuple[dict[str, list[Node]], set[str]]:
+        """The nodes by the path of their level, and the levels whose borders a node crosses."""
         nodes: dict[str, list[Node]] = {path: [] for path in self._levels}
         crossed: set[str] = set()
         for node in optimized.nodes:
@@ -84,8 +86,8 @@ class LevelCode:
         return nodes, crossed
 
     def of(self, level: Level) -> Code:
-        """The code of a level. Where it reaches through inner levels, it also has a way to call them."""
-        crossed = level.path in self._inlined  # then some of its nodes are taken from outside
+        """The code of a level. If it skips calls of inner levels, `forward_by_level` makes them."""
+        crossed = level.path in self._inlined  # then an outer level computes some of its nodes
         flat = self._statements(level, flat=not crossed)
         inner = [] if crossed else [child for child in level.levels if child.path in self._inlined]
         inlined = tuple((level.name_of(child.path), self.of(child)) for child in inner)
@@ -109,9 +111,9 @@ class LevelCode:
         return self._known[key]
 
     def _statements(self, level: Level, *, flat: bool) -> list[Node | Level]:
-        """What the level computes, in order: nodes, and levels as a whole.
+        """The nodes and levels that a level computes, in order.
 
-        With `flat`, levels that a node reaches into from outside are taken apart.
+        With `flat`, inlined levels are replaced by their nodes.
         """
         found: list[tuple[int, Node | Level]] = []
         self._collect(level, flat, found)
@@ -128,7 +130,7 @@ class LevelCode:
                 found.append((child.last, child))
 
     def _key(self, level: Level, item: Node | Level) -> object:
-        """What an item's statement follows from."""
+        """A key that is equal for items with equal statements."""
 
         def relative(path: str) -> object:
             path = self._same.get(path, path)
@@ -171,7 +173,7 @@ _Expression = str | _Group
 
 
 def _is_hashable(op: Op) -> bool:
-    """Whether no field of an op, which may be a plugin's, is a list or a dict."""
+    """Whether an op can be hashed: an op of a plugin may have fields that are lists or dicts."""
     try:
         hash(op)
     except TypeError:
@@ -200,8 +202,8 @@ class _Writer:
     """Writes one function: `begin`, `write`, `end`.
 
     Attributes:
-        lines: the text.
-        functions: the functions that the text calls, by the names it has for them.
+        lines: the lines of the text.
+        functions: the functions that the text calls, by the names that it uses.
     """
 
     def __init__(
@@ -218,6 +220,7 @@ class _Writer:
         self._values: dict[fx.Node, str] = {}
 
     def begin(self, name: str, inputs: Sequence[str], *, of_self: bool) -> None:
+        """Writes the first line; `inputs` are paths of values, and `of_self` adds `self`."""
         names = [f"x{index or ''}" for index in range(len(inputs))]
         arguments = ["self", *names] if of_self else names
         self.lines.append(f"{self._indent}def {name}({', '.join(arguments)}):")
@@ -225,6 +228,7 @@ class _Writer:
         self._variables = dict(zip(inputs, names, strict=True))
 
     def write(self, items: Sequence[Node | Level], results: Sequence[str]) -> None:
+        """Writes one statement per item; `results` are paths of the values that are returned."""
         last_use = dict.fromkeys(results, len(items))
         for index, item in reversed([*enumerate(items)]):
             for path in item.inputs:
@@ -262,7 +266,7 @@ class _Writer:
                 self.lines.append(f"{self._indent}del {', '.join(unused)}")
 
     def end(self, outputs: Sequence[str], whole: Graph | None = None) -> None:
-        """`whole` is the graph where this is the forward of the network."""
+        """Writes the return statement; `whole` is the graph if this is the network's forward."""
         returned: _Expression = ", ".join(self._variables[path] for path in outputs)
         if whole is not None and whole.features:
             pairs = (f"{name!r}: {self._variables[path]}" for name, path in whole.features.items())
@@ -295,7 +299,7 @@ class _Writer:
         return self._expression(result)
 
     def _part(self, node: Node, op: Recomputed) -> _Expression:
-        """A function for the part that is recomputed in backward, and its call."""
+        """Writes a function for the part that backward recomputes, and returns its call."""
         inner = _Writer(self._graph, self._same, self._prefix, self._indent)
         inner.functions = self.functions
         reads = [self._same.get(path, path) for path in op.reads]
@@ -304,12 +308,15 @@ class _Writer:
         inner.end([node.path])
         self.lines += inner.lines
         leaves = [leaf for part in op.nodes for leaf in part.leaves]
-        held = _Group(
+        modules = _Group(
             "(", tuple(self._attribute(leaf.path) for leaf in leaves if leaf.op.has_module), ")"
         )
-        of_plugins = any(not type(leaf.op).__module__.startswith("cnngraph.") for leaf in leaves)
-        options = (f"unknown={of_plugins}", f"stops_early={isinstance(op.nodes[-1].op, Conv2d)}")
-        arguments = ("part", held, *(self._variables[path] for path in reads), *options)
+        has_plugins = any(not type(leaf.op).__module__.startswith("cnngraph.") for leaf in leaves)
+        options = (
+            f"has_plugins={has_plugins}",
+            f"early_stop={isinstance(op.nodes[-1].op, Conv2d)}",
+        )
+        arguments = ("part", modules, *(self._variables[path] for path in reads), *options)
         return _Group(f"{self._function(functions.recomputed)}(", arguments, ")")
 
     def _expression(self, value: Any) -> _Expression:
@@ -345,7 +352,7 @@ class _Writer:
         return reduce(of, path.removeprefix(self._prefix).split("."), "self")
 
     def _function(self, function: Any) -> str:
-        """The name that the text has for a function: `torch.cat`, `batch_norm_act`, or its whole name for others."""
+        """The name of a function in the text: `torch.cat`, `batch_norm_act`, or module and name."""
         module, name = function.__module__ or "torch", function.__name__
         if module.partition(".")[0] in ("torch", "torch._C"):
             for owner in ("torch", "torch.nn.functional"):

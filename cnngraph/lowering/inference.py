@@ -1,4 +1,4 @@
-"""The graph and modules of a network for evaluation: batch norms folded into what is before them."""
+"""The graph and modules of a network for evaluation, with batch norms folded into weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ Modules = dict[str, nn.Module | nn.Parameter]
 
 
 def folded(graph: Graph, network: nn.Module) -> tuple[Graph, Modules]:
-    """The graph in which each fold is one node, and its modules.
+    """The graph of a network for evaluation, and its modules.
 
-    Modules that are hooked, or of a type that no fold is known for, are copied and run one by one.
+    A layer and the batch norm and activation after it become one module. Modules that have hooks,
+    or cannot be folded, are copied.
+
+    Raises `CnngraphError` if a module of the spec is missing from `network`.
     """
     graph = replace(graph, nodes=tuple(node for node in graph.nodes if not node.aux), aux={})
     levels = Levels(graph)
@@ -52,13 +55,14 @@ def _module(network: nn.Module, leaf: Node) -> nn.Module | nn.Parameter:
         part = getattr(network.get_submodule(parent), name)
     except AttributeError:
         raise CnngraphError(
-            f"`{leaf.path}` is no longer in this network: for_inference takes networks with the levels of their spec"
+            f"`{leaf.path}` is no longer in this network: for_inference needs the levels of the "
+            "spec"
         ) from None
     return part
 
 
 def _renamed(graph: Graph, nodes: list[Node], paths: dict[str, str]) -> Graph:
-    """The graph of these nodes, where values have other paths."""
+    """The graph of these nodes, with its values renamed by `paths`."""
 
     def of(path: str) -> str:
         return paths.get(path, path)

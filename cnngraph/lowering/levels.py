@@ -1,4 +1,7 @@
-"""The levels of a graph: which nodes lie in each, and which values pass its border. It knows nothing of torch."""
+"""The levels of a graph: the nodes of each, and the values that it reads and returns.
+
+This file does not depend on torch.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from cnngraph.graph import INPUT, Graph, Node
 
 @dataclass
 class Level:
-    """A path below which nodes lie; it becomes a module.
+    """A path that contains nodes; it becomes a module.
 
     Attributes:
-        inputs: paths of the values its nodes read from outside, in order of first use.
+        path: the path; empty for the network itself.
+        inputs: paths of the values that its nodes read from outside, in order of first use.
         outputs: paths of its values that are read outside, its own result first.
-        nodes: the nodes directly in it, as written in the spec.
-        levels: the levels directly in it.
+        nodes: its direct nodes, as written in the spec.
+        levels: its direct levels.
         last: the index of its last node in the graph.
     """
 
@@ -30,16 +34,16 @@ class Level:
 
     @property
     def prefix(self) -> str:
-        """What the paths of everything in it begin with."""
+        """The start of all paths in this level: `path.`, or an empty text for the network."""
         return f"{self.path}." if self.path else ""
 
     def name_of(self, path: str) -> str:
-        """The name in this level of what lies directly in it; empty for the node that joins its branches."""
+        """A path relative to this level; empty for the node that joins the level's branches."""
         return path[len(self.prefix) :]
 
 
 class Levels(dict[str, Level]):
-    """All levels of a graph by path, outer ones before those inside of them; the root's path is empty."""
+    """All levels of a graph by path, outer levels first; the root's path is empty."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__({"": Level("")})
@@ -60,9 +64,9 @@ class Levels(dict[str, Level]):
             self[parent].levels.append(self[path])
 
     def around(self, path: str) -> Iterator[Level]:
-        """The level that the node at `path` lies directly in, and those around it, from the inside out.
+        """The levels that contain the node at `path`, innermost first.
 
-        The node that joins the branches of a composite has the composite's own path, and lies in it.
+        The node that joins the branches of a composite has the composite's path and belongs to it.
         """
         if path not in self:
             path = parent_of(path)
@@ -72,7 +76,7 @@ class Levels(dict[str, Level]):
             yield self[path]
 
     def home_of(self, node: Node) -> Level:
-        """The innermost level that all parts of a node lie in."""
+        """The innermost level that contains all parts of a node."""
         paths = [next(self.around(leaf.path)).path.split(".") for leaf in node.leaves]
         names = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
         return self[".".join(name for name, *_ in names)]
@@ -112,11 +116,12 @@ class Levels(dict[str, Level]):
 
 
 def parent_of(path: str) -> str:
+    """The path of the level that contains `path`; empty for the network."""
     return path.rpartition(".")[0]
 
 
 def is_chain(graph: Graph, level: Level) -> bool:
-    """Whether each child reads the result of the one before it, and nothing else happens in the level."""
+    """Whether each child of a level is a module that reads only the previous child's result."""
     if len(level.inputs) != 1 or (graph.features and not level.path):
         return False
     (value,) = level.inputs
@@ -138,5 +143,5 @@ def is_chain(graph: Graph, level: Level) -> bool:
 
 
 def _is_parameter(graph: Graph, node: Node) -> bool:
-    """Whether a node holds a parameter at its own path, and has no module."""
+    """Whether a node is a parameter at its own path and has no module."""
     return "" in node.op.parameters(*graph.input_shapes(node))

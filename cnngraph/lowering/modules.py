@@ -1,4 +1,4 @@
-"""Graph -> modules: a module for each leaf and each level of the spec, at their paths."""
+"""Graph -> modules: one module for each leaf and each level of the spec, at its path."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from cnngraph.shape import TensorShape
 
 
 def modules_of(graph: Graph) -> dict[str, nn.Module | nn.Parameter]:
-    """A newly initialised module for every leaf op that has one, by path, in the order of the graph.
+    """A newly initialised module for every leaf op that has one, by path, in the graph's order.
 
-    An op that holds a single parameter at its own path has that parameter.
+    An op whose only state is a parameter at its own path gets that parameter in the place of a
+    module.
     """
     shapes: dict[str, TensorShape] = {INPUT: graph.input}
     modules: dict[str, nn.Module | nn.Parameter] = {}
@@ -31,7 +32,7 @@ def modules_of(graph: Graph) -> dict[str, nn.Module | nn.Parameter]:
 
 @dataclass(frozen=True)
 class Roots:
-    """The classes of a whole network: one whose children form a chain, and any other."""
+    """The classes of a whole network: `sequential` if its children form a chain, else `other`."""
 
     sequential: type[Any]
     other: type[Any]
@@ -46,7 +47,12 @@ def lower(
 ) -> Any:
     """The network that computes `optimized`, with `modules` at the paths of `graph`.
 
-    `optimize` are the passes that made it, which may be asked for a graph with more outputs.
+    Args:
+        graph: the network as written in the spec.
+        optimized: the same network after the passes.
+        optimize: runs the passes; it is called for a copy of `graph` with more outputs.
+        modules: a module or parameter for each leaf that has one, by path.
+        roots: the classes of the network.
     """
     levels = Levels(graph)
     built: dict[str, nn.Module] = {
@@ -61,7 +67,7 @@ def lower(
         return built[path]
 
     for path, module in modules.items():
-        # A module, or the one parameter of an op that holds it at its own path.
+        # A module, or the parameter of an op without a module.
         setattr(build(parent_of(path)), path.rpartition(".")[2], module)
     for path in levels:
         build(path)

@@ -1,4 +1,4 @@
-"""What `compile` returns: an `nn.Module` that also knows its graph, its features and its classifier."""
+"""The network that `compile` returns: an `nn.Module` with its graph, features and classifier."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ from cnngraph.spec.loader import Spec
 
 @dataclass(frozen=True)
 class Compilation:
-    """What a network was compiled from and how: `net.compilation`.
+    """The sources, options and results of a compilation: `net.compilation`.
 
     Attributes:
-        graph: the network as elaborated, before the passes.
+        spec: the spec that was compiled.
+        params: the given params; the spec's defaults are not included.
+        options: the options of the compiler.
+        graph: the elaborated network, before the passes.
         optimized: the network after the passes.
-        memory_settings: what `memory_tuning` set for the process that compiled it, or None.
+        passes: the passes that ran, with their results.
+        memory_settings: a description of what `memory_tuning` set for the process, or None.
     """
 
     spec: Spec
@@ -67,21 +71,28 @@ class Network(nn.Module):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """The values worth reading, from the largest map to the smallest.
+        """The network's feature maps, from the largest to the smallest.
 
-        Dicts of `module`, `num_chs`, `reduction` and `shape`. `module` is the name to give to
-        `cnngraph.compile(spec, outputs=[...])`. For a network compiled with `outputs`, those.
+        Each is a dict with `module`, `num_chs`, `reduction` and `shape`. `module` is a name for
+        `cnngraph.compile(spec, outputs=[...])`. A network compiled with `outputs` lists these.
         """
         return feature_info(self.compilation.graph)
 
     def step_memory(self, batch_size: int = 16, dtype: str = "float32") -> StepMemory:
-        """The predicted memory of a training step with this many images."""
+        """The predicted memory of a training step, in bytes.
+
+        Args:
+            batch_size: the number of images.
+            dtype: the data type of activations and weights, such as `float32`.
+        """
         return predict(self.compilation.optimized, batch_size, dtype)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last map, before pooling and the classifier: `(batch, channels, height, width)`.
+        """The last feature map, before pooling and the classifier: `(N, C, H, W)`.
 
-        For a network without maps, the input of its last layer: `(batch, features)`.
+        For a network without maps, the input of its last layer: `(N, features)`.
+
+        Raises `CnngraphError` if the network was compiled with `outputs`.
         """
         code = self.__dict__.get("_features_code")
         if code is None:
@@ -100,8 +111,12 @@ class Network(nn.Module):
         options = self.compilation.options
         part = replace(select(graph, [path]), features={})
         levels, whole = Levels(part), Levels(graph)
-        cut = [path for path, level in levels.items() if level.nodes != whole[path].nodes
-               or (level.inputs, level.outputs) != (whole[path].inputs, whole[path].outputs)]  # fmt: skip
+        cut = [
+            path
+            for path, level in levels.items()
+            if level.nodes != whole[path].nodes
+            or (level.inputs, level.outputs) != (whole[path].inputs, whole[path].outputs)
+        ]
         names = {path: tuple(self.get_submodule(path)._modules) for path in levels}
         optimized = _optimized(part, options)
         code = LevelCode(
@@ -110,13 +125,14 @@ class Network(nn.Module):
         return code.of(levels[""])
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the layers whose size follows from the spec's param `num_classes` with new ones.
+        """Replaces the layers whose size depends on the spec's param `num_classes`.
 
-        This includes those of side heads. All other weights stay. The layers get the dtype and device of those they
-        replace. Give their parameters to an optimizer that holds the replaced ones.
+        This includes layers of side heads. All other weights stay. The new layers get the dtype
+        and device of the old layers. An existing optimizer needs their parameters.
 
         Raises:
-            CnngraphError: the spec has no such param, or more than single layers depend on it.
+            CnngraphError: the spec has no such param, its layers themselves depend on the param,
+                or the network was compiled with `outputs`.
             SpecError: the spec is invalid for this number.
         """
         old = self.compilation
@@ -129,13 +145,15 @@ class Network(nn.Module):
             raise CnngraphError(f"this network has no classifier to reset: {why}")
         if type(num_classes) is not int or num_classes < 1:
             raise CnngraphError(
-                f"a classifier has at least one class, not {num_classes!r}; for features alone call `forward_features`"
+                f"a classifier has at least one class, not {num_classes!r}; for features alone "
+                "call `forward_features`"
             )
         params = {**old.params, "num_classes": num_classes}
         graph = elaborate_or_raise(old.spec, params)
         if graph.by_path.keys() != old.graph.by_path.keys():
             raise CnngraphError(
-                f"`{old.spec.name}` has other layers for {num_classes} classes: compile it anew with that param"
+                f"`{old.spec.name}` has other layers for {num_classes} classes: compile it with "
+                "that param"
             )
         for node in graph.nodes:
             if (
@@ -158,11 +176,12 @@ class Network(nn.Module):
         self.set_submodule(path, fresh.train(self.training))
 
     def for_inference(self) -> InferenceNetwork:
-        """A separate network for evaluation, with this network's weights as they are now.
+        """A separate, faster network for evaluation, with a copy of this network's weights.
 
-        Batch norms are folded into the convolutions and linear layers before them, once, and additions and activations
-        are taken into the same call where the processor allows. Its weights are constants of its own: later changes of
-        this network do not reach it. It follows `.to()`, and can be saved, loaded and exported.
+        Batch norms are folded into the convolutions and linear layers before them, and additions
+        and activations run in the same call if the processor supports it. The weights are
+        constants: later changes of this network do not affect them. The result supports `.to()`,
+        and can be saved, loaded and exported.
 
         Raises:
             CnngraphError: the network is in training mode, or a level of it was replaced.
@@ -194,7 +213,7 @@ class SequentialNetwork(Network, Sequential):
 
 
 class InferenceNetwork(nn.Module):
-    """What `net.for_inference()` returns: a network for evaluation alone."""
+    """The result of `net.for_inference()`: a network for evaluation only."""
 
     _code: Code
     _graph_name: str
@@ -208,7 +227,7 @@ class InferenceNetwork(nn.Module):
         return self._code.source
 
     def train(self, mode: bool = True) -> InferenceNetwork:
-        """Raises `CnngraphError` for training mode, which the network does not have."""
+        """Does nothing, or raises `CnngraphError` if `mode` is True: there is no training mode."""
         if mode:
             raise CnngraphError(
                 "a network for inference cannot train: train the network it was made from"
@@ -245,7 +264,10 @@ _IDENTITY = object()
 
 
 def _optimized(graph: Graph, options: Options) -> Graph:
-    """A part of a network after the passes. A budget is for the whole network's step: here it means `lean`."""
+    """A part of a network after the passes.
+
+    A budget is for a training step of the whole network, so it is replaced by `lean` here.
+    """
     if budget_of(options.memory) is not None:
         options = replace(options, memory="lean")
     return run_passes(graph, passes_of(options))[0]
@@ -256,12 +278,12 @@ def _for_inference(graph: Graph) -> Graph:
 
 
 def _identity(graph: Graph, node: Node) -> tuple[Op, dict[str, tuple[int, ...]]]:
-    """What a node's module follows from."""
+    """A key that is equal for nodes with equal modules."""
     return node.op, node.op.parameters(*graph.input_shapes(node))
 
 
 def _name_layer(network: nn.Module, error: ValueError) -> None:
-    """Adds to the error of a batch norm over a single value per channel which layer it is."""
+    """Adds the layer's path to the error of a batch norm with a single value per channel."""
     if not str(error).startswith("Expected more than 1 value per channel"):
         return
     names = {module: name for name, module in network.named_modules()}

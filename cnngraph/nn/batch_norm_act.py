@@ -1,8 +1,8 @@
-"""A batch norm, what is added to it, and the activation after it, run as one operator over the ordinary modules.
+"""A batch norm, the addition of a residual, and an activation, computed by one operator.
 
-A function and not a module: both stay plain torch.nn at their own paths, so checkpoints,
-convert_sync_batchnorm, freezing by isinstance, hooks and swapped activations all keep working.
-Whatever the operator cannot stand for exactly runs as activation(batch_norm(input) + residual).
+This is a function of ordinary modules: both stay plain `torch.nn` at their own paths, so
+checkpoints, `convert_sync_batchnorm`, freezing by `isinstance`, hooks and replaced activations
+keep working. If the operator cannot replace the modules exactly, the modules run.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +17,18 @@ from cnngraph import kernels
 from cnngraph.kernels import batch_norm_act as kernel
 from cnngraph.nn.watched import is_transformed, is_watched
 
-# Exact types only: a subclass may mean something else.
+# Exact types only: a subclass may compute something else.
 _BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
 
 
 class CopiedBuffers(dict[str, Tensor | None]):
-    """A module's buffers for the time of a call: what happens to them has no consequence."""
+    """Copies of a module's buffers that replace them during a call; changes to them are dropped."""
 
 
 Result = TypeVar("Result")
 Lowered = tuple[str, tuple[float, ...]]
+"""An activation's name in the operator, and its arguments."""
+
 ACTIVATIONS: dict[type[nn.Module], Callable[..., Lowered]] = {
     nn.Identity: lambda module: ("identity", ()),
     nn.ReLU: lambda module: ("relu", ()),
@@ -50,23 +52,32 @@ def batch_norm_act(
     input: Tensor,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """activation(batch_norm(input) + residual), with the batch norm's running statistics updated as it does.
+    """Computes activation(batch_norm(input) + residual) and updates the running statistics.
 
-    Without an activation it is the sum.
-    `input` is (N, C, ...) of the rank the batch norm takes. Raises what the modules raise, and what an addition raises.
+    Args:
+        batch_norm: a batch norm; any module other than torch's three classes just runs.
+        activation: an activation, or None.
+        input: `(N, C, ...)`, of the rank that the batch norm accepts.
+        residual: a tensor to add, of the shape of `input`, or None.
+
+    Returns:
+        A tensor of the shape of `input`.
+
+    Raises:
+        The errors of the modules and of the addition.
     """
-    return batch_norm_act_again(batch_norm, activation, input, residual)[0]
+    return batch_norm_act_with_recompute(batch_norm, activation, input, residual)[0]
 
 
-def batch_norm_act_again(
+def batch_norm_act_with_recompute(
     batch_norm: nn.Module,
     activation: nn.Module | None,
     input: Tensor,
     residual: Tensor | None = None,
 ) -> tuple[Tensor, Callable[[], Tensor] | None]:
-    """The same, and a function that computes the result once more, without updating anything and without a gradient.
+    """Like `batch_norm_act`, and returns a function that recomputes the result.
 
-    Where the modules themselves ran there is no such function.
+    The function updates no statistics and has no gradient. It is None if the modules ran.
     """
     call = lowered(batch_norm, activation, input, residual)
     if call is None:
@@ -88,13 +99,13 @@ def batch_norm_act_again(
             update_running_statistics(norm, batch_mean, batch_var, input.numel() // input.shape[1])
         statistics = (batch_mean, batch_var) if mean is None else (mean, var)
 
-        def again() -> Tensor:
+        def recompute() -> Tensor:
             with torch.no_grad():
                 return compute(*statistics)[0]
 
-        return output, again
+        return output, recompute
 
-    return run_to_the_end(run, [batch_norm])
+    return run_to_completion(run, [batch_norm])
 
 
 def lowered(
@@ -103,7 +114,10 @@ def lowered(
     input: Tensor,
     residual: Tensor | None = None,
 ) -> Lowered | None:
-    """The activation as the operator calls it, and its arguments; None where the modules must run."""
+    """The activation's name in the operator and its arguments; None if the modules must run.
+
+    Raises the batch norm's error if `input` has the wrong rank.
+    """
     lower = ACTIVATIONS.get(nn.Identity if activation is None else type(activation))
     if (
         lower is None
@@ -121,21 +135,21 @@ def lowered(
 
 
 def fixed_statistics(batch_norm: Any) -> tuple[Tensor | None, Tensor | None]:
-    """The running mean and variance where they stand for the batch's own; else neither."""
+    """The running mean and variance if the batch norm normalizes with them, else two None."""
     if batch_norm.training or batch_norm.running_mean is None:
         return None, None
     return batch_norm.running_mean, batch_norm.running_var
 
 
-def run_to_the_end(run: Callable[[], Result], batch_norms: Sequence[nn.Module]) -> Result:
-    """run(). Where a checkpoint stops it, its batch norms' statistics are updated even so."""
+def run_to_completion(run: Callable[[], Result], batch_norms: Sequence[nn.Module]) -> Result:
+    """Calls `run`, and updates the statistics of `batch_norms` even if a checkpoint stops it."""
     if torch.compiler.is_compiling():
         return run()
     try:
         return run()
     except checkpoint._StopRecomputationError:
-        # Raised where the last tensor of a checkpointed part is saved anew: torch's batch norm has updated its
-        # statistics by then.
+        # Recomputation stops when the last tensor is saved. torch's batch norm has updated its
+        # statistics by then, and ours has not.
         if any(
             norm.training and not isinstance(norm._buffers, CopiedBuffers) for norm in batch_norms
         ):
@@ -147,6 +161,14 @@ def run_to_the_end(run: Callable[[], Result], batch_norms: Sequence[nn.Module]) 
 def update_running_statistics(
     batch_norm: Any, batch_mean: Tensor, batch_var: Tensor, values_per_channel: int
 ) -> None:
+    """Updates the running statistics of a batch norm, as its forward does in training.
+
+    Args:
+        batch_norm: a batch norm of `torch.nn`.
+        batch_mean: the mean of each channel of the batch, `(C,)`.
+        batch_var: the biased variance of each channel of the batch, `(C,)`.
+        values_per_channel: the number of values that they were computed from.
+    """
     mean, var, batches = (
         batch_norm.running_mean,
         batch_norm.running_var,

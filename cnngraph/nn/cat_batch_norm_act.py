@@ -1,7 +1,8 @@
-"""A concatenation whose branches end in a batch norm, an activation, or both, run as one operator over the ordinary modules.
+"""A concatenation of branches that end in a batch norm, an activation, or both, as one operator.
 
-Each branch's result is written where it belongs in the concatenation, and backward reads its part of the gradient there.
-A branch that the operator cannot stand for exactly runs as its modules, and its result is copied in.
+Each branch writes its result directly into the concatenation, and backward reads its slice of the
+gradient there. A branch that the operator cannot compute exactly runs as its modules, and its
+result is copied.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ from cnngraph.nn.batch_norm_act import (
     batch_norm_act,
     fixed_statistics,
     lowered,
-    run_to_the_end,
+    run_to_completion,
     update_running_statistics,
 )
 from cnngraph.nn.watched import is_transformed, is_watched
 
 Branch = tuple[nn.Module | None, nn.Module | None, Tensor]
-"""A batch norm and an activation, each or neither, and what they read."""
+"""A batch norm or None, an activation or None, and their input."""
 
 
 def cat_batch_norm_act(*branches: Branch) -> Tensor:
-    """torch.cat of activation(batch_norm(input)) of each branch along the channels. Running statistics are updated.
+    """Concatenates activation(batch_norm(input)) of each branch along the channels.
 
-    Raises what the modules raise, and what a concatenation raises.
+    Inputs are `(N, C_i, H, W)`, and the result is `(N, sum of C_i, H, W)`. Running statistics are
+    updated as the modules do. Raises the errors of the modules and of `torch.cat`.
     """
     calls = [_lowered(*branch) for branch in branches]
     activation = next((call for call in calls if call not in (None, _IDENTITY)), _IDENTITY)
-    # The operator knows one activation: branches that end otherwise are run before it.
+    # The operator takes one activation: branches with another one run before it.
     known = [call in (activation, _IDENTITY) for call in calls]
     branches = tuple(
         branch if fits else (None, None, _run(*branch))
@@ -54,14 +56,14 @@ def cat_batch_norm_act(*branches: Branch) -> Tensor:
                 update_running_statistics(norm, mean, var, input.numel() // input.shape[1])
         return output
 
-    return run_to_the_end(run, norms)
+    return run_to_completion(run, norms)
 
 
 _IDENTITY: Lowered = ("identity", ())
 
 
 def _lowered(norm: nn.Module | None, activation: nn.Module | None, input: Tensor) -> Lowered | None:
-    """The activation as the operator calls it, the identity without one; None where the modules must run."""
+    """The activation's name in the operator and its arguments; None if the modules must run."""
     if norm is not None:
         return lowered(norm, activation, input)
     if activation is None:

@@ -1,4 +1,4 @@
-"""The layout that a network's maps have in memory."""
+"""Conversion of a network's input to the channels_last memory format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from cnngraph.nn.watched import is_traced
 
 
 def channels_last(input: Tensor) -> Tensor:
-    """The same batch of maps with the channels of a pixel side by side in memory; other tensors as they are."""
+    """Converts `(N, C, H, W)` to `torch.channels_last`; returns tensors of other ranks unchanged.
+
+    While a network is traced for export, it returns every tensor unchanged.
+    """
     if is_traced() or input.dim() != 4:
         return input
     return input.contiguous(memory_format=torch.channels_last)

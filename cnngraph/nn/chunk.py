@@ -1,4 +1,4 @@
-"""A part of the channels."""
+"""A slice of the channels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 
 class Chunk(nn.Module):
-    """One of `chunks` equal parts of the channels of (batch, channels, ...)."""
+    """One of `chunks` equal slices of the channels: `(N, C, ...)` to `(N, C / chunks, ...)`.
+
+    Raises `RuntimeError` if the channels cannot be divided by `chunks`.
+    """
 
     def __init__(self, chunks: int, index: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A convolution that trains faster than torch's, over an ordinary module."""
+"""A convolution with faster kernels than torch's, computed with an ordinary module's weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from cnngraph.kernels import conv2d as kernel
 from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
+"""Padding, stride, dilation and groups."""
 
 
 def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
-    """conv(input), with the result and gradients computed by the fastest of several implementations.
+    """Computes conv(input) and its gradients with the fastest of several kernels.
 
-    Falls back to the module where the operator cannot replace it exactly.
+    `input` is `(N, C, H, W)` or `(C, H, W)`. If the operator cannot replace the module exactly, the
+    module runs. Raises the module's errors.
     """
     if (
         type(conv) is not nn.Conv2d
@@ -37,7 +39,7 @@ def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
 
 
 def geometry_of(conv: nn.Conv2d) -> Geometry | None:
-    """Padding, stride, dilation and groups; None if the padding differs between both sides."""
+    """Padding, stride, dilation and groups; None if the padding of two opposite sides differs."""
     if conv.padding == "valid":
         padding = (0, 0)
     elif conv.padding == "same":

@@ -1,6 +1,8 @@
-"""A dense block of ordinary modules, run as one operator: each layer adds channels to all those before it.
+"""A dense block as one operator: each layer appends channels to its input.
 
-Whatever the operator cannot stand for exactly runs as the modules, one after the other.
+If the operator cannot compute the block exactly, its modules run one by one.
+
+Source: Huang et al., Densely Connected Convolutional Networks, https://arxiv.org/abs/1608.06993.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from cnngraph.kernels import dense_block as kernel
 from cnngraph.nn.batch_norm_act import (
     ACTIVATIONS,
     batch_norm_act,
-    run_to_the_end,
+    run_to_completion,
     update_running_statistics,
 )
 from cnngraph.nn.batch_norm_act_conv import batch_norm_act_conv
@@ -25,18 +27,27 @@ from cnngraph.nn.conv2d import conv2d
 from cnngraph.nn.watched import is_transformed, is_watched
 
 Layer = Sequence[tuple[nn.Module, nn.Module, nn.Module]]
-"""One step or more: a batch norm, an activation, and a convolution."""
+"""The steps of a layer, at least one: a batch norm, an activation, and a convolution each."""
 
 
 def dense_block(input: Tensor, layers: Sequence[Layer], keep_activations: bool = True) -> Tensor:
-    """For each layer: x = torch.cat([x, layer(x)], 1). Running statistics are updated as the modules do.
+    """Computes x = torch.cat([x, layer(x)], 1) for each layer.
 
-    `input` is (N, C, H, W). Unless `keep_activations`, backward computes what the convolutions read again.
+    Running statistics are updated as the modules do. Raises the errors of the modules.
+
+    Args:
+        input: `(N, C, H, W)`.
+        layers: the layers, in order.
+        keep_activations: whether the inputs of convolutions are saved for backward; otherwise
+            backward recomputes them.
+
+    Returns:
+        `(N, C + channels of all layers, H, W)`.
     """
     run = _operator(input, layers, keep_activations)
     if run is None:
         return _one_by_one(input, layers, keep_activations)
-    return run_to_the_end(run, [norm for layer in layers for norm, _, _ in layer])
+    return run_to_completion(run, [norm for layer in layers for norm, _, _ in layer])
 
 
 def _one_by_one(input: Tensor, layers: Sequence[Layer], keep_activations: bool) -> Tensor:
@@ -54,7 +65,7 @@ def _one_by_one(input: Tensor, layers: Sequence[Layer], keep_activations: bool) 
 def _operator(
     input: Tensor, layers: Sequence[Layer], keep_activations: bool
 ) -> Callable[[], Tensor] | None:
-    """The operator's call on these modules; None where it cannot stand for them."""
+    """A function that runs the operator on these modules; None if it cannot replace them."""
     steps: list[Any] = [step for layer in layers for step in layer]
     if (
         not steps
@@ -107,7 +118,7 @@ def _operator(
 
 
 def _is_plain(batch_norm: nn.Module, conv: nn.Module) -> bool:
-    """Exact types only: a subclass may mean something else."""
+    """Whether both are of torch's own classes (a subclass may differ) and keep the map's size."""
     if type(batch_norm) is not nn.BatchNorm2d or type(conv) is not nn.Conv2d:
         return False
     if conv.padding_mode != "zeros" or conv.stride != (1, 1):
@@ -135,7 +146,7 @@ def _channels_fit(channels: int, layers: Sequence[Sequence[tuple[Any, nn.Module,
 
 
 def _lowered(norm: Any, activation: nn.Module) -> tuple[float, bool, str, tuple[float, ...]] | None:
-    """What must be the same for all steps: eps, whether statistics are fixed, and the activation."""
+    """What all steps must have in common: eps, whether statistics are fixed, and the activation."""
     lower = ACTIVATIONS.get(type(activation))
     if lower is None:
         return None
@@ -143,7 +154,7 @@ def _lowered(norm: Any, activation: nn.Module) -> tuple[float, bool, str, tuple[
 
 
 def _casts(input: Tensor, convs: Sequence[Any]) -> Callable[[Tensor], Tensor] | None:
-    """What autocast does to the convolutions' parameters; None where the operator cannot do as it does."""
+    """The cast that autocast applies to the parameters; None if the operator cannot do the same."""
     dtype = input.dtype
     types = {
         parameter.dtype

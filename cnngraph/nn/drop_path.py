@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Zeroes whole images of a batch with probability `p` while training, and scales the others by
-    1 / (1 - p).
+    """Zeroes each image of a batch with probability `p`, and scales the rest by 1 / (1 - p).
+
+    Input and output are `(N, ...)`. In evaluation it is the identity.
 
     Source: Huang et al., Deep Networks with Stochastic Depth, https://arxiv.org/abs/1603.09382.
     """

@@ -1,4 +1,4 @@
-"""Convolutions and linear layers of a network for evaluation, with the batch norm after them in their weights."""
+"""Convolutions and linear layers for evaluation, with batch norms folded into their weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _MOST_LAYOUTS, _MOST_SHAPES = 4, 256
-"""Packed copies of a weight that are kept, and input shapes that are known to share them."""
+"""Limits of the packed copies of a weight, and of the input shapes that share them."""
 
 
 def fold(layer: nn.Module, *others: nn.Module) -> FoldedConv2d | FoldedLinear | None:
-    """A layer with the batch norm and the activation after it as one module; None where one of them is not plain torch's.
+    """A layer, a batch norm and an activation as one module for evaluation.
 
-    Exact types only: a subclass may mean something else.
+    Args:
+        layer: an `nn.Conv2d` or `nn.Linear`.
+        others: the modules after it: a batch norm, an activation, or both.
+
+    Returns:
+        A module that computes the same; None if a module is in training mode or has hooks, if the
+        layer or norm is a subclass of torch's class (it may differ), or if there are other modules.
     """
     norm = next(
         (module for module in others if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)), None
@@ -50,7 +56,11 @@ def fold(layer: nn.Module, *others: nn.Module) -> FoldedConv2d | FoldedLinear | 
 
 
 def folded_weights(layer: Any, batch_norm: Any) -> tuple[Tensor, Tensor]:
-    """The layer's weight and bias with the batch norm's scale and shift in them, computed in float64."""
+    """A layer's weight and bias with the scale and shift of a batch norm folded into them.
+
+    With s = gamma / sqrt(var + eps), they are W s and (b - mean) s + beta, computed in float64 and
+    rounded to the layer's dtype.
+    """
     weight = layer.weight.detach().double()
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
     if batch_norm is not None:
@@ -65,7 +75,7 @@ def folded_weights(layer: Any, batch_norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def _in_place(activation: nn.Module | None) -> nn.Module | None:
-    """A copy that may overwrite what the layer has just made."""
+    """A copy of an activation that overwrites its input."""
     activation = deepcopy(activation)
     if activation is not None and hasattr(activation, "inplace"):
         activation.inplace = True  # pyright: ignore[reportAttributeAccessIssue]
@@ -73,7 +83,7 @@ def _in_place(activation: nn.Module | None) -> nn.Module | None:
 
 
 class FoldedLinear(nn.Linear):
-    """activation(linear(x)), with constant weights."""
+    """activation(linear(input)) with constant weights, for `(..., in_features)`."""
 
     def __init__(
         self, linear: nn.Linear, weight: Tensor, bias: Tensor, activation: nn.Module | None
@@ -89,10 +99,11 @@ class FoldedLinear(nn.Linear):
 
 
 class FoldedConv2d(nn.Conv2d):
-    """activation(conv(x) + residual), with constant weights that are kept packed for oneDNN.
+    """activation(conv(input) + residual) with constant weights, packed for oneDNN.
 
-    Only `load_state_dict` and `.to()` change the weights. They are packed once for each memory
-    layout that oneDNN chooses for an input's shape, so inputs of several sizes may alternate.
+    `input` is `(N, C, H, W)`, and `residual`, if given, has the shape of the result. Only
+    `load_state_dict` and `.to()` change the weights. They are packed once for each memory format
+    that oneDNN chooses for an input's shape, so inputs of several sizes may alternate.
     Activations run after the convolution, not inside it, since oneDNN's ReLU turns NaN into zero.
     """
 
@@ -100,9 +111,15 @@ class FoldedConv2d(nn.Conv2d):
         self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, activation: nn.Module | None
     ) -> None:
         super().__init__(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            conv.groups, device="meta",
-        )  # fmt: skip
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # pyright: ignore[reportArgumentType]
+            conv.stride,  # pyright: ignore[reportArgumentType]
+            conv.padding,  # pyright: ignore[reportArgumentType]
+            conv.dilation,  # pyright: ignore[reportArgumentType]
+            conv.groups,
+            device="meta",
+        )
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.activation = _in_place(activation)
@@ -117,7 +134,7 @@ class FoldedConv2d(nn.Conv2d):
             value = self._by_onednn(input, packed, residual)
             return value if self.activation is None else self.activation(value)
         if not isfinite(input.sum().item()):
-            # Winograd's sums turn one infinity into NaN for the results around it.
+            # In Winograd's algorithm one infinity makes the results around it NaN.
             return self._by_modules(input, residual)
         relu = type(self.activation) is nn.ReLU
         padding, *_ = self._geometry
@@ -147,10 +164,10 @@ class FoldedConv2d(nn.Conv2d):
         )
 
     def _runs(self, input: Tensor, residual: Tensor | None) -> bool:
-        """Whether oneDNN's own call takes these; else torch's functions run."""
+        """Whether oneDNN's operator accepts these tensors; otherwise the modules run."""
         return (
             _HAS_ONEDNN
-            and torch._C._get_mkldnn_enabled()  # torch.backends.mkldnn.enabled, at a tenth of its time
+            and torch._C._get_mkldnn_enabled()  # 10 times faster than torch.backends.mkldnn.enabled
             and input.dtype is self.weight.dtype is torch.float32
             and input.is_cpu
             and input.dim() == 4
@@ -163,7 +180,7 @@ class FoldedConv2d(nn.Conv2d):
         )
 
     def _packed_for(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
-        """The weight packed for the fastest convolution of this input; None if torch's must run."""
+        """The weight, packed for the fastest convolution of this input; None if the modules run."""
         if self._geometry is None or not self._runs(input, residual):
             return None
         key = input.shape, input.stride()

@@ -7,8 +7,7 @@ from torch.nn import functional
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """`torch.nn.LayerNorm` over the channels of (batch, channels, height, width), as ConvNeXt has
-    it.
+    """`torch.nn.LayerNorm` over the channels at each position of `(N, C, H, W)`.
 
     Source: Liu et al., A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545.
     """

@@ -1,8 +1,8 @@
-"""The levels of a compiled network: modules that run generated code over their children.
+"""The levels of a compiled network: modules whose generated `forward` calls their children.
 
-A level calls its children as any module does, so hooks, wrappers and replaced children are respected. Only where a fused
-operator spans several levels, the code reaches through the levels in between; it does so as long as none of them is
-watched or changed, and calls them one by one otherwise.
+A level calls its children like any module, so hooks, wrappers and replaced children work. Only if
+a fused operator spans several levels, the code skips the calls of the levels in between and uses
+their children directly. It calls the levels as soon as one of them has hooks or was changed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from torch.nn.modules.module import _has_any_global_hook
 from cnngraph.nn.watched import is_traced, is_watched
 
 Inlined = tuple[tuple[str, "Code"], ...]
-"""The children that a level's code reaches through, by name, each with the code it must have for that."""
+"""The children whose calls a level's code skips, by name, each with the code it must have."""
 
 
 class Code:
     """The generated code of a level, shared by all levels of the same structure.
 
     Attributes:
-        source: the text of `forward`, and of `forward_by_level` where `forward` reaches through children.
+        title: the network's name and the level's path, shown in tracebacks.
+        source: the text of `forward`, and of `forward_by_level` if there are inlined children.
         names: the children's names, in order.
-        inlined: the children that `forward` reaches through.
-        forward, forward_by_level: functions of a level and its inputs.
+        inlined: the children whose calls `forward` skips, using their own children directly.
+        functions: the functions that the text calls, by name.
+        forward: a function of a level and its inputs.
+        forward_by_level: the same, but it calls every child.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Code:
         self.forward_by_level: Callable[..., Any] = namespace.get("forward_by_level", self.forward)
 
     def reaches_through(self, level: nn.Module) -> bool:
-        """Whether nothing is to be seen of the children that `forward` reaches through."""
+        """Whether the inlined children are unchanged and have no hooks."""
         for name, code in self.inlined:
             child = level._modules.get(name)
             if (
@@ -90,7 +93,7 @@ class Code:
 
 
 class Level(nn.Module):
-    """A composite or block of a spec as a module. `code` is the text of its forward."""
+    """A composite or block of a spec as a module."""
 
     _kind = "Level"
     _code: Code
@@ -108,14 +111,14 @@ class Level(nn.Module):
 
 
 class JoinLevel(Level):
-    """A level that takes several values from outside, or none."""
+    """A level with several inputs, or none."""
 
     def forward(self, *inputs: Tensor) -> Any:
         return self._code(self, *inputs)
 
 
 class Sequential(nn.Sequential):
-    """A level whose children form a chain. It runs fused until its list of children is changed."""
+    """A level whose children form a chain. It runs fused unless its list of children is changed."""
 
     _code: Code | None = None
 

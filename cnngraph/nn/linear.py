@@ -1,4 +1,4 @@
-"""A linear layer over few rows that trains faster than torch's, run over the ordinary module."""
+"""A linear layer with faster kernels than torch's for few rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from cnngraph.nn.watched import is_transformed, is_watched
 
 
 def linear(layer: nn.Module, input: Tensor) -> Tensor:
-    """layer(input), computed as a convolution of maps of one pixel. Whatever else a module does, it does."""
+    """Computes layer(input) as a convolution of maps of one pixel.
+
+    `input` is `(N, in_features)`, and the result `(N, out_features)`. If the operator cannot
+    replace the module exactly, the module runs. Raises the module's errors.
+    """
     if (
         type(layer) is not nn.Linear
         or is_watched(layer)

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 
 class Linear2d(nn.Linear):
-    """`torch.nn.Linear` over the channels of (batch, channels, height, width), as in the blocks of
-    ConvNeXt.
+    """`torch.nn.Linear` over the channels: `(N, C, H, W)` to `(N, out_features, H, W)`.
 
     Source: Liu et al., A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545.
     """

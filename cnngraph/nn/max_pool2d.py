@@ -1,7 +1,7 @@
-"""A ReLU and the max pool after it, or the max pool alone, run as one operator over the ordinary modules.
+"""A max pool, with or without a ReLU before it, as one operator.
 
-Backward then needs neither the input of the ReLU nor the pool's. Whatever the operator cannot stand for exactly runs as
-pool(activation(input)).
+Backward needs neither the ReLU's input nor the pool's. If the operator cannot replace the modules
+exactly, the modules run.
 """
 
 from torch import Tensor, nn
@@ -14,7 +14,10 @@ from cnngraph.nn.watched import is_transformed, is_watched
 
 
 def max_pool2d(activation: nn.Module | None, pool: nn.Module, input: Tensor) -> Tensor:
-    """pool(activation(input)), or pool(input) where there is no activation. Raises what the modules raise."""
+    """Computes pool(activation(input)), or pool(input) if `activation` is None.
+
+    `input` is `(N, C, H, W)`. Raises the errors of the modules.
+    """
     if (
         type(pool) is not nn.MaxPool2d
         or pool.return_indices

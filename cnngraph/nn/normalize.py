@@ -1,4 +1,4 @@
-"""Normalization of the channels by constants."""
+"""Normalization of the channels with constants."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std for each channel of (batch, channels, height, width). It adds nothing to the
-    `state_dict`."""
+    """Computes (input - mean) / std for each channel of `(N, C, H, W)`.
+
+    The constants are not part of the `state_dict`.
+    """
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-"""A part of a network that keeps for backward what it reads, and is computed again there."""
+"""A part of a network that saves only its inputs for backward, and is recomputed there."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ _STOCHASTIC = (_DropoutNd, DropPath, nn.RReLU, nn.FractionalMaxPool2d, nn.Multih
 
 def recomputed(
     part: Callable[..., Tensor],
-    held: Sequence[nn.Module | nn.Parameter],
+    modules: Sequence[nn.Module | nn.Parameter],
     *inputs: Tensor,
-    unknown: bool,
-    stops_early: bool,
+    has_plugins: bool,
+    early_stop: bool,
 ) -> Tensor:
-    """part(*inputs). `held` are the modules and parameters that the part uses.
+    """Computes part(*inputs); backward recomputes it from `inputs`.
 
-    The second time random numbers are the same, and running statistics are not updated; hooks run again.
-    `unknown` says whether the part has ops of plugins, which may draw random numbers. Where none can be drawn, their state
-    is left alone: nothing may ask for it while a CUDA graph is captured.
-    `stops_early` spares the last operator, which must keep none of its result: stopped while it does, it would hold
-    itself alive for ever.
+    Recomputation draws the same random numbers and leaves running statistics alone. Hooks run
+    twice. The state of the random number generator is saved only if the part may draw from it,
+    because it cannot be read while a CUDA graph is captured.
+
+    Args:
+        part: a function of `inputs`.
+        modules: the modules and parameters that `part` uses.
+        inputs: the tensors that `part` reads.
+        has_plugins: whether the part has ops of plugins, which may draw random numbers.
+        early_stop: skip the last operator during recomputation. It must not save its own result:
+            a recomputation stopped there would keep a reference to itself and never be freed.
     """
 
     def run(*inputs: Tensor) -> Tensor:
@@ -41,10 +47,10 @@ def recomputed(
         return run(*inputs)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _buffers_copied(held)
+        return nullcontext(), _buffers_copied(modules)
 
-    preserve = unknown or _has_any_global_hook() or any(map(_may_draw, held))
-    with set_checkpoint_early_stop(stops_early):
+    preserve = has_plugins or _has_any_global_hook() or any(map(_may_draw, modules))
+    with set_checkpoint_early_stop(early_stop):
         result = checkpoint(
             run, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=preserve
         )
@@ -52,22 +58,22 @@ def recomputed(
     return result
 
 
-def _may_draw(held: nn.Module | nn.Parameter) -> bool:
-    """Whether it is known to draw random numbers, or has hooks, or is no module of torch's or ours."""
-    return isinstance(held, nn.Module) and any(
+def _may_draw(root: nn.Module | nn.Parameter) -> bool:
+    """Whether a module may draw random numbers: it has hooks, or is of an unknown type."""
+    return isinstance(root, nn.Module) and any(
         isinstance(module, _STOCHASTIC)
         or is_watched(module)
         or not type(module).__module__.startswith(("torch.nn.modules.", "cnngraph.nn."))
-        for module in held.modules()
+        for module in root.modules()
     )
 
 
 @contextmanager
-def _buffers_copied(held: Sequence[nn.Module | nn.Parameter]) -> Iterator[None]:
-    """What updates running statistics updates copies of them, which are thrown away."""
+def _buffers_copied(roots: Sequence[nn.Module | nn.Parameter]) -> Iterator[None]:
+    """A context in which modules update copies of their buffers, which are then dropped."""
     modules = [
         module
-        for root in held
+        for root in roots
         if isinstance(root, nn.Module)
         for module in root.modules()
         if module._buffers

@@ -1,4 +1,4 @@
-"""What autograd is to keep for backward, kept as the function that computes it once more."""
+"""A context in which autograd saves a function that recomputes a tensor, and not the tensor."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.autograd.graph import saved_tensors_hooks
 Unpack = Callable[[], Tensor]
 
 
-def computed_again(value: Tensor, again: Unpack) -> saved_tensors_hooks:
-    """While it is entered, whatever is to keep `value` for backward keeps `again`, which computes
-    the same.
+def recompute_on_unpack(value: Tensor, recompute: Unpack) -> saved_tensors_hooks:
+    """A context in which operators that save `value` for backward save `recompute` in its place.
 
-    What else is kept goes to the hooks that are there already, such as a checkpoint's. Without any,
-    backward raises where it was changed in place, as it does without these hooks.
+    `recompute()` returns a tensor equal to `value`. All other saved tensors go to the hooks that
+    are already active, such as those of a checkpoint. If there are none, backward raises
+    `RuntimeError` if such a tensor was modified in place, as it does without these hooks.
     """
-    identity = _identity(value)  # not the tensor: autograd keeps the hooks, and what they hold
+    identity = _identity(value)  # not the tensor: autograd keeps the hooks and their closures alive
     outer = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore[reportAttributeAccessIssue]
 
     def pack(saved: Tensor) -> Unpack:
         if _identity(saved) == identity:
-            return again
+            return recompute
         if outer is None:
             return _unchanged(saved)
         outer_pack, outer_unpack = outer

@@ -1,4 +1,4 @@
-"""How a network calls its side heads: in training only, where it returns a dict of all results."""
+"""Side heads: they run in training only, where the network returns a dict of all results."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 def in_training(head: nn.Module, *inputs: Tensor) -> Tensor | None:
-    """The head's result while it is training, else None."""
+    """The head's result in training mode, else None."""
     return head(*inputs) if head.training else None
 
 
 def with_aux(logits: Tensor, heads: Mapping[str, Tensor | None]) -> Tensor | dict[str, Any]:
-    """`logits` alone where no side head was computed, else `{"logits": ..., head name: ...}`."""
+    """`{"logits": logits, head name: result, ...}`, or `logits` alone if no head has a result."""
     computed = {name: result for name, result in heads.items() if result is not None}
     return {"logits": logits, **computed} if computed else logits

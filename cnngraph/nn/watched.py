@@ -23,10 +23,10 @@ def is_watched(module: nn.Module) -> bool:
 
 
 def is_traced() -> bool:
-    """Whether torch records what runs, to export it or to change it: fused operators must leave no trace then.
+    """Whether torch traces the call for export or rewriting, so that no fused operator may run.
 
-    This holds for `torch.export`, the ONNX exporter, `torch.jit.trace` and `torch.fx` (FX quantization included), but not
-    for `torch.compile`, which knows the operators.
+    True under `torch.export`, the ONNX exporter, `torch.jit.trace` and `torch.fx` (including FX
+    quantization), but not under `torch.compile`, which supports the operators.
     """
     if torch.compiler.is_compiling():
         return torch.compiler.is_exporting()
@@ -34,7 +34,7 @@ def is_traced() -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether the call is traced, transformed by `torch.func`, or takes forward-mode derivatives.
+    """Whether the call is traced, transformed by `torch.func`, or under forward-mode autograd.
 
     The operators have no rules for these.
     """
