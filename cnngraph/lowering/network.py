@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -143,11 +144,16 @@ class Network(nn.Module):
                 else f"`{old.spec.name}` has no param `num_classes`"
             )
             raise CnngraphError(f"this network has no classifier to reset: {why}")
-        if type(num_classes) is not int or num_classes < 1:
+        try:
+            classes = 0 if isinstance(num_classes, bool) else operator.index(num_classes)
+        except TypeError:
+            classes = 0
+        if classes < 1:
             raise CnngraphError(
                 f"a classifier has at least one class, not {num_classes!r}; for features alone "
                 "call `forward_features`"
             )
+        num_classes = classes
         params = {**old.params, "num_classes": num_classes}
         graph = elaborate_or_raise(old.spec, params)
         if graph.by_path.keys() != old.graph.by_path.keys():

@@ -1,13 +1,13 @@
-"""Compiled networks as files: the text of the spec and the weights, never code.
+"""Compiled networks in files, which contain a spec and weights but no code.
 
-A file holds what `compile` was given (all spec files' text, params, options) and the `state_dict`. Loading compiles the
-texts again, so a file outlives changes of the compiler, and reading one from a stranger is as safe as reading a spec.
+A file contains the arguments of `compile` (the text of all spec files, params and options) and the
+`state_dict`. Loading compiles the texts, so files survive changes of the compiler, and an untrusted
+file is as safe to read as a spec.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -21,33 +21,42 @@ from cnngraph.atomic_write import atomic_write, one_line
 from cnngraph.compiler import compile_spec
 from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import INPUT, Graph
-from cnngraph.lowering.network import Compilation, Network
+from cnngraph.lowering.network import Compilation, InferenceNetwork, Network
 from cnngraph.options import Backend, Options
 from cnngraph.spec.loader import Spec, load_spec
+from cnngraph.weights.torch_files import ZIP_START, load, readable
 
 MARK = "cnngraph compiled network"
 FORMAT = 2
-"""Raised whenever a file written by this version cannot be read by the one before."""
+"""Increased when earlier versions cannot read the files of this version."""
 
 _CONTENTS = {
-    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str, "memory": str, "batch_size": int, "disable_passes": list, "state_dict": dict,
+    "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str,
+    "memory": str, "batch_size": int, "disable_passes": list, "state_dict": dict,
 }  # fmt: skip
-_ZIP_START = b"PK\x03\x04"
-_FOLDER = 0x10
-"""The bit in a zip entry's attributes that says it is a folder."""
+_OTHER_ENDINGS = {
+    ".safetensors": "weights: use `save_weights`",
+    ".yaml": "specs",
+    ".yml": "specs",
+    ".json": "JSON",
+    ".md": "Markdown",
+    ".py": "Python",
+    ".onnx": "ONNX",
+}
 
 
 def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Writes a compiled network to a file that `load_compiled` reads.
+    """Writes a compiled network to a file for `load_compiled`.
 
-    The file holds the spec's text, the params, outputs and other options it was compiled with, and the network's weights and buffers
-    with their dtypes. Changes made to `net.graph` by hand are not part of it, nor is `requires_grad`. The file appears
-    whole or not at all: one that was there before is replaced only when the new one is complete.
+    The file contains the text of the spec, the params and options that the network was compiled
+    with, and its `state_dict`. Modules replaced in Python and `requires_grad` are not stored. The
+    file is written atomically.
 
     Raises:
-        CnngraphError: the network was not made by `compile`, its weights no longer fit its spec, or the file cannot
-            be written.
+        CnngraphError: the network was not made by `compile`, its weights no longer fit its spec,
+            the ending of `path` belongs to another format, or the file cannot be written.
     """
+    require_ending(path)
     compilation = _compilation(net)
     _require_fit(net, compilation.graph)
     files, main = _texts(compilation.spec)
@@ -66,25 +75,26 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "disable_passes": list(options.disable_passes),
         "state_dict": net.state_dict(),
     }
-    # RuntimeError: torch's zip writer, where the file system refuses.
+    # torch's zip writer raises RuntimeError if the disk is full.
     atomic_write(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
 
 
 def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> Network:
-    """The network that `save_compiled` wrote, with its weights, on the CPU and in training mode.
+    """Loads a network written by `save_compiled`: on the CPU, in training mode.
 
     Args:
         path: the file.
-        backend: compile for this one instead of the one the network was saved with; the weights fit both.
+        backend: the backend to compile for, instead of the one it was saved with.
 
     Raises:
-        CnngraphError: the file cannot be read, is damaged, or is not a compiled network; `SpecError` where its spec
-            does not hold here (it may use an op of a plugin that is not installed).
+        CnngraphError: the file cannot be read, is damaged, or is not a compiled network.
+        SpecError: its spec is invalid here, for example because a plugin is not installed.
     """
     contents = _read(path)
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
-    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: the caller's seed is not used up
+    # The initial weights are replaced: they must not advance the caller's generator.
+    with torch.random.fork_rng(devices=[]):
         net = compile_spec(spec, params, _options(contents, backend))
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
@@ -93,57 +103,88 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     return net
 
 
-# --- what is saved ---------------------------------------------------------------------------------------------------
+def require_ending(path: str | os.PathLike[str]) -> None:
+    """Raises `CnngraphError` if the ending of `path` belongs to another format."""
+    ending = Path(path).suffix.lower()
+    if ending in _OTHER_ENDINGS:
+        raise CnngraphError(
+            f"cannot write a compiled network to {os.fspath(path)}: {ending} is for"
+            f" {_OTHER_ENDINGS[ending]} (use .pt)"
+        )
+
+
+def is_compiled(path: str | os.PathLike[str]) -> bool:
+    """Whether the file looks like one written by `save_compiled`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            return any(MARK.encode() in archive.read(name) for name in names)
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+# --- saving ---------------------------------------------------------------------------------------
 
 
 def _compilation(net: nn.Module) -> Compilation:
+    if isinstance(net, InferenceNetwork):
+        raise CnngraphError(
+            "cannot save a network made by `for_inference`: save the network it was made from, and"
+            " call `for_inference` after loading"
+        )
     if not isinstance(net, Network):
         raise CnngraphError(
-            f"cannot save this {type(net).__name__}: it is not a network made by `cnngraph.compile`"
-            " (save what a wrapper holds: `net.module` of DistributedDataParallel, `net._orig_mod` of torch.compile)"
+            f"cannot save this {type(net).__name__}: it was not made by `cnngraph.compile`"
+            " (of a wrapper, save the wrapped network: `net.module` of DistributedDataParallel,"
+            " `net._orig_mod` of torch.compile)"
         )
     return net.compilation
 
 
 def _require_fit(net: nn.Module, graph: Graph) -> None:
-    """Raises unless the network holds just the weights its spec asks for."""
+    """Raises unless the network has exactly the weights of its spec."""
     shapes = {INPUT: graph.input}
     expected: dict[str, tuple[int, ...]] = {}
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape
         inputs = [shapes[path] for path in leaf.inputs]
-        held = {**leaf.op.parameters(*inputs), **leaf.op.buffers(*inputs)}
-        expected |= {f"{leaf.path}.{name}" if name else leaf.path: tuple(shape) for name, shape in held.items()}
+        tensors = {**leaf.op.parameters(*inputs), **leaf.op.buffers(*inputs)}
+        expected |= {
+            f"{leaf.path}.{name}" if name else leaf.path: tuple(shape)
+            for name, shape in tensors.items()
+        }
     found = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     problems = [
         f"`{name}` is missing" if name not in found
         else f"`{name}` is not in the spec" if name not in expected
-        else f"`{name}` has the shape {_shape(found[name])}, the spec gives {_shape(expected[name])}"
+        else f"`{name}` has the shape {_shape(found[name])}, in the spec {_shape(expected[name])}"
         for name in dict.fromkeys((*expected, *found))
         if found.get(name) != expected.get(name)
     ]  # fmt: skip
     if problems:
         shown = [*problems[:3], f"{len(problems) - 3} more"] if len(problems) > 4 else problems
         raise CnngraphError(
-            f"cannot save this network: it was changed after it was compiled, and its weights no longer fit its spec: "
-            f"{listing(shown)}. Change the spec or its params and compile that, or save the `state_dict`"
+            f"cannot save this network: its weights no longer fit its spec: {listing(shown)}."
+            " Compile a spec of the changed network, or use `save_weights`"
         )
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "one value"
+    return "x".join(map(str, shape)) or "a single value"
 
 
 def _texts(spec: Spec) -> tuple[dict[str, str], str]:
-    """Every file's text by its path under the folder common to all, and which one is the spec itself."""
+    """The text of each file by its path below their common folder, and the path of the spec."""
     root = os.path.commonpath([file.parent for file in spec.files])
     names = {file: file.relative_to(root).as_posix() for file in spec.files}
-    main = next(names[file] for file, source in spec.files.items() if source == spec.position.source)
+    main = next(
+        names[file] for file, source in spec.files.items() if source == spec.position.source
+    )
     return {names[file]: source.text for file, source in spec.files.items()}, main
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A param's value as plain data."""
+    """The value of a param as plain data."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list | tuple):
@@ -151,7 +192,8 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(name, item) for key, item in value.items()}
     raise CnngraphError(
-        f"cannot save this network: its param `{name}` holds a value of type {type(value).__name__}, which no spec can spell"
+        f"cannot save this network: its param `{name}` contains a value of type"
+        f" {type(value).__name__}, which a spec cannot contain"
     )
 
 
@@ -159,11 +201,11 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-# --- what is loaded --------------------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a file, checked as far as they can be without compiling."""
+    """The contents of a file, checked as far as possible without compiling."""
     name = os.fspath(path)
     contents = _unpack(path)
     if not isinstance(contents, dict) or contents.get("format") != MARK:
@@ -171,76 +213,62 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     version = contents.get("version")
     if version != FORMAT:
         raise CnngraphError(
-            f"{name} was made by cnngraph {contents.get('cnngraph')}, in format {version}; this is cnngraph {__version__},"
-            f" which reads format {FORMAT}: {_advice(version)}"
+            f"{name} was written by cnngraph {contents.get('cnngraph')}, in format {version};"
+            f" this is cnngraph {__version__}, which reads format {FORMAT}: {_advice(version)}"
         )
     for key, kind in _CONTENTS.items():
         if not isinstance(contents.get(key), kind):
             raise _damaged(path, f"it has no `{key}`")
         if kind is dict and not all(isinstance(name, str) for name in contents[key]):
-            raise _damaged(path, f"its `{key}` holds names that are no text")
+            raise _damaged(path, f"its `{key}` has keys that are not strings")
     texts = contents["files"]
-    if contents["main"] not in texts or not all(isinstance(item, str) for pair in texts.items() for item in pair):
-        raise _damaged(path, "it does not hold its spec")
+    if contents["main"] not in texts or not all(isinstance(text, str) for text in texts.values()):
+        raise _damaged(path, "its spec is missing")
     return contents
 
 
 def _advice(version: Any) -> str:
     if isinstance(version, int) and version > FORMAT:
         return "install a newer cnngraph to read it"
-    return "compile its spec again"
+    return "recompile its spec"
 
 
 def _unpack(path: str | os.PathLike[str]) -> Any:
-    name = os.fspath(path)
-    try:
+    with readable(path, CnngraphError):
         with open(path, "rb") as file:
-            start = file.read(len(_ZIP_START))
-        if not _ZIP_START.startswith(start):
-            raise CnngraphError(f"{name} is not a network compiled by cnngraph")
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
-        if broken is not None:
-            raise _damaged(path, f"the checksum of {broken} does not hold")
-        if folders:
-            raise _damaged(path, f"{folders[0]} is marked as a folder")  # torch would read no bytes of it
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except CnngraphError:
-        raise
-    except (zipfile.BadZipFile, EOFError):
-        raise _damaged(path, "it was cut short") from None
-    except OSError as error:
-        problem = {FileNotFoundError: "it does not exist", IsADirectoryError: "it is a folder"}.get(type(error))
-        raise CnngraphError(f"cannot read {name}: {problem or error.strerror or error}") from None
-    except pickle.UnpicklingError:
-        raise CnngraphError(
-            f"{name} is refused: it holds things other than data, which could run code when read"
-        ) from None
-    except Exception as error:  # whatever a damaged file makes the readers of zip and pickle stumble over
-        raise _damaged(path, one_line(error)) from None
+            start = file.read(len(ZIP_START))
+        if not ZIP_START.startswith(start):
+            raise CnngraphError(f"{os.fspath(path)} is not a network compiled by cnngraph")
+        if start != ZIP_START:
+            raise EOFError
+        return load(path, CnngraphError)
 
 
 def _options(contents: dict[str, Any], backend: Backend | None) -> Options:
-    """The memory policy and the passes turned off are those of the backend it was saved with, and of no other."""
+    """The saved options; the memory policy and disabled passes only for the saved backend."""
     saved = Options(
-        tuple(contents["outputs"]), contents["backend"],
-        contents["memory"], contents["batch_size"], tuple(contents["disable_passes"]),
-    )  # fmt: skip
+        tuple(contents["outputs"]),
+        contents["backend"],
+        contents["memory"],
+        contents["batch_size"],
+        tuple(contents["disable_passes"]),
+    )
     asked = Options(saved.outputs, backend or saved.backend)
     return saved if asked.backend == saved.backend else asked
 
 
 def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:
-    """The spec, read from the texts in the file; nothing else is ever opened, whatever they import.
+    """The spec, from the texts in the file; imports open no other file.
 
-    The texts stand at paths below the file's own, where no other file can be.
+    The texts get paths below the path of the file itself, where no other file can exist.
     """
-    texts = {root.joinpath(*PurePosixPath(key).parts): text for key, text in contents["files"].items()}
+    texts = {
+        root.joinpath(*PurePosixPath(key).parts): text for key, text in contents["files"].items()
+    }
 
     def read(path: Path, shown: str) -> Source:
         if path not in texts:
-            raise fail("E001", f"{name} holds no {shown}")
+            raise fail("E001", f"{name} does not contain {shown}")
         return Source(shown, texts[path])
 
     main = root.joinpath(*PurePosixPath(contents["main"]).parts)

@@ -1,12 +1,10 @@
-"""Files of weights: safetensors, and what `torch.save` wrote. Nothing read here can run code."""
+"""Files of weights: safetensors and `torch.save`. Reading them never runs code."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +16,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cnngraph import __version__
-from cnngraph.atomic_write import atomic_write, one_line
+from cnngraph.atomic_write import atomic_write
 from cnngraph.errors import CnngraphError
 from cnngraph.lowering.network import Network
 from cnngraph.weights.patterns import unwrapped
 from cnngraph.weights.report import WeightsError
+from cnngraph.weights.torch_files import PLAIN_OBJECTS, ZIP_START, load, readable
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys of a training checkpoint that hold the weights, in the order they are looked for."""
+CHECKPOINT_KEYS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights",
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema",
+)  # fmt: skip
+"""Keys under which training scripts store weights. The first that a file has is read."""
+
+COUNT = "n_averaged"
+"""The counter of `torch.optim.swa_utils.AveragedModel`."""
 
 _ORDER = "modules"
 _SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -36,9 +41,11 @@ class Weights:
     """The tensors of a file.
 
     Attributes:
-        name: what messages call it.
-        ordered: whether the order of the tensors is that of the network they come from.
-        kinds: module -> name of its class, where the file says it.
+        name: the file in messages.
+        tensors: key -> tensor.
+        ordered: whether the tensors are in the order of the network they come from.
+        kinds: module -> name of its class, if the file records it.
+        notes: what was done to the contents of the file.
     """
 
     name: str
@@ -49,32 +56,32 @@ class Weights:
 
 
 def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Writes the network's weights and buffers to a file that `load_weights`, and every other tool,
-    reads.
+    """Writes weights and buffers to a file that `load_weights` and other tools can read.
+
+    The metadata of a safetensors file contains the name of the network, the version of cnngraph,
+    and the order and classes of the modules, which `load_weights(..., transfer=True)` uses. Tensors
+    that share memory are each written in full. The file is written atomically.
 
     Args:
-        net: the network; of `DataParallel`, `DistributedDataParallel` or `torch.compile`, what they
-            wrap.
-        path: its suffix says the format: `.safetensors`, or `.pt` or `.pth` for a `state_dict` by
-            `torch.save`. A safetensors file also says the network's name, the version of cnngraph,
-            and the order and class of the modules, which `load_weights(..., transfer=True)` makes
-            use of. Tensors that share memory are written in full each. The file appears whole or
-            not at all.
+        net: the network, which may be wrapped in `DataParallel`, `DistributedDataParallel` or
+            `torch.compile`.
+        path: the file. Its suffix selects the format: `.safetensors`, or `.pt` or `.pth` for a
+            `state_dict` by `torch.save`.
 
     Raises:
-        WeightsError: the suffix is another one, or the file cannot be written.
+        WeightsError: another suffix, or the file cannot be written.
     """
     net = unwrapped(net)
     suffix = Path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise WeightsError(
-            f"cannot tell the format of {os.fspath(path)}: let its name end in .safetensors, or "
-            f"in .pt or .pth"
+            f"cannot write weights to {os.fspath(path)}: its name must end in .safetensors, .pt or"
+            " .pth"
         )
     state = net.state_dict()
     if meta := next((key for key, value in state.items() if value.is_meta), None):
         raise WeightsError(
-            f"cannot write {os.fspath(path)}: `{meta}` has no values yet, it is on the meta device"
+            f"cannot write {os.fspath(path)}: `{meta}` is on the meta device and has no values"
         )
     if suffix != ".safetensors":
         _write(path, lambda file: torch.save(state, file))
@@ -92,20 +99,20 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def network_name(net: nn.Module) -> str:
-    """What messages and files call a network."""
+    """The name of a network in messages and files."""
     return net.compilation.graph.name if isinstance(net, Network) else type(net).__name__
 
 
 def module_kinds(net: nn.Module, keys: Mapping[str, Any]) -> dict[str, str]:
-    """Module -> name of its class, for all that hold one of the keys, in order."""
+    """Path -> name of the class, for all modules that own one of the keys, in order."""
     paths = dict.fromkeys(key.rpartition(".")[0] for key in keys)
-    held = dict(net.named_modules(remove_duplicate=False))
-    return {path: type(held[path]).__name__ if path in held else "" for path in paths}
+    modules = dict(net.named_modules(remove_duplicate=False))
+    return {path: type(modules[path]).__name__ if path in modules else "" for path in paths}
 
 
 def _write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     try:
-        # torch's writer; the disk, dtypes
+        # RuntimeError: torch's writer; the others: safetensors, for a full disk or a dtype
         atomic_write(path, write, faults=(RuntimeError, SafetensorError, KeyError))
     except CnngraphError as error:
         raise WeightsError(str(error)) from None
@@ -114,74 +121,52 @@ def _write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Non
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """The tensors of a file, whatever its suffix; what they were wrapped in is said in the notes.
+def read_weights(path: str | os.PathLike[str], key: str | None = None) -> Weights:
+    """Reads the tensors of a file with any suffix.
+
+    Args:
+        path: the file.
+        key: the entry of a checkpoint to read. If not given, see `CHECKPOINT_KEYS`.
 
     Raises:
-        WeightsError: the file cannot be read, is damaged, would run code, or holds no weights.
+        WeightsError: the file cannot be read, is damaged, could run code, or has no weights.
     """
     name = os.fspath(path)
-    try:
+    trust = (
+        "; if you trust the file, pass the state_dict of torch.load(..., weights_only=False) to"
+        " load_weights"
+    )
+    with readable(path, WeightsError, trust):
         with open(path, "rb") as file:
             start = file.read(9)
         if start[8:9] == b"{":
             return _read_safetensors(path)
-        if len(start) < 9 or not (start.startswith(b"PK\x03\x04") or start[0] == 0x80):
+        if len(start) < 9 or not (start.startswith(ZIP_START) or start[0] == 0x80):
             raise WeightsError(
-                f"{name} holds no weights: it is neither a safetensors file nor one by torch.save"
+                f"{name} has no weights: it was written neither by safetensors nor by torch.save"
             )
-        if start.startswith(b"PK"):
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
-            if broken is not None:
-                raise _damaged(name, f"the checksum of {broken} does not hold")
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except (zipfile.BadZipFile, EOFError):
-        raise _damaged(name, "it was cut short") from None
-    except OSError as error:
-        problem = {FileNotFoundError: "it does not exist", IsADirectoryError: "it is a folder"}.get(
-            type(error)
-        )
-        raise WeightsError(f"cannot read {name}: {problem or error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named is None:
-            raise _damaged(name, "torch.load makes no tensors of it") from None
-        raise WeightsError(
-            f"{name} is refused: it holds more than tensors, {named[1]}, and reading that could "
-            f"run code; where you trust "
-            "it, read it with torch.load(..., weights_only=False) and give load_weights the "
-            "state_dict"
-        ) from None
-    # whatever a damaged file makes the readers of zip and pickle stumble over
-    except Exception as error:
-        raise _damaged(name, one_line(error)) from None
-    return from_mapping(contents, name)
+        contents = load(path, WeightsError, PLAIN_OBJECTS)
+    return from_mapping(contents, name, key)
 
 
 def _read_safetensors(path: str | os.PathLike[str]) -> Weights:
     name = os.fspath(path)
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise _damaged(name, one_line(error)) from None
+    with safe_open(name, framework="pt") as file:
+        tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
     if not tensors:
-        raise WeightsError(f"{name} holds no weights: it is empty")
-    kinds = _order(metadata)
+        raise WeightsError(f"{name} has no weights: it is empty")
+    kinds = _kinds(metadata)
     order = {module: index for index, module in enumerate(kinds)}
     ordered = all(key.rpartition(".")[0] in order for key in tensors)
     if ordered:
         keys = sorted(tensors, key=lambda key: order[key.rpartition(".")[0]])
     else:
-        keys = sorted(tensors, key=_naturally)
+        keys = sorted(tensors, key=_natural)
     return Weights(name, {key: tensors[key] for key in keys}, ordered, kinds)
 
 
-def _order(metadata: Mapping[str, str]) -> dict[str, str]:
+def _kinds(metadata: Mapping[str, str]) -> dict[str, str]:
     try:
         kinds = json.loads(metadata.get(_ORDER, "{}"))
     except ValueError:
@@ -189,40 +174,74 @@ def _order(metadata: Mapping[str, str]) -> dict[str, str]:
     return {str(path): str(kind) for path, kind in kinds.items()} if isinstance(kinds, dict) else {}
 
 
-def _naturally(key: str) -> list[tuple[int, str]]:
-    """Numbers in the order of numbers, where nothing says the true order."""
+def _natural(key: str) -> list[tuple[int, str]]:
+    """Sorts numbers by value."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
-def from_mapping(contents: Any, name: str) -> Weights:
-    """The tensors of a state dict or of a checkpoint around one."""
+def from_mapping(contents: Any, name: str, key: str | None = None) -> Weights:
+    """The tensors of a state dict, or of a checkpoint that contains one.
+
+    Raises:
+        WeightsError: there are no tensors, no entry `key`, or several entries to choose from.
+    """
     notes: list[str] = []
-    if isinstance(contents, Mapping) and not any(
-        isinstance(value, Tensor) for value in contents.values()
-    ):
-        wrapper = next((key for key in WRAPPERS if isinstance(contents.get(key), Mapping)), None)
-        if wrapper is not None:
-            notes.append(f"taken from the file's `{wrapper}`")
-            contents = contents[wrapper]
+    while isinstance(contents, Mapping):
+        found = _entries(contents)
+        taken = key if key is not None else _choice(contents, found, name)
+        if taken is None:
+            break
+        if not isinstance(contents.get(taken), Mapping):
+            raise WeightsError(f"{name} has no weights under `{taken}`: {_overview(contents)}")
+        others = " or ".join(f"`{other}`" for other in found if other != taken)
+        choice = f"; key=... reads {others} instead" if others and key is None else ""
+        notes.append(f"read from `{taken}` of the file{choice}")
+        contents, key = contents[taken], None
     if not isinstance(contents, Mapping):
-        raise WeightsError(
-            f"{name} holds no weights: it is a {type(contents).__name__}, not a state_dict"
-        )
+        kind = type(contents).__name__
+        raise WeightsError(f"{name} has no weights: it contains a {kind}, not a state_dict")
     tensors = {str(key): value for key, value in contents.items() if isinstance(value, Tensor)}
     if not tensors:
-        keys = ", ".join(map(str, list(contents)[:8])) or "nothing"
-        raise WeightsError(
-            f"{name} holds no weights: it has {keys}, and no state_dict under any of "
-            f"{', '.join(WRAPPERS)}"
-        )
+        raise WeightsError(f"{name} has no weights: {_overview(contents)}")
     others = [str(key) for key, value in contents.items() if not isinstance(value, Tensor)]
     if others:
-        notes.append(
-            f"left out what is no tensor: "
-            f"{', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
-        )
+        listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        notes.append(f"ignored entries that are not tensors: {listed}")
     return Weights(name, tensors, notes=tuple(notes))
 
 
-def _damaged(name: str, problem: str) -> WeightsError:
-    return WeightsError(f"{name} is damaged: {problem}")
+def _entries(contents: Mapping[Any, Any]) -> list[str]:
+    """The entries that may be the weights of a network, the known keys first."""
+    known = [key for key in CHECKPOINT_KEYS if _has_tensors(contents.get(key))]
+    return known or [
+        key
+        for key, value in contents.items()
+        if isinstance(key, str)
+        and isinstance(value, Mapping)
+        and any(isinstance(item, Tensor) for item in value.values())
+    ]
+
+
+def _choice(contents: Mapping[Any, Any], found: list[str], name: str) -> str | None:
+    """The entry to read, or None if the contents are a state dict themselves."""
+    if not found or found[0] in CHECKPOINT_KEYS:
+        return found[0] if found else None
+    if any(isinstance(value, Tensor) for value in contents.values()):
+        return None
+    if len(found) > 1:
+        choice = " or ".join(f'key="{key}"' for key in found)
+        raise WeightsError(f"{name} has several state dicts: choose one with {choice}")
+    return found[0]
+
+
+def _has_tensors(value: Any) -> bool:
+    """Whether a state dict is in here, at any depth."""
+    return isinstance(value, Mapping) and any(
+        isinstance(item, Tensor) or (isinstance(key, str) and _has_tensors(item))
+        for key, item in value.items()
+    )
+
+
+def _overview(contents: Mapping[Any, Any]) -> str:
+    keys = ", ".join(map(str, list(contents)[:8]))
+    return f"its keys are {keys}" if keys else "it is empty"

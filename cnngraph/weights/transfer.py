@@ -93,7 +93,7 @@ class Reach:
         if ours.path == theirs.path or not ours.fits(theirs):
             return False
         a, b = ours.path.split("."), theirs.path.split(".")
-        same = _common(a, b)
+        same = common(a, b)
         return _free(a, same, self.file) and _free(b, same, self.here)
 
 
@@ -206,7 +206,7 @@ def _doubts(
         for unit in kept if other.path not in changed else ():
             if _skeleton(unit.path) == _skeleton(other.path) and reach(unit, other):
                 theirs, ours = other.path.split("."), unit.path.split(".")
-                end = _common(theirs, ours) + 1
+                end = common(theirs, ours) + 1
                 twins.setdefault((".".join(theirs[:end]), what), {})[".".join(ours[:end])] = None
     return [
         f"by number alone: {', '.join(list(paths)[:3])}{', ...' if len(paths) > 3 else ''} kept;"
@@ -218,10 +218,11 @@ def _doubts(
 def _likeness(a: str, b: str) -> int:
     """How much of two paths is the same: what they end in counts most."""
     ours, theirs = a.split("."), b.split(".")
-    return 3 * _common(ours[::-1], theirs[::-1]) + _common(ours, theirs)
+    return 3 * common(ours[::-1], theirs[::-1]) + common(ours, theirs)
 
 
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
+def common(a: Sequence[str], b: Sequence[str]) -> int:
+    """The number of equal items that both begin with."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))))
 
 
