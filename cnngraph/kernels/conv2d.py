@@ -176,6 +176,9 @@ def _reads_only_padding(
     """
     if input.dim() != 4 or input.device.type != "cpu":
         return False
+    height, width = input.shape[2:]
+    if height >= max(stride[0], dilation[0]) and width >= max(stride[1], dilation[1]):
+        return False
     axes = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     for size, kernel, step, pad, spread in axes:
         if pad == 0 or not isinstance(size, int) or size >= max(step, spread):
