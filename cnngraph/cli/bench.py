@@ -10,12 +10,14 @@ import typer
 from cnngraph.bench.variants import BATCH_SIZES, Device, Dtype, Mode, Work, peers
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
+    ForceOption,
     FormatOption,
     OutputOption,
     SetOption,
     SpecArgument,
     parse_params,
     print_json,
+    require_own,
     to_json,
 )
 from cnngraph.errors import CnngraphError
@@ -116,6 +118,7 @@ def bench(
         typer.Option(metavar="FILE", help="Draw a bar chart, .png or .svg.", show_default=False),
     ] = None,
     output: OutputOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Compare a network's step with plain PyTorch and others.
 
@@ -136,6 +139,7 @@ def bench(
         names = peers(parts and list(filter(None, parts)), mode, device)
     except CnngraphError as error:
         raise typer.BadParameter(str(error), param_hint="'--against'") from None
+    require_own(output, '"cnngraph": ', "bench", force)
     _check_outputs(plot, output)
     input = tuple(elaborate_or_raise(read_spec(spec), params).input)
     if size is not None:

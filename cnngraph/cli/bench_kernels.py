@@ -8,7 +8,7 @@ import typer
 
 from cnngraph.cli.app import app
 from cnngraph.cli.bench import DeviceOption, ThreadsOption, write_json
-from cnngraph.cli.options import FormatOption, OutputOption, print_json
+from cnngraph.cli.options import ForceOption, FormatOption, OutputOption, print_json, require_own
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -51,6 +51,7 @@ def bench_kernels(
     ] = 5,
     format: FormatOption = "text",
     output: OutputOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Compare the fused kernels with PyTorch's operators.
 
@@ -60,6 +61,7 @@ def bench_kernels(
     from cnngraph.bench.kernels import bench_kernels
     from cnngraph.bench.report import kernels_data, kernels_table, machine_line
 
+    require_own(output, '"cnngraph": ', "bench-kernels", force)
     sizes = None if megabytes is None else _sizes(megabytes)
     with terminal.progress_bar() as progress:
         found = bench_kernels(sizes, rounds, threads=threads, device=device, progress=progress)

@@ -12,12 +12,14 @@ import typer
 
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
+    ForceOption,
     FormatOption,
     SetOption,
     SpecArgument,
     parse_params,
     print_diagnostics,
     print_json,
+    require_own,
 )
 from cnngraph.errors import CnngraphError
 from cnngraph.options import Backend, Options
@@ -94,6 +96,7 @@ def compile(
     print_code: Annotated[
         bool, typer.Option("--print-code", help="Print the code of the network's `forward`.")
     ] = False,
+    force: ForceOption = False,
     format: FormatOption = "text",
 ) -> None:
     """Compile a spec into a PyTorch module.
@@ -104,6 +107,7 @@ def compile(
     params = parse_params(sets)
     if output is not None and output.exists() and spec.exists() and output.samefile(spec):
         raise typer.BadParameter("it is the spec itself", param_hint="'-o'")
+    require_own(output, "cnngraph compiled network", "compile", force)
     from cnngraph.passes import passes_of
 
     disabled = () if disable_passes is None else tuple(disable_passes.split(","))

@@ -40,6 +40,28 @@ OutputOption = Annotated[
         "-o", "--output", metavar="FILE", help="Write the result as JSON.", show_default=False
     ),
 ]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Overwrite a file that another command wrote.")
+]
+
+
+def require_own(path: Path | None, mark: str, command: str, force: bool) -> None:
+    """Raises `typer.BadParameter` if `path` is a file that `command` did not write.
+
+    Args:
+        path: the file to write.
+        mark: text near the start of each file that the command writes.
+        command: the name of the command.
+        force: accept any file.
+    """
+    if force or path is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start and mark.encode() not in start:
+        raise typer.BadParameter(
+            f"{path} exists and was not written by `cnngraph {command}` (--force overwrites it)"
+        )
 
 
 def parse_params(sets: Iterable[str] | None) -> dict[str, Any]:

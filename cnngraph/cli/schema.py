@@ -10,6 +10,7 @@ import typer
 
 from cnngraph.atomic_write import atomic_write_text
 from cnngraph.cli.app import app
+from cnngraph.cli.options import ForceOption, require_own
 
 
 @app.command(
@@ -31,6 +32,7 @@ def schema(
             "-o", "--output", metavar="FILE", help="Write to FILE, not stdout.", show_default=False
         ),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Print the JSON Schema of specs, for completion in editors.
 
@@ -38,6 +40,7 @@ def schema(
     """
     from cnngraph.spec.json_schema import json_schema
 
+    require_own(output, '"title": "cnngraph spec"', "schema", force)
     text = json.dumps(json_schema(), indent=2) + "\n"
     if output is None:
         print(text, end="")

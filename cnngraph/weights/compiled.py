@@ -8,7 +8,6 @@ file is as safe to read as a spec.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,7 +55,7 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         CnngraphError: the network was not made by `compile`, its weights no longer fit its spec,
             the ending of `path` belongs to another format, or the file cannot be written.
     """
-    require_ending(path)
+    _require_ending(path)
     compilation = _compilation(net)
     _require_fit(net, compilation.graph)
     files, main = _texts(compilation.spec)
@@ -103,7 +102,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     return net
 
 
-def require_ending(path: str | os.PathLike[str]) -> None:
+def _require_ending(path: str | os.PathLike[str]) -> None:
     """Raises `CnngraphError` if the ending of `path` belongs to another format."""
     ending = Path(path).suffix.lower()
     if ending in _OTHER_ENDINGS:
@@ -111,16 +110,6 @@ def require_ending(path: str | os.PathLike[str]) -> None:
             f"cannot write a compiled network to {os.fspath(path)}: {ending} is for"
             f" {_OTHER_ENDINGS[ending]} (use .pt)"
         )
-
-
-def is_compiled(path: str | os.PathLike[str]) -> bool:
-    """Whether the file looks like one written by `save_compiled`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            return any(MARK.encode() in archive.read(name) for name in names)
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 # --- saving ---------------------------------------------------------------------------------------

@@ -328,6 +328,32 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     assert copy.read_text() == SIDE_HEAD
 
 
+def test_files_of_others_are_overwritten_only_with_force(tmp_path: Path) -> None:
+    for name in ("net.pt", "schema.json", "README.md"):
+        (tmp_path / name).write_text("by hand")
+    (tmp_path / "lenet.yaml").write_text((SPECS / "lenet.yaml").read_text())
+    commands = {
+        "net.pt": ("compile", LENET, "-o", str(tmp_path / "net.pt")),
+        "schema.json": ("schema", "-o", str(tmp_path / "schema.json")),
+        "README.md": ("catalog", str(tmp_path)),
+    }
+    for name, command in commands.items():
+        result = run(*command)
+        assert result.exit_code == 2
+        assert f"was not written by `cnngraph {command[0]}`" in " ".join(result.stderr.split())
+        assert (tmp_path / name).read_text() == "by hand"
+        assert run(*command, "--force").exit_code == 0
+        assert run(*command).exit_code == 0  # its own file
+
+
+def test_a_compiled_network_does_not_get_the_ending_of_another_format(tmp_path: Path) -> None:
+    for name in ("net.safetensors", "net.yaml"):
+        result = run("compile", LENET, "-o", str(tmp_path / name))
+        assert result.exit_code == 1
+        assert f"cannot write a compiled network to {tmp_path / name}" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 # schema and ops
 
 

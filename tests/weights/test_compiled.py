@@ -312,3 +312,17 @@ def test_a_network_with_constants_outside_its_state_dict_is_saved(tmp_path: Path
     save_compiled(network, tmp_path / "net.pt")
     x = torch.randn(2, 3, 4, 4)
     assert torch.equal(load_compiled(tmp_path / "net.pt")(x), network(x))
+
+
+def test_a_network_for_inference_is_not_saved(tmp_path: Path) -> None:
+    network = cnngraph.compile(TEXT).eval().for_inference()
+    with pytest.raises(cnngraph.CnngraphError, match="save the network it was made from"):
+        save_compiled(network, tmp_path / "net.pt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.yaml", "net.YML", "net.json"])
+def test_endings_of_other_formats_are_rejected(tmp_path: Path, name: str) -> None:
+    with pytest.raises(cnngraph.CnngraphError, match=r"\(use .pt\)"):
+        save_compiled(cnngraph.compile(TEXT), tmp_path / name)
+    assert not list(tmp_path.iterdir())
