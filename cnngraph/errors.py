@@ -38,6 +38,7 @@ CODES = {
     "E204": "contradicting-arguments",
     "E301": "expectation-failed",
     "W401": "fragile-name",
+    "W402": "single-value-norm",
 }
 """Every diagnostic: stable code -> stable name. `E` is an error, `W` a warning."""
 

@@ -16,6 +16,10 @@ from cnngraph.ops import Op
 from cnngraph.shape import ShapeError, TensorShape
 
 MAX_ELEMENTS = 1 << 31
+_NEEDS_BATCH = (
+    "the input of `{}` has a single value per channel: training raises for a batch of one image"
+)
+_LARGER: Notes = (("help", "train with two images or more per batch; evaluation is not affected"),)
 
 
 class GraphBuilder:
@@ -64,6 +68,12 @@ class GraphBuilder:
         _, shape, has_weights = known
         if has_weights:
             self.weighted.append(path)
+        if op.needs_batch(*shapes):
+            self._diagnostics.report(
+                Diagnostic("W402", _NEEDS_BATCH.format(op.kind), position, notes=_LARGER),
+                place,
+                path,
+            )
         self.nodes[path] = Node(
             path, op, paths, shape, position, aux=place.aux, copies=place.copies
         )

@@ -167,6 +167,8 @@ class FoldedConv2d(nn.Conv2d):
         """Whether oneDNN's operator accepts these tensors; otherwise the modules run."""
         return (
             _HAS_ONEDNN
+            and not torch.compiler.is_compiling()
+            and not torch._C._len_torch_dispatch_stack()  # modes know torch's operators alone
             and torch._C._get_mkldnn_enabled()  # 10 times faster than torch.backends.mkldnn.enabled
             and input.dtype is self.weight.dtype is torch.float32
             and input.is_cpu
@@ -175,7 +177,6 @@ class FoldedConv2d(nn.Conv2d):
             and (residual is None or residual.dtype is torch.float32)
             and not (torch.is_grad_enabled() and (input.requires_grad or _requires_grad(residual)))
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
             and not is_transformed()
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from cnngraph.ops.fields import Count, Fraction, Number, PositiveNumber
@@ -42,6 +43,9 @@ class BatchNorm(Op):
 
     def buffers(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return _running_statistics(inputs[0].channels) if self.track_running_stats else {}
+
+    def needs_batch(self, *inputs: TensorShape) -> bool:
+        return prod(inputs[0].spatial) == 1
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(inputs=(0,), extra=2 * inputs[0].channels * batch.accumulated)

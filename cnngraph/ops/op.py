@@ -58,6 +58,10 @@ class Op(BaseModel):
         """Name -> shape of each buffer, in torch's order."""
         return {}
 
+    def needs_batch(self, *inputs: TensorShape) -> bool:
+        """Whether a training step with a batch of one image raises."""
+        return False
+
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         """Multiply-accumulates for one image, of convolutions and products; biases do not count."""
         return 0

@@ -90,7 +90,9 @@ def smaller(graph: Graph, sizes: InputSizes | None) -> Graph:
 @every_network
 def test_check_finds_no_errors(path: Path) -> None:
     report = checked(path)
-    assert not report.diagnostics
+    # Batch norms of flat values, and of maps of one pixel.
+    expected = {"lenet_bn": {"W402"}, "inception_v3_aux": {"W402"}}.get(path.stem, set())
+    assert {diagnostic.code for diagnostic in report.diagnostics} <= expected
     assert report.summary is not None
 
 
