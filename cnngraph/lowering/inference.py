@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from itertools import takewhile
 
 from torch import nn
 
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph, Node
-from cnngraph.lowering.levels import Levels
 from cnngraph.nn.folded import fold
 from cnngraph.ops.fused import Folded
-from cnngraph.passes.fold_batch_norm import fold_batch_norm, fold_chain
+from cnngraph.passes.fold_batch_norm import fold_batch_norm
 
 Modules = dict[str, nn.Module | nn.Parameter]
 
@@ -27,22 +25,18 @@ def folded(graph: Graph, network: nn.Module) -> tuple[Graph, Modules]:
     Raises `CnngraphError` if a module of the spec is missing from `network`.
     """
     graph = replace(graph, nodes=tuple(node for node in graph.nodes if not node.aux), aux={})
-    levels = Levels(graph)
     nodes: list[Node] = []
     modules: Modules = {}
     paths: dict[str, str] = {}
     for node in fold_batch_norm(graph).nodes:
         chain = node.leaves
         if isinstance(node.op, Folded):
-            level = next(levels.around(chain[0].path))
-            own = [*takewhile(lambda leaf: next(levels.around(leaf.path)) is level, chain)]  # noqa: B023
-            made = fold(*(_module(network, leaf) for leaf in own if leaf.op.has_module))
+            made = fold(*(_module(network, leaf) for leaf in chain if leaf.op.has_module))
             if made is not None:
-                path = own[0].path
-                paths[own[-1].path] = path
-                nodes.append(replace(fold_chain(own), path=path, parts=()))
+                path = paths[node.path] = chain[0].path
+                nodes.append(replace(node, path=path, parts=()))
                 modules[path] = made
-                chain = chain[len(own) :]
+                continue
         nodes += chain
         held = [leaf for leaf in chain if leaf.op.has_module]
         modules |= {leaf.path: deepcopy(_module(network, leaf)) for leaf in held}
