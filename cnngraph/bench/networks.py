@@ -1,4 +1,4 @@
-"""`bench`: the step of a network in every variant, measured in rounds in which they take turns."""
+"""`bench`: the step of a network in every variant; each round measures every variant once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnngraph.bench.variants import OURS, Variant, Work, always, variant_of
 FLOOR = "floor"
 
 Progress = Callable[[str, float], object]
-"""Callback `(activity, share)`: what is being done, and how much of everything is done."""
+"""Callback `(activity, share)`: the current activity, and the finished share of all work."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class LayerTime:
 
 @dataclass
 class FloorResult:
-    """The least time of a step, estimated in two ways.
+    """Two estimates of the least time of a step: from the peak rate, and from single layers.
 
     Attributes:
         flops: operations of the convolutions and linear layers in a step.

@@ -66,7 +66,7 @@ class Node:
 
 
 Group = tuple[Sequence[Node], Node]
-"""Nodes of a graph, and the one that is to replace them: it has the path of the last."""
+"""Nodes of a graph and their replacement, which has the path of the last."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Scope:
 
     Attributes:
         kind: the composite's or block's name.
-        output: the path of the value it results in.
+        output: the path of its result.
     """
 
     path: str
@@ -87,7 +87,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network: its nodes in an order in which each comes after its inputs.
+    """A network: its nodes, each after its inputs.
 
     Attributes:
         input: the shape of one input, without the batch.

@@ -11,7 +11,7 @@ from cnngraph.shape import TensorShape
 
 
 class Recomputed(Op):
-    """A part of the graph as one op. Its result is that of its last node.
+    """A part of the graph as one op, with the result of its last node.
 
     Attributes:
         reads: paths of the values it reads, in the order of the inputs.

@@ -30,7 +30,7 @@ class StepMemory:
         weights: parameters and buffers, allocated all the time.
         optimizer: the state of SGD with momentum, one value per parameter (Adam has two).
         input: the batch itself.
-        kept: what is kept for backward at the end of forward, the result included.
+        kept: values saved for backward at the end of forward, the result included.
         step: the peak of what the step itself allocates: values kept for backward, temporary
             values and gradients, and the gradients of the parameters.
     """

@@ -26,7 +26,12 @@ from cnngraph.ops import Op
 from cnngraph.ops.conv import Conv2d
 
 _WIDTH = 96
-_INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/"}
+_INFIX: dict[Any, str] = {
+    operator.add: "+",
+    operator.sub: "-",
+    operator.mul: "*",
+    operator.truediv: "/",
+}
 _RESERVED = {"self", "torch", "getattr", "part", *functions.__all__}
 
 
@@ -331,11 +336,12 @@ class _Writer:
             return self._attribute(f"{self._prefix}{value.target}")
         arguments = [self._expression(item) for item in value.args]
         named = [f"{name}={_flat(self._expression(item))}" for name, item in value.kwargs.items()]
-        if value.target in _INFIX and len(arguments) == 2 and not named:
+        infix = _INFIX.get(value.target)
+        if infix is not None and len(arguments) == 2 and not named:
             left, right = map(_flat, arguments)
             if " " in right:
                 right = f"({right})"
-            return f"{left} {_INFIX[value.target]} {right}"
+            return f"{left} {infix} {right}"
         if value.op == "call_module":
             called = self._attribute(f"{self._prefix}{value.target}")
         elif value.op == "call_method":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -31,7 +32,8 @@ def folded(graph: Graph, network: nn.Module) -> tuple[Graph, Modules]:
     for node in fold_batch_norm(graph).nodes:
         chain = node.leaves
         if isinstance(node.op, Folded):
-            made = fold(*(_module(network, leaf) for leaf in chain if leaf.op.has_module))
+            parts: list[Any] = [_module(network, leaf) for leaf in chain if leaf.op.has_module]
+            made = fold(*parts)
             if made is not None:
                 path = paths[node.path] = chain[0].path
                 nodes.append(replace(node, path=path, parts=()))

@@ -95,12 +95,13 @@ class Network(nn.Module):
 
         Raises `CnngraphError` if the network was compiled with `outputs`.
         """
-        code = self.__dict__.get("_features_code")
-        if code is None:
-            code = self.__dict__["_features_code"] = self._code_of_features()
-        return x if code is _IDENTITY else code.forward(self, x)
+        if "_features_code" not in self.__dict__:
+            self.__dict__["_features_code"] = self._code_of_features()
+        code: Code | None = self.__dict__["_features_code"]
+        return x if code is None else code.forward(self, x)
 
-    def _code_of_features(self) -> Code | object:
+    def _code_of_features(self) -> Code | None:
+        """The code of `forward_features`; None if it returns its input."""
         graph = self.compilation.graph
         if graph.features:
             raise CnngraphError(
@@ -108,7 +109,7 @@ class Network(nn.Module):
             )
         path = last_map(graph)
         if path == INPUT:
-            return _IDENTITY
+            return None
         options = self.compilation.options
         part = replace(select(graph, [path]), features={})
         levels, whole = Levels(part), Levels(graph)
@@ -211,7 +212,7 @@ class Network(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_features_code"}
 
 
-class SequentialNetwork(Network, Sequential):
+class SequentialNetwork(Network, Sequential):  # pyright: ignore
     """A compiled network whose children form a chain."""
 
     def _run(self, x: Tensor) -> Any:
@@ -244,10 +245,10 @@ class InferenceNetwork(nn.Module):
         return self._graph_name
 
 
-class SequentialInferenceNetwork(InferenceNetwork, Sequential):
+class SequentialInferenceNetwork(InferenceNetwork, Sequential):  # pyright: ignore
     """A network for evaluation whose children form a chain."""
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return Sequential.forward(self, x)
 
 
@@ -264,9 +265,6 @@ def network_of(
     )
     network.compilation = compilation
     return network
-
-
-_IDENTITY = object()
 
 
 def _optimized(graph: Graph, options: Options) -> Graph:

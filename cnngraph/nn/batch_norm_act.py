@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 Lowered = tuple[str, tuple[float, ...]]
 """An activation's name in the operator, and its arguments."""
 
-ACTIVATIONS: dict[type[nn.Module], Callable[..., Lowered]] = {
+ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Lowered]] = {
     nn.Identity: lambda module: ("identity", ()),
     nn.ReLU: lambda module: ("relu", ()),
     nn.ReLU6: lambda module: ("hardtanh", (module.min_val, module.max_val)),

@@ -76,10 +76,10 @@ def folded_weights(layer: Any, batch_norm: Any) -> tuple[Tensor, Tensor]:
 
 def _in_place(activation: nn.Module | None) -> nn.Module | None:
     """A copy of an activation that overwrites its input."""
-    activation = deepcopy(activation)
-    if activation is not None and hasattr(activation, "inplace"):
-        activation.inplace = True  # pyright: ignore[reportAttributeAccessIssue]
-    return activation
+    copied: Any = deepcopy(activation)
+    if hasattr(copied, "inplace"):
+        copied.inplace = True
+    return copied
 
 
 class FoldedLinear(nn.Linear):
@@ -137,7 +137,7 @@ class FoldedConv2d(nn.Conv2d):
             # In Winograd's algorithm one infinity makes the results around it NaN.
             return self._by_modules(input, residual)
         relu = type(self.activation) is nn.ReLU
-        padding, *_ = self._geometry
+        padding, *_ = self._geometry  # pyright: ignore[reportGeneralTypeIssues]
         value = winograd_conv2d(
             input, packed, self.out_channels, self.bias, padding, residual, relu
         )
@@ -156,7 +156,7 @@ class FoldedConv2d(nn.Conv2d):
         return super().forward(input)
 
     def _by_onednn(self, input: Tensor, packed: Tensor, residual: Tensor | None) -> Tensor:
-        given = (packed, self.bias, *self._geometry)
+        given = (packed, self.bias, *self._geometry)  # pyright: ignore[reportOptionalIterable]
         if residual is None:
             return torch.ops.mkldnn._convolution_pointwise.default(input, *given, "none", [], None)
         return torch.ops.mkldnn._convolution_pointwise.binary(
@@ -185,26 +185,24 @@ class FoldedConv2d(nn.Conv2d):
         if self._geometry is None or not self._runs(input, residual):
             return None
         key = input.shape, input.stride()
-        packed = self._by_shape.get(key)
-        if packed is not None:
-            return packed
+        known = self._by_shape.get(key)
+        if known is not None:
+            return known
         padding, stride, dilation, _ = self._geometry
         if is_unsafe(input, self.weight, stride, padding, dilation):
             return None
         if winograd_is_faster(input, self.weight, self._geometry):
             layout = b"winograd"
-            packed = self._by_layout.get(layout)
-            packed = winograd_weight(self.weight) if packed is None else packed
+            known = self._by_layout.get(layout)
+            packed = winograd_weight(self.weight) if known is None else known
         else:
-            packed = torch.ops.mkldnn._reorder_convolution_weight(
+            made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, *self._geometry, input.shape
             )
-            layout = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
-            packed = self._by_layout.get(layout, packed)
-        known = layout in self._by_layout
-        if len(self._by_shape) >= _MOST_SHAPES or (
-            not known and len(self._by_layout) >= _MOST_LAYOUTS
-        ):
+            layout: bytes = torch.ops.mkldnn._get_mkldnn_serialized_md(made).numpy().tobytes()
+            packed = self._by_layout.get(layout, made)
+        full = layout not in self._by_layout and len(self._by_layout) >= _MOST_LAYOUTS
+        if full or len(self._by_shape) >= _MOST_SHAPES:
             self._forget()
         self._by_layout[layout] = self._by_shape[key] = packed
         return packed
@@ -217,7 +215,7 @@ class FoldedConv2d(nn.Conv2d):
         self._forget()
         return super()._apply(fn, recurse)
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
+    def _load_from_state_dict(self, *arguments: Any) -> None:  # pyright: ignore
         self._forget()
         super()._load_from_state_dict(*arguments)
 

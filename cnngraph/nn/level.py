@@ -58,7 +58,7 @@ class Code:
     def reaches_through(self, level: nn.Module) -> bool:
         """Whether the inlined children are unchanged and have no hooks."""
         for name, code in self.inlined:
-            child = level._modules.get(name)
+            child: Any = level._modules.get(name)
             if (
                 type(child) not in _LEVELS
                 or (child._code is not code and child._code != code)
@@ -113,7 +113,7 @@ class Level(nn.Module):
 class JoinLevel(Level):
     """A level with several inputs, or none."""
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._code(self, *inputs)
 
 

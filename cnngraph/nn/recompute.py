@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -69,7 +69,7 @@ def _may_draw(root: nn.Module | nn.Parameter) -> bool:
 
 
 @contextmanager
-def _buffers_copied(roots: Sequence[nn.Module | nn.Parameter]) -> Iterator[None]:
+def _buffers_copied(roots: Sequence[nn.Module | nn.Parameter]) -> Generator[None, None, None]:
     """A context in which modules update copies of their buffers, which are then dropped."""
     modules = [
         module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ def recompute_on_unpack(value: Tensor, recompute: Unpack) -> saved_tensors_hooks
     `RuntimeError` if such a tensor was modified in place, as it does without these hooks.
     """
     identity = _identity(value)  # not the tensor: autograd keeps the hooks and their closures alive
-    outer = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore[reportAttributeAccessIssue]
+    autograd: Any = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue]
+    outer: Any = autograd._top_saved_tensors_default_hooks(False)
 
     def pack(saved: Tensor) -> Unpack:
         if _identity(saved) == identity:
@@ -27,8 +29,12 @@ def recompute_on_unpack(value: Tensor, recompute: Unpack) -> saved_tensors_hooks
         if outer is None:
             return _unchanged(saved)
         outer_pack, outer_unpack = outer
-        packed = outer_pack(saved)
-        return lambda: outer_unpack(packed)
+        packed: Any = outer_pack(saved)
+
+        def unpack() -> Tensor:
+            return outer_unpack(packed)
+
+        return unpack
 
     return saved_tensors_hooks(pack, _unpack)
 

@@ -30,7 +30,8 @@ def is_traced() -> bool:
     """
     if torch.compiler.is_compiling():
         return torch.compiler.is_exporting()
-    return torch.jit.is_tracing() or bool(_symbolic_trace._is_fx_tracing_flag)
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return tracing or bool(_symbolic_trace._is_fx_tracing_flag)
 
 
 def is_transformed() -> bool:

@@ -231,8 +231,8 @@ class DenseBlock(FusedOp):
             extra += norm.saves(batch, shape, shape).extra
             extra += (0 if last else own) + (0 if recompute else activation)
             forward = max(forward, own + activation * recompute)
-            # The gradients of what the convolution read and returned, and the one that is added to
-            # the buffer's.
+            # The gradients of the convolution's input and result, and the gradient that is added
+            # to the buffer's.
             gradients = own + activation * (1 + recompute)
             backward = max(backward, gradients + conv.saves(batch, result, shape).backward)
         return Saved(

@@ -1,8 +1,7 @@
-"""Fits a training step into a memory budget, by recomputing what costs the least time.
+"""Fits a training step into a memory budget by recomputing values, cheapest first.
 
-Cheapest first: activations of batch norms; then 1x1 convolutions together with the activations
-around them; then parts of the network through whose ends everything passes, such as residual
-blocks, and longer and longer ones.
+First come activations of batch norms, then 1x1 convolutions with the activations around them, then
+parts of the network with a single input and result, such as residual blocks, and longer parts.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _SHARES = (64, 32, 16, 8, 4)
 
 @dataclass(frozen=True)
 class _Part:
-    """Nodes of which only the last is read by others.
+    """A sequence of nodes; other nodes read only the result of the last.
 
     Attributes:
         whole: one node in their place.

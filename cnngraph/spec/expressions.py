@@ -393,7 +393,7 @@ class _Evaluation:
     def operate(
         self, node: ast.expr, left: Any, symbol: str, right: Any, function: Callable[..., Any]
     ) -> Any:
-        """The value of `left symbol right`, which is that of `function(left, right)`."""
+        """The value of `left symbol right`, computed by `function(left, right)`."""
         self.read(left, right)
         try:
             result = function(left, right)

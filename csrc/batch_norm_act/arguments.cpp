@@ -1,4 +1,4 @@
-// The checks of batch_norm_act, and the layout in which its kernels walk a tensor.
+// Argument checks of batch_norm_act, and the blocks that its kernels process.
 #include <ATen/ATen.h>
 
 #include <sstream>

@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(threads)
   });
 }
 
-// In place of Residual when the output of a ReLU is given, whose sign is that of z.
+// Replaces Residual when the output of a ReLU is given; it has the sign of z.
 struct Output {
   static constexpr bool given = true;
 };

@@ -38,8 +38,8 @@ cudaError_t backward(const BatchNormAct& call, const void* grad_output, bool bat
 // each part of plan_to_reduce.
 void make_table(const BatchNormAct& call);
 void* partials_of(const BatchNormAct& call);
-// Adds up the sums of dz and dz * (x - mean). Null is allowed for dweight, dbias, and, where the
-// statistics are fixed, for `slope` and `offset`, to which the terms of dx are added.
+// Adds up the sums of dz and dz * (x - mean), and adds the terms of dx to `slope` and `offset`.
+// dweight and dbias may be null; if the statistics are fixed, `slope` and `offset` may be too.
 void finish_sums(const BatchNormAct& call, int64_t parts, void* slope, void* offset, void* dweight,
                  void* dbias);
 

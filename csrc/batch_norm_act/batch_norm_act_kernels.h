@@ -30,8 +30,8 @@ struct ActivationArguments {
 
 // Part of tensors viewed as [outer][channels][inner]. inner == 1 is channels_last (outer counts
 // pixels); else outer counts samples. The distance between outer indices is `x_stride` elements in
-// the input and `y_stride` in the output and its gradient, each of which may be a slice of the
-// channels of a larger tensor; in all others (input gradient, residual, dz) it is `dense_stride`.
+// the input and `y_stride` in the output and its gradient; each may be a slice of the channels of
+// a larger tensor. In all others (input gradient, residual, dz) it is `dense_stride`.
 struct Block {
   int64_t outer, channels, inner, x_stride, y_stride, dense_stride;
 

@@ -180,7 +180,7 @@ class WeightGradient {
   int64_t size_of_sums() const {
     return a_.panels * b_.panels * problem_.places() * size_of_tile();
   }
-  // The offset of a tile, in the order in which tiles are updated.
+  // The offset of a tile, in the order of updates.
   int64_t tile(int64_t panel_a, int64_t panel_b, int64_t place) const {
     return ((panel_b * a_.panels + panel_a) * problem_.places() + place) * size_of_tile();
   }

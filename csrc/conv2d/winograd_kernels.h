@@ -18,8 +18,8 @@ struct WinogradKernels {
   // Transforms the gradients of 2x2 pixels to places: the transpose of `transform_result`.
   void (*transform_gradient)(DataType, const void* const* pixels, int64_t channels, float* places,
                              int64_t place_stride);
-  // Transforms places to the 2x2 pixels of a tile, adds a bias and addends, each of which may be
-  // null, and applies a ReLU if `relu`.
+  // Transforms places to the 2x2 pixels of a tile, adds a bias and addends (any may be null), and
+  // applies a ReLU if `relu`.
   void (*transform_result)(DataType, const float* places, int64_t place_stride, int64_t channels,
                            const float* bias, const void* const* addends, bool relu,
                            void* const* pixels);

@@ -68,7 +68,7 @@ def test_check_reports_every_error_of_every_file() -> None:
 
 
 def test_warnings_are_reported_and_do_not_fail() -> None:
-    result = run("check", str(GOLDENS / "numbered_weights.yaml"))
+    result = run("check", str(GOLDENS / "unnamed_weights.yaml"))
     assert result.exit_code == 0
     assert "warning[W401 fragile-name]" in result.stderr
     assert "params" in result.stdout

@@ -128,8 +128,8 @@ FIRST = "  - conv2d: {name: conv, out_channels: 4, kernel_size: 1, bias: false}\
 def test_gradients_of_a_value_that_two_read_are_added_up() -> None:
     fork = steps_of(FIRST + "  - parallel: {merge: add, branches: [silu, silu]}\n")
     assert fork.kept == 2 * 4096  # the value that both read, and the loss's
-    # The value, the sum's gradient, which is that of both branches' results, and what becomes of it
-    # in each branch.
+    # The value, the sum's gradient (also that of both branches' results), and the gradient of
+    # each branch's input.
     assert fork.step == 4 * 4096
     joined = steps_of(FIRST + "  - parallel: {merge: concat, branches: [silu, silu]}\n")
     # The loss's and the result's gradients are twice as large, and a part of the latter stays until
@@ -142,8 +142,8 @@ def test_a_part_of_a_gradient_is_not_added_to_in_place() -> None:
         "  - tanh\n  - parallel: {merge: concat, branches: [silu, identity]}\n  - "
         "global_avg_pool2d\n"
     )
-    # The value that tanh keeps, the result's gradient twice as large, of which it reads a part,
-    # that of silu, and their sum.
+    # The value that tanh saves, the result's gradient (twice as large), the gradient of silu's
+    # input, and the sum of it and a slice of the result's gradient.
     assert steps_of(FIRST + body).step == (1 + 2 + 1 + 1) * 4096
 
 

@@ -90,7 +90,7 @@ def double(tensor):
 
 
 def keep_off_kinks(name, x, weight, bias, mean, var):
-    """x moved so that no z = batch_norm(x) lies within rounding of a kink."""
+    """x moved so that no z = batch_norm(x) is within rounding of a kink."""
     for kink in KINKS.get(name, ()):
         z = F.batch_norm(x.double(), double(mean), double(var), double(weight), double(bias),
                          mean is None)  # fmt: skip
@@ -400,7 +400,7 @@ def test_gradient_penalty_is_torchs(dtype, training):
 
     def penalty_gradients(function, *leaves):
         leaves = [t.detach().clone().requires_grad_() for t in leaves]
-        hidden = leaves[0] * 1.5  # what lies before the operator must be reached too
+        hidden = leaves[0] * 1.5  # gradients must reach the operations before the operator too
         (first,) = torch.autograd.grad(
             function(hidden, *leaves[1:]).square().sum(), hidden, create_graph=True
         )
@@ -711,7 +711,7 @@ def with_residual(name, arguments, mean, var, eps=1e-5):
 
 
 def residual_of(name, x, weight, bias, mean, var, seed=1):
-    """Values laid out as x, none of which brings its sum to within rounding of a kink."""
+    """Values in the memory format of x; no sum with x is within rounding of a kink."""
     generator = torch.Generator().manual_seed(seed)
     residual = (torch.randn(x.shape, generator=generator, dtype=torch.float64) * 2).to(x)
     z = F.batch_norm(

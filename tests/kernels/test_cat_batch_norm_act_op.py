@@ -192,7 +192,7 @@ def test_the_layout_is_the_first_inputs():
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 def test_nothing_is_copied(channels_last):
-    """What is read and written lies in slices of the channels of larger tensors."""
+    """Inputs and outputs are slices of the channels of larger tensors."""
     dense, leaves = leaves_of(
         branches_of(channels_last=channels_last, kinds=[(16, True, True), (24, True, False)])
     )

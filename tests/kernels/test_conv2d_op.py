@@ -123,7 +123,7 @@ def test_a_pointwise_kernel_needs_no_library() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_pixels_with_room_between_them_cost_a_copy_and_no_more(size: int) -> None:
+def test_pixels_with_gaps_between_them_cost_only_a_copy(size: int) -> None:
     x = torch.randn(2, 40, 9, 9).to(memory_format=torch.channels_last)[:, :32]
     dense = x.contiguous(memory_format=torch.channels_last)
     grad = torch.randn(2, 32, 9, 9).to(memory_format=torch.channels_last)

@@ -119,8 +119,8 @@ def test_which_convolutions_it_computes(change: dict[str, Any], ours: bool) -> N
 
 
 def test_rounding_errors_are_those_of_a_sum_of_products() -> None:
-    """Adding n random products one by one, of which the k-th sum has sqrt(k) times their size, errs
-    by about 1.1 roundings of the sum of their absolute values."""
+    """A sum of n random products, added one by one, has an error of about 1.1 roundings of the sum
+    of their absolute values, because the k-th partial sum is sqrt(k) times a product's size."""
     given = {"channels": (128, 64), "padding": (1, 1), "size": (40, 40), "batch": 4, "seed": 0}
     x, weight, bias, grad = draw(given)
     found = [conv2d(x, weight, bias, *geometry((1, 1))), *gradients(grad, x, weight, (1, 1))[:2]]

@@ -113,7 +113,7 @@ def test_rules_of_fused_ops_are_what_autograd_keeps(
 def compare(op: Op, shapes: tuple[TensorShape, ...]) -> None:
     batch = Batch(4)
     output = op.infer(*shapes)
-    told = op.saves(batch, output, *shapes)
+    saved = op.saves(batch, output, *shapes)
     inputs = [torch.randn(4, *shape).requires_grad_() for shape in shapes]
     if len(shapes[0]) == 3:
         inputs = [
@@ -123,20 +123,20 @@ def compare(op: Op, shapes: tuple[TensorShape, ...]) -> None:
     kept, result, own = run(op, inputs, shapes, output)
     places = {place(x): index for index, x in enumerate(inputs)}
     read = {places[key] for key in kept if key in places}
-    if not told.view:
-        assert (place(result) in kept) == told.output
+    if not saved.view:
+        assert (place(result) in kept) == saved.output
         assert place(result) not in places
     else:
         assert (
             place(result) == place(inputs[0]) or op.kind == "flatten"
         )  # it copies maps that are channels last
-    assert read == set(told.inputs)
+    assert read == set(saved.inputs)
     others = {
         key: size
         for key, size in kept.items()
         if key not in places and key != place(result) and key not in own
     }
-    assert sum(others.values()) == told.extra
+    assert sum(others.values()) == saved.extra
 
 
 def place(tensor: Tensor) -> int:
