@@ -10,7 +10,7 @@ import cnngraph
 LENET = SPECS / "lenet.yaml"
 
 
-def test_a_report_is_short_to_look_at() -> None:
+def test_repr_of_a_report_is_short() -> None:
     report = cnngraph.check(LENET)
     assert repr(report) == f"<Report of {LENET}: no errors>"
     assert repr(report.graph) == "<Graph lenet: 1x28x28 to fc3, 12 nodes>"

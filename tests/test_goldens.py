@@ -60,7 +60,7 @@ def test_broken_specs_are_checked_in_little_time_and_memory() -> None:
     assert run.returncode == 0, run.stderr
 
 
-def test_a_file_of_10_megabytes_is_refused_unread(tmp_path: Path) -> None:
+def test_file_of_10_megabytes_is_refused_without_parsing(tmp_path: Path) -> None:
     path = tmp_path / "large.yaml"
     path.write_text("# " + "x" * 10_000_000)
     (diagnostic,) = cnngraph.check(path).diagnostics

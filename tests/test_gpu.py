@@ -106,7 +106,7 @@ def deterministic() -> Iterator[None]:
 
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("name", ["residual", "dense", "parallel"])
-def test_the_same_bits_again_where_they_are_asked_for(name: str) -> None:
+def test_deterministic_mode_gives_the_same_bits(name: str) -> None:
     network = compiled(BODIES[name], "fused", torch.float32).cuda()
     x = torch.randn(32, 3, 56, 56, device="cuda")
     first, *others = (step(copy.deepcopy(network), x) for _ in range(4))

@@ -374,7 +374,7 @@ def test_the_texts_to_damage_are_valid() -> None:
 
 @damaged
 @given(damages(SMALL))
-def test_a_damaged_spec_is_checked_without_an_exception(text: str) -> None:
+def test_damaged_spec_raises_no_exception(text: str) -> None:
     check_within_reason(text)
 
 

@@ -94,7 +94,7 @@ def test_no_files_import_each_other_in_a_cycle() -> None:
         visit(name, ())
 
 
-def test_at_most_ten_modules_lie_flat_in_the_package() -> None:
+def test_package_has_at_most_ten_top_level_modules() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 10
 
 

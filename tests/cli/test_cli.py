@@ -506,7 +506,7 @@ def test_importing_the_package_imports_no_dependency() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_closed_pipe_is_no_error_message() -> None:
+def test_closed_pipe_prints_no_error() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "cnngraph", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

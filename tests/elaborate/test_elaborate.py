@@ -120,7 +120,7 @@ def test_params_from_python_may_be_numbers_of_numpy(ten: object) -> None:
     assert str(graph.nodes[-1].shape) == "4x8x4"
 
 
-def test_other_things_are_refused_as_params() -> None:
+def test_params_of_other_types_are_refused() -> None:
     text = "cnngraph: 1\nname: net\ninput: [1]\nparams: {n: ~}\ngraph: [relu]\n"
     (found,) = cnngraph.check(text, {"n": object()}).diagnostics
     assert (
@@ -282,7 +282,7 @@ def test_flat_inputs() -> None:
     assert [str(node.shape) for node in graph.nodes] == ["32", "32", "10"]
 
 
-def test_a_warning_only_where_names_and_numbers_are_mixed() -> None:
+def test_warning_only_if_names_and_numbers_are_mixed() -> None:
     def warnings(body: str) -> list[str]:
         text = f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n{body}"
         return [d.code for d in cnngraph.check(text).diagnostics]
@@ -297,7 +297,7 @@ def test_a_warning_only_where_names_and_numbers_are_mixed() -> None:
     assert warnings(f"  - {named}\n  - sequential: [relu, {named}]\n") == ["W401"]
 
 
-def test_a_level_of_numbers_only_is_no_mixture() -> None:
+def test_level_with_only_numbers_is_not_mixed() -> None:
     def warned(body: str, head: str = "") -> list[tuple[str, str]]:
         text = f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\n{head}graph:\n{body}"
         report = cnngraph.check(text)
@@ -359,7 +359,7 @@ NODES = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(NODES, min_size=1, max_size=4))
-def test_a_spec_has_either_a_graph_or_an_error(nodes: list[str]) -> None:
+def test_spec_gives_either_a_graph_or_an_error(nodes: list[str]) -> None:
     """With joins of any name, their own included."""
     body = "".join(f"  - {{{node}}}\n" if ":" in node else f"  - {node}\n" for node in nodes)
     report = cnngraph.check(f"cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n{body}")
@@ -383,14 +383,14 @@ def test_params_are_finite() -> None:
     assert found.message == "the param `mult` must be a finite number, not nan"
 
 
-def test_an_unused_block_is_looked_at_as_far_as_it_can_be_known() -> None:
+def test_unused_block_is_checked_as_far_as_possible() -> None:
     head = """blocks:
   fine: {params: {w: ~}, body: [repeat: {times: "${w}", body: [add: outside]}, conv2d: {out_channels: "${w}", kernel_size: 1}]}
 """
     assert paths("- relu", head) == ["0"]
 
 
-def test_one_mistake_silences_what_follows_from_it() -> None:
+def test_one_mistake_hides_its_consequences() -> None:
     text = (
         "cnngraph: 1\nname: net\ninput: [4, 8, 8]\ngraph:\n  - conv2d: {out_channels: 4, "
         "kernel_size: 9}\n  - linear: ${in_channels}\n  - relu: {slope: 1}\n"

@@ -51,7 +51,7 @@ def test_feature_info_has_one_value_for_each_reduction(name: str) -> None:
 
 
 @every_target
-def test_what_feature_info_says_is_what_a_network_with_these_outputs_returns(
+def test_feature_info_describes_the_outputs_of_a_network(
     target: dict[str, str],
 ) -> None:
     info = cnngraph.compile(SMALL).feature_info
@@ -98,7 +98,7 @@ def test_outputs_survive_pickle_and_the_artifact(tmp_path) -> None:
         ("mixed", '`outputs` is a list of names, such as ["layer2", "layer4"]'),
     ],
 )
-def test_outputs_that_are_not_there_are_named(outputs, message: str) -> None:
+def test_unknown_outputs_are_named(outputs, message: str) -> None:
     with pytest.raises(cnngraph.CnngraphError) as caught:
         cnngraph.compile(SMALL, outputs=outputs)
     assert str(caught.value) == message

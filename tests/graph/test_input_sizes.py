@@ -207,7 +207,7 @@ def test_nothing_grows_without_a_stride() -> None:
     assert (fixed.stride, fixed.runs) == (None, ((1, 64),))
 
 
-def test_a_concat_of_what_a_failure_left_fails_once() -> None:
+def test_concat_after_a_failure_reports_one_error() -> None:
     """Where a branch failed, nothing after it is blamed."""
     body = """
         - parallel: [conv2d: {name: a, out_channels: 1, kernel_size: 9}, conv2d: {name: b, out_channels: 1, kernel_size: 9}]
@@ -267,7 +267,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_large_networks_are_answered_for(name: str, tmp_path) -> None:
+def test_input_sizes_of_large_networks(name: str, tmp_path) -> None:
     path = tmp_path / "large.yaml"
     path.write_text(LARGE[name])
     script = (
@@ -303,7 +303,7 @@ def test_copies_of_a_repeat_are_evaluated_once(monkeypatch) -> None:
     assert 64 <= counts[0] == counts[1]
 
 
-def test_copies_that_fail_alike_are_told_once() -> None:
+def test_equal_failures_of_copies_are_reported_once() -> None:
     found = sizes_of(spec("- repeat: {times: 3, body: [max_pool2d: 2]}", "[1, 64, 64]"))
     assert [(f.path, f.sizes) for f in found.failures] == [
         ("0", (1,)), ("1", (2, 3)), ("2", (4, 5, 6, 7)),

@@ -125,7 +125,7 @@ def steps_of(body: str) -> StepMemory:
 FIRST = "  - conv2d: {name: conv, out_channels: 4, kernel_size: 1, bias: false}\n"
 
 
-def test_gradients_of_a_value_that_two_read_are_added_up() -> None:
+def test_gradients_of_a_value_with_two_readers_are_added() -> None:
     fork = steps_of(FIRST + "  - parallel: {merge: add, branches: [silu, silu]}\n")
     assert fork.kept == 2 * 4096  # the value that both read, and the loss's
     # The value, the sum's gradient (also that of both branches' results), and the gradient of
@@ -137,7 +137,7 @@ def test_gradients_of_a_value_that_two_read_are_added_up() -> None:
     assert joined.step == (1 + 3 * 2) * 4096
 
 
-def test_a_part_of_a_gradient_is_not_added_to_in_place() -> None:
+def test_slice_of_a_gradient_is_not_added_to_in_place() -> None:
     body = (
         "  - tanh\n  - parallel: {merge: concat, branches: [silu, identity]}\n  - "
         "global_avg_pool2d\n"
@@ -147,7 +147,7 @@ def test_a_part_of_a_gradient_is_not_added_to_in_place() -> None:
     assert steps_of(FIRST + body).step == (1 + 2 + 1 + 1) * 4096
 
 
-def test_what_needs_no_gradient_keeps_nothing() -> None:
+def test_values_without_a_gradient_are_not_saved() -> None:
     assert steps_of("  - silu\n  - silu\n").kept == 4096
     assert steps_of("  - silu\n  - silu\n" + FIRST).kept == 2 * 4096
 

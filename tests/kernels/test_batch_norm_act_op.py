@@ -543,7 +543,7 @@ def test_other_strides(device):
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("size", [(), (30, 31), (1, 1)], ids=str)
-def test_a_slice_of_channels_is_read_where_it_lies(size, channels_last, training, added):
+def test_slice_of_channels_is_read_in_place(size, channels_last, training, added):
     x, grad, weight, bias, mean, var = tensors((4, 16, *size), channels_last=channels_last)
     wide = torch.randn(4, 40, *size).movedim(1, -1) if channels_last else torch.randn(4, 40, *size)
     wide = wide.contiguous().movedim(-1, 1) if channels_last else wide
@@ -615,7 +615,7 @@ def gradients_of_parts(shape):
 )
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
-def test_a_gradient_that_is_a_part_of_a_larger_one(added, channels_last, shape):
+def test_gradient_that_is_a_slice(added, channels_last, shape):
     x, _, weight, bias, mean, var = tensors(shape, channels_last=channels_last)
     residual = x.flip(0) if added else None
     op = torch.ops.cnngraph.batch_norm_act_backward
@@ -759,7 +759,7 @@ def test_a_residual_is_added_as_torch_adds_it(
 
 @pytest.mark.parametrize("x_last", [False, True])
 @pytest.mark.parametrize("how", ["other layout", "transposed", "expanded", "slice"])
-def test_a_residual_may_be_laid_out_otherwise(how, x_last):
+def test_residual_may_have_another_layout(how, x_last):
     x, grad, weight, bias, *_ = tensors((6, 8, 9, 9), channels_last=x_last)
     wide = torch.randn(12, 8, 9, 9)
     residual = {
@@ -854,7 +854,7 @@ def test_what_is_kept_of_a_sum(name, kept):
     ]
 
 
-def test_backward_takes_the_output_of_a_relu_only():
+def test_backward_accepts_an_output_only_for_relu():
     x, grad, weight, bias, mean, var = tensors((2, 3, 4, 4))
     op = torch.ops.cnngraph.batch_norm_act_backward
     for name, residual in (("silu", None), ("relu", x)):

@@ -149,7 +149,7 @@ def test_any_rank_and_any_activation(size, channels_last):
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
-def test_inputs_and_gradients_laid_out_in_any_way(channels_last, device):
+def test_inputs_and_gradients_in_any_layout(channels_last, device):
     branches = branches_of(torch.float64, channels_last, device=device)
     grad = grad_for(branches, channels_last=channels_last)
     mixed = [
@@ -325,7 +325,7 @@ def test_what_is_kept():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 0.0])
-def test_what_is_copied_is_unchanged_and_relus_are_torchs(value):
+def test_copied_branches_are_unchanged_and_relus_equal_torch(value):
     x = torch.full((2, 1, 2, 2), value)
     branches, (plain, activated) = leaves_of([Branch(x), Branch(x, activated=True)])
     output = cat_batch_norm_act(branches, "relu", ())[0]
@@ -386,7 +386,7 @@ def test_empty_input(shape):
     assert not any(leaf.grad.any() for leaf in leaves)
 
 
-def test_what_cannot_be_is_refused():
+def test_impossible_arguments_are_refused():
     first, plain = branches_of(kinds=BRANCHES[:2])
     with pytest.raises(
         ValueError, match=r"Expected more than 1 value per channel when training, got input size"

@@ -176,7 +176,7 @@ def test_a_weight_gradient_over_many_pixels_keeps_its_digits() -> None:
     assert worst(found, expected, expected) < 1e-5
 
 
-def test_nothing_is_lost_of_nan_and_infinity() -> None:
+def test_nan_and_infinity_are_kept() -> None:
     x, grad = torch.ones(1, 32, 4, 4), torch.ones(1, 32, 4, 4)
     x[0, 3, 1, 1], x[0, 5, 0, 0] = float("nan"), float("inf")
     x, grad = (value.to(memory_format=torch.channels_last) for value in (x, grad))

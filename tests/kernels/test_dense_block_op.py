@@ -216,7 +216,7 @@ def test_the_first_convolutions_of_layers_are_made_with_their_norms(
             assert (one - other).norm() < 1e-5 * other.norm()
 
 
-def test_what_the_first_convolutions_read_is_never_there() -> None:
+def test_input_of_the_first_convolutions_is_never_stored() -> None:
     layers = block(32, 32, 2, dtype=torch.float32, between=32)
     x = torch.randn(2, 32, 9, 9)
     for layout, kept in (

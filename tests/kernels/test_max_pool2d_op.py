@@ -99,7 +99,7 @@ def test_any_window(data, device):
 
 @every_layout
 @every_dtype
-def test_one_byte_a_value_is_kept(dtype, channels_last):
+def test_one_byte_per_value_is_saved(dtype, channels_last):
     x = values((2, 5, 12, 12), dtype, channels_last).requires_grad_()
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(
@@ -197,7 +197,7 @@ def test_wrong_arguments_are_named():
 
 
 @every_layout
-def test_indices_that_no_forward_gave_write_into_the_result_alone(channels_last):
+def test_invalid_indices_write_only_into_the_result(channels_last):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     grad = torch.ones(2, 3, 4, 4).contiguous(memory_format=layout)
     for index in (0, 8, 9, 200, 254):

@@ -43,7 +43,7 @@ def arguments(run_setup):
     ],
     ids=repr,
 )
-def test_a_failed_build_is_said_in_one_line(arguments, error, said, monkeypatch, capsys):
+def test_failed_build_is_reported_in_one_line(arguments, error, said, monkeypatch, capsys):
     def fail(self):
         raise error
 

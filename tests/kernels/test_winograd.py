@@ -99,7 +99,7 @@ def test_result_and_gradients(dtype: torch.dtype, given: dict[str, Any]) -> None
         ({"padding": (3, 1)}, False),
     ],
 )
-def test_which_convolutions_it_computes(change: dict[str, Any], ours: bool) -> None:
+def test_supported_convolutions(change: dict[str, Any], ours: bool) -> None:
     given = {
         "channels": (32, 32),
         "padding": (1, 1),
@@ -163,7 +163,7 @@ def test_nan_and_infinity_only_reach_neighbouring_tiles() -> None:
     assert found[~touched].all()
 
 
-def test_gradients_that_lie_otherwise() -> None:
+def test_gradients_with_other_strides() -> None:
     given = {"channels": (32, 48), "padding": (1, 1), "size": (18, 18), "batch": 2, "seed": 3}
     x, weight, _, grad = draw(given)
     expected = gradients(grad, x, weight, (1, 1))
@@ -226,7 +226,7 @@ def test_a_relu_lets_nan_through() -> None:
         ({"padding": (3, 1)}, "expected paddings from 0 to 2"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+def test_mismatched_arguments_are_refused(change: dict[str, Any], message: str) -> None:
     fitting = {"input": torch.zeros(1, 16, 9, 9), "channels": 16, "bias": None, "padding": (1, 1)}
     fitting["transformed_weight"] = winograd_weight(torch.zeros(16, 16, 3, 3))
     with pytest.raises(RuntimeError, match=message):

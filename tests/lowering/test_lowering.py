@@ -317,7 +317,7 @@ def test_the_code_of_a_residual_block() -> None:
         """)
 
 
-def test_the_code_of_branches_reaches_through_them_while_nothing_watches() -> None:
+def test_code_of_branches_skips_their_calls_unless_they_have_hooks() -> None:
     body = """
         - parallel:
             name: mixed
@@ -364,7 +364,7 @@ def test_two_compilations_have_one_class() -> None:
 
 
 @every_target
-def test_side_heads_answer_in_training_only(target: dict[str, str]) -> None:
+def test_side_heads_return_results_only_in_training(target: dict[str, str]) -> None:
     network = compiled(BODIES["aux"], **target)
     result = network.train()(batch())
     assert isinstance(result, dict)
@@ -400,7 +400,7 @@ def test_side_heads_are_not_computed_in_evaluation(target: dict[str, str]) -> No
     assert calls == ["side"]
 
 
-def test_one_head_may_train_alone() -> None:
+def test_single_head_may_train() -> None:
     network = compiled(BODIES["aux"], "fused").eval()
     network.other.train()
     assert list(network(batch())) == ["logits", "other"]
@@ -410,7 +410,7 @@ def test_one_head_may_train_alone() -> None:
 
 
 @every_body
-def test_several_steps_of_training_equal_eagers(name: str) -> None:
+def test_several_training_steps_equal_eager(name: str) -> None:
     """Results, gradients and running statistics of each step, and evaluation with the latter."""
     fused, eager = both(BODIES[name])
     optimizers = [torch.optim.SGD(n.parameters(), lr=0.01) for n in (fused, eager)]
@@ -508,7 +508,7 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 @in_both_modes
 @every_format
 @pytest.mark.parametrize("setting", ["float32", "bfloat16", "autocast"])
-def test_lower_precision_costs_no_more_than_eagers(
+def test_errors_in_lower_precision_are_no_larger_than_eager(
     setting: str, memory_format: str, training: bool, device: str
 ) -> None:
     assert not worse_than_eagers(VARIED, setting, FORMATS[memory_format], training, device)
@@ -516,7 +516,7 @@ def test_lower_precision_costs_no_more_than_eagers(
 
 @in_both_modes
 @pytest.mark.parametrize("setting", ["float32", "bfloat16", "autocast"])
-def test_additions_in_lower_precision_cost_no_more_than_eagers(
+def test_errors_of_additions_in_lower_precision_are_no_larger_than_eager(
     setting: str, training: bool
 ) -> None:
     """In one layout: torch's convolutions are less exact in channels last, which the fused network
@@ -562,7 +562,7 @@ def autocast_step(network: nn.Module, x: Tensor, autocast: bool) -> dict[str, Te
 
 
 @every_target
-def test_types_of_results_are_eagers(target: dict[str, str]) -> None:
+def test_result_types_equal_eager(target: dict[str, str]) -> None:
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         assert compiled(VARIED, **target).to(dtype)(batch(dtype)).dtype is dtype
     network = compiled(VARIED, dtype=torch.float32, **target)
@@ -724,7 +724,7 @@ def test_a_batch_norm_replaced_by_hand_is_used() -> None:
 
 
 @every_body
-def test_sync_batch_norm_keeps_the_meaning(name: str) -> None:
+def test_sync_batch_norm_keeps_results(name: str) -> None:
     network = compiled(BODIES[name], "fused").eval()
     norms = [path for path, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)]
     keys, expected = list(network.state_dict()), step(network, batch())
@@ -756,7 +756,7 @@ def but_statistics(found: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in found.items() if k.startswith(("result", "gradient"))}
 
 
-def test_checkpointing_updates_statistics_as_eagers() -> None:
+def test_checkpointing_updates_statistics_like_eager() -> None:
     results = [
         step(network, batch(), lambda x, n=network: checkpoint(n, x, use_reentrant=False))
         for network in both(BODIES["residual"])
@@ -780,7 +780,7 @@ def test_torch_fx_traces_into_plain_modules(target: dict[str, str]) -> None:
 
 
 @every_target
-def test_a_network_holds_where_it_came_from(target: dict[str, str]) -> None:
+def test_network_knows_its_spec_and_params(target: dict[str, str]) -> None:
     text = spec(BODIES["aux"])
     compilation = cnngraph.compile(text, **target).compilation
     assert compilation.options == Options(**target)
@@ -820,7 +820,7 @@ graph:
 
 
 @every_target
-def test_a_block_says_in_which_order_its_weights_are_kept(target: dict[str, str]) -> None:
+def test_order_of_a_block_is_the_order_of_its_weights(target: dict[str, str]) -> None:
     network = cnngraph.compile(ORDERED, **target)
     children = [
         list(dict.fromkeys(key.split(".")[1] for key in network.state_dict() if key[0] == at))
@@ -837,14 +837,14 @@ def spec_of(body: str) -> str:
 
 @every_target
 @pytest.mark.parametrize("body", ["[scale: 2]", "[relu, add: a]"])
-def test_a_side_head_may_hold_no_module(body: str, target: dict[str, str]) -> None:
+def test_side_head_may_have_no_module(body: str, target: dict[str, str]) -> None:
     network = cnngraph.compile(
         spec_of(f"- relu: {{name: a}}\n- aux: {{name: side, body: {body}}}"), **target
     )
     assert set(network(torch.randn(2, 3, 8, 8))) == {"logits", "side"}
 
 
-def test_weights_stand_in_the_order_of_the_spec_whatever_the_passes_did() -> None:
+def test_weights_keep_the_order_of_the_spec_after_the_passes() -> None:
     text = spec_of("""
         - conv2d: {name: stem, out_channels: 4, kernel_size: 1}
         - batch_norm: {name: bn}

@@ -85,7 +85,7 @@ def test_activations(activation, training, added, device):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_a_residual_the_operator_does_not_take_is_added_by_torch(training):
+def test_unsupported_residual_is_added_by_torch(training):
     batch_norm = randomised(nn.BatchNorm2d(6)).train(training)
     x = torch.randn(4, 6, 5, 7)
     for residual in (
@@ -218,7 +218,7 @@ def test_empty_batch_as_torch():
 
 
 @needs_extension
-def test_the_operator_runs_where_it_may_and_only_there():
+def test_operator_runs_only_if_it_is_exact():
     x = torch.randn(2, 6, 4, 4)
 
     class MyBatchNorm(nn.BatchNorm2d):
@@ -368,7 +368,7 @@ with_or_without_residual = pytest.mark.parametrize("residual", [False, True], id
 
 
 @with_or_without_residual
-def test_sync_batch_norm_conversion_keeps_the_meaning(residual):
+def test_sync_batch_norm_conversion_keeps_results(residual):
     # In training SyncBatchNorm exists for accelerators only, so evaluation is what shows it here.
     block = Block(residual).eval()
     randomised(block.bn)
@@ -470,7 +470,7 @@ def test_no_value_is_fetched_from_the_device(momentum, monkeypatch):
     batch_norm_act(batch_norm, nn.ReLU(), x)
 
 
-def test_without_the_extension_the_results_are_the_same_and_it_is_said_once():
+def test_without_the_extension_results_are_equal_with_one_warning():
     code = """
         import json, sys, warnings
         sys.modules["cnngraph._C"] = None

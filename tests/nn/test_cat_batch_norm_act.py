@@ -96,13 +96,13 @@ def assert_same_step(pairs, xs, call=cat_batch_norm_act, fused=1, rtol=1e-4, ato
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_means_the_modules(dtype, training):
+def test_equals_its_modules(dtype, training):
     module, pairs = branches_of()
     module.to(dtype).train(training)
     assert_same_step(pairs, inputs_of(dtype))
 
 
-def test_branches_that_end_otherwise_run_before():
+def test_branches_with_another_activation_run_first():
     _, pairs = branches_of(nn.SiLU)
     assert_same_step(pairs, inputs_of())  # SiLU is the first; the ReLU alone is another
     _, pairs = branches_of(nn.Softplus)
@@ -112,7 +112,7 @@ def test_branches_that_end_otherwise_run_before():
 
 
 @pytest.mark.parametrize("what", ["subclass", "hook", "activation", "relu's hook"])
-def test_what_the_operator_cannot_stand_for_runs_as_it_is(what):
+def test_unsupported_modules_run_unchanged(what):
     _, pairs = branches_of()
     if what == "subclass":
         pairs[0] = (Doubled(6), nn.ReLU())
@@ -125,7 +125,7 @@ def test_what_the_operator_cannot_stand_for_runs_as_it_is(what):
     assert_same_step(pairs, inputs_of())
 
 
-def test_where_nothing_is_taken_torch_concatenates():
+def test_without_supported_branches_torch_concatenates():
     pairs = [(None, None), (Doubled(3), nn.ReLU())]
     xs = inputs_of()[:2]
     assert_same_step(pairs, xs, fused=0)
@@ -136,7 +136,7 @@ def test_where_nothing_is_taken_torch_concatenates():
         handle.remove()
 
 
-def test_values_the_operator_does_not_take():
+def test_unsupported_inputs_run_the_modules():
     _, pairs = branches_of()
     first, second, *others = inputs_of()
     assert_same_step(pairs, [first, second.double(), *others], fused=0)

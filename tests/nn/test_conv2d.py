@@ -33,7 +33,7 @@ CONVS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", CONVS)
-def test_results_and_gradients_are_the_modules_in_float64(
+def test_results_and_gradients_equal_the_module_in_float64(
     name: str, dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -55,7 +55,7 @@ def in_float64(conv: nn.Conv2d, x: Tensor) -> list[Any]:
         return result_and_gradients(wide, wide, x.double())
 
 
-def test_autocast_casts_as_it_does_for_torchs() -> None:
+def test_autocast_casts_like_torch() -> None:
     torch.manual_seed(0)
     conv, x = nn.Conv2d(32, 32, 3), torch.randn(2, 32, 8, 8).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
@@ -79,7 +79,7 @@ def test_frozen_parts_get_no_gradient() -> None:
     assert not conv2d(conv.requires_grad_(False), x).requires_grad
 
 
-def test_hooks_subclasses_and_transforms_get_what_they_expect() -> None:
+def test_hooks_subclasses_and_transforms_run_the_module() -> None:
     conv, x = nn.Conv2d(32, 32, 3), torch.randn(2, 32, 8, 8)
     seen = []
     handle = conv.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -103,14 +103,14 @@ def test_hooks_subclasses_and_transforms_get_what_they_expect() -> None:
     torch.testing.assert_close(tangent, expected.sum(), rtol=1e-4, atol=1e-3)
 
 
-def test_errors_are_torchs() -> None:
+def test_errors_equal_torch() -> None:
     conv = nn.Conv2d(32, 32, 3)
     with pytest.raises(RuntimeError, match="to have 32 channels, but got 31 channels"):
         conv2d(conv, torch.randn(1, 31, 8, 8))
     assert conv2d(conv, torch.randn(32, 8, 8)).shape == (32, 6, 6)
 
 
-def test_small_ones_are_left_to_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_convolutions_run_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = nn.Conv2d(32, 32, 3)
     x = torch.randn(1, 32, 32, 32).to(memory_format=torch.channels_last)
     ours = "CppFunction" if kernels.available() else "ConvolutionBackward0"
@@ -119,7 +119,7 @@ def test_small_ones_are_left_to_the_module(monkeypatch: pytest.MonkeyPatch) -> N
         assert type(conv2d(conv, x).grad_fn).__name__ == expected
 
 
-def test_a_hook_may_take_what_is_no_tensor() -> None:
+def test_pre_hook_may_replace_a_non_tensor_input() -> None:
     conv = nn.Conv2d(3, 4, 3)
     conv.register_forward_pre_hook(lambda module, inputs: inputs[0]["maps"])
     x = torch.randn(2, 3, 8, 8)

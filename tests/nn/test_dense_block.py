@@ -246,7 +246,7 @@ def test_geometry(conv: Callable[[int], nn.Conv2d], layout) -> None:
         lambda channels: nn.Conv2d(channels, 8, 3, padding=1, padding_mode="circular"),
     ],
 )
-def test_convolutions_the_operator_does_not_take(conv: Callable[[int], nn.Conv2d]) -> None:
+def test_unsupported_convolutions_run_the_modules(conv: Callable[[int], nn.Conv2d]) -> None:
     block = with_convs(conv)
     assert_same_step(block, input_of(2, 8, 7, 6))
     assert not kernels.available() or not is_fused(lambda: block(input_of(2, 8, 7, 6)))
@@ -269,7 +269,7 @@ def test_only_what_requires_a_gradient_gets_one(steps: int, training: bool) -> N
 
 
 @needs_extension
-def test_no_convolution_runs_backward_for_what_is_not_wanted() -> None:
+def test_convolutions_run_backward_only_for_required_gradients() -> None:
     block = Block(steps=1, layers=4)
     for parameter in block.layers[:2].parameters():
         parameter.requires_grad_(False)
@@ -354,7 +354,7 @@ def test_hooks_fire(kind: str, part: int) -> None:
 
 
 @needs_extension
-def test_the_operator_runs_where_it_may_and_only_there() -> None:
+def test_operator_runs_only_if_it_is_exact() -> None:
     x = torch.randn(2, 6, 4, 4)
     assert is_fused(lambda: Block()(x))
 
@@ -482,7 +482,7 @@ def test_memory_is_linear_in_the_layers() -> None:
 
 
 @needs_extension
-def test_nothing_is_kept_where_no_gradient_is_asked_for() -> None:
+def test_nothing_is_saved_without_requires_grad() -> None:
     block = Block(32, 16, layers=16)
     x = torch.randn(2, 32, 32, 32).contiguous(
         memory_format=torch.channels_last

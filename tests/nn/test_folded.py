@@ -48,7 +48,7 @@ def images(channels: int = 8, size: int = 9, dtype: torch.dtype = torch.float32)
 @pytest.mark.parametrize("with_residual", [True, False])
 @pytest.mark.parametrize("channels", [8, 32])
 @torch.inference_mode()
-def test_a_fold_computes_what_its_modules_do(
+def test_folded_layer_computes_the_same_as_its_modules(
     activation: nn.Module | None, with_norm: bool, with_residual: bool, channels: int
 ) -> None:
     """32 channels run by Winograd's filtering, 8 by oneDNN."""
@@ -69,7 +69,7 @@ def test_a_fold_computes_what_its_modules_do(
 
 @pytest.mark.parametrize("channels", [8, 32])
 @torch.inference_mode()
-def test_nan_and_infinity_come_out_as_of_the_modules(channels: int) -> None:
+def test_nan_and_infinity_equal_the_modules(channels: int) -> None:
     conv, norm = parts(channels, padding=0, kernel_size=3)
     folded = fold(conv, norm, nn.ReLU().eval())
     assert folded is not None
@@ -116,7 +116,7 @@ def test_packed_weights_follow_the_module() -> None:
     assert folded.double()(x.double()).dtype is torch.float64
 
 
-def test_a_gradient_of_the_input_is_the_modules() -> None:
+def test_input_gradient_equals_the_modules() -> None:
     conv, norm = parts(8, torch.float64)
     folded = fold(conv, norm, nn.SiLU().eval())
     assert folded is not None
@@ -140,7 +140,7 @@ def test_a_batch_norm_is_folded_into_a_linear_layer() -> None:
     torch.testing.assert_close(folded(x), norm(linear(x)).relu(), rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_not_plain_is_not_folded() -> None:
+def test_hooked_and_subclassed_modules_are_not_folded() -> None:
     conv, norm = parts()
 
     class Custom(nn.Conv2d):
@@ -156,7 +156,7 @@ def test_what_is_not_plain_is_not_folded() -> None:
 
 
 @torch.inference_mode()
-def test_convolutions_that_onednn_fails_on_are_computed() -> None:
+def test_convolutions_that_fail_in_onednn_are_computed() -> None:
     """A window that reads nothing but padding in one column, with a bias."""
     conv = nn.Conv2d(16, 16, (3, 1), stride=2, padding=1, dilation=2).eval()
     folded = fold(conv)

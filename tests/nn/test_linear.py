@@ -47,7 +47,7 @@ def test_it_runs_as_a_convolution_of_single_pixels() -> None:
     assert type(convolution).__name__ == "CppFunction"
 
 
-def test_autocast_casts_as_it_does_for_torchs() -> None:
+def test_autocast_casts_like_torch() -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(300, 40), torch.randn(6, 300)
     with torch.autocast("cpu", torch.bfloat16):
@@ -62,7 +62,7 @@ def test_autocast_casts_as_it_does_for_torchs() -> None:
         torch.testing.assert_close(one.double(), exact, rtol=2e-2, atol=2e-1)
 
 
-def test_nothing_is_lost_of_nan_and_infinity() -> None:
+def test_nan_and_infinity_are_kept() -> None:
     layer, x = nn.Linear(40, 30), torch.ones(5, 40)
     x[1, 3], x[2, 5] = float("nan"), float("inf")
     layer.weight.data.fill_(1.0)
@@ -100,7 +100,7 @@ def test_frozen_parts_get_no_gradient() -> None:
     assert not linear(layer.requires_grad_(False), x).requires_grad
 
 
-def test_hooks_subclasses_and_other_ranks_are_the_modules_own() -> None:
+def test_hooks_subclasses_and_other_ranks_run_the_module() -> None:
     layer, x = nn.Linear(40, 30), torch.randn(4, 40)
     seen = []
     layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -117,7 +117,7 @@ def test_hooks_subclasses_and_other_ranks_are_the_modules_own() -> None:
     assert linear(nn.Linear(40, 30), torch.randn(40)).shape == (30,)
 
 
-def test_errors_are_torchs() -> None:
+def test_errors_equal_torch() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
         linear(nn.Linear(40, 30), torch.randn(4, 41))
     with pytest.raises(RuntimeError, match="same dtype"):

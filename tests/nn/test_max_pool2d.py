@@ -64,7 +64,7 @@ def test_the_input_is_left_alone():
 
 
 @needs_extension
-def test_the_operator_runs_where_it_may_and_only_there():
+def test_operator_runs_only_if_it_is_exact():
     x = torch.randn(2, 6, 8, 8)
 
     class MyPool(nn.MaxPool2d):
@@ -123,7 +123,7 @@ def test_hooks_fire(where):
     assert torch.equal(max_pool2d(modules["activation"], modules["pool"], x), expected)
 
 
-def test_errors_are_torchs():
+def test_errors_equal_torch():
     x = torch.randn(2, 3, 4, 4)
     for pool in (nn.MaxPool2d(2, padding=2), nn.MaxPool2d(9)):
         with pytest.raises(RuntimeError) as theirs:

@@ -226,7 +226,7 @@ TORCH_DEFAULTS: dict[str, dict[str, Any]] = {
 @every_op
 @generated(examples=15)
 @given(data=st.data())
-def test_an_op_that_changes_the_channels_says_so(kind: str, data: st.DataObject) -> None:
+def test_op_declares_that_it_changes_the_channels(kind: str, data: st.DataObject) -> None:
     arguments, shape = data.draw(SETTINGS[kind])
     op = OPS[kind].model_validate(arguments)
     result = inferred(op, shape)

@@ -30,7 +30,7 @@ def test_linear2d_is_a_1x1_convolution() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 6), (2, 6, 4, 5)])
-def test_chunk_is_torchs(shape: tuple[int, ...]) -> None:
+def test_chunk_equals_torch(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape)
     for index, expected in enumerate(x.chunk(3, 1)):
         assert torch.equal(Chunk(3, index)(x), expected)

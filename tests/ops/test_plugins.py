@@ -148,7 +148,7 @@ def test_the_same_class_may_be_registered_again() -> None:
     assert OPS["channel_bias"] is ChannelBias
 
 
-def test_a_kind_of_another_module_is_refused() -> None:
+def test_op_with_another_module_is_refused() -> None:
     cnngraph.register_op(ChannelBias)
     other = type("ChannelBias", (ChannelBias,), {"__module__": "somewhere.else"})
     with pytest.raises(cnngraph.CnngraphError, match="`channel_bias` is already registered, by"):
@@ -169,7 +169,7 @@ def test_a_kind_of_another_module_is_refused() -> None:
     ],
     ids=["a module", "a function", "without a kind"],
 )
-def test_what_is_no_op_is_refused(thing: object, message: str) -> None:
+def test_plugins_that_are_not_ops_are_refused(thing: object, message: str) -> None:
     with pytest.raises(cnngraph.CnngraphError, match=message):
         cnngraph.register_op(thing)  # pyright: ignore[reportArgumentType]
 
@@ -271,7 +271,7 @@ def test_a_plugin_that_cannot_be_loaded_is_one_diagnostic(
     assert reason in text
 
 
-def test_a_broken_plugin_is_told_of_every_time(tmp_path: Path) -> None:
+def test_broken_plugin_is_reported_every_time(tmp_path: Path) -> None:
     """Not only by the first spec that is checked: it would look as if the op did not exist."""
     install(tmp_path, "cnngraph-broken", "broken_ops", "raise RuntimeError('out of order')")
     install(tmp_path, "cnngraph-double", "double_ops", MODULE)

@@ -61,7 +61,7 @@ def test_ops_on_maps_refuse_flat_values(kind: str, arguments) -> None:
     assert refusal(OPS[kind].model_validate(arguments), FLAT).code == "E203"
 
 
-def test_linear_on_a_map_names_the_ways_to_flatten_it() -> None:
+def test_linear_on_a_map_suggests_how_to_flatten_it() -> None:
     error = refusal(OPS["linear"].model_validate({"out_features": 10}), MAP)
     assert error.code == "E203"
     assert "4x8x8" in str(error)

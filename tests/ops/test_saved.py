@@ -204,7 +204,7 @@ def leaf(name: str, op: Op, shape: TensorShape, here: Position) -> Node:
     return Node(name, op, (INPUT,), op.infer(shape), here)
 
 
-def test_an_op_that_does_not_say_is_taken_to_keep_everything() -> None:
+def test_op_without_saves_is_assumed_to_keep_everything() -> None:
     class Unknown(cnngraph.Op):
         kind = "unknown"
 

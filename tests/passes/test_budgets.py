@@ -279,7 +279,7 @@ def test_nothing_of_a_step_outlives_it() -> None:
     assert not any(result() for result in results)
 
 
-def test_what_is_cheapest_comes_first() -> None:
+def test_cheapest_recomputation_comes_first() -> None:
     spec = SPECS / "resnet50.yaml"
     whole, lean = graph_of(spec), graph_of(spec, memory="lean")
     assert graph_of(spec, memory="100GB") == whole
@@ -299,11 +299,11 @@ def falling(spec: Any, count: int) -> list[int]:
     return [(most - (most - least) * (index + 1) // (count + 1)) // 1000 for index in range(count)]
 
 
-def test_what_fits_as_it_is_stays_as_it_is() -> None:
+def test_steps_that_fit_recompute_nothing() -> None:
     assert kinds(graph_of(BLOCKS, memory="1GB")) == kinds(graph_of(BLOCKS))
 
 
-def test_what_cannot_fit_is_told_before_training() -> None:
+def test_steps_that_cannot_fit_are_reported_before_training() -> None:
     least = least_of(BLOCKS, 64)
     with pytest.raises(cnngraph.CnngraphError) as caught:
         cnngraph.compile(BLOCKS, memory=f"{least // 2 / 1000}KB", batch_size=64)
@@ -341,7 +341,7 @@ def test_budgets(given: str, bytes: int) -> None:
 @pytest.mark.parametrize(
     "given", ["6", "GB", "6 GG", "-1GB", "0MB", "1e9GB", "", "leaner", 6, None]
 )
-def test_what_is_no_budget(given: Any) -> None:
+def test_invalid_budgets(given: Any) -> None:
     with pytest.raises(
         cnngraph.CnngraphError,
         match="choose one of fast, lean, or give a budget: 6GB, 512MB, 1.5 GiB",
@@ -355,7 +355,7 @@ def test_policies_have_no_budget() -> None:
 
 
 @pytest.mark.parametrize("given", [0, -1, 1.5, "16", None, True])
-def test_what_is_no_batch_size(given: Any) -> None:
+def test_invalid_batch_sizes(given: Any) -> None:
     with pytest.raises(cnngraph.CnngraphError, match="a batch has at least one image"):
         cnngraph.compile(BLOCKS, batch_size=given)
 

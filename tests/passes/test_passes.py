@@ -81,7 +81,7 @@ def test_the_list_of_activations_holds_the_usual_ones() -> None:
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_no_other_reader_is_fused(kind: str) -> None:
+def test_other_readers_are_not_fused(kind: str) -> None:
     body = f"- batch_norm\n- {kind}\n- relu"
     expected = ["batch_norm", kind, "relu"]
     if kind == "batch_norm":
@@ -136,7 +136,7 @@ def test_a_batch_norm_that_others_read_stays(body: str) -> None:
     assert fused(before).nodes == before.nodes
 
 
-def test_a_side_heads_result_that_is_read_inside_of_it_stays() -> None:
+def test_side_head_result_read_inside_the_head_is_not_fused() -> None:
     """No spec can say this, but a pass may leave such a graph behind."""
     before = graph_of("- aux: {name: side, body: [batch_norm, relu]}\n- relu")
     before = replace(before, aux={"side": "side.0"})
@@ -194,7 +194,7 @@ def test_costs_are_those_of_the_parts() -> None:
     assert node_cost(after, fused) == node_cost(before, norm) == Cost(params=8, buffers=3)
 
 
-def test_fusing_twice_changes_nothing_more() -> None:
+def test_fusing_twice_equals_fusing_once() -> None:
     once = fuse(
         "- batch_norm\n- relu\n- batch_norm\n- tanh\n- relu\n- residual: {body: batch_norm}\n- relu"
     )
@@ -209,7 +209,7 @@ CONV = "conv2d: {out_channels: 4, kernel_size: 1}"
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 @pytest.mark.parametrize("input", ["[4, 8, 8]", "[16]"])
-def test_what_is_added_to_a_batch_norm_is_fused_too(kind: str, input: str) -> None:
+def test_residual_of_a_batch_norm_is_fused(kind: str, input: str) -> None:
     body = (
         f"- tanh\n- residual: {{name: block, body: [batch_norm: {{name: bn, eps: 0.5}}]}}\n- "
         f"{kind}: {{name: act}}\n- dropout"
@@ -249,7 +249,7 @@ def test_what_is_added_to_a_batch_norm_is_fused_too(kind: str, input: str) -> No
         pytest.param(
             "- parallel: {merge: add, branches: [[batch_norm: {name: first}], [tanh, "
             "relu6]]}", "first",
-            id="one that what is added comes after",
+            id="the batch norm before the other operand",
         ),
         pytest.param(
             "- parallel: {merge: add, branches: [batch_norm: {name: first}, [batch_norm: {name: "
@@ -258,7 +258,7 @@ def test_what_is_added_to_a_batch_norm_is_fused_too(kind: str, input: str) -> No
         ),
     ],
 )  # fmt: skip
-def test_which_batch_norm_is_taken_and_where_it_goes(body: str, norm: str) -> None:
+def test_chosen_batch_norm_is_fused_at_the_activation(body: str, norm: str) -> None:
     before, after = (
         graph_of(f"{body}\n- relu: {{name: act}}"),
         fuse(f"{body}\n- relu: {{name: act}}"),
@@ -274,7 +274,7 @@ def test_which_batch_norm_is_taken_and_where_it_goes(body: str, norm: str) -> No
     assert {leaf.path for leaf in after.leaves()} == {node.path for node in before.nodes}
 
 
-def test_of_two_batch_norms_it_is_the_first_the_addition_reads() -> None:
+def test_with_two_batch_norms_the_first_operand_is_fused() -> None:
     graph = graph_of(
         "- parallel: {merge: add, branches: [batch_norm: {name: a}, batch_norm: {name: b}]}\n- relu"
     )
@@ -346,7 +346,7 @@ def test_other_additions_stay(body: str) -> None:
     assert fused(before).nodes == before.nodes
 
 
-def test_a_sum_that_is_asked_for_stays() -> None:
+def test_sum_that_is_an_output_is_not_fused() -> None:
     graph = graph_of("- residual: {name: r, body: batch_norm}\n- relu")
     add = graph.by_path[graph.nodes[-1].inputs[0]]
     for path, left in (
@@ -437,7 +437,7 @@ def test_a_max_pool_alone(body: str) -> None:
     assert fused.inputs == before.by_path[fused.path].inputs
 
 
-def test_a_batch_norm_takes_the_relu_first() -> None:
+def test_relu_between_batch_norm_and_max_pool_is_fused_with_the_batch_norm() -> None:
     graph = fuse_max_pool(fuse(f"- batch_norm\n- relu\n- {POOL}"))
     assert kinds(graph) == ["batch_norm_act", "fused_max_pool2d"]
 
@@ -503,7 +503,7 @@ def test_a_faulty_pass_is_named_with_those_before_it(passes: list, message: str)
     assert str(caught.value) == message
 
 
-def test_a_graph_that_is_wrong_from_the_start_is_no_passes_fault() -> None:
+def test_invalid_input_graph_is_not_blamed_on_a_pass() -> None:
     with pytest.raises(GraphError, match="the output 1 is never defined"):
         run_passes(drop_the_last(graph_of("- batch_norm\n- relu")), [keep])
 
@@ -663,7 +663,7 @@ def test_every_block_of_a_network_is_found_and_ends_where_its_last_layer_does() 
         ),
     ],
 )
-def test_what_is_no_dense_block_stays(body: str) -> None:
+def test_other_nodes_are_not_a_dense_block(body: str) -> None:
     assert "dense_block" not in kinds(planned(body))
 
 
@@ -746,7 +746,7 @@ def test_branches_write_their_results_side_by_side() -> None:
         ),
     ],
 )  # fmt: skip
-def test_which_branches_are_taken(body: str, taken: list[bool] | None) -> None:
+def test_fused_branches(body: str, taken: list[bool] | None) -> None:
     found = [
         node.op.branches
         for node in side_by_side(graph_of(body)).nodes
@@ -757,7 +757,7 @@ def test_which_branches_are_taken(body: str, taken: list[bool] | None) -> None:
     )
 
 
-def test_a_branch_that_is_asked_for_or_belongs_to_a_side_head_stays() -> None:
+def test_branches_that_are_outputs_or_in_side_heads_are_not_fused() -> None:
     asked = side_by_side(select(graph_of(INCEPTION), ["cat", "cat.a"]))
     (cat,) = (node.op for node in asked.nodes if isinstance(node.op, CatBatchNormAct))
     assert [branch is not None for branch in cat.branches] == [False, True, False, True]
@@ -792,7 +792,7 @@ def lean(body: str) -> Graph:
     return graph
 
 
-def test_an_activation_that_a_convolution_alone_reads_is_computed_again() -> None:
+def test_activation_read_only_by_a_convolution_is_recomputed() -> None:
     graph = lean(
         "- batch_norm\n- relu\n- conv2d: {name: c, out_channels: 2, kernel_size: 1}\n- tanh"
     )
@@ -870,7 +870,7 @@ def test_passes_can_be_disabled() -> None:
         cnngraph.compile(text, disable_passes="channels_last")
 
 
-def test_a_pass_tells_what_it_made() -> None:
+def test_pass_reports_the_nodes_it_made() -> None:
     text = (
         "cnngraph: 1\nname: n\ninput: [8, 8, 8]\ngraph:\n- residual: [batch_norm]\n- relu\n- "
         "batch_norm\n- relu\n- conv2d: {out_channels: 8, kernel_size: 1}\n"

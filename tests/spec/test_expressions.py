@@ -121,7 +121,7 @@ def test_refusals(text: str, message: str, offset: int | None) -> None:
         assert caught.value.offset == offset
 
 
-def test_an_unknown_value_is_no_mistake_of_the_expression() -> None:
+def test_unknown_value_is_not_an_error_of_the_expression() -> None:
     with pytest.raises(UnknownValueError):
         evaluate("${in_channels * 2}", {"in_channels": UNKNOWN})
 
@@ -145,7 +145,7 @@ def test_long_lists_and_texts_take_many_steps(text: str) -> None:
     assert Budget().left - budget.left > 1000
 
 
-def test_extent_counts_all_that_is_in_a_list_and_gives_up_early() -> None:
+def test_extent_counts_nested_items_and_stops_at_the_limit() -> None:
     assert extent((1, 2, (3, "four"))) == 3 + 2 + 4
     assert extent("x" * 5) == 5
     assert extent(3) == 0
@@ -188,7 +188,7 @@ def test_any_text_gives_a_value_or_an_expression_error(text: str) -> None:
 
 
 @given(st.floats(8, 4096), st.sampled_from([4, 8, 16]))
-def test_divisible_never_takes_a_tenth_away(value: float, divisor: int) -> None:
+def test_divisible_never_removes_more_than_a_tenth(value: float, divisor: int) -> None:
     rounded = divisible(value, divisor)
     assert rounded % divisor == 0
     assert rounded >= 0.9 * value

@@ -47,7 +47,7 @@ def step(network: nn.Module) -> float:
     return loss.item()
 
 
-def test_what_comes_back_computes_the_same_and_trains_on(tmp_path: Path) -> None:
+def test_loaded_network_computes_the_same_and_continues_training(tmp_path: Path) -> None:
     (tmp_path / "net.yaml").write_text(TEXT.replace("rate: 0.5", "rate: 0.0"))
     network = cnngraph.compile(tmp_path / "net.yaml", params={"classes": 6})
     step(network)
@@ -148,9 +148,7 @@ def test_a_file_cut_short_anywhere_is_a_clear_error(tmp_path: Path, saved: bytes
             load_compiled(path)
 
 
-def test_a_file_damaged_anywhere_is_a_clear_error_or_no_matter(
-    tmp_path: Path, saved: bytes
-) -> None:
+def test_damaged_file_raises_a_clear_error_or_loads_correctly(tmp_path: Path, saved: bytes) -> None:
     """Bytes of padding or dates may change unnoticed; weights and text may not."""
     path = tmp_path / "damaged.pt"
     expected = torch.load(_written(tmp_path / "whole.pt", saved), weights_only=True)
@@ -279,7 +277,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
         save_compiled(network, os.devnull)
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     """In a process whose files may not grow beyond some kilobytes, as on a full disk."""
     script = textwrap.dedent("""
         import resource, signal, sys

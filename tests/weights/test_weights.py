@@ -146,7 +146,7 @@ def test_memory_formats_dtypes_and_shared_tensors(tmp_path: Path, suffix: str) -
     assert torch.equal(tied.fc.weight, network.fc.weight.float())
 
 
-def test_writing_says_what_is_wrong_and_leaves_the_old_file(
+def test_failed_write_reports_the_cause_and_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = small()
@@ -185,7 +185,7 @@ def test_a_dtype_that_safetensors_lacks(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_one_may_not_write_to(tmp_path: Path) -> None:
+def test_folder_without_write_permission(tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         try:
@@ -278,7 +278,7 @@ def test_files_that_hold_no_weights(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
-def test_checkpoints_and_prefixes_are_said(tmp_path: Path, wrapper: str) -> None:
+def test_checkpoints_and_prefixes_are_reported(tmp_path: Path, wrapper: str) -> None:
     network = shuffled(small())
     prefixed = {f"_orig_mod.module.{key}": value for key, value in network.state_dict().items()}
     torch.save({"epoch": 3, wrapper: prefixed, "optimizer": {"state": {}}}, tmp_path / "net.pt")
@@ -362,7 +362,7 @@ def test_densenets_published_keys(tmp_path: Path) -> None:
 # --- files that do not fit ------------------------------------------------------------------------
 
 
-def test_a_file_that_does_not_fit_changes_nothing_and_says_it_all() -> None:
+def test_file_that_does_not_fit_changes_nothing_and_reports_every_difference() -> None:
     network = small(classes=7)
     before = state(network)
     weights = state(shuffled(small()))
@@ -403,7 +403,7 @@ def test_long_lists_are_cut() -> None:
     assert "skip" not in str(caught.value)
 
 
-def test_a_copy_that_cannot_be_made_is_found_before_the_first(tmp_path: Path) -> None:
+def test_copy_that_cannot_be_made_is_refused_before_any_is_made(tmp_path: Path) -> None:
     network = small()
     before = state(network)
     weights = state(shuffled(small()))
@@ -438,7 +438,7 @@ def test_not_strict_loads_whole_modules_that_are_in_both() -> None:
 
 
 @pytest.mark.parametrize("options", [{"strict": False}, {"transfer": True}])
-def test_that_nothing_fits_is_an_error(options: dict[str, bool]) -> None:
+def test_file_without_matching_tensors_is_an_error(options: dict[str, bool]) -> None:
     with pytest.raises(
         WeightsError, match="nothing in the state dict fits small: nothing was loaded"
     ):
@@ -475,7 +475,7 @@ def test_a_new_head(tmp_path: Path) -> None:
     )
 
 
-def test_what_only_the_file_has_may_be_skipped() -> None:
+def test_tensors_only_in_the_file_may_be_skipped() -> None:
     """GoogLeNet's published file holds side heads, which the network without them does not."""
     file = shuffled(cnngraph.compile(SPECS / "googlenet_aux.yaml"))
     network = cnngraph.compile(SPECS / "googlenet.yaml")
@@ -511,7 +511,7 @@ def test_patterns_that_match_nothing() -> None:
 
 
 @pytest.mark.parametrize("backend", ["fused", "eager"])
-def test_what_is_frozen_does_not_change_in_training(backend: cnngraph.options.Backend) -> None:
+def test_frozen_parameters_do_not_change_in_training(backend: cnngraph.options.Backend) -> None:
     network = cnngraph.compile(SPECS / "resnet18.yaml", params={"num_classes": 3}, backend=backend)
     frozen = freeze(network, "conv1", "bn1", "layer[1-3]")
     assert len(frozen) == 45
@@ -568,7 +568,7 @@ def test_frozen_networks_are_traced_as_they_are() -> None:
     assert network.bn.num_batches_tracked == 0
 
 
-def test_a_norm_of_which_something_trains_follows_train() -> None:
+def test_norm_with_a_trainable_parameter_follows_train() -> None:
     network = small()
     freeze(network, "*.bias")
     assert network.train().bn.training
@@ -614,7 +614,7 @@ def test_groups_for_an_optimizer() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in groups]
 
 
-def test_groups_leave_to_the_optimizer_what_is_not_said() -> None:
+def test_groups_leave_unspecified_options_to_the_optimizer() -> None:
     network = small()
     freeze(network, "conv")
     groups = parameter_groups(network, {"fc": 0.1})
@@ -892,7 +892,7 @@ def test_a_bias_that_was_added_leaves_the_weight(carry) -> None:
     assert report.unexpected == ("features.7.bias",)
 
 
-def test_more_blocks_of_the_same_shapes_are_kept_by_number_and_said(carry) -> None:
+def test_additional_equal_blocks_keep_their_number_and_are_reported(carry) -> None:
     _, report = carry(
         SPECS / "resnet18.yaml", SPECS / "resnet18.yaml", new_params={"layers": [3, 2, 2, 2]}
     )
@@ -904,7 +904,7 @@ def test_more_blocks_of_the_same_shapes_are_kept_by_number_and_said(carry) -> No
     )
 
 
-def test_ambiguous_places_are_left_new_and_said(carry) -> None:
+def test_ambiguous_modules_stay_new_and_are_reported(carry) -> None:
     head = "cnngraph: 1\nname: twins\ninput: [8, 8, 8]\ngraph:\n"
     conv = "  - conv2d: {{name: {}, out_channels: 8, kernel_size: 1}}\n"
     old = head + "".join(map(conv.format, ("first", "old", "last")))
