@@ -73,7 +73,7 @@ def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
 
 
 def _repeated_kind(graph: Graph, path: str, nodes: list[Node]) -> str:
-    """The kind of what a repeat repeats, or `repeat` if there are several."""
+    """The kind of the repeated node, or `repeat` if there are several kinds."""
     kinds: set[str] = set()
     for node in nodes:
         child = f"{path}.{node.path.removeprefix(f'{path}.').partition('.')[0]}"

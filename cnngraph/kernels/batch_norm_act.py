@@ -91,7 +91,7 @@ def runs(
 
 
 def compute_type(input: Tensor) -> torch.dtype:
-    """The type of statistics and of what is computed: float64 for a float64 input, else float32."""
+    """The type of statistics and computations: float64 for a float64 input, else float32."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 

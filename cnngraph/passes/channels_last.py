@@ -12,7 +12,7 @@ _PATH = "(channels_last)"
 
 
 def channels_last(graph: Graph) -> Graph:
-    """Converts the input only: every op, and every gradient, keeps the layout of what it reads.
+    """Converts the input only: every op and every gradient keeps the layout of its input.
 
     The weights of convolutions are put into that layout too; otherwise each step would convert
     them, which takes 4 to 14% of its time.

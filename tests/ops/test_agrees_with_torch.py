@@ -87,7 +87,7 @@ def test_every_op_has_a_strategy() -> None:
 
 @every_op
 def test_shape_rule_is_torchs_refusals_included(kind: str) -> None:
-    """Against small real tensors: the meta device lets pass some of what torch then refuses."""
+    """With small real tensors: the meta device accepts some arguments that torch then refuses."""
 
     @generated(examples=150 if kind in INTRICATE else 25)
     @given(SETTINGS[kind])

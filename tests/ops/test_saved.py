@@ -146,7 +146,7 @@ def place(tensor: Tensor) -> int:
 def run(
     op: Op, inputs: list[Tensor], shapes: tuple[TensorShape, ...], output: TensorShape
 ) -> tuple[dict[int, int], Tensor, set[int]]:
-    """Bytes of what is kept, by where it is; the result; and where parameters and buffers are."""
+    """Bytes of saved tensors by storage, the result, and the storages of parameters and buffers."""
     here = Position(Source("test", ""), 1, 1)
     names = [INPUT, *(f"x{index}" for index in range(1, len(shapes)))]
     parts = tuple(leaf(name, part, shapes[0], here) for name, part in parts_of(op))

@@ -1,4 +1,4 @@
-"""Budgets of memory: they are kept, at the least time, and change nothing of what is computed."""
+"""Memory budgets: steps stay within them, at the least time, with unchanged results."""
 
 from __future__ import annotations
 
@@ -406,7 +406,7 @@ def test_random_states_are_kept_where_numbers_may_be_drawn(
 ) -> None:
     @register
     class Noise(ShapePreserving):
-        """A plugin's, that says nothing of what it draws."""
+        """A plugin's op that does not declare whether it draws random numbers."""
 
         kind = "noise"
 

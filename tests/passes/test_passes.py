@@ -249,7 +249,7 @@ def test_residual_of_a_batch_norm_is_fused(kind: str, input: str) -> None:
         pytest.param(
             "- parallel: {merge: add, branches: [[batch_norm: {name: first}], [tanh, "
             "relu6]]}", "first",
-            id="the batch norm before the other operand",
+            id="the earlier operand",
         ),
         pytest.param(
             "- parallel: {merge: add, branches: [batch_norm: {name: first}, [batch_norm: {name: "
