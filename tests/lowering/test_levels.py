@@ -244,3 +244,15 @@ def test_networks_with_any_levels_hooked_equal_eager(data: st.DataObject) -> Non
                 lambda module, args, result: result * 1.25 if isinstance(result, Tensor) else None
             )
     assert_same(step(fused, batch()), step(eager, batch()))
+
+
+def test_names_that_networks_use_are_refused_as_names_of_nodes() -> None:
+    from cnngraph.elaborate.naming import name_problem
+
+    network = compiled(CHAIN)
+    inner = compiled(BODIES["residual"])
+    modules = (network, network.features, inner, inner.get_submodule("layer.0"))
+    for module in modules:
+        for name in {*dir(module)} - set(module._modules):
+            if not name.startswith("_") and name.isidentifier():
+                assert name_problem(name) is not None, name
