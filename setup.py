@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from setuptools import setup
 
@@ -17,14 +19,14 @@ SOURCES = Path("csrc")
 LATER = "later, in this folder: pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
-def without(kernels, reason):
+def without(kernels: str, reason: str) -> None:
     print(
         f"cnngraph: installing without {kernels} kernels: {reason}. Get them {LATER}",
         file=sys.stderr,
     )
 
 
-def builds_cuda(torch, home):
+def builds_cuda(torch: ModuleType, home: str | None) -> bool:
     """Whether to build the CUDA kernels: torch has CUDA, nvcc matches, and FORCE_CUDA is not 0.
 
     With FORCE_CUDA=1, reports why they cannot be built.
@@ -47,7 +49,7 @@ def builds_cuda(torch, home):
     return False
 
 
-def version_of(nvcc):
+def version_of(nvcc: str) -> str:
     """Such as 13.0; empty if nvcc does not run."""
     try:
         said = subprocess.run(
@@ -58,7 +60,7 @@ def version_of(nvcc):
     return "".join(re.findall(r"release (\d+[.]\d+)", said))
 
 
-def extension():
+def extension() -> dict[str, Any]:
     """The arguments ext_modules and cmdclass; empty if there is nothing to build with."""
     if os.environ.get("CNNGRAPH_NO_EXTENSION") == "1":
         without("compiled", "CNNGRAPH_NO_EXTENSION=1")
@@ -71,12 +73,12 @@ def extension():
         return {}
 
     class BuildOrGoWithout(cpp_extension.BuildExtension):
-        def finalize_options(self):
+        def finalize_options(self) -> None:
             super().finalize_options()
             # Not pip's temporary folder: an installation only recompiles what changed.
             self.build_temp = f"build/torch-{torch.__version__}"
 
-        def run(self):
+        def run(self) -> None:
             try:
                 super().run()
             except BaseException as error:
@@ -87,7 +89,7 @@ def extension():
                 hint = "; FORCE_CUDA=0 builds only the CPU kernels" if cuda else ""
                 without("compiled", f"the build failed ({said.splitlines()[0]}{hint})")
 
-        def get_outputs(self):
+        def get_outputs(self) -> list[str]:
             return [path for path in super().get_outputs() if Path(path).exists()]
 
     cuda = builds_cuda(torch, cpp_extension.CUDA_HOME)
@@ -103,7 +105,7 @@ def extension():
         if path.suffix in {".cpp", ".cu"} and (cuda or "_cuda" not in path.name)
     )
     cxx = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
-    link = []
+    link: list[str] = []
     if platform.system() == "Linux":
         cxx.append("-fopenmp")
         link.append("-fopenmp")

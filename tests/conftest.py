@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def update_goldens(request: pytest.FixtureRequest) -> bool:
-    return request.config.getoption("--update-goldens")
+    return bool(request.config.getoption("--update-goldens"))
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +155,8 @@ def profiled(run: Callable[[], object]) -> set[str]:
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()
-    return {event.key for event in profile.key_averages()}
+    events: Any = profile.key_averages()
+    return {event.key for event in events}
 
 
 def result_and_gradients(run: Callable[[Any], Any], module: Any, x: Any) -> list[Any]:

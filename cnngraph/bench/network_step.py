@@ -109,7 +109,7 @@ def _compiled(work: Work, mode: str | None = None) -> _Step:
 
 def _onnxruntime(work: Work) -> _Step:
     try:
-        import onnxruntime  # pyright: ignore[reportMissingImports]
+        import onnxruntime  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
     except ImportError as error:
         raise CnngraphError(f"{error}: pip install 'cnngraph[bench]'") from None

@@ -5,6 +5,7 @@ PyTorch and warn once, at the first use of a kernel.
 """
 
 import functools
+import importlib
 import warnings
 from typing import Any
 
@@ -14,13 +15,13 @@ import torch
 def _load() -> tuple[Any, str | None]:
     """The extension, or None and the reason."""
     try:
-        from cnngraph import _C  # pyright: ignore[reportAttributeAccessIssue]
+        extension: Any = importlib.import_module("cnngraph._C")
     except (ImportError, OSError) as error:
         return None, str(error)
-    built_for = _C.build_info()["torch"]
+    built_for: str = extension.build_info()["torch"]
     if built_for.split(".")[:2] != torch.__version__.split(".")[:2]:
         return None, f"it was built for torch {built_for}, this is {torch.__version__}"
-    return _C, None
+    return extension, None
 
 
 extension, _problem = _load()

@@ -162,7 +162,11 @@ def _fake_backward(
     )
 
 
+def _fake_update(*arguments: object) -> None:
+    pass
+
+
 if kernels.extension is not None:
     torch.library.register_fake("cnngraph::batch_norm_act", _fake)
     torch.library.register_fake("cnngraph::batch_norm_act_backward", _fake_backward)
-    torch.library.register_fake("cnngraph::update_running_statistics", lambda *arguments: None)
+    torch.library.register_fake("cnngraph::update_running_statistics", _fake_update)

@@ -181,7 +181,8 @@ def _reads_only_padding(
         return False
     axes = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     for size, kernel, step, pad, spread in axes:
-        if pad == 0 or not isinstance(size, int) or size >= max(step, spread):
+        is_known = isinstance(size, int)  # pyright: ignore[reportUnnecessaryIsInstance]  # not a SymInt
+        if pad == 0 or not is_known or size >= max(step, spread):
             continue
         starts = range(-pad, size + pad - spread * (kernel - 1), step)
         taps = range(0, spread * kernel, spread)

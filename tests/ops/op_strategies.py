@@ -34,10 +34,10 @@ CHANNELS = whole(1, 6)
 
 
 def maps(channels: SearchStrategy[int] = CHANNELS, size: int = 12) -> SearchStrategy[TensorShape]:
-    return st.builds(lambda *sizes: TensorShape(sizes), channels, whole(1, size), whole(1, size))
+    return st.builds(TensorShape, st.tuples(channels, whole(1, size), whole(1, size)))
 
 
-flat = st.builds(lambda features: TensorShape((features,)), whole(1, 12))
+flat = st.builds(TensorShape, st.tuples(whole(1, 12)))
 any_shape = st.one_of(maps(), flat)
 
 
@@ -191,10 +191,11 @@ def _(draw: DrawFn) -> Case:
     return {"min_val": low, "max_val": high}, draw(any_shape)
 
 
-SETTINGS |= {
+SETTINGS.update({
     "max_pool2d": cases(maps(), **window, dilation=pair(whole(1, 3))),
     "avg_pool2d": cases(
-        maps(), **window, count_include_pad=booleans, divisor_override=st.one_of(st.none(), whole(1, 5))
+        maps(), **window, count_include_pad=booleans,
+        divisor_override=st.one_of(st.none(), whole(1, 5)),
     ),
     "adaptive_avg_pool2d": cases(maps(), output_size_=output_size),
     "adaptive_max_pool2d": cases(maps(), output_size_=output_size),
@@ -203,7 +204,9 @@ SETTINGS |= {
     "batch_norm": cases(any_shape, **running),
     "instance_norm": cases(maps(size=3), **running),
     "layer_norm": cases(any_shape, eps=positive, elementwise_affine=booleans, bias=booleans),
-    "local_response_norm": cases(maps(), size_=whole(1, 7), alpha=positive, beta=positive, k=positive),
+    "local_response_norm": cases(
+        maps(), size_=whole(1, 7), alpha=positive, beta=positive, k=positive
+    ),
     "linear2d": cases(maps(), out_features_=whole(1, 20), bias=booleans),
     "linear": cases(flat, out_features_=whole(1, 20), bias=booleans),
     "flatten": cases(any_shape),
@@ -228,4 +231,4 @@ SETTINGS |= {
         ],
         cases(any_shape),
     ),
-}  # fmt: skip
+})  # fmt: skip
