@@ -1,5 +1,4 @@
-"""Weights of networks: to files and back, over to edited specs, and what fine-tuning does with
-them."""
+"""Weights of networks: saving, loading, transfer to edited specs, and fine-tuning."""
 
 from cnngraph.weights.files import save_weights
 from cnngraph.weights.finetune import freeze, parameter_groups, unfreeze

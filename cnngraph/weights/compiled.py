@@ -8,9 +8,9 @@ file is as safe to read as a spec.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -93,7 +93,7 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     # The initial weights are replaced: they must not advance the caller's generator.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         net = compile_spec(spec, params, _options(contents, backend))
     try:
         net.load_state_dict(contents["state_dict"], assign=True)
@@ -177,9 +177,10 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list | tuple):
-        return [_plain(name, item) for item in value]
+        return [_plain(name, item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, Mapping):
-        return {str(key): _plain(name, item) for key, item in value.items()}
+        pairs = cast("Mapping[Any, Any]", value).items()
+        return {str(key): _plain(name, item) for key, item in pairs}
     raise CnngraphError(
         f"cannot save this network: its param `{name}` contains a value of type"
         f" {type(value).__name__}, which a spec cannot contain"
@@ -187,7 +188,9 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    return tuple(map(_tuples, cast("list[Any]", value)))
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -196,8 +199,9 @@ def _tuples(value: Any) -> Any:
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The contents of a file, checked as far as possible without compiling."""
     name = os.fspath(path)
-    contents = _unpack(path)
-    if not isinstance(contents, dict) or contents.get("format") != MARK:
+    unpacked = _unpack(path)
+    contents = cast("dict[str, Any]", unpacked) if isinstance(unpacked, dict) else {}
+    if contents.get("format") != MARK:
         raise CnngraphError(f"{name} is a PyTorch file, but not a network compiled by cnngraph")
     version = contents.get("version")
     if version != FORMAT:
@@ -210,7 +214,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise _damaged(path, f"it has no `{key}`")
         if kind is dict and not all(isinstance(name, str) for name in contents[key]):
             raise _damaged(path, f"its `{key}` has keys that are not strings")
-    texts = contents["files"]
+    texts: dict[str, Any] = contents["files"]
     if contents["main"] not in texts or not all(isinstance(text, str) for text in texts.values()):
         raise _damaged(path, "its spec is missing")
     return contents

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 
 from cnngraph import __version__
@@ -51,7 +51,7 @@ class Weights:
     name: str
     tensors: dict[str, Tensor]
     ordered: bool = True
-    kinds: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 
 
@@ -106,7 +106,7 @@ def network_name(net: nn.Module) -> str:
 def module_kinds(net: nn.Module, keys: Mapping[str, Any]) -> dict[str, str]:
     """Path -> name of the class, for all modules that own one of the keys, in order."""
     paths = dict.fromkeys(key.rpartition(".")[0] for key in keys)
-    modules = dict(net.named_modules(remove_duplicate=False))
+    modules = dict(net.named_modules(remove_duplicate=False))  # pyright: ignore[reportUnknownArgumentType]
     return {path: type(modules[path]).__name__ if path in modules else "" for path in paths}
 
 
@@ -151,9 +151,10 @@ def read_weights(path: str | os.PathLike[str], key: str | None = None) -> Weight
 
 def _read_safetensors(path: str | os.PathLike[str]) -> Weights:
     name = os.fspath(path)
-    with safe_open(name, framework="pt") as file:
+    opened: Any = safe_open(name, framework="pt")
+    with opened as file:
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() or {}
+        metadata: dict[str, str] = file.metadata() or {}
     if not tensors:
         raise WeightsError(f"{name} has no weights: it is empty")
     kinds = _kinds(metadata)
@@ -168,10 +169,11 @@ def _read_safetensors(path: str | os.PathLike[str]) -> Weights:
 
 def _kinds(metadata: Mapping[str, str]) -> dict[str, str]:
     try:
-        kinds = json.loads(metadata.get(_ORDER, "{}"))
+        data = json.loads(metadata.get(_ORDER, "{}"))
     except ValueError:
         return {}
-    return {str(path): str(kind) for path, kind in kinds.items()} if isinstance(kinds, dict) else {}
+    kinds = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    return {path: str(kind) for path, kind in kinds.items()}
 
 
 def _natural(key: str) -> list[tuple[int, str]]:
@@ -187,6 +189,7 @@ def from_mapping(contents: Any, name: str, key: str | None = None) -> Weights:
     """
     notes: list[str] = []
     while isinstance(contents, Mapping):
+        contents = cast("Mapping[Any, Any]", contents)
         found = _entries(contents)
         taken = key if key is not None else _choice(contents, found, name)
         if taken is None:
@@ -200,6 +203,7 @@ def from_mapping(contents: Any, name: str, key: str | None = None) -> Weights:
     if not isinstance(contents, Mapping):
         kind = type(contents).__name__
         raise WeightsError(f"{name} has no weights: it contains a {kind}, not a state_dict")
+    contents = cast("Mapping[Any, Any]", contents)
     tensors = {str(key): value for key, value in contents.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{name} has no weights: {_overview(contents)}")
@@ -218,7 +222,7 @@ def _entries(contents: Mapping[Any, Any]) -> list[str]:
         for key, value in contents.items()
         if isinstance(key, str)
         and isinstance(value, Mapping)
-        and any(isinstance(item, Tensor) for item in value.values())
+        and any(isinstance(item, Tensor) for item in cast("Mapping[Any, Any]", value).values())
     ]
 
 
@@ -238,7 +242,7 @@ def _has_tensors(value: Any) -> bool:
     """Whether a state dict is in here, at any depth."""
     return isinstance(value, Mapping) and any(
         isinstance(item, Tensor) or (isinstance(key, str) and _has_tensors(item))
-        for key, item in value.items()
+        for key, item in cast("Mapping[Any, Any]", value).items()
     )
 
 

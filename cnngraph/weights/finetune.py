@@ -1,4 +1,4 @@
-"""What fine-tuning needs besides weights: parts that do not train, and learning rates by part."""
+"""Fine-tuning: frozen parts, and learning rates by part."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from cnngraph.weights.report import WeightsError
 
 
 def freeze(net: nn.Module, *patterns: str) -> tuple[str, ...]:
-    """Stops parts of a network from training.
+    """Freezes parts of a network.
 
-    Their parameters no longer require gradients, and their batch norms stay in evaluation, also
-    when `net.train()` is
-    called: they normalise with the running statistics they have, and leave those alone. Otherwise a
-    frozen part would change with every batch it sees. Dropout in a frozen part goes on as
-    `net.train()` says.
+    Their parameters no longer require gradients, and their batch norms stay in evaluation mode when
+    `net.train()` is called: they use their running statistics and do not update them. Otherwise,
+    every batch would change a frozen part. Dropout follows `net.train()` even in frozen parts.
 
     Args:
         net: the network.
-        patterns: each the path of a parameter, or of a module for all in it: `layer1`, `layer?.0`,
-            `*.bn1.weight`.
+        patterns: paths of parameters, or of modules for all their parameters: `layer1`,
+            `layer?.0`, `*.bn1.weight`.
 
     Returns:
         The names of the frozen parameters.
 
     Raises:
-        WeightsError: a pattern matches nothing, or there is none.
+        WeightsError: a pattern matches nothing, or no pattern is given.
     """
     return _set_training(net, patterns, False)
 
 
 def unfreeze(net: nn.Module, *patterns: str) -> tuple[str, ...]:
-    """Undoes `freeze` for what the patterns match: the names of the parameters that train again."""
+    """Undoes `freeze`. Returns the names of all parameters that match, which now train."""
     return _set_training(net, patterns, True)
 
 
@@ -47,26 +45,25 @@ def parameter_groups(
     default: float | None = None,
     weight_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer of `torch.optim`, in which every parameter is once.
+    """Parameter groups for an optimizer of `torch.optim`, with every parameter in exactly one.
 
-    Frozen parameters are among them: an optimizer passes over what has no gradient, and they train
-    once unfrozen.
+    Frozen parameters are included: optimizers skip parameters without gradients, and these train
+    as soon as they are unfrozen.
 
     Args:
         net: the network.
-        rates: pattern (as for `freeze`) -> learning rate. A parameter goes with the first pattern
-            that matches it.
-        default: the learning rate of all other parameters; if not given, the optimizer's own.
-        weight_decay: of the weights; biases and the parameters of norms (all that have one
-            dimension) then have none. If not given, it is the optimizer's own for all.
+        rates: pattern (as for `freeze`) -> learning rate. The first pattern that matches a
+            parameter applies.
+        default: the learning rate of all other parameters; by default the optimizer's own.
+        weight_decay: the weight decay of all parameters but biases and those of norms (all with one
+            dimension), which get none. By default, all get the optimizer's own.
 
     Returns:
-        One group, or two where `weight_decay` is given, for each pattern and for the rest, with
-        `params`, `lr`,
-        `weight_decay` and a `name`; none is empty.
+        For each pattern and the rest, one group, or two with `weight_decay`. Each has `params`,
+        `lr`, `weight_decay` and a `name`; no group is empty.
 
     Raises:
-        WeightsError: a pattern matches nothing, or nothing that those before it have not taken.
+        WeightsError: a pattern matches nothing, or only parameters of patterns before it.
     """
     net = unwrapped(net)
     parameters = dict(net.named_parameters())
@@ -81,8 +78,8 @@ def parameter_groups(
         require_match(pattern, parameters)
         if not groups[pattern, True] and not groups[pattern, False]:
             raise WeightsError(
-                f"the pattern `{pattern}` has nothing left: those before it match the same; put "
-                f"it before them"
+                f"no parameter is left for the pattern `{pattern}`: patterns before it match them;"
+                " put it first"
             )
     found: list[dict[str, Any]] = []
     for (pattern, decays), members in groups.items():
@@ -104,7 +101,7 @@ def parameter_groups(
 def _set_training(net: nn.Module, patterns: tuple[str, ...], trains: bool) -> tuple[str, ...]:
     net = unwrapped(net)
     if not patterns:
-        raise WeightsError('say what to freeze or unfreeze: a pattern of paths, "*" for all')
+        raise WeightsError('no pattern is given: name the parts, or "*" for all')
     parameters = dict(net.named_parameters())
     norms = dict(_norms(net))
     for pattern in patterns:
@@ -119,20 +116,19 @@ def _set_training(net: nn.Module, patterns: tuple[str, ...], trains: bool) -> tu
         )
         touched = any(name in named for name in own)
         if any(matches(path, pattern) for pattern in patterns) or (touched and (trains or whole)):
-            _hold_statistics(norm, not trains, net.training)
+            _fix_statistics(norm, not trains, net.training)
     return tuple(named)
 
 
 def _norms(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All batch norms (and the like) that keep running statistics."""
-    for path, module in net.named_modules():
+    """All batch and instance norms with running statistics."""
+    for path, module in net.named_modules():  # pyright: ignore[reportUnknownVariableType]
         if isinstance(module, _NormBase) and module.track_running_stats:
             yield path, module
 
 
 class _StaysInEvaluation:
-    """Takes the place of a module's `train`; a class, so that it is copied and pickled with the
-    module."""
+    """Replaces the `train` of a module. A class, to be copied and pickled with the module."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -141,8 +137,8 @@ class _StaysInEvaluation:
         return self.module
 
 
-def _hold_statistics(norm: nn.Module, held: bool, training: bool) -> None:
+def _fix_statistics(norm: nn.Module, fixed: bool, training: bool) -> None:
     norm.__dict__.pop("train", None)
-    norm.train(training and not held)
-    if held:
+    norm.train(training and not fixed)
+    if fixed:
         norm.__dict__["train"] = _StaysInEvaluation(norm)

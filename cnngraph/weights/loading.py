@@ -112,10 +112,10 @@ def load_weights(
 class _Plan:
     """Key here -> the key of the file to load, or why it is not loaded."""
 
-    origins: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    mismatched: dict[str, Mismatch] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict[str, str])
+    missing: dict[str, str] = field(default_factory=dict[str, str])
+    mismatched: dict[str, Mismatch] = field(default_factory=dict[str, Mismatch])
+    notes: list[str] = field(default_factory=list[str])
 
 
 # --- the keys of the file -------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def _report(plan: _Plan, source: Weights, skipped: Sequence[str]) -> LoadReport:
 
 
 def _misfit(report: LoadReport, net: nn.Module, here: Mapping[str, Tensor], source: Weights) -> str:
-    missing = []
+    missing: list[str] = []
     for index, key in enumerate(report.missing):
         shape = tuple(here[key].shape)
         same = [other for other in report.unexpected if tuple(source.tensors[other].shape) == shape]

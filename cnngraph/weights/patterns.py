@@ -1,4 +1,4 @@
-"""Patterns over the paths of a network: which parameters `fc`, `layer4.*` or `*.bn?` stand for."""
+"""Patterns of paths, such as `fc`, `layer4.*` or `*.bn?`, and the network in a wrapper."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cnngraph.weights.report import WeightsError, closest
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether the pattern names the path or anything that holds it. `*` stands for dots as well."""
+    """Whether the pattern matches the path or a module around it. `*` also matches dots."""
     parts = path.split(".")
     return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
 
 
 def require_match(pattern: str, paths: Iterable[str]) -> None:
-    """Raises `WeightsError` where the pattern matches none of the paths."""
+    """Raises `WeightsError` if the pattern matches none of the paths."""
     paths = list(paths)
     if any(matches(path, pattern) for path in paths):
         return
-    holders = dict.fromkeys(path.rsplit(".", count)[0] for count in range(1, 9) for path in paths)
-    known = [*holders, *paths]
+    modules = dict.fromkeys(path.rsplit(".", count)[0] for count in range(1, 9) for path in paths)
+    known = [*modules, *paths]
     ending = ".*" if pattern.endswith(".*") else ""
     near = closest(pattern.removesuffix(".*"), known)
     tops = ", ".join(dict.fromkeys(path.split(".")[0] for path in paths))
@@ -31,16 +31,15 @@ def require_match(pattern: str, paths: Iterable[str]) -> None:
 
 
 def as_patterns(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    """The patterns as a tuple; a string is a single pattern."""
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
 def unwrapped(net: nn.Module) -> nn.Module:
-    """The network itself: `DataParallel`, `DistributedDataParallel` and `torch.compile` put a
-    wrapper around it."""
+    """The network in `DataParallel`, `DistributedDataParallel` or `torch.compile`, if wrapped."""
     while True:
-        inner = getattr(net, "_orig_mod", None)
-        if inner is None and isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = net.module
+        wrapped = isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner: object = getattr(net, "module" if wrapped else "_orig_mod", None)
         if not isinstance(inner, nn.Module):
             return net
         net = inner

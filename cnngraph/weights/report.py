@@ -1,24 +1,24 @@
-"""What became of each tensor when weights were loaded."""
+"""The result of loading weights, tensor by tensor."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import NamedTuple
 
 from cnngraph.errors import CnngraphError
+from cnngraph.weights.transfer import common
 
 SHOWN = 10
-"""Lines of a list before it is cut short."""
+"""The number of lines of a list that are shown."""
 
 
 class WeightsError(CnngraphError):
-    """Weights that cannot be read, written or loaded, or a pattern that matches nothing.
+    """Weights cannot be read, written or loaded, or a pattern matches nothing.
 
     Attributes:
-        report: what fits and what does not, where a file was read but does not fit.
+        report: what fits and what does not, if a file was read but does not fit.
     """
 
     def __init__(self, message: str, report: LoadReport | None = None) -> None:
@@ -27,7 +27,7 @@ class WeightsError(CnngraphError):
 
 
 class Mismatch(NamedTuple):
-    """The shapes of a tensor that the file has in one shape and the network in another."""
+    """The shape of a tensor in the file and in the network."""
 
     file: tuple[int, ...]
     here: tuple[int, ...]
@@ -38,37 +38,36 @@ class Mismatch(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did. Keys are the network's, those of its `state_dict`, where nothing
-    else is said.
+    """What `load_weights` did. Keys are those of the network's `state_dict` unless noted.
 
     Attributes:
-        file: what was loaded from.
-        kept: keys that were loaded from the same key of the file.
-        moved: key -> the key of the file it was loaded from, where that is another.
-        missing: keys that were not loaded -> why.
-        mismatched: keys that were not loaded because their shapes differ -> both shapes.
-        skipped: keys that were not loaded because `skip` says so.
+        file: the source of the weights.
+        kept: keys loaded from the same key of the file.
+        moved: key -> the key of the file that it was loaded from, if different.
+        missing: key -> why it was not loaded; empty if the file has no tensor for it.
+        mismatched: key -> both shapes, which differ.
+        skipped: keys that match `skip`.
         unexpected: keys of the file that were not used.
-        notes: what was done to the file's keys before, and what else is worth a look.
+        notes: changes made to the file's keys, and anything to check.
     """
 
     file: str
     kept: tuple[str, ...] = ()
-    moved: Mapping[str, str] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
-    mismatched: Mapping[str, Mismatch] = field(default_factory=dict)
+    moved: Mapping[str, str] = field(default_factory=dict[str, str])
+    missing: Mapping[str, str] = field(default_factory=dict[str, str])
+    mismatched: Mapping[str, Mismatch] = field(default_factory=dict[str, Mismatch])
     skipped: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """Keys that now hold the file's values."""
+        """Keys that have the values of the file."""
         return (*self.kept, *self.moved)
 
     @property
     def new(self) -> tuple[str, ...]:
-        """Keys that hold what they held before."""
+        """Keys whose values are unchanged."""
         return (*self.missing, *self.mismatched, *self.skipped)
 
     def __str__(self) -> str:
@@ -94,7 +93,7 @@ class LoadReport:
 
 
 def listed(title: str, lines: Sequence[str], count: int) -> list[str]:
-    """A titled list of at most `SHOWN` lines, or nothing."""
+    """A titled list of at most `SHOWN` lines; nothing for no lines."""
     if not lines:
         return []
     rest = [f"    and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
@@ -102,7 +101,7 @@ def listed(title: str, lines: Sequence[str], count: int) -> list[str]:
 
 
 def modules(keys: Mapping[str, str]) -> list[str]:
-    """One line for the keys of a module that share a reason."""
+    """One line for all keys of a module with the same reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for key, why in keys.items():
         path, _, leaf = key.rpartition(".")
@@ -118,21 +117,13 @@ def moves(moved: Mapping[str, str]) -> list[str]:
     groups: dict[tuple[str, str], int] = {}
     for here, file in moved.items():
         ours, theirs = here.split("."), file.split(".")
-        same = len(
-            list(
-                takewhile(
-                    lambda pair: pair[0] == pair[1],
-                    zip(reversed(ours), reversed(theirs), strict=False),
-                )
-            )
-        )
-        same = min(same, len(ours) - 1, len(theirs) - 1)
+        same = min(common(ours[::-1], theirs[::-1]), len(ours) - 1, len(theirs) - 1)
         change = ".".join(ours[: len(ours) - same]), ".".join(theirs[: len(theirs) - same])
         groups[change] = groups.get(change, 0) + 1
     return [f"{here}.* <- {file}.* ({count})" for (here, file), count in groups.items()]
 
 
 def closest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The candidate that looks most like `word`, if one does."""
+    """The candidate most similar to `word`, if any is similar."""
     close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=cutoff)
     return close[0] if close else None

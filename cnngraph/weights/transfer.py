@@ -1,10 +1,9 @@
-"""Which module of a file became which module of an edited network, by place in the graph and by
-shape.
+"""Matching of the modules of a file with those of an edited network, by order and shapes.
 
-Modules with the path and shapes they had are kept. The others are aligned in order, as `diff`
-aligns lines: a module may come from another path if both have the same tensors of the same shapes.
-Of all alignments, those of the most modules are best, and of these the ones of the most similar
-paths. Only what all of the best agree on is moved.
+Modules whose path and shapes are unchanged are kept. The others are aligned in order, as `diff`
+aligns lines: a module may match one at another path if both have the same tensors with the same
+shapes. The best alignments match the most modules and, among these, have the most similar paths.
+Modules move only where all best alignments agree.
 """
 
 from __future__ import annotations
@@ -17,43 +16,48 @@ from itertools import takewhile
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of a tensor in its module -> its shape."""
 
-_MATCH = 10**6  # more than the likeness of all paths together
+_MATCH = 10**6  # more than the similarity of all paths together
 _KEPT = 10**12  # more than all matches together
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A module that holds tensors; `kind` is its class, or "" where nobody knows."""
+    """A module with tensors; `kind` is the name of its class, or "" if unknown."""
 
     path: str
     shapes: Shapes
     kind: str = ""
 
     def fits(self, other: Unit) -> bool:
+        """Whether both have the same tensors and may have the same class."""
         return self.shapes == other.shapes and self.may_be(other)
 
     def may_be(self, other: Unit) -> bool:
+        """Whether both may have the same class."""
         kinds = {_kind(self.kind), _kind(other.kind)} - {""}
         return len(kinds) < 2
 
 
 @dataclass
 class Alignment:
-    """Module here -> module of the file it comes from, or those it might come from."""
+    """Module here -> its module of the file, or the candidates.
 
-    origins: dict[str, str] = field(default_factory=dict)
-    ambiguous: dict[str, list[str]] = field(default_factory=dict)
-    doubts: list[str] = field(default_factory=list)
+    `doubts` are notes on modules that kept their place by number alone.
+    """
+
+    origins: dict[str, str] = field(default_factory=dict[str, str])
+    ambiguous: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    doubts: list[str] = field(default_factory=list[str])
 
 
 def align(here: Sequence[Unit], file: Sequence[Unit], ordered: bool) -> Alignment:
-    """Finds each module's origin.
+    """Finds the origin of each module.
 
     Args:
-        here: the network's modules in order.
-        file: the file's, in the order of the network they come from if `ordered`; if not, only
-            modules whose paths differ in numbers are aligned, by those numbers, and others are
-            moved where there is just one candidate.
+        here: the modules of the network, in order.
+        file: the modules of the file.
+        ordered: whether `file` is in the order of its network. If not, modules whose paths differ
+            only in numbers are aligned by these, and others move if there is a single candidate.
     """
     result = Alignment()
     theirs = {unit.path: unit for unit in file}
@@ -78,16 +82,16 @@ def align(here: Sequence[Unit], file: Sequence[Unit], ordered: bool) -> Alignmen
 
 
 class Reach:
-    """Which modules may have moved where.
+    """Decides which modules may match at different paths.
 
-    A name that is there on both sides stands for the same thing: what is in it is never looked for
-    elsewhere, whatever its shapes. Numbers are no names: they shift when something is put in
-    between. That holds for `3`, and for the module's own name where it ends in digits, as `conv3`.
+    A name that exists on both sides refers to the same thing: modules in it never match modules
+    elsewhere, whatever their shapes. Numbers do not count as names, because they shift. This
+    applies to `3`, and to modules whose own names end in digits, such as `conv3`.
     """
 
     def __init__(self, here: Iterable[Unit], file: Iterable[Unit]) -> None:
-        self.here = _holders(here)
-        self.file = _holders(file)
+        self.here = _scopes(here)
+        self.file = _scopes(file)
 
     def __call__(self, ours: Unit, theirs: Unit) -> bool:
         if ours.path == theirs.path or not ours.fits(theirs):
@@ -107,7 +111,8 @@ def _free(parts: list[str], at: int, other_side: set[str]) -> bool:
     return ".".join(parts[: at + 1]) not in other_side
 
 
-def _holders(units: Iterable[Unit]) -> set[str]:
+def _scopes(units: Iterable[Unit]) -> set[str]:
+    """The paths of all modules and of the modules around them."""
     return {
         ".".join(parts[:end])
         for unit in units
@@ -119,7 +124,7 @@ def _holders(units: Iterable[Unit]) -> set[str]:
 def _align_in_order(
     here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment
 ) -> None:
-    """The part of all best alignments that they have in common."""
+    """Adds the matches that all best alignments have in common."""
     used = set(result.origins.values())
     scores: dict[tuple[int, int], int] = {}
     rows = {unit.path: index for index, unit in enumerate(file)}
@@ -131,7 +136,7 @@ def _align_in_order(
             continue
         for i, origin in free:
             if reach(unit, origin):
-                scores[i, j] = _MATCH + _likeness(unit.path, origin.path)
+                scores[i, j] = _MATCH + _similarity(unit.path, origin.path)
                 moves = True
     if not moves:
         return
@@ -156,7 +161,7 @@ def _align_in_order(
 
 
 def _best_before(rows: int, columns: int, scores: Mapping[tuple[int, int], int]) -> list[list[int]]:
-    """The best score of aligning what comes before each pair of places."""
+    """For each pair of places, the best score of aligning everything before them."""
     best = [[0] * (columns + 1) for _ in range(rows + 1)]
     for i in range(rows):
         above, row = best[i], best[i + 1]
@@ -168,7 +173,7 @@ def _best_before(rows: int, columns: int, scores: Mapping[tuple[int, int], int])
 
 
 def _best_after(rows: int, columns: int, scores: Mapping[tuple[int, int], int]) -> list[list[int]]:
-    """The best score of aligning what comes from each pair of places on."""
+    """For each pair of places, the best score of aligning everything from them on."""
     mirrored = {(rows - 1 - i, columns - 1 - j): score for (i, j), score in scores.items()}
     return [row[::-1] for row in reversed(_best_before(rows, columns, mirrored))]
 
@@ -176,7 +181,7 @@ def _best_after(rows: int, columns: int, scores: Mapping[tuple[int, int], int]) 
 def _match_unique(
     here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment
 ) -> None:
-    """Moves without an order: where both sides have no other candidate."""
+    """Matches without an order: modules that are the only candidates of each other."""
     used = set(result.origins.values())
     free = [unit for unit in file if unit.path not in used]
     candidates = {
@@ -195,12 +200,12 @@ def _match_unique(
 def _doubts(
     here: Sequence[Unit], file: Sequence[Unit], reach: Reach, result: Alignment
 ) -> list[str]:
-    """What kept its number beside something new or removed that it could be exchanged with."""
+    """Notes on modules kept by number beside a new or removed module of the same shapes."""
     used = set(result.origins.values())
     kept = [unit for unit in here if result.origins.get(unit.path) == unit.path]
     new = {unit.path: (unit, "is new") for unit in here if unit.path not in result.origins}
     gone = {unit.path: (unit, "is in the file only") for unit in file if unit.path not in used}
-    changed = new.keys() & gone.keys()  # it has its name still, and another shape
+    changed = new.keys() & gone.keys()  # same name, another shape
     twins: dict[tuple[str, str], dict[str, None]] = {}
     for other, what in (*new.values(), *gone.values()):
         for unit in kept if other.path not in changed else ():
@@ -215,8 +220,8 @@ def _doubts(
     ]
 
 
-def _likeness(a: str, b: str) -> int:
-    """How much of two paths is the same: what they end in counts most."""
+def _similarity(a: str, b: str) -> int:
+    """How similar two paths are: their ends count most."""
     ours, theirs = a.split("."), b.split(".")
     return 3 * common(ours[::-1], theirs[::-1]) + common(ours, theirs)
 
@@ -235,5 +240,5 @@ def _numbers(path: str) -> list[int]:
 
 
 def _kind(name: str) -> str:
-    """`SyncBatchNorm` and `BatchNorm2d` hold the same."""
+    """`SyncBatchNorm` and `BatchNorm2d` have the same tensors."""
     return "BatchNorm" if "BatchNorm" in name else name

@@ -1,4 +1,4 @@
-"""Networks written to files and brought back: with their weights, or with a clear word on why not."""
+"""Compiled networks in files: what comes back, and clear errors for the rest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ graph:
 
 
 def step(network: nn.Module) -> float:
-    """A step of training, after which weights and running statistics are none that a new network has."""
+    """One training step, which changes weights and running statistics."""
     network.train()
     torch.manual_seed(1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -81,10 +81,10 @@ def test_imports_come_along_and_the_original_files_are_not_needed(tmp_path: Path
     (tmp_path / "link.pt").symlink_to(tmp_path / "net.pt")
     loaded = load_compiled(tmp_path / "link.pt")
     assert loaded.fc.out_features == 5
-    again = tmp_path / "again.pt"
-    save_compiled(loaded, again)
-    assert torch.equal(load_compiled(again).fc.weight, network.fc.weight)
-    stored = torch.load(again, weights_only=True)
+    second = tmp_path / "second.pt"
+    save_compiled(loaded, second)
+    assert torch.equal(load_compiled(second).fc.weight, network.fc.weight)
+    stored = torch.load(second, weights_only=True)
     assert stored["main"] == "variant.yaml"
     assert set(stored["files"]) == {
         "variant.yaml",
@@ -95,7 +95,7 @@ def test_imports_come_along_and_the_original_files_are_not_needed(tmp_path: Path
 
 
 @pytest.mark.parametrize("widths", [[8, 16], (4, 12)])
-def test_specs_given_as_text_and_params_of_every_type(tmp_path: Path, widths: object) -> None:
+def test_specs_as_text_and_params_of_every_type_are_saved(tmp_path: Path, widths: object) -> None:
     params = {
         "classes": 3,
         "widths": widths,
@@ -118,7 +118,7 @@ def test_specs_given_as_text_and_params_of_every_type(tmp_path: Path, widths: ob
     assert torch.equal(loaded.eval()(x), network.eval()(x))
 
 
-def test_dtypes_backends_and_the_random_state(tmp_path: Path) -> None:
+def test_dtypes_and_backends_survive_and_the_random_state_is_kept(tmp_path: Path) -> None:
     network = cnngraph.compile(TEXT, backend="eager").double()
     save_compiled(network, tmp_path / "net.pt")
     state = torch.random.get_rng_state()
@@ -140,7 +140,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_a_file_cut_short_anywhere_is_a_clear_error(tmp_path: Path, saved: bytes) -> None:
+def test_a_truncated_file_is_an_error(tmp_path: Path, saved: bytes) -> None:
     path = tmp_path / "cut.pt"
     for length in [*range(8), *range(8, len(saved), len(saved) // 60), len(saved) - 1]:
         path.write_bytes(saved[:length])
@@ -172,7 +172,7 @@ class Malice:
         return os.mkdir, ("malice",)
 
 
-def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_with_code_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"format": artifact.MARK, "version": artifact.FORMAT, "files": Malice()}, "net.pt")
     with pytest.raises(
@@ -183,7 +183,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert not Path("malice").exists()
 
 
-def test_files_of_another_kind_or_format(tmp_path: Path, saved: bytes) -> None:
+def test_files_of_another_kind_or_format_are_errors(tmp_path: Path, saved: bytes) -> None:
     whole = torch.load(_written(tmp_path / "whole.pt", saved), weights_only=True)
     path = tmp_path / "other.pt"
 
@@ -229,7 +229,7 @@ def test_files_of_another_kind_or_format(tmp_path: Path, saved: bytes) -> None:
         load_compiled(path)
 
 
-def test_only_texts_in_the_file_are_read(tmp_path: Path, saved: bytes) -> None:
+def test_imports_open_no_other_file(tmp_path: Path, saved: bytes) -> None:
     contents = torch.load(_written(tmp_path / "whole.pt", saved), weights_only=True)
     (tmp_path / "secret.yaml").write_text("cnngraph: 1\nblocks: {b: {body: [relu]}}\n")
     text = contents["files"]["spec.yaml"].replace("\ngraph:", "\nimports: [../secret.yaml]\ngraph:")
@@ -238,14 +238,14 @@ def test_only_texts_in_the_file_are_read(tmp_path: Path, saved: bytes) -> None:
         load_compiled(tmp_path / "net.pt")
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_errors(tmp_path: Path) -> None:
     with pytest.raises(cnngraph.CnngraphError, match=r"missing\.pt: it does not exist"):
         load_compiled(tmp_path / "missing.pt")
     with pytest.raises(cnngraph.CnngraphError, match="it is a folder"):
         load_compiled(tmp_path)
 
 
-def test_networks_that_cannot_be_saved(tmp_path: Path) -> None:
+def test_networks_that_do_not_fit_their_spec_are_not_saved(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     network = cnngraph.compile(TEXT)
     network.fc = nn.Linear(16, 7)
@@ -267,7 +267,7 @@ def test_networks_that_cannot_be_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
+def test_places_that_cannot_be_written_to_are_errors(tmp_path: Path) -> None:
     network = cnngraph.compile(TEXT)
     with pytest.raises(cnngraph.CnngraphError, match=r"the folder .*nowhere does not exist"):
         save_compiled(network, tmp_path / "nowhere" / "net.pt")

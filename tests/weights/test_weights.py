@@ -1,4 +1,4 @@
-"""Weights to files and back, over to edited specs, and into fine-tuning."""
+"""Saving, loading and transfer of weights, and fine-tuning."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small(**params: object) -> fx.GraphModule:
 
 
 def shuffled(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives every tensor values that no other has."""
+    """Gives each tensor its own random values."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in network.state_dict().values():
@@ -68,8 +68,7 @@ def assert_same(network: nn.Module, expected: dict[str, Tensor]) -> None:
 def assert_moved(
     network: nn.Module, before: dict[str, Tensor], file: dict[str, Tensor], report
 ) -> None:
-    """Every key is where the report says: loaded ones hold the file's values, new ones what they
-    held."""
+    """Loaded keys have the file's values, new keys the values from before."""
     found = network.state_dict()
     assert set(report.loaded) | set(report.new) == set(found)
     assert not set(report.loaded) & set(report.new)
@@ -84,7 +83,7 @@ def assert_moved(
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
 @pytest.mark.parametrize("spec", ["resnet18", "googlenet"])
-def test_weights_come_back(tmp_path: Path, suffix: str, spec: str) -> None:
+def test_loading_restores_the_saved_weights(tmp_path: Path, suffix: str, spec: str) -> None:
     network = shuffled(cnngraph.compile(SPECS / f"{spec}.yaml", params={"num_classes": 5}))
     path = tmp_path / f"net{suffix}"
     save_weights(network, path)
@@ -115,7 +114,7 @@ def test_other_tools_read_the_files(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_compiled_networks_files_are_checkpoints_too(tmp_path: Path) -> None:
+def test_load_weights_reads_files_of_compiled_networks(tmp_path: Path) -> None:
     network = shuffled(small())
     cnngraph.save_compiled(network, tmp_path / "net.cnn")
     other = small()
@@ -126,7 +125,7 @@ def test_compiled_networks_files_are_checkpoints_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_memory_formats_dtypes_and_shared_tensors(tmp_path: Path, suffix: str) -> None:
+def test_memory_formats_dtypes_and_shared_tensors_survive(tmp_path: Path, suffix: str) -> None:
     network = shuffled(small()).to(memory_format=torch.channels_last).to(torch.bfloat16)  # pyright: ignore
     network.tied = nn.Linear(16, 4)
     network.tied.weight = network.fc.weight
@@ -177,7 +176,7 @@ def _refuse(*arguments: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_dtype_that_safetensors_lacks(tmp_path: Path) -> None:
+def test_a_dtype_that_safetensors_lacks_is_an_error(tmp_path: Path) -> None:
     network = small()
     network.register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
     with pytest.raises(WeightsError, match="cannot write .*net.safetensors: .*complex128"):
@@ -205,7 +204,9 @@ class Evil:
         return (print, ("code was run",))
 
 
-def test_files_that_hold_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_without_weights_are_errors_and_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     network = small()
     before = state(network)
     save_weights(network, tmp_path / "good.pt")
@@ -293,7 +294,7 @@ def test_checkpoints_and_prefixes_are_reported(tmp_path: Path, wrapper: str) -> 
     assert "removed the prefix `module.`" in str(report)
 
 
-def test_wrapped_networks_are_those_they_wrap(tmp_path: Path) -> None:
+def test_wrapped_networks_are_unwrapped(tmp_path: Path) -> None:
     network = shuffled(small())
     save_weights(nn.DataParallel(network), tmp_path / "net.safetensors")
     other = small()
@@ -302,7 +303,7 @@ def test_wrapped_networks_are_those_they_wrap(tmp_path: Path) -> None:
     assert_same(other, state(network))
 
 
-def test_a_prefix_is_only_taken_off_where_all_keys_have_it() -> None:
+def test_a_prefix_of_some_keys_stays() -> None:
     weights = state(small())
     mixed = {
         ("module." if index else "") + key: value
@@ -323,7 +324,7 @@ def test_a_prefix_that_the_network_has_itself_stays() -> None:
     assert_same(other, state(network))
 
 
-def test_state_dicts_and_what_is_no_tensor() -> None:
+def test_entries_that_are_not_tensors_are_ignored() -> None:
     network = shuffled(small())
     other = small()
     report = load_weights(other, {**network.state_dict(), "epoch": 3})  # pyright: ignore
@@ -332,7 +333,7 @@ def test_state_dicts_and_what_is_no_tensor() -> None:
     assert_same(other, state(network))
 
 
-def test_densenets_published_keys(tmp_path: Path) -> None:
+def test_older_keys_of_densenets_are_renamed(tmp_path: Path) -> None:
     params = {"num_classes": 5, "growth": 4, "width": 8}
     network = shuffled(cnngraph.compile(SPECS / "densenet121.yaml", params=params))
     published = {
@@ -388,9 +389,9 @@ def test_file_that_does_not_fit_changes_nothing_and_reports_every_difference() -
     assert report.unexpected == ("bn.scale",)
     assert report.mismatched["fc.bias"] == ((4,), (7,))
     assert_same(network, before)
-    again = pickle.loads(pickle.dumps(caught.value))
-    assert str(again) == str(caught.value)
-    assert again.report == report
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert str(copied) == str(caught.value)
+    assert copied.report == report
 
 
 def test_long_lists_are_cut() -> None:
@@ -420,7 +421,7 @@ def test_copy_that_cannot_be_made_is_refused_before_any_is_made(tmp_path: Path) 
         load_weights(small().to("meta"), before)
 
 
-def test_not_strict_loads_whole_modules_that_are_in_both() -> None:
+def test_not_strict_loads_whole_common_modules() -> None:
     network = small(width=6)
     before = state(network)
     file = state(shuffled(small()))
@@ -448,7 +449,7 @@ def test_file_without_matching_tensors_is_an_error(options: dict[str, bool]) -> 
 # --- fine-tuning ----------------------------------------------------------------------------------
 
 
-def test_a_new_head(tmp_path: Path) -> None:
+def test_skip_leaves_a_head_unchanged(tmp_path: Path) -> None:
     file = shuffled(cnngraph.compile(SPECS / "resnet18.yaml"))
     save_weights(file, tmp_path / "net.safetensors")
     network = cnngraph.compile(SPECS / "resnet18.yaml", params={"num_classes": 10})
@@ -487,7 +488,7 @@ def test_tensors_only_in_the_file_may_be_skipped() -> None:
     assert len(report.kept) == len(network.state_dict())
 
 
-def test_patterns_that_match_nothing() -> None:
+def test_patterns_that_match_nothing_are_errors() -> None:
     network = small()
     before = state(network)
     with pytest.raises(
@@ -505,7 +506,7 @@ def test_patterns_that_match_nothing() -> None:
     with pytest.raises(WeightsError, match="did you mean `fc.bias`"):
         parameter_groups(network, {"fc.bais": 0.1})
     for function in (freeze, unfreeze):
-        with pytest.raises(WeightsError, match="say what"):
+        with pytest.raises(WeightsError, match="no pattern is given"):
             function(network)
     assert all(parameter.requires_grad for parameter in resnet.parameters())
 
@@ -531,7 +532,7 @@ def test_frozen_parameters_do_not_change_in_training(backend: cnngraph.options.B
         assert torch.equal(value, before[key]) is not trains, key
 
 
-def test_frozen_norms_stay_so_in_copies_and_until_unfrozen() -> None:
+def test_norms_stay_frozen_in_copies_until_unfrozen() -> None:
     network = small()
     assert freeze(network, "conv", "bn") == ("conv.weight", "conv.bias", "bn.weight", "bn.bias")
     for other in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
@@ -555,7 +556,7 @@ def test_frozen_norms_stay_so_in_copies_and_until_unfrozen() -> None:
     assert all(parameter.requires_grad for parameter in frozen.parameters())
 
 
-def test_frozen_networks_are_traced_as_they_are() -> None:
+def test_traced_networks_stay_frozen() -> None:
     network = cnngraph.compile(SMALL, backend="eager")
     freeze(network, "bn")
     network.train()
@@ -586,7 +587,7 @@ def test_norm_with_a_trainable_parameter_follows_train() -> None:
     assert no_statistics.train().bn.training  # it has only the batch's
 
 
-def test_groups_for_an_optimizer() -> None:
+def test_every_parameter_is_in_one_group() -> None:
     network = cnngraph.compile(SPECS / "resnet18.yaml")
     groups = parameter_groups(
         network,
@@ -595,9 +596,9 @@ def test_groups_for_an_optimizer() -> None:
         weight_decay=0.05,
     )
     names = {parameter: name for name, parameter in network.named_parameters()}
-    held = [parameter for group in groups for parameter in group["params"]]
-    assert len(held) == len(set(held)) == len(names)
-    assert set(held) == set(names)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    assert len(parameters) == len(set(parameters)) == len(names)
+    assert set(parameters) == set(names)
     found = {group["name"]: {names[parameter] for parameter in group["params"]} for group in groups}
     assert list(found) == [
         "layer4.1.conv2", "layer4.*", "layer4.*, no decay", "fc.*", "fc.*, no decay", "default", "default, no decay",
@@ -626,7 +627,8 @@ def test_groups_leave_unspecified_options_to_the_optimizer() -> None:
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.25]
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
     with pytest.raises(
-        WeightsError, match="`fc.weight` has nothing left: those before it match the same"
+        WeightsError,
+        match="no parameter is left for the pattern `fc.weight`: patterns before it match them",
     ):
         parameter_groups(network, {"fc": 0.1, "fc.weight": 0.2})
 
@@ -666,8 +668,7 @@ def edited(text: str, old: str, new: str) -> str:
 def carry(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Callable[..., tuple[nn.Module, cnngraph.LoadReport]]:
-    """Trains one spec, as it were, and moves its weights to another; what the report says is
-    checked."""
+    """Moves the weights of one spec to another, and checks the report."""
 
     def run(
         old: str | Path, new: str | Path, params=None, new_params=None
@@ -734,7 +735,7 @@ def test_a_layer_in_the_middle_shifts_all_numbers(carry) -> None:
     assert report.mismatched["features.3.weight"] == ((12, 8, 3, 3), (10, 8, 1, 1))
 
 
-def test_a_removed_layer(carry) -> None:
+def test_weights_move_when_a_layer_is_removed(carry) -> None:
     removed = edited(
         CHAIN,
         "        - conv2d: {out_channels: 12, kernel_size: 3, padding: 1}\n        - batch_norm\n "
@@ -785,7 +786,7 @@ graph:
     assert set(modules(dict.fromkeys(report.missing, ""))) == {"conv1", "bn1"}
 
 
-def test_renamed_blocks(carry, tmp_path: Path) -> None:
+def test_weights_move_to_renamed_blocks(carry, tmp_path: Path) -> None:
     text = (SPECS / "resnet18.yaml").read_text().split("expect:")[0]
     _, report = carry(
         text, edited(text, "name: layer${stage + 1}", "name: stage${stage + 1}_blocks")
@@ -804,7 +805,7 @@ def test_renamed_blocks(carry, tmp_path: Path) -> None:
     assert report.moved["head.bias"] == "fc.bias"
 
 
-def test_a_network_put_into_another_and_taken_out(carry) -> None:
+def test_weights_move_into_and_out_of_an_enclosing_network(carry) -> None:
     inner = CHAIN.split("graph:\n")[1].replace("\n", "\n    ").rstrip()
     wrapped = (
         CHAIN.split("graph:\n")[0]
@@ -831,7 +832,7 @@ def test_a_network_put_into_another_and_taken_out(carry) -> None:
     )
 
 
-def test_a_widened_stem(carry) -> None:
+def test_a_widened_stem_changes_only_what_reads_it(carry) -> None:
     text = edited(
         (SPECS / "resnet18.yaml").read_text(),
         "- conv2d: {name: conv1, out_channels: 64, kernel_size: 7,",
@@ -851,7 +852,7 @@ def test_a_widened_stem(carry) -> None:
 
 
 def test_a_network_widened_throughout_takes_nothing_from_other_stages(carry) -> None:
-    """Its first stage has the shapes of the file's second, but not its place."""
+    """Its first stage has the shapes of the file's second, at another place."""
     text = (
         (SPECS / "resnet18.yaml")
         .read_text()
@@ -866,7 +867,7 @@ def test_a_network_widened_throughout_takes_nothing_from_other_stages(carry) -> 
     }
 
 
-def test_another_number_of_classes(carry) -> None:
+def test_another_number_of_classes_changes_only_the_classifier(carry) -> None:
     _, report = carry(
         SPECS / "googlenet.yaml", SPECS / "googlenet.yaml", new_params={"num_classes": 7}
     )
@@ -918,7 +919,7 @@ def test_ambiguous_modules_stay_new_and_are_reported(carry) -> None:
     assert "old: weight, bias (ambiguous: may be one or two of the file)" in str(report)
 
 
-def test_modules_of_another_class_are_not_exchanged(tmp_path: Path) -> None:
+def test_modules_of_another_class_do_not_match(tmp_path: Path) -> None:
     text = CHAIN.replace("- batch_norm\n", "- layer_norm\n")
     source = shuffled(cnngraph.compile(text))
     save_weights(source, tmp_path / "net.safetensors")
@@ -930,7 +931,7 @@ def test_modules_of_another_class_are_not_exchanged(tmp_path: Path) -> None:
 
 
 def test_without_an_order_numbers_and_single_candidates_are_moved(tmp_path: Path) -> None:
-    """Safetensors files of other tools have their keys sorted."""
+    """Safetensors files of other tools have sorted keys."""
     source = shuffled(cnngraph.compile(CHAIN))
     save_file(
         {key: value.contiguous() for key, value in state(source).items()},
@@ -955,7 +956,7 @@ def test_without_an_order_numbers_and_single_candidates_are_moved(tmp_path: Path
     )
 
 
-def test_skip_and_transfer() -> None:
+def test_skip_works_with_transfer() -> None:
     source = shuffled(cnngraph.compile(CHAIN))
     target = cnngraph.compile(edited(CHAIN, "name: fc", "name: head"))
     before = state(target)
@@ -983,7 +984,9 @@ def unit(path: str, size: int, kind: str = "") -> Unit:
         ("a1 b2", "a2 b1", "", ""),  # names on both sides stand for themselves
     ],
 )
-def test_alignments(file: str, here: str, origins: str, ambiguous: str) -> None:
+def test_only_unambiguous_modules_are_aligned(
+    file: str, here: str, origins: str, ambiguous: str
+) -> None:
     def units(text: str) -> list[Unit]:
         return [unit(word[:-1].rstrip(":"), int(word[-1])) for word in text.split()]
 
