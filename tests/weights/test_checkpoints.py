@@ -148,7 +148,8 @@ def test_a_lightning_checkpoint_loads(tmp_path: Path) -> None:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    data = [(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))]
+    batches = [(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))]
+    data = torch.utils.data.DataLoader(batches, batch_size=None)  # pyright: ignore[reportArgumentType]
     trainer = lightning.Trainer(
         max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", logger=False,
         enable_progress_bar=False, enable_model_summary=False,
