@@ -106,8 +106,15 @@ def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     from torch import fx
 
     from cnngraph.nn import with_aux
+    from cnngraph.nn.level import JoinLevel, Level, Sequential
 
     shapes: list[tuple[int, ...]] = []
+
+    class Tracer(fx.Tracer):
+        """Traces into levels, and into no other module."""
+
+        def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+            return not isinstance(m, Level | JoinLevel | Sequential)
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
@@ -120,7 +127,7 @@ def value_shapes(network: Any, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
             return result
 
     network = network.to("meta").eval()
-    graph = fx.symbolic_trace(network)
+    graph = fx.GraphModule(network, Tracer().trace(network))
     Recorder(graph).run(torch.empty(2, *shape, device="meta"))
     return shapes
 

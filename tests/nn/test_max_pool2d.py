@@ -145,6 +145,6 @@ def test_torch_compile_and_export():
     program = torch.export.export(
         network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},)
     )
-    assert "cnngraph.max_pool2d" in str(program.graph)
+    assert "cnngraph" not in str(program.graph)
     x = torch.randn(5, 4, 12, 12)
     torch.testing.assert_close(program.module()(x), network(x))
