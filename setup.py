@@ -1,4 +1,6 @@
-"""Builds the optional C++/CUDA extension; all other settings are in pyproject.toml.
+"""Builds the optional C++/CUDA extension, and installs the specs.
+
+All other settings are in pyproject.toml.
 
 cnngraph works without the extension, so a failure here does not stop an installation: one line
 reports what was missing and how to get the kernels later.
@@ -14,8 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 SOURCES = Path("csrc")
+SPECS = Path("specs")
 LATER = "later, in this folder: pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
@@ -120,4 +124,18 @@ def extension() -> dict[str, Any]:
     return {"ext_modules": [module], "cmdclass": {"build_ext": BuildOrGoWithout}}
 
 
-setup(**extension())
+class BuildWithSpecs(build_py):
+    """Copies `specs/` into the package. An editable installation reads the folder itself."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for spec in sorted(SPECS.rglob("*.yaml")):
+                copy = Path(self.build_lib, "cnngraph", spec)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(spec), str(copy))
+
+
+arguments = extension()
+commands = {"build_py": BuildWithSpecs, **arguments.pop("cmdclass", {})}
+setup(cmdclass=commands, **arguments)

@@ -8,21 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from cnngraph.elaborate import elaborate
-from cnngraph.errors import CnngraphError, Source, SpecError
+from cnngraph.errors import CnngraphError, Source, SpecError, fail
 from cnngraph.graph.cost import summarize
 from cnngraph.graph.input_sizes import input_sizes
 from cnngraph.report.check import Report
 from cnngraph.spec.loader import Spec, load_spec
+from cnngraph.spec.shipped import find_spec, similar_names
 
 SpecLike = str | os.PathLike[str]
-"""The path of a spec, or its text, which has more than one line."""
+"""A spec: its path, the name of a shipped one (`resnet50`), or its text of more than one line."""
 
 
 def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
     """Checks a spec: its syntax, shapes, expected figures, and the input sizes that it accepts.
 
     Args:
-        spec: path of a YAML file, or the YAML text itself (any text with a line break).
+        spec: path of a YAML file, the name of a network in the zoo (`resnet50`), or the YAML text
+            itself (any text with a line break). A file is preferred to a name.
         params: values for the spec's `params`. If any are given, the figures in `expect` are not
             checked, because they describe the network with default params.
 
@@ -57,11 +59,14 @@ def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def read_spec(spec: SpecLike) -> Spec:
-    """Loads a spec from its path or text. Raises `SpecError`."""
+    """Loads a spec from its path, name or text. Raises `SpecError`."""
     name = spec_name(spec)
     if isinstance(spec, str) and "\n" in spec:
         return load_spec(Path("spec.yaml"), Source(name, spec))
-    return load_spec(Path(name))
+    path = find_spec(name)
+    if not path.exists() and (notes := similar_names(name)):
+        raise fail("E001", f"cannot read {name}: it does not exist", notes=notes)
+    return load_spec(path)
 
 
 def spec_name(spec: SpecLike) -> str:

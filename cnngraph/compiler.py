@@ -33,7 +33,8 @@ def compile(
     """Compiles a spec into an ordinary `nn.Module` with newly initialised weights.
 
     Args:
-        spec: path of a YAML file, or the YAML text itself (any text with a line break).
+        spec: path of a YAML file, the name of a network in the zoo (`resnet50`), or the YAML text
+            itself (any text with a line break). A file is preferred to a name.
         params: values for the spec's `params`, such as `{"num_classes": 10}`.
         outputs: names of the values to return as a dict, such as `["layer2", "layer4"]`. Layers
             that they do not need are left out. If empty, the network returns its result.

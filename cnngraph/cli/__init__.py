@@ -1,6 +1,16 @@
 """The commands, one file each: they parse arguments, call the library and print its report."""
 
-from cnngraph.cli import bench, bench_kernels, catalog, check, compile, literature, ops, schema
+from cnngraph.cli import (
+    bench,
+    bench_kernels,
+    catalog,
+    check,
+    compile,
+    literature,
+    ops,
+    schema,
+    zoo,
+)
 from cnngraph.cli.app import app, main
 
 __all__ = [
@@ -14,4 +24,5 @@ __all__ = [
     "main",
     "ops",
     "schema",
+    "zoo",
 ]

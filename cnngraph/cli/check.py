@@ -23,6 +23,7 @@ from cnngraph.report.terminal import printable
     epilog="""\b
 Examples:
   cnngraph check my_net.yaml
+  cnngraph check resnet50
   cnngraph check specs/*.yaml --format json
   cnngraph check specs/resnet18.yaml --set num_classes=10
 
@@ -48,7 +49,12 @@ that cannot be read, 2 wrong usage.
 )
 def check(
     specs: Annotated[
-        list[Path], typer.Argument(metavar="SPEC", help="Specs in YAML.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="SPEC",
+            help="Specs in YAML, or names of `cnngraph zoo`.",
+            show_default=False,
+        ),
     ],
     sets: SetOption = None,
     format: FormatOption = "text",

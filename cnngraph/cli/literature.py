@@ -30,8 +30,13 @@ Exit codes: 0 success, 1 the folder lacks a network, 2 wrong usage.
 )
 def literature(
     specs: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="The folder of the published networks.")
-    ] = Path("specs"),
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER",
+            help="The folder of the published networks; by default, that of `cnngraph zoo`.",
+            show_default=False,
+        ),
+    ] = None,
     format: FormatOption = "text",
 ) -> None:
     """Compare published figures of classic networks with the specs.
@@ -39,11 +44,12 @@ def literature(
     Computes parameters, multiply-accumulates, shapes and receptive fields from the
     specs. If a published figure differs, shows by how much and why.
     """
+    from cnngraph.spec.shipped import specs_folder
     from cnngraph.zoo.literature import claims
     from cnngraph.zoo.literature_report import claim_data, claims_table
 
     with terminal.progress("reading the specs"):
-        found = claims(specs)
+        found = claims(specs or specs_folder())
     if format == "json":
         print_json({"claims": [claim_data(claim) for claim in found]})
     else:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 Format = Literal["text", "json"]
 
 SpecArgument = Annotated[
-    Path, typer.Argument(metavar="SPEC", help="A spec in YAML.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="SPEC", help="A spec in YAML, or a name of `cnngraph zoo`.", show_default=False
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
