@@ -48,7 +48,7 @@ def zoo(
     ] = None,
     format: FormatOption = "text",
 ) -> None:
-    """List the networks that are installed with cnngraph, or print the spec of one.
+    """List the installed networks, or print the spec of one.
 
     A name of the list can be used wherever a command takes a spec. The printed spec
     includes the blocks that it imports and the base that it extends, so that it is

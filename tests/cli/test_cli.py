@@ -432,6 +432,7 @@ COMMANDS = [
             "literature",
             "ops",
             "schema",
+            "zoo",
         ]
     ),
 ]
