@@ -39,6 +39,9 @@ CODES = {
     "E301": "expectation-failed",
     "W401": "fragile-name",
     "W402": "single-value-norm",
+    "W403": "joined-twice",
+    "W404": "channels-last-input",
+    "W405": "unused-value",
 }
 """Every diagnostic: stable code -> stable name. `E` is an error, `W` a warning."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.params import count_params, type_problem
-from cnngraph.elaborate.place import Call, Level, Place, Value
+from cnngraph.elaborate.place import Call, Given, Level, Place, Value
 from cnngraph.errors import Diagnostic, Position, did_you_mean, listing
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import COMPOSITES
@@ -99,6 +99,7 @@ class Blocks:
             if given is None:
                 return self._evaluator.resolve(default, inside, value.shape)
             result = self._evaluator.resolve(given, outside, value.shape)
+            result = Given.at(result, outside.level.path)
             declared = self._evaluator.resolve(default, inside, value.shape)
         except InvalidError:
             return UNKNOWN

@@ -9,7 +9,7 @@ from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.params import MAX_SIZE
 from cnngraph.elaborate.place import INVALID, MAX_SOURCES, Place, Value
-from cnngraph.errors import Diagnostic, Notes, Position, show
+from cnngraph.errors import Diagnostic, Notes, Position
 from cnngraph.graph import Node, Scope
 from cnngraph.graph.provenance import Provenance
 from cnngraph.ops import Op
@@ -41,7 +41,6 @@ class GraphBuilder:
         self.weighted: list[str] = []
         self.origin = Provenance(self.nodes, input)
         self._inferred: dict[Hashable, tuple[Op, TensorShape, bool]] = {}
-        self._layout_noted = False
 
     def add(
         self, path: str, op: Op, values: Sequence[Value], place: Place, position: Position
@@ -90,19 +89,9 @@ class GraphBuilder:
         def notes() -> Notes:
             sources = dict.fromkeys(map(self.origin.of, inputs[:MAX_SOURCES]))
             help = (("help", error.help),) if error.help else ()
-            layout = () if self._layout_noted else _layout_note(self.input)
-            self._layout_noted = True
-            return (*(("from", text) for text in sources), *help, *layout)
+            return (*(("from", text) for text in sources), *help)
 
         self._diagnostics.report(Diagnostic(error.code, str(error), position), place, path, notes)
-
-
-def _layout_note(shape: TensorShape) -> Notes:
-    """For an input that was probably written as [height, width, channels]."""
-    if len(shape) != 3 or shape[2] > 4 or min(shape[:2]) <= 4:
-        return ()
-    likely = show((shape[2], *shape[:2]))
-    return (("help", f"`input` is [channels, height, width]; did you mean {likely}?"),)
 
 
 def _size_problem(op: Op, shape: TensorShape, held: Mapping[str, tuple[int, ...]]) -> str | None:

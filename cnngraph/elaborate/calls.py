@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator, has_expressions
-from cnngraph.elaborate.place import Call, Place, Value
+from cnngraph.elaborate.place import Call, Given, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position, show
 from cnngraph.ops import OPS, Op, find_op
 from cnngraph.spec.arguments import InvalidError, validate
@@ -68,6 +68,7 @@ class Calls:
         if not isinstance(kind, str):
             message = f"a node's kind must be text, not {show(kind)}"
             self._diagnostics.fail(place, "E107", message, position)
+        kind = str(kind)
         if inner is None or inner.value is None:
             return Call(kind, position, {}, {}, None, None)
         if kind == Parallel.kind:
@@ -75,7 +76,8 @@ class Calls:
         if not isinstance(inner.value, dict):
             return Call(kind, position, {}, {}, inner, None)
         arguments = dict(inner.value)
-        return Call(kind, position, arguments, inner.keys, None, arguments.pop("name", None))
+        name, origin = arguments.pop("name", None), arguments.pop("from", None)
+        return Call(kind, position, arguments, inner.keys, None, name, origin)
 
     def _not_a_node(self, located: Located, place: Place) -> NoReturn:
         fail = self._diagnostics.fail
@@ -105,7 +107,8 @@ class Calls:
 
         def resolve(located: Located) -> Any:
             if id(located) not in resolved:
-                resolved[id(located)] = self._evaluator.resolve(located, place, value.shape)
+                given = self._evaluator.resolve(located, place, value.shape)
+                resolved[id(located)] = Given.plain(given)
             return resolved[id(located)]
 
         try:
@@ -191,7 +194,7 @@ def _with_branches(located: Located) -> Located:
     """`{left: ..., right: ...}` under `parallel:` as `{branches: {left: ..., right: ...}}`."""
     if not isinstance(located.value, dict) or "branches" in located.value:
         return located
-    options = {key: item for key, item in located.value.items() if key in ("name", "merge")}
+    options = {key: item for key, item in located.value.items() if key in ("name", "from", "merge")}
     branches = {key: item for key, item in located.value.items() if key not in options}
     if not branches:
         return located

@@ -7,6 +7,7 @@ of its own), and returns the composite's value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from cnngraph.elaborate.builder import GraphBuilder
@@ -23,10 +24,13 @@ from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
 from cnngraph.shape import ShapeError
+from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import (
+    CURRENT,
     Aux,
     Composite,
     Dense,
+    From,
     JoinWith,
     Parallel,
     Repeat,
@@ -51,6 +55,10 @@ class Walker(Protocol):
         """Walks nodes one after another, or a single node, which takes the path `own`."""
         ...
 
+    def start(self, call: Call, place: Place, value: Value) -> Value:
+        """The value that a node reads: the one named by its `from`, otherwise the current one."""
+        ...
+
     def count(self, place: Place, position: Position) -> None:
         """Counts a step of the walk. Raises `InvalidError` if it is over its limit."""
         ...
@@ -66,23 +74,48 @@ def sequential(
 def parallel(
     walk: Walker, call: Call, arguments: Parallel, place: Place, path: str | None, value: Value
 ) -> Value:
-    """Walks each branch from the same value, and merges the results."""
+    """Walks each branch from the same value, and merges the results, if there are several."""
     branches: Located = arguments.branches
+    named = branches.entries or {f"branch {i}": item for i, item in enumerate(branches.items)}
+    present = {key: item for key, item in named.items() if not _is_absent(walk, item, place, value)}
+    if not present:
+        message = "`parallel` needs at least one branch"
+        if named:
+            message += ", but no `test` of its branches is true"
+        walk.diagnostics.fail(place, "E103", message, call.position)
     results: dict[str, Value] = {}
-    if isinstance(branches.value, dict):
-        for key, item in branches.value.items():
+    for key, item in present.items():
+        if branches.entries:
             results[key] = _branch(walk, key, item, branches.keys[key], place, value)
-    elif isinstance(branches.value, list):
-        for index, item in enumerate(branches.value):
-            results[f"branch {index}"] = walk.body(item, place, value)
-    if not results:
-        walk.diagnostics.fail(place, "E103", "`parallel` needs at least one branch", call.position)
+        else:
+            results[key] = walk.body(item, place, value)
     if any(result.shape is None for result in results.values()):
         return INVALID
+    if len(results) == 1:
+        return next(iter(results.values()))
     op = MERGES[arguments.merge]()
     return _merge(
         walk, path or walk.paths.anonymous(place.level, op.kind), op, results, place, call
     )
+
+
+def _is_absent(walk: Walker, located: Located, place: Place, value: Value) -> bool:
+    """Whether a branch consists of nodes `when` alone, of which every test is false."""
+    items = located.items if isinstance(located.value, list) else [located]
+    return bool(items) and all(_is_absent_node(walk, item, place, value) for item in items)
+
+
+def _is_absent_node(walk: Walker, located: Located, place: Place, value: Value) -> bool:
+    if isinstance(located.value, list):
+        return _is_absent(walk, located, place, value)
+    if When.kind not in located.entries or len(located.entries) > 1:
+        return False
+    try:
+        call = walk.calls.read(located, place, value)
+        start = walk.start(call, place, value)
+        return not walk.calls.arguments(call, When, place, start).test
+    except InvalidError:
+        return False  # a mistake, which is reported
 
 
 def _merge(
@@ -244,11 +277,18 @@ def repeat(
     return value
 
 
+def from_value(
+    walk: Walker, call: Call, arguments: From, place: Place, path: str | None, value: Value
+) -> Value:
+    """Goes back to an earlier value."""
+    return walk.start(replace(call, origin=arguments.value), place, value)
+
+
 def when(
     walk: Walker, call: Call, arguments: When, place: Place, path: str | None, value: Value
 ) -> Value:
-    """Walks the body if `test` is true."""
-    return walk.body(arguments.body, place, value) if arguments.test else value
+    """Walks the body of a `when` whose test is true."""
+    return walk.body(arguments.body, place, value)
 
 
 def _copies(
@@ -338,12 +378,9 @@ def side_head(
     if path == "logits":
         where = call.name.position if call.name else call.position
         fail(place, "E116", "`logits` is the name of the main result in training", where)
-    start = value
-    if arguments.origin is not None:
-        start = walk.paths.lookup(arguments.origin, place, call.arguments["from"].position)
-    result = walk.body(arguments.body, place._replace(aux=path), start)
+    result = walk.body(arguments.body, place._replace(aux=path), value)
     if result.path is not None:
-        if result == start:
+        if result == value:
             fail(place, "E107", f"the side head `{path}` has no nodes", call.position)
         walk.graph.aux[path] = result.path
     return result
@@ -352,15 +389,36 @@ def side_head(
 def join(
     walk: Walker, call: Call, arguments: JoinWith, place: Place, path: str | None, value: Value
 ) -> Value:
-    """Joins the current value with earlier ones."""
+    """Joins the current value with earlier ones, in the order written."""
     assert path is not None
-    located = call.bare or call.arguments["with"]
-    walk.evaluator.spend(len(arguments.values), place, located.position)
-    others = [
-        walk.paths.lookup(name, place, located.at((index,)), path)
-        for index, name in enumerate(arguments.values)
+    located: Located = arguments.values
+    names = _names(walk, located, place, value)
+    values = [
+        value if name == CURRENT else walk.paths.lookup(name, place, located.at((index,)), path)
+        for index, name in enumerate(names)
     ]
-    return walk.graph.add(path, MERGES[call.kind](), [value, *others], place, call.position)
+    if CURRENT not in names:
+        values = [value, *values]
+    if value.path is not None and [item.path for item in values].count(value.path) > 1:
+        message = f"this {call.kind} joins the current value, `{value.path}`, with itself"
+        help = f"`{call.kind}` joins the current value anyway: do not name it too"
+        if CURRENT in names:
+            help = f"`{CURRENT}` is the current value: do not name it too"
+        warning = Diagnostic("W403", message, located.position, notes=(("help", help),))
+        walk.diagnostics.report(warning, place, path)
+    return walk.graph.add(path, MERGES[call.kind](), values, place, call.position)
+
+
+def _names(walk: Walker, located: Located, place: Place, value: Value) -> tuple[str, ...]:
+    """The names of values in an argument. Raises `InvalidError`."""
+    given = walk.evaluator.resolve(located, place, value.shape)
+    names: tuple[Any, ...] = given if is_list(given) else (given,)
+    walk.evaluator.spend(len(names), place, located.position)
+    if not names or not all(isinstance(name, str) for name in names):
+        rule = "the name of an earlier node, or a list of names"
+        message = f"`with` must be {rule}, not {show(given)}"
+        walk.diagnostics.fail(place, "E103", message, located.position)
+    return names
 
 
 Walk = Callable[[Walker, Call, Any, Place, str | None, Value], Value]

@@ -92,11 +92,24 @@ def input_shape(
             if type(size) is not int or not 1 <= size <= MAX_SIZE:
                 message = f"{rule}, each a whole number from 1 to {MAX_SIZE:,}, not {show(size)}"
                 diagnostics.fail(place, "E103", message, located.at((index,)))
-        return TensorShape(sizes)
+        shape = TensorShape(sizes)
+        _warn_of_channels_last(shape, located.position, diagnostics)
+        return shape
     except InvalidError:
         if diagnostics.stopped:
             raise
         return None
+
+
+def _warn_of_channels_last(
+    shape: TensorShape, position: Position, diagnostics: Diagnostics
+) -> None:
+    """Warns of an input that was probably written as [height, width, channels]."""
+    colours = (1, 3, 4)
+    if len(shape) == 3 and shape[2] in colours and shape[0] not in colours:
+        message = f"`input` is [channels, height, width]: {show(shape)} has {shape[0]} channels"
+        notes = (("help", f"did you mean {show((shape[2], *shape[:2]))}?"),)
+        diagnostics.report(Diagnostic("W404", message, position, notes=notes))
 
 
 def _frozen(value: Any) -> Any:

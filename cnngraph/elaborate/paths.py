@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.naming import free_name, name_problem
-from cnngraph.elaborate.place import INVALID, Call, Level, Place, Value
+from cnngraph.elaborate.place import INVALID, Call, Given, Level, Place, Value
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position, closest
 from cnngraph.spec.arguments import InvalidError
 
@@ -105,12 +105,13 @@ class Paths:
     def lookup(self, name: str, place: Place, position: Position, own: str | None = None) -> Value:
         """An earlier value by name, searched in the node's own level first, then outwards.
 
-        The node itself (`own`) and the nodes that enclose it are unfinished, so they are skipped.
-        Raises `InvalidError` after reporting that there is no such value.
+        A name given to a block is searched from the level of the call. The node itself (`own`) and
+        the nodes that enclose it are unfinished, so they are skipped. Raises `InvalidError` after
+        reporting that there is no such value.
         """
         fail = partial(self._diagnostics.fail, place, "E109")
         unfinished = False
-        prefix = place.level.path
+        prefix = name.level if isinstance(name, Given) else place.level.path
         while True:
             candidate = f"{prefix}.{name}" if prefix else name
             if candidate == own or _encloses(candidate, place.level.path):
@@ -143,6 +144,8 @@ class Paths:
 
     def _similar(self, name: str, place: Place) -> Notes:
         """Suggests earlier values for an unknown name, the latest first."""
+        if isinstance(name, Given):
+            return (("help", "a name given to a block is one that its caller can use"),)
         earlier = [
             path
             for path, value in reversed(self.values.items())

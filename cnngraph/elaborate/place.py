@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from cnngraph.errors import Position
 from cnngraph.graph import Copy
@@ -26,6 +26,35 @@ class Value(NamedTuple):
 
 
 INVALID = Value(None, None)
+
+
+class Given(str):
+    """A text given to a block. A value that it names is one that the caller sees.
+
+    Attributes:
+        level: the path of the level in which the call is written.
+    """
+
+    level: str
+
+    @staticmethod
+    def at(value: Any, level: str) -> Any:
+        """An argument of a call in this level: its texts, unless passed on, become `Given`."""
+        if isinstance(value, tuple):
+            items = cast(tuple[Any, ...], value)
+            return tuple(Given.at(item, level) for item in items)
+        if type(value) is not str:
+            return value
+        given = Given(value)
+        given.level = level
+        return given
+
+    @staticmethod
+    def plain(value: Any) -> Any:
+        """The same argument with ordinary texts."""
+        if isinstance(value, tuple):
+            return tuple(map(Given.plain, cast(tuple[Any, ...], value)))
+        return str(value) if type(value) is Given else value
 
 
 @dataclass
@@ -74,6 +103,7 @@ class Call:
 
     Attributes:
         bare: the argument given without its name, as in `linear: 10`.
+        origin: the `from` of the node, the name of the value that it reads.
     """
 
     kind: str
@@ -82,6 +112,7 @@ class Call:
     keys: dict[str, Position]
     bare: Located | None
     name: Located | None
+    origin: Located | None = None
 
     @property
     def flat(self) -> bool:

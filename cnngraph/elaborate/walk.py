@@ -8,18 +8,18 @@ from typing import Any
 from cnngraph.elaborate.blocks import Blocks
 from cnngraph.elaborate.builder import GraphBuilder
 from cnngraph.elaborate.calls import Calls
-from cnngraph.elaborate.composites import WALKS, join
+from cnngraph.elaborate.composites import WALKS, from_value, join
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.params import input_shape, network_params
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, Call, Level, Place, Value
-from cnngraph.errors import Position, has_errors
+from cnngraph.errors import Diagnostic, Position, has_errors, show
 from cnngraph.graph import INPUT, Graph, Scope
 from cnngraph.ops import Op, find_op
 from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
-from cnngraph.spec.document import COMPOSITES, Aux, Composite, JoinWith, Repeat, When
+from cnngraph.spec.document import COMPOSITES, CURRENT, Aux, Composite, From, JoinWith, Repeat, When
 from cnngraph.spec.loader import Block, Spec
 from cnngraph.spec.yaml import Located
 
@@ -39,12 +39,14 @@ class Walk:
         self.graph = GraphBuilder(TensorShape(()), self.diagnostics, self.evaluator)
         self._steps = 0
         self._depth = 0
+        self._goes_back = False
 
     def run(self, params: Mapping[str, Any]) -> Graph | None:
         """The graph; None after a mistake, which is then among the diagnostics."""
         try:
             result = self._network(params)
             if not has_errors(self.diagnostics.found):
+                self._warn_of_unused(result)
                 self.blocks.check_order(self.paths.taken)
                 self.paths.warn_of_numbers(self.graph.weighted)
         except InvalidError:
@@ -71,13 +73,24 @@ class Walk:
             shape = input_shape(spec.input, place, self.diagnostics, self.evaluator)
             if shape is not None:
                 self.graph = GraphBuilder(shape, self.diagnostics, self.evaluator)
-                value = Value(INPUT, shape)
+                value = self.paths.values[INPUT] = Value(INPUT, shape)
         if spec.graph is not None:
             result = self.body(spec.graph, place, value)
         for block, place in self.blocks.uncalled():
             if not self.diagnostics.stopped:
                 self.body(block.body, place, INVALID)
         return result
+
+    def _warn_of_unused(self, result: Value) -> None:
+        """Warns of nodes whose value nothing reads, which going back to earlier values leaves."""
+        if not self._goes_back:
+            return
+        read = {path for node in self.graph.nodes.values() for path in node.inputs}
+        read.update((str(result.path), *self.graph.aux.values()))
+        for node in self.graph.nodes.values():
+            if node.path not in read:
+                message = f"the value of `{node.path}` is never used"
+                self.diagnostics.report(Diagnostic("W405", message, node.origin, path=node.path))
 
     def body(self, located: Located, place: Place, value: Value, own: str | None = None) -> Value:
         """Walks nodes one after another, or a single node.
@@ -123,13 +136,24 @@ class Walk:
             message = f"the network has more than {MAX_NODES:,} nodes and repeats"
             self.diagnostics.stop(place, message, position)
 
+    def start(self, call: Call, place: Place, value: Value) -> Value:
+        """The value that a node reads: the one named by its `from`, otherwise the current one."""
+        if call.origin is None:
+            return value
+        self._goes_back = True
+        name = self.evaluator.resolve(call.origin, place, value.shape)
+        if not isinstance(name, str):
+            message = f"`from` must be the name of an earlier node, not {show(name)}"
+            self.diagnostics.fail(place, "E103", message, call.origin.position)
+        return value if name == CURRENT else self.paths.lookup(name, place, call.origin.position)
+
     def _dispatch(self, call: Call, place: Place, value: Value, own: str | None) -> Value:
         if call.kind in COMPOSITES:
             return self._composite(call, COMPOSITES[call.kind], place, value, own)
         if block := place.library.blocks.get(call.kind):
-            return self._block(call, block, place, value, own)
+            return self._block(call, block, place, self.start(call, place, value), own)
         if op := find_op(call.kind):
-            return self._leaf(call, op, place, value, own)
+            return self._leaf(call, op, place, self.start(call, place, value), own)
         self.calls.unknown_kind(call.kind, place, call.position)
 
     def _leaf(
@@ -150,10 +174,16 @@ class Walk:
     def _composite(
         self, call: Call, model: type[Composite], place: Place, value: Value, own: str | None
     ) -> Value:
-        arguments = self.calls.arguments(call, model, place, value)
+        start = self.start(call, place, value)
+        arguments = self.calls.arguments(call, model, place, start)
+        if isinstance(arguments, From):
+            if call.name is not None:
+                message = "`from` computes nothing, so it takes no `name`"
+                self.diagnostics.fail(place, "E101", message, call.keys["name"])
+            return from_value(self, call, arguments, place, None, value)
         if isinstance(arguments, JoinWith):
-            path = self._leaf_path(call, place, value, own)
-            result = join(self, call, arguments, place, path, value)
+            path = self._leaf_path(call, place, start, own)
+            result = join(self, call, arguments, place, path, start)
             self.paths.values[path] = result
             return result
         if isinstance(arguments, Aux) and (call.name is None or call.flat):
@@ -164,8 +194,9 @@ class Walk:
         if isinstance(arguments, Repeat | When) and call.name is None and own is None:
             inside, path = place, None
         else:
-            inside, path = self._inner(call, place, value, own)
-        result = WALKS[model](self, call, arguments, inside, path, value)
+            inside, path = self._inner(call, place, start, own)
+        absent = isinstance(arguments, When) and not arguments.test
+        result = value if absent else WALKS[model](self, call, arguments, inside, path, start)
         self._finish(call, path, result)
         return value if isinstance(arguments, Aux) else result
 

@@ -56,13 +56,6 @@ def _identifiers(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    names: tuple[Any, ...] = value if is_list(value) else (value,)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("must be the name of an earlier node, or a list of names")
-    return names
-
-
 _NAME_SCHEMA = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
 
 
@@ -74,9 +67,11 @@ Identifier = Annotated[str, PlainValidator(_identifier), WithJsonSchema(_NAME_SC
 Identifiers = Annotated[
     tuple[str, ...], PlainValidator(_identifiers), WithJsonSchema(_one_or_more(_NAME_SCHEMA))
 ]
-ValueNames = Annotated[
-    tuple[str, ...], PlainValidator(_names), WithJsonSchema(_one_or_more({"type": "string"}))
-]
+ValueName = Annotated[Any, RAW, WithJsonSchema({"type": "string"})]
+ValueNames = Annotated[Any, RAW, WithJsonSchema(_one_or_more({"type": "string"}))]
+
+CURRENT = "."
+"""The name of the current value."""
 
 
 class _Model(BaseModel):
@@ -84,7 +79,7 @@ class _Model(BaseModel):
 
 
 class Composite(_Model):
-    """A node made of other nodes. Every composite also accepts `name`.
+    """A node made of other nodes. Like every node, it also accepts `name` and `from`.
 
     Attributes:
         kind: its name in specs.
@@ -163,17 +158,28 @@ class When(Composite):
 class Aux(Composite):
     """A side head, whose result the network also returns in training, by its name.
 
-    The current value passes by unchanged. The head reads it, or the earlier value named by `from`.
+    The current value passes by unchanged.
     """
 
     kind = "aux"
 
-    origin: str | None = Field(default=None, alias="from")
     body: Body
 
 
+class From(Composite):
+    """Goes back to an earlier value, which the next node reads."""
+
+    kind = "from"
+    main = "value"
+
+    value: ValueName
+
+
 class JoinWith(Composite):
-    """Joins the current value with earlier ones."""
+    """Joins the current value with earlier ones, in the order written.
+
+    `.` is the current value. If it is not written, it comes first.
+    """
 
     main = "values"
 
@@ -181,7 +187,7 @@ class JoinWith(Composite):
 
 
 class ConcatWith(JoinWith):
-    """Concatenates the current value and the named earlier ones along channels."""
+    """Concatenates the named values along channels: `.` is the current one, first by default."""
 
     kind = "concat"
 
@@ -201,7 +207,8 @@ class MultiplyWith(JoinWith):
 COMPOSITES: dict[str, type[Composite]] = {
     model.kind: model
     for model in (
-        Sequential, Parallel, Residual, Dense, Repeat, When, Aux, ConcatWith, AddWith, MultiplyWith,
+        Sequential, Parallel, Residual, Dense, Repeat, When, Aux, From, ConcatWith, AddWith,
+        MultiplyWith,
     )
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from cnngraph.spec.document import (
     BlockDefinition,
     Composite,
     Document,
+    From,
     Parallel,
     main_key,
 )
@@ -29,6 +30,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _EXPRESSION: Schema = {"$ref": "#/$defs/expression"}
 _BODY: Schema = {"$ref": "#/$defs/body"}
 _NAME: Schema = {"$ref": "#/$defs/name"}
+_FROM: Schema = {"type": "string", "description": "The name of the value that the node reads."}
 _LEVEL_NAME: Schema = {"anyOf": [_NAME, {"type": "null"}]}
 
 _DEFINITIONS: dict[str, Schema] = {
@@ -121,6 +123,8 @@ def _composite_arguments(model: type[Composite]) -> Schema:
     schema = _arguments(
         model, _NAME if model.kind in ("concat", "add", "multiply", "aux") else _LEVEL_NAME
     )
+    if model is From:
+        del schema["anyOf"][0]["properties"]["name"], schema["anyOf"][0]["properties"]["from"]
     if model.kind == "aux":
         schema["anyOf"][0]["required"].append("name")
         del schema["anyOf"][1:]
@@ -145,7 +149,7 @@ def _arguments(model: type[Op] | type[Composite], name: Schema) -> Schema:
     needed = required(model)
     mapping: Schema = {
         "type": "object",
-        "properties": {**properties, "name": name},
+        "properties": {**properties, "name": name, "from": _FROM},
         "required": needed,
         "additionalProperties": False,
     }

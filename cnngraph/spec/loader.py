@@ -316,8 +316,8 @@ class _Loader:
         for param in params:
             assert written is not None
             self._check_param(param, written.keys[param])
-            if param == "name":
-                message = "a param cannot be called `name`: every node has a `name`"
+            if param in ("name", "from"):
+                message = f"a param cannot be called `{param}`: every node takes `{param}`"
                 self.report("E116", message, written.keys[param])
         return Block(name, params, definition.body, position, library, located.entries.get("order"))
 

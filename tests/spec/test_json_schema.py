@@ -55,7 +55,8 @@ def test_every_kind_is_described_with_all_its_arguments(kind: str) -> None:
     definition = SCHEMA["$defs"][f"arguments_of_{kind}"]
     assert definition["description"]
     properties = definition["anyOf"][0]["properties"]
-    assert set(properties) == {*fields(model), "name"}
+    shared = set() if kind == "from" else {"name", "from"}
+    assert set(properties) == {*fields(model), *shared}
     assert definition["anyOf"][0]["additionalProperties"] is False
 
 
@@ -68,6 +69,11 @@ ACCEPTED = [
     'conv2d: {out_channels: "${w[0]}", kernel_size: [3, "${k}"], padding: same, name: "conv${i}"}',
     'conv2d: {out_channels: 8, kernel_size: "${k}", bias: "${b}", padding_mode: "${mode}"}',
     "batch_norm: {eps: 1e-3}",
+    "from: skip",
+    'from: "${skip}"',
+    "relu: {from: skip}",
+    "sequential: {from: skip, body: relu}",
+    "concat: [skip, .]",
     "${activation}",
     '"${block}": {width: 64}',
     "my_block",
