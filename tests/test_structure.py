@@ -22,6 +22,7 @@ LAYERS = [
     ["checker"],
     ["compiler", "zoo"],
     ["weights", "bench"],
+    ["training"],
     ["cli"],
     ["__main__"],
 ]

@@ -6,9 +6,12 @@ from cnngraph.cli import (
     catalog,
     check,
     compile,
+    evaluate,
     literature,
     ops,
+    predict,
     schema,
+    train,
     zoo,
 )
 from cnngraph.cli.app import app, main
@@ -20,9 +23,12 @@ __all__ = [
     "catalog",
     "check",
     "compile",
+    "evaluate",
     "literature",
     "main",
     "ops",
+    "predict",
     "schema",
+    "train",
     "zoo",
 ]

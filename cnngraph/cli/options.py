@@ -46,6 +46,23 @@ OutputOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite a file that another command wrote.")
 ]
+CheckpointArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", help="A checkpoint, or the folder of a run.", show_default=False
+    ),
+]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="`auto` takes the GPU if there is one.")
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out files that cannot be read as images.")
+]
+DATA_HELP = (
+    "`digits` (scikit-learn's), a folder with a subfolder for each class (or `train` and `val`"
+    " with one), a .csv with `path` and `label`, a folder with the files of MNIST (IDX) or CIFAR"
+    " (binary), or an .npz."
+)
 
 
 def require_own(path: Path | None, mark: str, command: str, force: bool) -> None:

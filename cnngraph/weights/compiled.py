@@ -56,11 +56,18 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
             the ending of `path` belongs to another format, or the file cannot be written.
     """
     _require_ending(path)
+    contents = packed(net)
+    # torch's zip writer raises RuntimeError if the disk is full.
+    atomic_write(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
+
+
+def packed(net: nn.Module) -> dict[str, Any]:
+    """What `save_compiled` writes, as plain data and tensors. Raises `CnngraphError` likewise."""
     compilation = _compilation(net)
     _require_fit(net, compilation.graph)
     files, main = _texts(compilation.spec)
     options = compilation.options
-    contents = {
+    return {
         "format": MARK,
         "version": FORMAT,
         "cnngraph": __version__,
@@ -74,8 +81,6 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "disable_passes": list(options.disable_passes),
         "state_dict": net.state_dict(),
     }
-    # torch's zip writer raises RuntimeError if the disk is full.
-    atomic_write(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
 
 
 def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> Network:
@@ -89,7 +94,13 @@ def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = Non
         CnngraphError: the file cannot be read, is damaged, or is not a compiled network.
         SpecError: its spec is invalid here, for example because a plugin is not installed.
     """
-    contents = _read(path)
+    return unpacked(read_packed(path), path, backend=backend)
+
+
+def unpacked(
+    contents: dict[str, Any], path: str | os.PathLike[str], *, backend: Backend | None = None
+) -> Network:
+    """The network of what `read_packed` found in the file at `path`; see `load_compiled`."""
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     # The initial weights are replaced: they must not advance the caller's generator.
@@ -196,8 +207,8 @@ def _tuples(value: Any) -> Any:
 # --- loading --------------------------------------------------------------------------------------
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a file, checked as far as possible without compiling."""
+def read_packed(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents of a file, checked as far as possible without compiling. See `load_compiled`."""
     name = os.fspath(path)
     unpacked = _unpack(path)
     contents = cast("dict[str, Any]", unpacked) if isinstance(unpacked, dict) else {}

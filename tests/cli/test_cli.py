@@ -429,9 +429,12 @@ COMMANDS = [
             "catalog",
             "check",
             "compile",
+            "evaluate",
             "literature",
             "ops",
+            "predict",
             "schema",
+            "train",
             "zoo",
         ]
     ),

@@ -1,0 +1,285 @@
+"""Training: the flow from a spec and data to a network in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnngraph.checker import SpecLike, read_spec
+from cnngraph.errors import CnngraphError, Source
+from cnngraph.lowering.network import Network
+from cnngraph.options import Options
+from cnngraph.training import checkpoint, extras, report
+from cnngraph.training.augmentation import Normalisation
+from cnngraph.training.data import Data
+from cnngraph.training.data.files import Progress as DataProgress
+from cnngraph.training.evaluation import other_classes
+from cnngraph.training.listeners import EpochResult, Listener, Several
+from cnngraph.training.loop import Loop
+from cnngraph.training.plan import Plan, largest_batch, plan_of
+from cnngraph.training.recipe import Recipe, load_recipe, parse_recipe
+from cnngraph.training.setup import DataLike, Setup, prepare
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        network: the network after the last epoch, in evaluation mode: the averages, if the recipe
+            has `ema`.
+        history: the figures of each epoch.
+        best_epoch: the epoch with the highest validation accuracy.
+        folder: the checkpoints and pictures; None if nothing was saved.
+    """
+
+    network: Network
+    history: tuple[EpochResult, ...]
+    best_epoch: int
+    folder: Path | None
+
+    @property
+    def best(self) -> EpochResult:
+        """The figures of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+
+def fit(
+    spec: SpecLike | Network,
+    data: DataLike = "digits",
+    recipe: str | Path | Recipe | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    classes: int | None = None,
+    weights: str | Path | None = None,
+    output: str | Path | None = None,
+    options: Options | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+    workers: int = 0,
+    save_every: int | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Trains a network.
+
+    Args:
+        spec: path or text of a spec, or a compiled network, whose weights are then the initial
+            ones.
+        data: a source for `training.open_data`, a `Data`, or two datasets, to train on and to
+            evaluate on.
+        recipe: a path, the name of a shipped recipe, or a `Recipe`; by default `default`.
+        params: values for the spec's `params`; `num_classes` follows from the data.
+        overrides: what replaces parts of the recipe, such as `{"optimizer.lr": 0.1}`. A
+            `batch_size` of `"auto"` is the largest that fits into memory.
+        classes: the number of classes, to be checked against the data.
+        weights: a file for `load_weights`, to fine-tune. The classifier is new if its number of
+            classes differs.
+        output: a folder for checkpoints, figures and pictures; if None, nothing is saved.
+        options: how the spec is compiled.
+        device: `cpu`, `cuda`, or `auto`.
+        skip_bad: leave out files that cannot be read as images.
+        workers: processes that read images, for sets that are too large for memory.
+        save_every: steps between checkpoints, besides those at the end of epochs.
+        listener: hears of every step; by default nothing is printed.
+
+    Raises:
+        CnngraphError: the data or the weights do not fit, a step does not fit into memory, the loss
+            is not finite, or a file cannot be written.
+        SpecError: the spec or the recipe is invalid.
+        Interrupted: after Ctrl-C; the run is saved.
+    """
+    setup = plan(
+        spec,
+        data,
+        recipe,
+        params=params,
+        overrides=overrides,
+        classes=classes,
+        weights=weights,
+        options=options,
+        device=device,
+        skip_bad=skip_bad,
+    )
+    return train(setup, output=output, workers=workers, save_every=save_every, listener=listener)
+
+
+def train(
+    setup: Setup,
+    *,
+    output: str | Path | None = None,
+    workers: int = 0,
+    save_every: int | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Carries out a plan. For the arguments and errors, see `fit`."""
+    setup.plan.require_fit()
+    extras.require_all()
+    folder = None if output is None else Path(output)
+    if folder is not None:
+        checkpoint.prepare_folder(folder, False, _bytes_of_checkpoints(setup))
+    loop = Loop(setup, folder, _with_files(listener, folder), save_every, workers)
+    loop.listener.on_plan(setup.plan, setup.notes)
+    return _run(loop)
+
+
+def plan(
+    spec: SpecLike | Network,
+    data: DataLike = "digits",
+    recipe: str | Path | Recipe | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    classes: int | None = None,
+    weights: str | Path | None = None,
+    options: Options | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+    progress: DataProgress | None = None,
+) -> Setup:
+    """A run before its first step; its `plan` says what the run will do and need. See `fit`."""
+    changes = dict(overrides or {})
+    automatic = changes.get("batch_size") == "auto"
+    if automatic:
+        changes["batch_size"] = 1
+    setup = prepare(
+        spec,
+        data,
+        load_recipe(recipe, changes),
+        params=params,
+        classes=classes,
+        weights=weights,
+        options=options,
+        device=device,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
+    if not automatic:
+        return setup
+    if setup.plan.available is None:
+        raise CnngraphError("the free memory of this machine is unknown: give a batch size")
+    count = len(setup.data.train.labels)
+    batch_size = largest_batch(setup.net, setup.recipe, setup.plan.available, count)
+    chosen = setup.recipe.model_copy(update={"batch_size": max(1, batch_size)})
+    made = plan_of(setup.net, setup.data, chosen, setup.device)
+    return replace(setup, recipe=chosen, plan=made)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    spec: SpecLike | None = None,
+    data: DataLike | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+    workers: int = 0,
+    save_every: int | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Continues a run from its last checkpoint, to the same weights as if it had never stopped.
+
+    Args:
+        folder: the folder of the run.
+        spec: the spec that the run must be of, if given.
+        data: where the data is now; by default where it was.
+        device, skip_bad, workers, save_every, listener: as for `fit`.
+
+    Raises:
+        CnngraphError: there is no checkpoint, or it belongs to another spec or other data.
+    """
+    extras.require_all()
+    folder = Path(folder)
+    last = folder / checkpoint.LAST
+    if not last.is_file():
+        raise CnngraphError(f"{folder} contains no run to resume: it has no {checkpoint.LAST}")
+    saved = checkpoint.load(last)
+    if spec is not None:
+        _require_same_spec(saved, spec)
+    state = saved.training
+    recipe = parse_recipe(Source(str(last), state["recipe"]))
+    setup = prepare(saved.network, data or saved.data, recipe, device=device, skip_bad=skip_bad)
+    _require_same_data(saved, setup.data, setup.plan)
+    normalisation = Normalisation(tuple(state["mean"]), tuple(state["std"]))
+    setup = replace(setup, normalisation=normalisation)
+    checkpoint.prepare_folder(folder, True, 0)
+    done = state["progress"]["history"]
+    listener = _with_files(listener, folder, [EpochResult(**row) for row in done])
+    loop = Loop(setup, folder, listener, save_every, workers)
+    loop.load_state(state)
+    if loop.progress.best_epoch == loop.progress.epoch > 0 and not loop.progress.batch:
+        checkpoint.keep_as_best(last)  # in case the run ended between the two
+    listener.on_plan(setup.plan)
+    listener.on_message(_where(loop))
+    if state["threads"] != torch.get_num_threads():
+        listener.on_message(
+            f"this run used {state['threads']} threads before, now {torch.get_num_threads()}: sums"
+            " are rounded differently"
+        )
+    return _run(loop)
+
+
+def _with_files(
+    listener: Listener | None, folder: Path | None, done: Sequence[EpochResult] = ()
+) -> Listener:
+    """The listener, and one that writes the figures of each epoch into the folder."""
+    shown = listener or Listener()
+    return shown if folder is None else Several(report.Figures(folder, done), shown)
+
+
+def _run(loop: Loop) -> Run:
+    try:
+        if not loop.done:
+            loop.run()
+    finally:
+        loop.listener.on_end()
+    net: Any = loop.best_net.eval()
+    history = tuple(loop.progress.results())
+    run = Run(net, history, loop.progress.best_epoch, loop.folder)
+    if loop.folder is not None:
+        report.write(loop.folder, loop.setup, history)
+    return run
+
+
+def _where(loop: Loop) -> str:
+    progress = loop.progress
+    if loop.done:
+        return f"the run is complete: {progress.epoch} epochs"
+    return (
+        f"continuing after step {progress.step} of {loop.total_steps}: epoch {progress.epoch + 1},"
+        f" batch {progress.batch + 1}"
+    )
+
+
+def _bytes_of_checkpoints(setup: Setup) -> int:
+    """The size of three checkpoints: the last, the best, and one that is being written."""
+    from cnngraph.training.optimization import state_slots
+
+    values = sum(value.numel() * value.element_size() for value in setup.net.state_dict().values())
+    copies = 1 + state_slots(setup.recipe) + (setup.recipe.ema is not None)
+    return 3 * copies * values + 10_000_000
+
+
+def _require_same_spec(saved: checkpoint.Checkpoint, spec: SpecLike) -> None:
+    compilation = saved.network.compilation
+    given = read_spec(spec)
+    texts = sorted(source.text for source in given.files.values())
+    if sorted(source.text for source in compilation.spec.files.values()) != texts:
+        raise CnngraphError(
+            f"{saved.path} is a checkpoint of `{compilation.spec.name}`, not of {spec}, or the spec"
+            " was edited since: leave the spec out to continue with the saved one"
+        )
+
+
+def _require_same_data(saved: checkpoint.Checkpoint, data: Data, plan: Plan) -> None:
+    if saved.classes != data.classes:
+        raise other_classes(data.name, data.classes, saved)
+    images = tuple(saved.training["images"])
+    if plan.images != images:
+        raise CnngraphError(
+            f"{data.name} has changed since {saved.path} was written: {plan.images[0]} and"
+            f" {plan.images[1]} images, then {images[0]} and {images[1]}"
+        )
