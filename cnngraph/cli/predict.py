@@ -38,7 +38,7 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             help="Image files, folders of them, or `-` for stdin.",
             show_default=False,
         ),

@@ -43,10 +43,13 @@ The folder of the run contains:
   curves.png, confusion.png, mistakes.png
 
 \b
-With --format json, each line of stdout is one object: {"event": "plan", ...},
-{"event": "epoch", "epoch", "step", "lr", "train_loss", "train_accuracy",
-"val_loss", "val_accuracy", "seconds", "images_per_second", "best"}, and
-{"event": "end", "folder", "best_epoch", "val_accuracy"}.
+With --format json, each line of stdout is one object:
+  {"event": "plan", "network", "data", "images", "classes", "input",
+   "parameters", "trained", "epochs", "batch_size", "steps", "device",
+   "precision", "memory", "available", "largest"}   memory in bytes
+  {"event": "epoch", "epoch", "step", "lr", "train_loss", "train_accuracy",
+   "val_loss", "val_accuracy", "seconds", "images_per_second", "best"}
+  {"event": "end", "folder", "best_epoch", "val_accuracy"}
 
 \b
 Exit codes: 0 success, 1 an invalid spec or recipe, wrong data, a loss that is
