@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnngraph.elaborate import elaborate
+from cnngraph.elaborate import elaborate, not_a_network
 from cnngraph.errors import CnngraphError, Source, SpecError, fail
 from cnngraph.graph.cost import summarize
 from cnngraph.graph.input_sizes import input_sizes
@@ -29,20 +29,36 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
             checked, because they describe the network with default params.
 
     Returns:
-        A report on the network, or on every mistake in the spec; mistakes are not raised.
+        A report on the network or the block library, or on every mistake in the spec; mistakes are
+        not raised.
 
     Raises:
         CnngraphError: `spec` is not a path or text, or the keys of `params` are not names.
     """
-    params = given_params(params)
-    name = spec_name(spec)
+    return _check(spec_name(spec), lambda: read_spec(spec), given_params(params))
+
+
+def check_source(source: Source, params: Mapping[str, Any] | None = None) -> Report:
+    """`check` for a text that has a name; what it imports is found from the current folder."""
+    return _check(source.name, lambda: _load_text(source), given_params(params))
+
+
+def check_network(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
+    """`check`, where a block library is an error."""
+    report = check(spec, params)
+    if report.spec is None or not report.spec.is_library:
+        return report
+    return Report(report.name, (*report.diagnostics, not_a_network(report.spec)))
+
+
+def _check(name: str, load: Callable[[], Spec], params: Mapping[str, Any]) -> Report:
     try:
-        loaded = read_spec(spec)
+        loaded = load()
         graph, diagnostics = elaborate(loaded, params)
     except SpecError as error:
         return Report(name, error.diagnostics)
     if graph is None:
-        return Report(name, tuple(diagnostics))
+        return Report(name, tuple(diagnostics), loaded if loaded.is_library else None)
     summary, sizes = summarize(graph), input_sizes(graph)
     return Report(name, tuple(diagnostics), loaded, graph, summary, sizes)
 
@@ -62,11 +78,15 @@ def read_spec(spec: SpecLike) -> Spec:
     """Loads a spec from its path, name or text. Raises `SpecError`."""
     name = spec_name(spec)
     if isinstance(spec, str) and "\n" in spec:
-        return load_spec(Path("spec.yaml"), Source(name, spec))
+        return _load_text(Source(name, spec))
     path = find_spec(name)
     if not path.exists() and (notes := similar_names(name)):
         raise fail("E001", f"cannot read {name}: it does not exist", notes=notes)
     return load_spec(path)
+
+
+def _load_text(source: Source) -> Spec:
+    return load_spec(Path("spec.yaml"), source)
 
 
 def spec_name(spec: SpecLike) -> str:

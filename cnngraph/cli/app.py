@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from cnngraph import __version__
+from cnngraph.cli.usage import UsageError, in_own_words
 from cnngraph.errors import CnngraphError, SpecError
 from cnngraph.report import terminal
 
@@ -23,11 +24,19 @@ BROKEN_PIPE = 141
 class _Commands(TyperGroup):
     """Reports the errors of every command in one line, with an exit code."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **options)
+        except UsageError as error:
+            raise in_own_words(error, self) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
+        except UsageError as error:
+            raise in_own_words(error, self) from None
         except SpecError as error:
             terminal.print_diagnostics(str(error))
             code = FAULT

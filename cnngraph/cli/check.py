@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +18,10 @@ from cnngraph.cli.options import (
     print_diagnostics,
     print_json,
 )
+from cnngraph.errors import CnngraphError, Source, SpecError
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
+from cnngraph.spec.yaml import MAX_BYTES, decode, read_source
 
 
 @app.command(
@@ -25,6 +30,7 @@ Examples:
   cnngraph check my_net.yaml
   cnngraph check resnet50
   cnngraph check specs/*.yaml --format json
+  cnngraph check .
   cnngraph check specs/resnet18.yaml --set num_classes=10
 
 \b
@@ -52,7 +58,7 @@ def check(
         list[Path],
         typer.Argument(
             metavar="SPEC",
-            help="Specs in YAML, or names of `cnngraph zoo`.",
+            help="Specs in YAML, folders of specs, `-` for stdin, or names of `cnngraph zoo`.",
             show_default=False,
         ),
     ],
@@ -62,17 +68,19 @@ def check(
     """Check specs without building anything or loading PyTorch.
 
     Reports every error with its line and a suggestion. For a valid spec, reports its
-    costs and the input sizes that it accepts.
+    costs and the input sizes that it accepts. In a folder, all YAML files with the key
+    `cnngraph` are checked, those in folders inside of it too.
     """
-    from cnngraph.checker import check
+    from cnngraph.checker import check, check_source
     from cnngraph.report.check import Report, summary
     from cnngraph.report.data import report_data
 
     params = parse_params(sets)
     reports: list[Report] = []
-    for spec in specs:
+    for spec in chain.from_iterable(map(_specs_in, specs)):
         with terminal.progress(f"checking {spec}"):
-            report = check(spec, params)
+            stdin = str(spec) == "-"
+            report = check_source(_stdin(), params) if stdin else check(spec, params)
         reports.append(report)
         if format == "json":
             continue
@@ -86,3 +94,36 @@ def check(
         terminal.print_diagnostics(f"{len(failed)} of {len(reports)} specs are invalid")
     if failed:
         raise typer.Exit(FAULT)
+
+
+def _specs_in(path: Path) -> list[Path]:
+    """The specs in a folder, hidden files and folders left out; for other paths, `path` itself.
+
+    Raises `CnngraphError` if there are none.
+    """
+    if not path.is_dir():
+        return [path]
+    found = [
+        file
+        for file in sorted(path.rglob("*.y*ml"))
+        if file.suffix in (".yaml", ".yml")
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and _is_spec(file)
+    ]
+    if not found:
+        raise CnngraphError(f"no YAML file in {path} has the key `cnngraph`")
+    return found
+
+
+def _is_spec(file: Path) -> bool:
+    """Whether a file says that it is a spec; True too if it cannot be read, which is reported."""
+    try:
+        text = read_source(file, str(file)).text
+    except SpecError:
+        return True
+    return re.search(r"^cnngraph\s*:", text, re.MULTILINE) is not None
+
+
+def _stdin() -> Source:
+    """The text on stdin. Raises `SpecError` if it is too large, or not UTF-8."""
+    return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>")

@@ -118,9 +118,9 @@ def compile(
         raise typer.BadParameter(str(wrong)) from None
     seconds: dict[str, float] = {}
     with _timed(seconds, "check"):
-        from cnngraph.checker import check
+        from cnngraph.checker import check_network
 
-        report = check(spec, params)
+        report = check_network(spec, params)
     from cnngraph.report.compilation import compiled_data
 
     compiled, error = None, None

@@ -30,7 +30,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Set a param of the spec, in YAML. Can be repeated.",
+        help="Set a param of the spec, in YAML; a list as `widths=8,16`. Can be repeated.",
         show_default=False,
     ),
 ]
@@ -96,10 +96,18 @@ def parse_params(sets: Iterable[str] | None) -> dict[str, Any]:
         if not text.strip():
             raise _wrong(f'`{key}` has no value (write `{key}=~` for null, `{key}=""` for no text)')
         try:
-            params[key] = parse_yaml(Source(f"--set {key}", text)).plain()
+            params[key] = _value(key, text)
         except SpecError as error:
             raise _wrong(f"`{item}`: {error.diagnostics[0].message}") from None
     return params
+
+
+def _value(name: str, text: str) -> Any:
+    """A value in YAML, or several with commas between them. Raises `SpecError`."""
+    value = parse_yaml(Source(f"--set {name}", text)).plain()
+    if isinstance(value, str) and "," in value and value == text.strip():  # without quotes
+        return parse_yaml(Source(f"--set {name}", f"[{text}]")).plain()
+    return value
 
 
 def _wrong(message: str) -> typer.BadParameter:

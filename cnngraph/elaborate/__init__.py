@@ -16,7 +16,7 @@ from cnngraph.errors import Diagnostic, SpecError, has_errors
 from cnngraph.graph import Graph
 from cnngraph.spec.loader import Spec
 
-__all__ = ["elaborate", "elaborate_or_raise"]
+__all__ = ["elaborate", "elaborate_or_raise", "not_a_network"]
 
 
 def elaborate(
@@ -27,14 +27,15 @@ def elaborate(
     Without `params`, the figures in the spec's `expect` are checked too.
 
     Returns:
-        The graph, and every diagnostic, warnings included. The graph is None if the network itself
-        is invalid; a wrong figure in `expect` is an error, but leaves the graph.
+        The graph, and every diagnostic, warnings included. The graph is None for a block library,
+        and if the network itself is invalid; a wrong figure in `expect` is an error, but leaves
+        the graph.
     """
     walk = Walk(spec)
     graph = walk.run(params or {})
     diagnostics = walk.diagnostics.found
     if graph is None:
-        if not has_errors(diagnostics):
+        if not has_errors(diagnostics) and not spec.is_library:
             raise AssertionError(f"the walk over `{spec.name}` lost a value, but reported no error")
         return None, diagnostics
     if not params:
@@ -42,8 +43,18 @@ def elaborate(
     return graph, diagnostics
 
 
+def not_a_network(library: Spec) -> Diagnostic:
+    """The diagnostic for a block library where a network is needed."""
+    name = library.position.source.name
+    message = f"{name} is a block library: it has no `input` and no `graph`"
+    notes = (("help", "name a network that imports it"),)
+    return Diagnostic("E102", message, library.position, notes=notes)
+
+
 def elaborate_or_raise(spec: Spec, params: Mapping[str, Any] | None = None) -> Graph:
     """The network that a spec describes. Raises `SpecError` with every error in the spec."""
+    if spec.is_library:
+        raise SpecError([not_a_network(spec)])
     graph, diagnostics = elaborate(spec, params)
     errors = [item for item in diagnostics if item.severity == "error"]
     if graph is None or errors:

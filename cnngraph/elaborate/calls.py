@@ -20,7 +20,8 @@ from cnngraph.spec.document import (
     written_fields,
 )
 from cnngraph.spec.expressions import is_expression
-from cnngraph.spec.suggestions import suggest_arguments, suggest_kind
+from cnngraph.spec.suggestions.arguments import suggest_names
+from cnngraph.spec.suggestions.kinds import same_kind, suggest_kind
 from cnngraph.spec.yaml import Located
 
 Model = TypeVar("Model", bound=Op | Composite)
@@ -43,6 +44,7 @@ class Calls:
         self._calls: dict[int, tuple[Located, Call]] = {}
         self._known: dict[int, _Known] = {}
         self._equal: dict[Hashable, Any] = {}
+        self._rows_noted = False
 
     def read(self, located: Located, place: Place, value: Value) -> Call:
         """The node as written; its kind may be an expression. Raises `InvalidError`."""
@@ -57,6 +59,8 @@ class Calls:
     def _read(self, located: Located, place: Place, value: Value) -> Call:
         kind, position, inner = located.value, located.position, None
         if isinstance(kind, dict):
+            if len(kind) != 1 or not is_kind(next(iter(kind)), place):
+                self._refuse_other_forms(located, place)
             if len(kind) != 1:
                 self._not_a_node(located, place)
             ((kind, inner),) = kind.items()
@@ -79,21 +83,55 @@ class Calls:
         name, origin = arguments.pop("name", None), arguments.pop("from", None)
         return Call(kind, position, arguments, inner.keys, None, name, origin)
 
+    def _refuse_other_forms(self, located: Located, place: Place) -> None:
+        """Reports a node written as `{type: conv2d, out_channels: 8}`."""
+        for key in ("type", "kind", "op", "layer"):
+            written = located.entries[key].value if key in located.entries else None
+            if not isinstance(written, str):
+                continue
+            kind = written if is_kind(written, place) else same_kind(written, _kinds(place))
+            if kind is not None:
+                others = len(located.entries) > 1
+                help = f"write `{kind}: {{...}}`" if others else f"write `{kind}`"
+                message = f"a node is a single `kind: arguments`, without `{key}`"
+                notes = (("help", f"{help}: the key of a node is its kind"),)
+                self._diagnostics.fail(place, "E107", message, located.keys[key], notes=notes)
+
     def _not_a_node(self, located: Located, place: Place) -> NoReturn:
         fail = self._diagnostics.fail
         keys = list(located.entries)
         if not keys:
             fail(place, "E107", "an empty mapping is not a node", located.position)
-        for key in ("type", "kind", "op", "layer"):
-            written = located.entries[key].value if key in located.entries else None
-            if isinstance(written, str) and is_kind(written, place):
-                help = f"write `{written}: {{...}}`: the key of a node is its kind"
-                message = f"a node is a single `kind: arguments`, without `{key}`"
-                fail(place, "E107", message, located.keys[key], notes=(("help", help),))
         names = ", ".join(keys[:5])
+        position = located.keys[keys[0]]
+        if all(is_kind(key, place) for key in keys[:5]):
+            message = f"each node needs a dash of its own; this has {len(keys)}: {names}"
+            first, second = (_as_item(key, located.entries[key]) for key in keys[:2])
+            help = f"write `{first}`, `{second}` and so on, each on a line of its own"
+            fail(place, "E107", message, position, notes=(("help", help),))
+        first = located.entries[keys[0]]
+        kind = next(iter(first.entries), None) or first.value
+        if isinstance(kind, str) and is_kind(kind, place) and not is_kind(keys[0], place):
+            message = f"nodes are items of a list; this is a mapping from names: {names}"
+            help = f"write `- {kind}: {{name: {keys[0]}, ...}}`"
+            fail(place, "E107", message, position, notes=(("help", help),))
         message = f"a node is a single `kind: arguments`; this has {len(keys)} keys: {names}"
         help = f"indent `{keys[1]}` under `{keys[0]}:`, or start another node with `- `"
-        fail(place, "E107", message, located.keys[keys[0]], notes=(("help", help),))
+        fail(place, "E107", message, position, notes=(("help", help),))
+
+    def refuse_row(self, located: Located, place: Place) -> None:
+        """Reports the first list such as `[-1, 1, Conv, [64, 3, 2]]` in the place of a node.
+
+        Raises `InvalidError` for this one and all others.
+        """
+        if not any(type(item.value) in (int, float, bool) for item in located.items):
+            return
+        if self._rows_noted:
+            raise InvalidError
+        self._rows_noted = True
+        message = f"a node is `kind` or `kind: arguments`, not {show(located.plain())}"
+        help = "write each layer as `- conv2d: {out_channels: 64, kernel_size: 3, stride: 2}`"
+        self._diagnostics.fail(place, "E107", message, located.position, notes=(("help", help),))
 
     def arguments(self, call: Call, model: type[Model], place: Place, value: Value) -> Model:
         """The validated arguments of an op or a composite. Raises `InvalidError`.
@@ -130,7 +168,7 @@ class Calls:
             self._refuse_dashes(call, model, call.bare, place)
             key = main_key(model)
             if key is None:
-                message, notes = suggest_arguments(call.kind, model, call.bare)
+                message, notes = suggest_names(call.kind, model, call.bare)
                 self._diagnostics.fail(place, "E103", message, call.bare.position, notes=notes)
             arguments, keys = {key: call.bare}, {key: call.bare.position}
         return validate(
@@ -142,6 +180,7 @@ class Calls:
             resolve=resolve,
             report=lambda diagnostic: self._diagnostics.report(diagnostic, place),
             equal=self._equal if issubclass(model, Op) else None,
+            variables=place.variables,
         )
 
     def _refuse_dashes(
@@ -169,8 +208,9 @@ class Calls:
             raise InvalidError
 
         def notes() -> Notes:
-            known = [*others, *COMPOSITES, *OPS, *place.library.blocks]
-            return suggest_kind(kind, known) or (("help", "`cnngraph ops` lists all ops"),)
+            return suggest_kind(kind, [*others, *_kinds(place)]) or (
+                ("help", "`cnngraph ops` lists all ops"),
+            )
 
         message = f"there is no op or block `{kind}`"
         self._diagnostics.fail(place, "E104", message, position, notes=notes)
@@ -188,6 +228,19 @@ def _expressions(call: Call, model: type[Op | Composite]) -> list[Located]:
 def is_kind(word: str, place: Place) -> bool:
     """Whether a node may have this kind: a composite, a block or an op."""
     return word in COMPOSITES or word in place.library.blocks or find_op(word) is not None
+
+
+def _kinds(place: Place) -> list[str]:
+    """All kinds that a node may have."""
+    return [*COMPOSITES, *OPS, *place.library.blocks]
+
+
+def _as_item(kind: str, arguments: Located) -> str:
+    """A node as an item of a list, its arguments shortened."""
+    value = arguments.value
+    if value is None:
+        return f"- {kind}"
+    return f"- {kind}: {'...' if isinstance(value, dict | list) else show(value)}"
 
 
 def _with_branches(located: Located) -> Located:

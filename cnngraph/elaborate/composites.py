@@ -14,6 +14,7 @@ from cnngraph.elaborate.builder import GraphBuilder
 from cnngraph.elaborate.calls import Calls, is_kind
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.padding import padded
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, MAX_SOURCES, Call, Level, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position, is_list, show
@@ -23,7 +24,7 @@ from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
-from cnngraph.shape import ShapeError
+from cnngraph.shape import ShapeError, TensorShape
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import (
     CURRENT,
@@ -94,9 +95,8 @@ def parallel(
     if len(results) == 1:
         return next(iter(results.values()))
     op = MERGES[arguments.merge]()
-    return _merge(
-        walk, path or walk.paths.anonymous(place.level, op.kind), op, results, place, call
-    )
+    target = path or walk.paths.anonymous(place.level, op.kind)
+    return _merge(walk, target, op, results, value, place, call)
 
 
 def _is_absent(walk: Walker, located: Located, place: Place, value: Value) -> bool:
@@ -119,9 +119,18 @@ def _is_absent_node(walk: Walker, located: Located, place: Place, value: Value) 
 
 
 def _merge(
-    walk: Walker, path: str, op: Op, results: dict[str, Value], place: Place, call: Call
+    walk: Walker,
+    path: str,
+    op: Op,
+    results: dict[str, Value],
+    start: Value,
+    place: Place,
+    call: Call,
 ) -> Value:
-    """Joins the results of branches, by the branches' names, into one node at `path`."""
+    """Joins the results of branches, by the branches' names, into one node at `path`.
+
+    `start` is the value that the branches begin with.
+    """
     values = list(results.values())
     try:
         op.infer(*(value.shape for value in values if value.shape is not None))
@@ -130,7 +139,9 @@ def _merge(
         help = error.help
 
         def notes() -> Notes:
-            return (*_origins(walk, shown), ("help", help))
+            shapes, padding = padded(walk.graph.nodes.values(), start, values)
+            fits = _joins(op, shapes)
+            return (*_origins(walk, shown), ("help", f"write {padding}" if fits else help))
 
         label = ", ".join(f"{name} gives {result.shape}" for name, result in shown)
         what = f"cannot join the branches of this {call.kind}: their shapes do not match"
@@ -138,6 +149,15 @@ def _merge(
         walk.diagnostics.report(diagnostic, place, path, notes)
         return INVALID
     return walk.graph.add(path, op, values, place, call.position)
+
+
+def _joins(op: Op, shapes: Sequence[TensorShape | None]) -> bool:
+    """Whether `op` can be applied to values of these shapes, all of which are known."""
+    known = [shape for shape in shapes if shape is not None]
+    try:
+        return len(known) == len(shapes) and bool(op.infer(*known))
+    except ShapeError:
+        return False
 
 
 def _origins(walk: Walker, results: Sequence[tuple[str, Value]]) -> Notes:
@@ -190,18 +210,32 @@ def _residual_mismatch(
     body: Value,
     shortcut: Value,
 ) -> None:
-    help = "make body and shortcut end with the same channels, height and width"
-    if shortcut == value and value.shape and len(value.shape) == len(body.shape or ()) == 3:
-        keep = f"its body stride 1 and {value.shape.channels} channels"
-        help = f"give the residual `shortcut: project`, or {keep}"
     label = f"body gives {body.shape}, shortcut gives {shortcut.shape}"
     message = "cannot add the body and the shortcut of this residual: their shapes differ"
     walk.diagnostics.report(
         Diagnostic("E201", message, call.position, label),
         place,
         path,
-        lambda: (*_origins(walk, [("body", body), ("shortcut", shortcut)]), ("help", help)),
+        lambda: (
+            *_origins(walk, [("body", body), ("shortcut", shortcut)]),
+            ("help", _residual_help(walk, value, body, shortcut)),
+        ),
     )
+
+
+def _residual_help(walk: Walker, value: Value, body: Value, shortcut: Value) -> str:
+    """What makes the body of a residual and its shortcut equal in shape."""
+    (mended,), padding = padded(walk.graph.nodes.values(), value, [body])
+    if padding and mended == shortcut.shape:
+        return f"write {padding}"
+    if shortcut == value and value.shape and len(value.shape) == len(body.shape or ()) == 3:
+        keep = f"its body stride 1 and {value.shape.channels} channels"
+        project = f"give the residual `shortcut: project`, or {keep}"
+        if _projection(value.shape, body.shape) is not None:
+            return project
+        if padding and _projection(value.shape, mended) is not None:
+            return f"write {padding}; then {project}"
+    return "make body and shortcut end with the same channels, height and width"
 
 
 def _shortcut(
@@ -215,6 +249,12 @@ def _shortcut(
     if located.value == "project":
         return _project(walk, located.position, place, value, body)
     kind = located.value
+    if isinstance(kind, bool):
+        message = f"`shortcut` must be `identity`, `project` or nodes, not {show(kind)}"
+        help = "`identity` is the default; `project` adds a 1x1 convolution and a batch norm"
+        help = help if kind else "write `sequential` for nodes without a shortcut"
+        fail = walk.diagnostics.fail
+        fail(place, "E103", message, located.position, notes=(("help", help),))
     if isinstance(kind, str) and not is_kind(kind, place):
         walk.calls.unknown_kind(kind, place, located.position, "identity", "project")
     return walk.body(located, place, value)
@@ -227,15 +267,8 @@ def _project(walk: Walker, position: Position, place: Place, value: Value, body:
         return value if body.shape is not None else INVALID
     if len(value.shape) != 3 or len(body.shape) != 3:
         fail(place, "E203", "`shortcut: project` needs channels x height x width", position)
-    sizes = zip(value.shape.spatial, body.shape.spatial, strict=True)
-    height, width = (-(-before // after) for before, after in sizes)
-    conv = Conv2d(
-        out_channels=body.shape.channels,
-        kernel_size=(1, 1),
-        stride=(height, width),
-        bias=False,
-    )
-    if conv.infer(value.shape) != body.shape:
+    conv = _projection(value.shape, body.shape)
+    if conv is None:
         message = f"no strided 1x1 convolution maps {value.shape} to {body.shape}"
         help = ("help", "write the nodes of the shortcut: `shortcut: [...]`")
         fail(place, "E201", message, position, notes=(*_origins(walk, [("body", body)]), help))
@@ -250,6 +283,18 @@ def _project(walk: Walker, position: Position, place: Place, value: Value, body:
     return result
 
 
+def _projection(before: TensorShape, after: TensorShape | None) -> Conv2d | None:
+    """The strided 1x1 convolution from one shape of a map to another, or None."""
+    if after is None:
+        return None
+    sizes = zip(before.spatial, after.spatial, strict=True)
+    height, width = (-(-size // less) for size, less in sizes)
+    conv = Conv2d(
+        out_channels=after.channels, kernel_size=(1, 1), stride=(height, width), bias=False
+    )
+    return conv if conv.infer(before) == after else None
+
+
 def dense(
     walk: Walker, call: Call, arguments: Dense, place: Place, path: str | None, value: Value
 ) -> Value:
@@ -261,7 +306,7 @@ def dense(
         last = index == arguments.layers - 1
         target = path if path and last else walk.paths.anonymous(place.level, "concat")
         results = {"input": value, "body": result}
-        value = _merge(walk, target, Concat(), results, inside, call)
+        value = _merge(walk, target, Concat(), results, value, inside, call)
     return value
 
 

@@ -14,6 +14,7 @@ from cnngraph.elaborate.naming import free_name, name_problem
 from cnngraph.elaborate.place import INVALID, Call, Given, Level, Place, Value
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position, closest
 from cnngraph.spec.arguments import InvalidError
+from cnngraph.spec.yaml import Located
 
 MAX_PATH = 500
 _MOST_SUGGESTED = 3
@@ -27,7 +28,12 @@ class Paths:
         values: the value at each path; `INVALID` until the node is finished, and after a mistake.
     """
 
-    def __init__(self, diagnostics: Diagnostics, evaluator: Evaluator) -> None:
+    def __init__(
+        self, diagnostics: Diagnostics, evaluator: Evaluator, graph: Located | None
+    ) -> None:
+        """`graph` is the network as written, for suggestions."""
+        self._graph = graph
+        self._written: dict[int, dict[str, Position]] = {}
         self._diagnostics = diagnostics
         self._evaluator = evaluator
         self.taken: dict[str, Position] = {}
@@ -133,7 +139,7 @@ class Paths:
             help = "use an earlier node: a node cannot read its own result or that of one around it"
             fail(f"`{name}` is not finished here", position, notes=(("help", help),))
         message = f"no earlier node is called `{name}`"
-        fail(message, position, notes=partial(self._similar, name, place))
+        fail(message, position, notes=partial(self._similar, name, place, position))
 
     def _is_hidden(self, path: str, place: Place) -> bool:
         """Whether the value at `path` may be missing because of a mistake around it."""
@@ -142,10 +148,14 @@ class Paths:
                 return self.values[path].shape is None
         return False
 
-    def _similar(self, name: str, place: Place) -> Notes:
+    def _similar(self, name: str, place: Place, position: Position) -> Notes:
         """Suggests earlier values for an unknown name, the latest first."""
         if isinstance(name, Given):
             return (("help", "a name given to a block is one that its caller can use"),)
+        later = self._written_names(place).get(name)
+        if later and (later.line, later.column) > (position.line, position.column):
+            note = f"the node `{name}` at line {later.line} is computed after this one"
+            return (("note", note), ("help", "move it up, or this node down"))
         earlier = [
             path
             for path, value in reversed(self.values.items())
@@ -162,6 +172,19 @@ class Paths:
             near = (f"`{_as_seen(path, place.level.path)}`" for path in found[:_MOST_SUGGESTED])
             return (("help", f"did you mean {' or '.join(near)}?"),)
         return (("help", "give the intended node a `name`; it must come before this node"),)
+
+    def _written_names(self, place: Place) -> dict[str, Position]:
+        """The names of nodes in the text of the enclosing block, or of the network."""
+        body = place.calls[-1][0].body if place.calls else self._graph
+        if id(body) not in self._written:
+            names = self._written[id(body)] = {}
+            waiting = [body] if body is not None else []
+            while waiting:
+                located = waiting.pop()
+                waiting += [*located.items, *located.entries.values()]
+                if (name := located.entries.get("name")) and isinstance(name.value, str):
+                    names.setdefault(name.value, name.position)
+        return self._written[id(body)]
 
     def warn_of_numbers(self, weighted: Iterable[str]) -> None:
         """Warns of weights whose keys would change if a node were inserted before them.

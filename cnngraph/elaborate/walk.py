@@ -33,7 +33,7 @@ class Walk:
         self.spec = spec
         self.diagnostics = Diagnostics(spec.mistakes)
         self.evaluator = Evaluator(self.diagnostics)
-        self.paths = Paths(self.diagnostics, self.evaluator)
+        self.paths = Paths(self.diagnostics, self.evaluator, spec.graph)
         self.calls = Calls(self.diagnostics, self.evaluator)
         self.blocks = Blocks(spec, self.diagnostics, self.evaluator)
         self.graph = GraphBuilder(TensorShape(()), self.diagnostics, self.evaluator)
@@ -112,10 +112,11 @@ class Walk:
             if self._depth > MAX_NESTING:
                 message = f"nodes are nested more than {MAX_NESTING} levels deep"
                 self.diagnostics.fail(place, "E110", message, located.position)
-            if isinstance(located.value, list):
-                return self.body(located, place, value)
             call = None
             try:
+                if isinstance(located.value, list):
+                    self.calls.refuse_row(located, place)
+                    return self.body(located, place, value)
                 call = self.calls.read(located, place, value)
                 return self._dispatch(call, place, value, own)
             except InvalidError:

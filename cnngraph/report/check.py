@@ -26,7 +26,7 @@ class Report:
         name: the file as given.
         diagnostics: errors and warnings.
         spec: the document; None, as what follows, if the spec is invalid.
-        graph: the network.
+        graph: the network; None, as what follows, also for a block library.
         summary: parameters, buffers and multiply-accumulates.
         sizes: the square inputs that the network accepts; None also for flat inputs.
     """
@@ -53,19 +53,23 @@ class Report:
 
     def __str__(self) -> str:
         parts = [render(self.diagnostics)] if self.diagnostics else []
-        if self.graph is not None and self.summary is not None:
-            parts += [to_text(stage_table(self.graph)), summary(self)]
+        if self.graph is not None:
+            parts.append(to_text(stage_table(self.graph)))
+        if self.spec is not None:
+            parts.append(summary(self))
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return report_html(self.diagnostics, self.graph, summary(self) if self.graph else "")
+        return report_html(self.diagnostics, self.graph, summary(self) if self.spec else "")
 
 
 def summary(report: Report) -> str:
     """Name, shapes, costs and input sizes, a line each. The report must be of a valid spec."""
     graph, costs = report.graph, report.summary
-    assert graph is not None
-    assert costs is not None
+    if graph is None or costs is None:
+        assert report.spec is not None
+        blocks = [*report.spec.library.blocks]
+        return f"{report.name}: a library of {plural(len(blocks), 'block')}: {', '.join(blocks)}"
     rows = [("params", params(costs)), ("MACs", macs(costs))]
     if report.sizes is not None:
         first, *others = describe_sizes(report.sizes, graph.input.spatial)

@@ -5,21 +5,19 @@ No text of pydantic is shown, so that diagnostics do not depend on its version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, closest, did_you_mean, listing, show
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, did_you_mean, listing, show
 from cnngraph.spec.document import argument_names, written_fields
-from cnngraph.spec.suggestions import suggest_value
+from cnngraph.spec.suggestions.arguments import similar_field, suggest_argument, suggest_second
+from cnngraph.spec.suggestions.values import suggest_value
 from cnngraph.spec.yaml import Located
 
 Model = TypeVar("Model", bound=BaseModel)
 Report = Callable[[Diagnostic], None]
-
-_INFERRED = ("in_channels", "in_features", "num_features", "num_channels", "normalized_shape")
-"""Arguments of torch's modules that the language infers."""
 
 
 class InvalidError(Exception):
@@ -36,6 +34,7 @@ def validate(
     resolve: Callable[[Located], Any],
     report: Report,
     equal: dict[Any, Any] | None = None,
+    variables: Collection[str] = (),
 ) -> Model:
     """An instance of `model` from located arguments.
 
@@ -45,6 +44,7 @@ def validate(
         resolve: evaluates an argument; raises `InvalidError` after reporting a mistake in it.
             Fields marked `RAW` are not resolved.
         equal: instances made so far, shared by equal arguments. Only for models without `RAW`.
+        variables: the names that expressions can read, for suggestions.
 
     Raises:
         InvalidError: after reporting every mistake.
@@ -61,7 +61,9 @@ def validate(
             values[key] = argument if fields[key] else resolve(argument)
         except InvalidError:
             valid = False
-    similar = _report_unknown(unknown, arguments, keys, what, [*fields], report) if unknown else ()
+    similar = (
+        _report_unknown(unknown, arguments, keys, model, what, report) if unknown else frozenset()
+    )
     valid = valid and not unknown
     identity = (model, repr(values)) if equal is not None else None
     if valid and equal is not None and identity in equal:
@@ -70,7 +72,7 @@ def validate(
         instance = model.model_validate(values)
     except ValidationError as error:
         located = Located(arguments, position, keys)
-        for diagnostic in _mistakes(error, model, located, similar, what):
+        for diagnostic in _mistakes(error, model, located, similar, what, variables):
             report(diagnostic)
         raise InvalidError from None
     if not valid:
@@ -84,31 +86,22 @@ def _report_unknown(
     unknown: Mapping[str, Located],
     arguments: Mapping[str, Located],
     keys: Mapping[str, Position],
+    model: type[BaseModel],
     what: str,
-    fields: Sequence[str],
     report: Report,
-) -> set[str]:
+) -> frozenset[str]:
     """Reports unknown keys. Returns the fields that they probably stand for."""
     similar: set[str] = set()
+    fields = argument_names(model)
     cut = any(str(argument.value).startswith("(") for argument in arguments.values())
     for key, argument in list(unknown.items())[:MAX_MISTAKES]:
         if cut and argument.value is None and key.endswith(")"):
             continue  # the second half of `kernel_size: (3, 3)`; the first half is reported
-        name, _, rest = key.partition(":")
-        close = closest(key, [*fields, "name"])
-        if key in _INFERRED:
-            note = ("help", "remove it: it is inferred from the input")
-        elif argument.value is None and rest:
-            close = name
-            note = ("help", f"put a space after the colon: `{name}: {rest:.20}`")
-        elif close:
-            note = ("help", f"did you mean `{close}`?")
-        else:
-            note = ("note", f"{what} accepts: {', '.join(fields) or 'nothing'}")
-        if close:
-            similar.add(close)
-        report(Diagnostic("E101", f"{what} does not accept `{key}`", keys[key], notes=(note,)))
-    return similar
+        found = suggest_argument(model, what, key, argument, fields)
+        similar.update(found.stands_for)
+        message = f"{what} does not accept `{key}`"
+        report(Diagnostic("E101", message, keys[key], notes=found.notes))
+    return frozenset(similar)
 
 
 def valid_part(
@@ -124,7 +117,7 @@ def valid_part(
     values = dict(defaults)
     keys: dict[str, Position] = {}
     for written, item in located.entries.items():
-        close = written if written in fields else closest(written, fields)
+        close = written if written in fields else similar_field(written, fields)
         taken = close != written and close in located.entries
         key = written if close is None or taken else close
         keys[key] = located.keys[written]
@@ -149,8 +142,9 @@ def _mistakes(
     error: ValidationError,
     model: type[BaseModel],
     located: Located,
-    similar: set[str] | tuple[()],
+    similar: frozenset[str],
     what: str,
+    variables: Collection[str],
 ) -> Iterator[Diagnostic]:
     """A diagnostic for each value that pydantic refused, and one for all missing arguments."""
     missing: list[str] = []
@@ -163,7 +157,7 @@ def _mistakes(
         elif not path or path[0] in located.entries:
             refused.setdefault(path, []).append(item)
     for path, items in refused.items():
-        yield _mistake(path, items, model, located, what)
+        yield _mistake(path, items, model, located, what, variables)
     if missing:
         yield Diagnostic("E102", f"{what} needs {listing(missing)}", located.position)
 
@@ -186,6 +180,7 @@ def _mistake(
     model: type[BaseModel],
     whole: Located,
     what: str,
+    variables: Collection[str],
 ) -> Diagnostic:
     """One refused value, which may be nested; `items` say why, each for a member of a union."""
     item = items[0]
@@ -208,7 +203,7 @@ def _mistake(
     message = (
         f"`{name}` {expectation}, not {shown}" if expectation else f"`{name}` cannot be {shown}"
     )
-    notes = suggest_value(value, located, expectation)
+    notes = suggest_second(name, value) or suggest_value(value, located, expectation, variables)
     return Diagnostic("E103", message, located.position, notes=notes)
 
 

@@ -192,6 +192,19 @@ _TAKES = {
     "divisible": "a number and a divisor",
 }
 
+_OTHER_FUNCTIONS = {
+    "abs": "write `max(x, -x)`",
+    "ceil": "write `-(-a // b)` to divide and round up",
+    "float": "leave it out: a whole number is accepted where a number is expected",
+    "floor": "use `//` to divide into a whole number",
+    "int": "use `//` to divide into a whole number, or `round(...)`",
+    "make_divisible": "write `divisible(value, divisor)`",
+    "pow": "write a power as `**`",
+    "sqrt": "write `x ** 0.5`",
+    "str": "write text with values in it: `conv${i}`",
+}
+"""Functions of Python and of other libraries -> what to write here."""
+
 RESERVED = frozenset([*FUNCTIONS, *CONSTANTS, "in_channels", "in_height", "in_width"])
 """Names that a parameter or loop variable cannot have."""
 
@@ -468,6 +481,8 @@ _METHODS: dict[type[ast.AST], Callable[[_Evaluation, Any], Any]] = {
 
 
 def _similar_functions(name: str) -> Notes:
+    if name in _OTHER_FUNCTIONS:
+        return (("help", _OTHER_FUNCTIONS[name]),)
     names = ", ".join(sorted(FUNCTIONS))
     return did_you_mean(name, FUNCTIONS) or (("note", f"the functions are: {names}"),)
 

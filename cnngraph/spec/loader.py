@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from cnngraph.errors import (
@@ -20,7 +21,13 @@ from cnngraph.errors import (
 )
 from cnngraph.ops import find_op
 from cnngraph.spec.arguments import InvalidError, Model, valid_part, validate
-from cnngraph.spec.document import COMPOSITES, BlockDefinition, Document, Expect
+from cnngraph.spec.document import (
+    COMPOSITES,
+    BlockDefinition,
+    Document,
+    Expect,
+    written_fields,
+)
 from cnngraph.spec.expressions import RESERVED
 from cnngraph.spec.yaml import Located, parse_yaml, read_source
 
@@ -79,6 +86,7 @@ class Spec:
         params: name -> default as written; the values of a variant replace those of its base.
         declared: name -> default of the base, which determines the param's type.
         files: every file that was read, by absolute path.
+        is_library: whether it has blocks only, and no network.
         mistakes: everything wrong with the files, apart from the graph.
     """
 
@@ -93,29 +101,30 @@ class Spec:
     expected: Expect | None
     reference: Reference
     files: dict[Path, Source]
+    is_library: bool = False
     mistakes: tuple[Diagnostic, ...] = ()
 
 
-def load_spec(path: Path, source: Source | None = None, read: Reader = read_source) -> Spec:
+def load_spec(path: Path, source: Source | None = None, read: Reader | None = None) -> Spec:
     """Reads the spec at `path`, and all files it refers to.
 
     Args:
         source: the text of the spec, if it is not to be read.
-        read: reads a file.
+        read: reads a file in place of `read_source`.
 
     Raises:
         SpecError: a file cannot be read at all. Other mistakes are in the spec's `mistakes`.
     """
     loader = _Loader(Path(os.path.normpath(path.absolute())), read)
-    spec = loader.spec(loader.main, source or read(path, str(path)), chain=())
+    spec = loader.spec(loader.main, source or (read or read_source)(path, str(path)), chain=())
     return replace(spec, mistakes=tuple(loader.diagnostics))
 
 
 class _Loader:
-    def __init__(self, main: Path, read: Reader) -> None:
+    def __init__(self, main: Path, read: Reader | None) -> None:
         self.main = main
-        self.reach = (main.parent.parent, Path(os.path.realpath(main.parent)).parent)
-        self.read = read
+        self.reach = main.parent.parent
+        self.read = read or partial(read_source, reach=Path(os.path.realpath(main.parent)).parent)
         self.files: dict[Path, Source] = {}
         self.libraries: dict[Path, Library] = {}
         self.diagnostics: list[Diagnostic] = []
@@ -136,6 +145,11 @@ class _Loader:
         if not isinstance(root.value, dict):
             message = "a spec must be a mapping with `cnngraph`, `name`, `input` and `graph`"
             raise fail("E107", message, root.position)
+        if not _SPEC_KEYS & root.keys.keys():
+            raise SpecError([_not_a_spec(root)])
+        if (stray := _outside_graph(root)) is not None:
+            self.diagnostics.append(stray)
+            root = _without_graph(root)
         root, document = self._validated(Document, root, "a spec", root.position, cnngraph=1)
         if document is None or ("cnngraph" in root.keys and "cnngraph" not in root.entries):
             raise SpecError(self.diagnostics)
@@ -160,9 +174,8 @@ class _Loader:
 
     def _network(self, path: Path, root: Located, document: Document) -> Spec:
         missing = [f"`{key}`" for key in ("name", "input", "graph") if key not in root.keys]
-        if _is_library(root):
-            self.diagnostics.append(_library_alone(root))
-        elif missing:
+        is_library = _is_library(root)
+        if missing and not is_library:
             self.report("E102", f"a spec needs {listing(missing)}", root.position)
         library = self._library(path, root, document, chain=(path,))
         params = self._mapping(document.params, "params")
@@ -180,6 +193,7 @@ class _Loader:
             expected=document.expect,
             reference=Reference(document.paper, document.year, document.source),
             files=self.files,
+            is_library=is_library,
         )
 
     def _variant(
@@ -195,6 +209,10 @@ class _Loader:
         if target in (*chain, path):
             raise fail("E112", f"`{document.extends}` extends this spec, directly or not", where)
         base = self.spec(target, self._source(target, path, where, "E112"), (*chain, path))
+        if base.is_library:
+            message = f"`{document.extends}` is a block library: there is no network to extend"
+            self.report("E112", message, where)
+            return replace(base, is_library=False)
         params = self._mapping(document.params, "params")
         unknown = [name for name in params if name not in base.params]
         for name in unknown[:MAX_MISTAKES]:
@@ -261,9 +279,7 @@ class _Loader:
     def _target(self, path: Path, name: str, where: Position, code: str) -> Path:
         """The path of the file that another file refers to."""
         target = Path(os.path.normpath(path.parent / name))
-        places = zip((target, Path(os.path.realpath(target))), self.reach, strict=True)
-        inside = all(place.is_relative_to(reach) for place, reach in places)
-        if Path(name).is_absolute() or not inside:
+        if Path(name).is_absolute() or not target.is_relative_to(self.reach):
             rule = "a spec can read files in the folder above its own, by relative paths"
             message = f"`{name}` is out of reach: {rule}"
             raise fail(code, message, where)
@@ -339,14 +355,40 @@ def _is_library(root: Located) -> bool:
     return not network & root.keys.keys() and not {"blocks", "imports"}.isdisjoint(root.keys)
 
 
-def _library_alone(root: Located) -> Diagnostic:
-    file = root.position.source.name
-    return Diagnostic(
-        "E102",
-        f"{file} is a block library: it has blocks, but no `input` and `graph` of a network",
-        root.keys.get("blocks") or root.keys["imports"],
-        notes=(("help", f"check a network that says `imports: [{os.path.basename(file)}]`"),),
-    )
+_SPEC_KEYS = {"cnngraph", "name", "input", "graph", "extends", "blocks", "imports", "params"}
+"""A file without any of these keys is something else."""
+
+
+def _not_a_spec(root: Located) -> Diagnostic:
+    message = "this is not a spec: a spec has `cnngraph: 1`, `name`, `input` and `graph`"
+    notes: Notes = ()
+    if "backbone" in root.keys:
+        help = "write each row of the backbone as a node, such as `- conv2d: {...}`, under `graph:`"
+        notes = (("help", help),)
+    return Diagnostic("E102", message, root.position, notes=notes)
+
+
+def _outside_graph(root: Located) -> Diagnostic | None:
+    """The diagnostic for nodes that are written next to an empty `graph:` and not inside."""
+    if "graph" not in root.entries or root.entries["graph"].value is not None:
+        return None
+    stray = _stray(root)
+    if not stray:
+        return None
+    message = f"`{stray[0]}` is outside of `graph`, which is empty"
+    help = "write the nodes under `graph:` as a list, each with a dash: `- conv2d: {...}`"
+    return Diagnostic("E107", message, root.keys[stray[0]], notes=(("help", help),))
+
+
+def _stray(root: Located) -> list[str]:
+    return [key for key in root.keys if key not in written_fields(Document)]
+
+
+def _without_graph(root: Located) -> Located:
+    """The document without an empty graph and the nodes next to it; the key remains."""
+    ignored = {"graph", *_stray(root)}
+    entries = {key: item for key, item in root.entries.items() if key not in ignored}
+    return Located(entries, root.position, root.keys, root.size)
 
 
 def _yaml_files(folder: Path) -> list[Path]:

@@ -7,11 +7,13 @@ number, `no` and `on` are text.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 import yaml
@@ -87,19 +89,52 @@ class Located:
         return here
 
 
-def read_source(path: Path, name: str) -> Source:
-    """Reads a spec file, called `name` in messages. Raises `SpecError` if it cannot be read."""
+def read_source(path: Path, name: str, reach: Path | None = None) -> Source:
+    """Reads a spec file, called `name` in messages.
+
+    The file is opened once, and read up to the limit. A pipe or a device is not read.
+
+    Args:
+        reach: the folder that the file must be in when links are followed.
+
+    Raises:
+        SpecError: the file cannot be read.
+    """
     try:
-        if not path.is_file():
-            problem = "is not a regular file" if path.exists() else "does not exist"
-            problem = "is a folder, not a file" if path.is_dir() else problem
-            raise fail("E001", f"cannot read {name}: it {problem}")
-        _check_size(name, path.stat().st_size)
-        return Source(name, path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise fail("E001", f"cannot read {name}: it is not UTF-8 text") from None
+        real = os.path.realpath(path)
+        if reach is not None and not Path(real).is_relative_to(reach):
+            raise fail(
+                "E001", f"{name} is out of reach: it is a link out of the folder above the spec"
+            )
+        descriptor = os.open(real, _OPEN_FLAGS)
+        try:
+            status = os.fstat(descriptor)
+            if not S_ISREG(status.st_mode):
+                kind = "a folder, not a file" if S_ISDIR(status.st_mode) else "not a regular file"
+                raise fail("E001", f"cannot read {name}: it is {kind}")
+            _check_size(name, status.st_size)
+            with open(descriptor, "rb", closefd=False) as file:
+                return decode(file.read(MAX_BYTES + 1), name)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise fail("E001", f"cannot read {name}: it does not exist") from None
     except OSError as error:
         raise fail("E001", f"cannot read {name}: {error.strerror or error}") from None
+    except ValueError:  # a path with NUL, or one that cannot be encoded
+        raise fail("E001", f"cannot read {name}: this cannot be the name of a file") from None
+
+
+def decode(data: bytes, name: str) -> Source:
+    """The text in `data`. Raises `SpecError` if it is too large, or not UTF-8."""
+    _check_size(name, len(data))
+    try:
+        return Source(name, data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise fail("E001", f"cannot read {name}: it is not UTF-8 text") from None
+
+
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 def _check_size(name: str, size: int) -> None:

@@ -50,7 +50,9 @@ def explain(error: yaml.MarkedYAMLError, source: Source) -> Diagnostic:
         return _mistake("expected a key or the end of the mapping before it", here, help)
     if problem.startswith("could not find expected ':'"):
         start = _position(source, error.context_mark) if error.context_mark else here
-        help = "write `key: value` or `- item`"
+        word = re.fullmatch(r"\s*([\w-]{1,40})\s*", _line(source, start.line))
+        help = f"write `- {word[1]}`, or `{word[1]}: ...`" if word else ""
+        help = help or "write `key: value` or `- item`"
         return _mistake("expected a key or an item of a list", start, help)
     if problem.endswith("cannot start any token"):
         return _mistake("a value cannot begin with this character", here, "put text in quotes")

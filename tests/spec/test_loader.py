@@ -239,7 +239,7 @@ def test_a_variant_of_a_library_lacks_a_network(write) -> None:
     report = write({
         "net.yaml": "cnngraph: 1\nextends: lib.yaml\n", "lib.yaml": library("act: {body: [relu]}"),
     })  # fmt: skip
-    assert codes(report) == ["E102"]
+    assert codes(report) == ["E112"]
 
 
 def test_every_file_that_was_read_is_known(write, tmp_path: Path) -> None:

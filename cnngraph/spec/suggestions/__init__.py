@@ -1,0 +1,1 @@
+"""Suggestions for a wrong kind, argument or value: this language's spelling for another's."""
