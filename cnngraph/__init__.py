@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cnngraph.checker import check as check
+    from cnngraph.checker import draw as draw
     from cnngraph.compiler import compile as compile
+    from cnngraph.drawing import Drawing as Drawing
     from cnngraph.errors import CnngraphError as CnngraphError
     from cnngraph.errors import Diagnostic as Diagnostic
     from cnngraph.errors import SpecError as SpecError
@@ -38,8 +40,9 @@ else:
     from importlib import import_module
 
     _NAMES = {
-        "checker": "check",
+        "checker": "check draw",
         "compiler": "compile",
+        "drawing": "Drawing",
         "errors": "CnngraphError Diagnostic SpecError",
         "lowering.network": "Network",
         "ops.op": "Op",

@@ -1,4 +1,4 @@
-"""`check`: everything that can be said about a spec without torch and without building it."""
+"""`check` and `draw`: what can be said about a spec without torch and without building it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnngraph.elaborate import elaborate, not_a_network
+from cnngraph.drawing import Drawing, draw_graph
+from cnngraph.elaborate import elaborate, elaborate_or_raise, not_a_network
 from cnngraph.errors import CnngraphError, Source, SpecError, fail
 from cnngraph.graph.cost import summarize
 from cnngraph.graph.input_sizes import input_sizes
@@ -61,6 +62,36 @@ def _check(name: str, load: Callable[[], Spec], params: Mapping[str, Any]) -> Re
         return Report(name, tuple(diagnostics), loaded if loaded.is_library else None)
     summary, sizes = summarize(graph), input_sizes(graph)
     return Report(name, tuple(diagnostics), loaded, graph, summary, sizes)
+
+
+def draw(
+    spec: SpecLike,
+    params: Mapping[str, Any] | None = None,
+    *,
+    depth: int = 1,
+    width: float = 180.0,
+    dark: bool = False,
+    fused: bool = False,
+) -> Drawing:
+    """Draws the network of a spec: folded, and each distinct block open once.
+
+    Args:
+        spec: as in `check`.
+        params: values for the spec's `params`.
+        depth: how many levels of blocks are opened in place; 1 folds every block.
+        width: the width of the sheet in millimetres, at least 85.
+        dark: light lines on dark paper.
+        fused: shades what the fused backend computes as part of a fused operation.
+
+    Returns:
+        A drawing, which a notebook displays; `save` writes it as .svg, .png, .pdf or .mmd.
+
+    Raises:
+        SpecError: the spec is invalid.
+        CnngraphError: `depth` or `width` is too small.
+    """
+    graph = elaborate_or_raise(read_spec(spec), given_params(params))
+    return draw_graph(graph, depth=depth, width=width, dark=dark, fused=fused)
 
 
 def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ LAYERS = [
     ["ops"],
     ["spec", "graph"],
     ["elaborate", "passes"],
-    ["lowering", "report"],
+    ["lowering", "report", "drawing"],
     ["checker"],
     ["compiler", "zoo"],
     ["weights", "bench"],

@@ -1,1 +1,1 @@
-"""Text, tables and drawings for the terminal and notebooks. `import cnngraph` loads none of it."""
+"""Text and tables for the terminal and notebooks. `import cnngraph` loads none of it."""

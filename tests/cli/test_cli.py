@@ -429,6 +429,7 @@ COMMANDS = [
             "catalog",
             "check",
             "compile",
+            "draw",
             "evaluate",
             "literature",
             "ops",

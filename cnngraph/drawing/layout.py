@@ -1,0 +1,149 @@
+"""Lays out the flow of a level: left to right, in rows, branches as rails, skips as arcs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+from cnngraph.drawing.captions import Captions
+from cnngraph.drawing.flow import Chain, Flow, Fork
+from cnngraph.drawing.labels import resolution
+from cnngraph.drawing.outline import Outline, Run, end_of
+from cnngraph.drawing.pieces import box, frame, join_width, merge, rails
+from cnngraph.drawing.rows import (
+    GAP,
+    MARGIN,
+    ROW_GAP,
+    Arc,
+    Item,
+    joined,
+    row,
+    split_rows,
+    widen_steps,
+    with_steps,
+)
+from cnngraph.drawing.shapes import Piece, Wire, shelves, stacked
+from cnngraph.drawing.units import Unit
+
+
+class Layout:
+    """Lays out the flows of one drawing.
+
+    Args:
+        shaded: the paths of the nodes that are drawn on a shade.
+    """
+
+    def __init__(self, outline: Outline, shaded: frozenset[str] = frozenset()) -> None:
+        self.outline = outline
+        self.shaded = shaded
+        self._letters = map(_letter, count())
+        self._ins: dict[str, list[str]] = {}
+        self._outs: dict[str, list[str]] = {}
+
+    def flow(self, flow: Flow, captions: Captions, limit: float, steps: bool = False) -> Piece:
+        """A level: its main chain, then the strands below.
+
+        Args:
+            limit: the width at which rows are wrapped; a single box may be wider.
+            steps: puts the rows on panels, one for each run of a resolution.
+        """
+        for origin, unit in flow.links:
+            self._ins.setdefault(unit.path, []).append(self._leaving(origin))
+        starts = [self._leaving(strand.origin) for strand in flow.strands]
+        chain = self._chain(flow.chain, captions, limit, steps)
+        strands = [
+            self._chain(strand.chain, captions, limit, steps, letter)
+            for strand, letter in zip(flow.strands, starts, strict=True)
+        ]
+        return stacked([chain, shelves(strands, limit, GAP)], ROW_GAP) if strands else chain
+
+    def _leaving(self, origin: Unit | None) -> str:
+        """A letter at the value that `origin` gives."""
+        letter = next(self._letters)
+        self._outs.setdefault(origin.path if origin else "", []).append(letter)
+        return letter
+
+    def _chain(
+        self,
+        chain: Chain,
+        captions: Captions,
+        limit: float,
+        steps: bool = False,
+        start: str = "",
+    ) -> Piece:
+        """A chain in rows; `start` is the letter at its start, if it is a strand."""
+        items: list[Item] = []
+        arcs: list[Arc] = []
+        inner = limit - 2 * MARGIN - (GAP / 2 if steps else 0)
+        self._collect(chain, captions, inner, items, arcs)
+        if not items:
+            return Piece(GAP, 1.0, 0.5, (Wire(((0, 0.5), (GAP, 0.5)), arrow=False),))
+        items[0].ins += [start] if start else []
+        if steps:
+            widen_steps(items)
+        rows = split_rows(items, inner)
+        near = [arc for arc in arcs if any(arc.start in span and arc.end in span for span in rows)]
+        for arc in arcs:
+            if arc not in near:
+                self._break(arc, items)
+        pieces: list[Piece] = []
+        for span in rows:
+            inside = [items[index] for index in span]
+            piece = row(inside, [arc for arc in near if arc.start in span], span.start)
+            pieces.append(with_steps(piece, inside) if steps else piece)
+        return joined(pieces)
+
+    def _break(self, arc: Arc, items: Sequence[Item]) -> None:
+        """Puts a letter at both ends of an arc, in place of the arc."""
+        letter = next(self._letters)
+        source = items[arc.start - 1].outs if arc.start else items[0].ins
+        source.append(letter)
+        items[arc.end].ins.append(letter)
+
+    def _collect(
+        self, chain: Chain, captions: Captions, limit: float, items: list[Item], arcs: list[Arc]
+    ) -> None:
+        """The items of a chain; a fork with one branch that is not empty becomes an arc."""
+        for run in self.outline.runs(chain):
+            first, end = run[0], end_of(run[0])
+            if isinstance(first, Unit):
+                if first.is_merge and first.style == "merge":
+                    self._add(items, run, merge(first, self._is_shaded(run)), joins=True)
+                else:
+                    caption = captions.by_path[first.path]
+                    self._add(items, run, box(caption, self._is_shaded(run)))
+            elif len(run) > 1:
+                inside = self._chain((first,), captions, limit - 16)
+                self._add(items, run, frame(inside, captions.by_path[end.path].count))
+            elif sum(map(bool, first.branches)) > 1:
+                self._add(items, run, self._rails(first, captions, limit), joins=True)
+            else:
+                start = len(items)
+                for branch in first.branches:
+                    self._collect(branch, captions, limit, items, arcs)
+                if not all(first.branches):
+                    arcs.append(Arc(start, len(items)))
+                self._add(items, run, merge(first.merge, self._is_shaded(run)), joins=True)
+
+    def _add(self, items: list[Item], run: Run, piece: Piece, joins: bool = False) -> None:
+        shape = end_of(run[-1]).shape
+        pixels = shape.spatial[0] * shape.spatial[1] if shape.spatial else 1
+        paths = [end_of(element).path for element in run]
+        ins = [letter for path in paths for letter in self._ins.get(path, ())]
+        outs = [letter for path in paths for letter in self._outs.get(path, ())]
+        items.append(Item(piece, resolution(shape), pixels, joins, ins, outs))
+
+    def _rails(self, fork: Fork, captions: Captions, limit: float) -> Piece:
+        inner = limit - join_width(fork.merge)
+        branches = [self._chain(branch, captions, inner) for branch in fork.branches]
+        return rails(branches, fork.merge, self._is_shaded((fork,)))
+
+    def _is_shaded(self, run: Run) -> bool:
+        nodes = (node for element in run for node in end_of(element).nodes)
+        return any(node.path in self.shaded for node in nodes)
+
+
+def _letter(index: int) -> str:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    more, index = divmod(index, len(letters))
+    return (_letter(more - 1) if more else "") + letters[index]

@@ -1,0 +1,169 @@
+"""A sheet: the title, the network, each distinct block once, and the legend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cnngraph.drawing.captions import Table, block_captions, network_captions
+from cnngraph.drawing.labels import CLASSES, shape_text
+from cnngraph.drawing.layout import Layout
+from cnngraph.drawing.outline import Block, Outline
+from cnngraph.drawing.shapes import Piece, Rect, Shape, Text, beside, shelves, stacked
+from cnngraph.drawing.text import LINE, shorten, wrap
+from cnngraph.drawing.text import width as text_width
+from cnngraph.graph import Graph
+from cnngraph.graph.cost import summarize
+from cnngraph.report.numbers import short
+
+_MARGIN = 8.0
+_SPACE = 10.0
+_TITLE = 10.0
+_MOST_ROWS = 40
+"""The most rows of a table that are drawn."""
+_WIDEST_CELL = 100.0
+"""The widest name of a row, or a third of the table if that is wider."""
+
+
+def sheet(
+    graph: Graph, *, depth: int, width: float, shaded: frozenset[str]
+) -> tuple[list[Shape], float, float]:
+    """The shapes of a drawing, and the width and height of the sheet in points."""
+    outline = Outline(graph, depth)
+    layout = Layout(outline, shaded)
+    inner = width - 2 * _MARGIN
+    network = layout.flow(outline.flow(), network_captions(outline), inner, steps=True)
+    pieces = [_title(graph, inner), network]
+    cards = [_card(outline, layout, block, name, inner) for block, name in _named(outline.blocks())]
+    if cards:
+        pieces.append(shelves(cards, inner, _SPACE))
+    pieces.append(_legend(pieces, inner, bool(shaded)))
+    whole = stacked(pieces, _SPACE)
+    widest = max(width, whole.width + 2 * _MARGIN)
+    return whole.at(_MARGIN, _MARGIN), widest, whole.height + 2 * _MARGIN
+
+
+def _title(graph: Graph, limit: float) -> Piece:
+    costs = summarize(graph).total
+    shapes = f"{shape_text(graph.input)} to {shape_text(graph.shape_of(graph.output))}"
+    facts = f"{shapes}, {short(costs.params)} parameters, {short(costs.macs)} MACs"
+    name = shorten(graph.name, limit / 2, bold=True, size=_TITLE)
+    x = text_width(name, bold=True, size=_TITLE) + 10
+    texts: list[Shape] = [Text(0, 9, name, "start", bold=True, size=_TITLE)]
+    texts.append(Text(x, 9, shorten(facts, limit - x), "start", style="quiet"))
+    return Piece(limit, 12, 6, tuple(texts))
+
+
+# --- cards ---------------------------------------------------------------------------------------
+
+
+def _named(blocks: Sequence[Block]) -> list[tuple[Block, str]]:
+    """Each block and its title: blocks of one kind that differ in structure are numbered."""
+    kinds = [block.kind for block in blocks]
+    return [
+        (block, f"{block.kind}, form {kinds[: index + 1].count(block.kind)}")
+        if kinds.count(block.kind) > 1
+        else (block, block.kind)
+        for index, block in enumerate(blocks)
+    ]
+
+
+def _card(outline: Outline, layout: Layout, block: Block, name: str, limit: float) -> Piece:
+    """One block drawn open, with the table of what differs among its calls."""
+    captions = block_captions(outline, block)
+    flow = outline.flow(block.calls[0])
+    title = wrap(name, limit - 16, bold=True)
+    heading: list[Shape] = [
+        Text(0, 6 + index * LINE, line, "start", bold=True) for index, line in enumerate(title)
+    ]
+    where = "" if captions.table.rows else _where(block, limit - 16)
+    heading += [Text(0, 6 + len(title) * LINE, where, "start", style="quiet")] if where else []
+    high = LINE * (len(title) + bool(where))
+    wide = max(text_width(text.text, bold=text.bold) for text in heading if isinstance(text, Text))
+    body = layout.flow(flow, captions, limit - 16)
+    if captions.table.rows:
+        table = _table(captions.table, limit - 16)
+        fits = len(captions.table.rows) > 5 and body.width + 20 + table.width <= limit - 16
+        body = beside([body, table], 20) if fits else stacked([body, table], 6)
+    content = stacked([Piece(wide, high, 3, tuple(heading)), body], 6)
+    wide, high = content.width + 16, content.height + 14
+    frame = Rect(0.5, 0.5, wide - 1, high - 1, "card", 4)
+    return Piece(wide, high, high / 2, (frame, *content.at(8, 7)))
+
+
+def _where(block: Block, limit: float) -> str:
+    first, last = block.calls[0].path, block.calls[-1].path
+    text = first if first == last else f"{first} … {last} (×{len(block.calls)})"
+    return shorten(text, max(limit / 3, 100))
+
+
+def _table(table: Table, limit: float) -> Piece:
+    """The table; columns for which there is no space go on below."""
+    rows = [table.head, *table.rows[:_MOST_ROWS]]
+    first, *others = (list(column) for column in zip(*rows, strict=True))
+    first = [shorten(cell, max(_WIDEST_CELL, limit / 3)) for cell in first]
+    parts: list[list[list[str]]] = [[first]]
+    for column in others:
+        if sum(map(_column_width, [*parts[-1], column])) > limit and len(parts[-1]) > 1:
+            parts.append([first])
+        parts[-1].append(column)
+    pieces = [_columns(part) for part in parts]
+    if (more := len(table.rows) - _MOST_ROWS) > 0:
+        text = f"and {more:,} more rows"
+        line = Text(0, 6, text, "start", style="quiet")
+        pieces.append(Piece(text_width(text), LINE, 3, (line,)))
+    return stacked(pieces, 4)
+
+
+def _column_width(column: Sequence[str]) -> float:
+    return max(text_width(cell, bold=not number) for number, cell in enumerate(column)) + 8
+
+
+def _columns(columns: Sequence[Sequence[str]]) -> Piece:
+    """Columns side by side, with a line below their titles."""
+    widths = [_column_width(column) for column in columns]
+    lefts = [sum(widths[:index]) for index in range(len(widths))]
+    shapes: list[Shape] = [Rect(0, 8.2, sum(widths) - 8, 0.5, "rule")]
+    for index, row in enumerate(zip(*columns, strict=True)):
+        y = 6 + index * LINE + (1.5 if index else 0)
+        shapes += [
+            Text(x, y, cell, "start", bold=not index)
+            for x, cell in zip(lefts, row, strict=True)
+            if cell
+        ]
+    high = LINE * len(columns[0]) + 1.5
+    return Piece(sum(widths) - 8, high, high / 2, tuple(shapes))
+
+
+# --- legend --------------------------------------------------------------------------------------
+
+
+def _legend(pieces: Iterable[Piece], limit: float, shaded: bool) -> Piece:
+    used = {
+        shape.style.removeprefix("strip ")
+        for piece in pieces
+        for shape in piece.shapes
+        if isinstance(shape, Rect) and shape.style.startswith("strip ")
+    }
+    entries = [_entry(name, words) for name, words in CLASSES.items() if name in used]
+    if shaded:
+        entries.append(_shade_entry())
+    return shelves(entries, limit, 12) if entries else Piece(0, 0, 0, ())
+
+
+def _entry(name: str, words: str) -> Piece:
+    shapes: tuple[Shape, ...] = (
+        Rect(0, 1, 14, 7, f"strip {name}"),
+        Rect(0, 1, 14, 7, f"hatch-{name}"),
+        Text(18, 7, words, "start"),
+    )
+    return Piece(18 + text_width(words), 9, 4.5, shapes)
+
+
+def _shade_entry() -> Piece:
+    words = "runs as part of a fused operation"
+    return Piece(
+        18 + text_width(words),
+        9,
+        4.5,
+        (Rect(0, 1, 14, 7, "fused", 2), Text(18, 7, words, "start")),
+    )
