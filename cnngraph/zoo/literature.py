@@ -190,7 +190,13 @@ def _published_figures(networks: _Networks) -> Iterator[Claim]:
             yield Claim(topic, f"{name}: multiply-accumulates", macs, cost.macs, source, note)
 
 
+_SHUFFLENET = "Ma et al., ShuffleNet V2"
+_EFFICIENTNET = "Tan and Le, EfficientNet"
+_CONVNEXT = "Liu et al., A ConvNet for the 2020s"
+_MOBILENETV3 = "Howard et al., Searching for MobileNetV3"
 _STRIDE = "the paper strides in the first 1x1, the usual weights in the 3x3"
+_SIZE = "the paper's images have 260x260 pixels, torchvision's 288x288"
+_LAST_STAGE = "the paper's last stage has 384 channels, torchvision's 400"
 _FIGURES: tuple[tuple[str, float | None, float | None, str, str], ...] = (
     ("vgg16", 138e6, None, _SIMONYAN, ""),
     ("vgg19", 144e6, 19.6e9, f"{_SIMONYAN}; {_HE}", ""),
@@ -212,10 +218,28 @@ _FIGURES: tuple[tuple[str, float | None, float | None, str, str], ...] = (
     ("resnext50_32x4d", 25.0e6, None, "Xie et al., Aggregated Residual Transformations", ""),
     ("densenet201", 20e6, None, "Huang et al., Densely Connected Convolutional Networks", ""),
     ("mobilenet_v2", 3.4e6, 300e6, "Sandler et al., MobileNetV2", ""),
-    ("efficientnet_b0", 5.3e6, 0.39e9, "Tan and Le, EfficientNet", ""),
-    ("shufflenet_v2_x1_0", 2.3e6, 146e6, "Ma et al., ShuffleNet V2", ""),
+    ("efficientnet_b0", 5.3e6, 0.39e9, _EFFICIENTNET, ""),
+    ("shufflenet_v2_x1_0", 2.3e6, 146e6, _SHUFFLENET, ""),
+    ("shufflenet_v2_x0_5", 1.4e6, 41e6, _SHUFFLENET, ""),
     ("regnet_y_400mf", 4.3e6, 0.4e9, _REGNET, ""),
-    ("convnext_tiny", 29e6, 4.5e9, "Liu et al., A ConvNet for the 2020s", ""),
+    ("regnet_x_400mf", 5.2e6, 0.4e9, _REGNET, _LAST_STAGE),
+    ("convnext_tiny", 29e6, 4.5e9, _CONVNEXT, ""),
+    ("convnext_small", 50e6, 8.7e9, _CONVNEXT, ""),
+    ("mobilenet_v3_large", 5.4e6, 219e6, _MOBILENETV3, ""),
+    ("mobilenet_v3_small", 2.5e6, 56e6, _MOBILENETV3, ""),
+    ("efficientnet_b1", 7.8e6, 0.70e9, _EFFICIENTNET, ""),
+    ("efficientnet_b2", 9.2e6, 1.0e9, _EFFICIENTNET, _SIZE),
+    ("efficientnet_b3", 12e6, 1.8e9, _EFFICIENTNET, ""),
+    ("efficientnet_b4", 19e6, None, _EFFICIENTNET, ""),
+    ("efficientnet_v2_s", 22e6, None, "Tan and Le, EfficientNetV2", ""),
+    ("seresnet50", None, 3.87e9, "Hu et al., Squeeze-and-Excitation Networks", _STRIDE),
+    ("xception", 22_855_952, None, "Chollet, Xception", ""),
+    ("dla34", 15.8e6, 3.1e9, "Yu et al., Deep Layer Aggregation", ""),
+    (
+        "darknet53", None, 9.35e9, "Redmon and Farhadi, YOLOv3",
+        "published as 18.7 billion operations, two for each multiply-accumulate",
+    ),
+    ("cspdarknet53", 27.6e6, None, "Bochkovskiy et al., YOLOv4", ""),
 )  # fmt: skip
 """Spec, published parameters and multiply-accumulates, source, and why the figures may differ."""
 

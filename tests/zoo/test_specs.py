@@ -39,7 +39,24 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(SPECS).with_suffix(""))
 
 
+RESIZED = {
+    "convnext_small", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+    "shufflenet_v2_x0_5",
+}  # fmt: skip
+"""Networks that only have more or wider layers than another: running them shows nothing new."""
+
+SLOW = {
+    "cspdarknet53", "darknet53", "dla34", "efficientnet_v2_s", "mnasnet1_0", "mobilenet_v3_large",
+    "mobilenet_v3_small", "regnet_x_400mf", "seresnet50", "xception",
+}  # fmt: skip
+"""Networks whose steps run with the slow tests."""
+
 every_network = pytest.mark.parametrize("path", NETWORKS, ids=name_of)
+every_structure = [
+    pytest.param(path, marks=[pytest.mark.slow] * (name_of(path) in SLOW))
+    for path in NETWORKS
+    if name_of(path) not in RESIZED
+]
 every_published = pytest.mark.parametrize("facts", FACTS, ids=lambda facts: facts["spec"])
 every_published_with_its_names = pytest.mark.parametrize(
     "facts", [facts for facts in FACTS if facts["same_names"]], ids=lambda facts: facts["spec"]
@@ -128,14 +145,15 @@ def test_stages_have_the_published_shapes(facts: dict) -> None:
     assert {path: shape_at(graph, path) for path in published} == published
 
 
-@every_published
-def test_weights_have_the_published_shapes_in_order(facts: dict) -> None:
-    """Even if the spec names its layers and the published network numbers them."""
+@pytest.mark.parametrize(
+    "facts", [facts for facts in FACTS if not facts["same_names"]], ids=lambda facts: facts["spec"]
+)
+def test_named_layers_have_the_weights_of_published_numbered_ones(facts: dict) -> None:
     with torch.device("meta"):
         network = cnngraph.compile(SPECS / facts["spec"])
     found = [list(value.shape) for value in network.state_dict().values()]
     assert found == [shape for _, shape, _ in facts["state_dict"]]
-    assert facts["same_names"] or not any(key[0].isdigit() for key in network.state_dict())
+    assert not any(key[0].isdigit() for key in network.state_dict())
 
 
 @every_published
@@ -150,9 +168,9 @@ def test_layers_have_the_published_settings(facts: dict) -> None:
     for setting in {*ours, *theirs}:
         kind = setting.partition("(")[0]
         if kind in ("MaxPool2d", "AvgPool2d"):
-            assert ours[setting] >= theirs[setting], (
-                setting
-            )  # some published pools are functions, not modules
+            # Some published pools are functions, and some compute what another computes.
+            needed = theirs[setting] - facts.get("pools_computed_twice", 0)
+            assert ours[setting] >= needed, setting
         elif kind in ("Conv2d", "Linear", "BatchNorm2d", "BatchNorm1d", "LayerNorm"):
             assert ours[setting] == theirs[setting], setting
         elif kind == "StochasticDepth":
@@ -203,7 +221,7 @@ def as_ours(setting: str) -> str:
     return f"{kind}({rest}".replace("inplace=True", "inplace=False")
 
 
-@every_network
+@pytest.mark.parametrize("path", [param.values[0] for param in every_structure], ids=name_of)
 def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
     """Runs the eager network on the meta device and compares the value of every node."""
     graph = checked(path).graph
@@ -233,9 +251,10 @@ VARIED = [
     "mobilenet_v2",
     "shufflenet_v2_x1_0",
 ]
-EVERYWHERE = [("cpu", path) for path in NETWORKS] + [
-    ("cuda", SPECS / f"{name}.yaml") for name in VARIED
-]
+EVERYWHERE = [
+    pytest.param("cpu", *param.values, marks=param.marks, id=f"cpu-{name_of(param.values[0])}")
+    for param in every_structure
+] + [("cuda", SPECS / f"{name}.yaml") for name in VARIED]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +335,7 @@ def test_the_input_transform_maps_imagenets_normalization_to_plus_minus_one(name
     )
 
 
-@every_network
+@pytest.mark.parametrize("path", every_structure, ids=name_of)
 @torch.inference_mode()
 def test_folding_for_inference_does_not_change_results(path: Path) -> None:
     network, batch = small(path)
