@@ -190,3 +190,33 @@ def in_subprocess(code: str, **environment: str) -> tuple[Any, str]:
     )
     assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr}"
     return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> Any:
+    """torchvision, which timm needs too. Skips the test if it is not installed.
+
+    A torchvision whose compiled operators do not fit this torch fails to import; they are declared
+    first, without an implementation. Its networks do not use them.
+    """
+    import importlib.util
+    import re
+
+    import torch
+
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        pytest.skip("torchvision is not installed")
+    try:
+        import torchvision  # pyright: ignore[reportMissingTypeStubs]
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        text = (Path(found.origin).parent / "_meta_registrations.py").read_text()
+        names = re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"', text)
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in dict.fromkeys(names):
+            if not hasattr(torch.ops.torchvision, name):
+                library.define(f"{name}(Tensor input) -> Tensor")
+        import torchvision  # pyright: ignore[reportMissingTypeStubs]
+    return torchvision

@@ -36,7 +36,12 @@ from cnngraph.spec.json_schema import fields, main_key, required
 from cnngraph.spec.yaml import parse_yaml
 
 PAGE = (ROOT / "docs" / "language.md").read_text()
-BUILT_IN = {kind: op for kind, op in OPS.items() if op.__module__.startswith("cnngraph.")}
+BUILT_IN = {
+    kind: op
+    for kind, op in OPS.items()
+    if op.__module__.startswith("cnngraph.") and kind[-2:] not in ("1d", "3d")
+}
+OTHER_RANKS = [kind for kind in OPS if kind[-2:] in ("1d", "3d")]
 
 TYPES = {
     "bool": bool,
@@ -50,6 +55,10 @@ TYPES = {
     "positive": PositiveNumber,
     "factor": ScalePair,
     "fraction": Fraction,
+    "integer": int,
+    "name": str,
+    "list of count": tuple[Count, ...],
+    "list of whole number": tuple[Annotated[int, Ge(0)], ...],
     "list of number": tuple[Number, ...],
     "list of positive": tuple[PositiveNumber, ...],
     "`~`": None,
@@ -192,11 +201,29 @@ def check_rows(rows: list[Row], model: type) -> None:
         assert types in (None, allowed(schema)), row
 
 
+@pytest.mark.parametrize("kind", OTHER_RANKS)
+def test_ops_of_other_ranks_are_listed_and_take_the_same_arguments(kind: str) -> None:
+    flat = f"{kind[:-2]}2d"
+    rows = {
+        word(first): [word(cell) for cell in rest]
+        for first, *rest in table("for maps", "for signals")
+    }
+    assert kind in rows[flat]
+    without = {"divisor_override"} if kind == "avg_pool1d" else set()
+    assert list(OPS[kind].model_fields) == [
+        name for name in OPS[flat].model_fields if name not in without
+    ]
+    assert OPS[kind].main == OPS[flat].main
+
+
 def test_every_type_is_explained() -> None:
     explained = {row[0] for row in table("type", "takes")}
     assert {row.type for row in arguments("op") if row.type in TYPES} - explained <= {
+        "integer",
+        "list of count",
         "list of number",
         "list of positive",
+        "list of whole number",
     }
 
 

@@ -11,8 +11,10 @@ from cnngraph.elaborate.params import MAX_SIZE
 from cnngraph.elaborate.place import INVALID, MAX_SOURCES, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position
 from cnngraph.graph import Node, Scope
+from cnngraph.graph.input_sizes import divisor
 from cnngraph.graph.provenance import Provenance
 from cnngraph.ops import Op
+from cnngraph.ops.merge import Add, Concat, Multiply
 from cnngraph.shape import ShapeError, TensorShape
 
 MAX_ELEMENTS = 1 << 31
@@ -41,6 +43,7 @@ class GraphBuilder:
         self.weighted: list[str] = []
         self.origin = Provenance(self.nodes, input)
         self._inferred: dict[Hashable, tuple[Op, TensorShape, bool]] = {}
+        self._divisor_noted = False
 
     def add(
         self, path: str, op: Op, values: Sequence[Value], place: Place, position: Position
@@ -57,7 +60,7 @@ class GraphBuilder:
             try:
                 shape = op.infer(*shapes)
             except ShapeError as error:
-                self._shape_error(error, path, paths, place, position)
+                self._shape_error(error, op, path, paths, place, position)
                 return INVALID
             parameters = op.parameters(*shapes)
             if problem := _size_problem(op, shape, {**parameters, **op.buffers(*shapes)}):
@@ -81,6 +84,7 @@ class GraphBuilder:
     def _shape_error(
         self,
         error: ShapeError,
+        op: Op,
         path: str,
         inputs: Sequence[str],
         place: Place,
@@ -88,10 +92,25 @@ class GraphBuilder:
     ) -> None:
         def notes() -> Notes:
             sources = dict.fromkeys(map(self.origin.of, inputs[:MAX_SOURCES]))
-            help = (("help", error.help),) if error.help else ()
+            help = self.help_for(op, inputs) or error.help
+            help = (("help", help),) if help else ()
             return (*(("from", text) for text in sources), *help)
 
         self._diagnostics.report(Diagnostic(error.code, str(error), position), place, path, notes)
+
+    def help_for(self, op: Op, inputs: Sequence[str]) -> str:
+        """A way out if values cannot be joined because the input's sizes are odd; otherwise ""."""
+        if not isinstance(op, Concat | Add | Multiply) or self._divisor_noted:
+            return ""
+        self._divisor_noted = True
+        number = divisor(self.nodes, self.input, op, inputs)
+        if number is None:
+            return ""
+        sizes = "x".join(str(-(-size // number) * number) for size in self.input.spatial)
+        return (
+            f"make the sizes of `input` divisible by {number}, such as {sizes}, or give one value "
+            "the size of the other: `upsample: {like: NAME}`, `pad` or `crop`"
+        )
 
 
 def _size_problem(op: Op, shape: TensorShape, held: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -140,8 +140,10 @@ def _merge(
 
         def notes() -> Notes:
             shapes, padding = padded(walk.graph.nodes.values(), start, values)
-            fits = _joins(op, shapes)
-            return (*_origins(walk, shown), ("help", f"write {padding}" if fits else help))
+            if _joins(op, shapes):
+                return (*_origins(walk, shown), ("help", f"write {padding}"))
+            way_out = walk.graph.help_for(op, [str(value.path) for value in values])
+            return (*_origins(walk, shown), ("help", way_out or help))
 
         label = ", ".join(f"{name} gives {result.shape}" for name, result in shown)
         what = f"cannot join the branches of this {call.kind}: their shapes do not match"
@@ -464,6 +466,17 @@ def _names(walk: Walker, located: Located, place: Place, value: Value) -> tuple[
         message = f"`with` must be {rule}, not {show(given)}"
         walk.diagnostics.fail(place, "E103", message, located.position)
     return names
+
+
+def references(
+    walk: Walker, call: Call, op: Op, place: Place, path: str, value: Value
+) -> Iterator[Value]:
+    """The earlier values that an op's arguments name, such as `like: stem`."""
+    for field in op.references:
+        if getattr(op, field) is not None:
+            located = call.arguments[field]
+            name = walk.evaluator.resolve(located, place, value.shape)
+            yield walk.paths.lookup(name, place, located.position, path)
 
 
 Walk = Callable[[Walker, Call, Any, Place, str | None, Value], Value]

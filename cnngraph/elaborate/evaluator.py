@@ -16,6 +16,7 @@ from cnngraph.spec.expressions import (
     MAX_LENGTH,
     MAX_STEPS,
     RESERVED,
+    SHAPE_VARIABLES,
     UNKNOWN,
     Budget,
     ExpressionError,
@@ -30,7 +31,8 @@ from cnngraph.spec.yaml import Located
 
 NO_SHAPE = TensorShape(())
 """The current shape where no value flows: in params and in the network's `input`."""
-_SHAPE_VARIABLES = ("in_channels", "in_height", "in_width")
+_SIZES = {1: ("in_length",), 3: ("in_depth", "in_height", "in_width")}
+"""Number of spatial dimensions -> the variables with their sizes; maps have the usual two."""
 
 _KEPT = frozenset({int, str, bool, type(None)})
 """Types of variables for which results are kept: equal values of these types are the same."""
@@ -88,8 +90,11 @@ class Evaluator:
                 result, steps = self._results[key]
                 self._budget.spend(steps)
                 return result
-        sizes = (UNKNOWN,) * len(_SHAPE_VARIABLES) if shape is None else shape
-        scope: dict[str, Any] = dict(zip(_SHAPE_VARIABLES, sizes, strict=False))
+        if shape is None:
+            scope: dict[str, Any] = dict.fromkeys(SHAPE_VARIABLES, UNKNOWN)
+        else:
+            sizes = _SIZES.get(len(shape) - 1, ("in_height", "in_width"))
+            scope = dict(zip(("in_channels", *sizes), shape, strict=False))
         left = self._budget.left
         result = evaluate(text, ChainMap(scope, variables), self._budget)
         if key is not None:

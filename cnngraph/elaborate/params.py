@@ -18,6 +18,8 @@ from cnngraph.spec.loader import Spec
 from cnngraph.spec.yaml import Located
 
 MAX_SIZE = 1 << 24
+MAX_RANK = 4
+"""The most dimensions of an input, without the batch."""
 MAX_PARAMS = 1000
 
 
@@ -83,9 +85,9 @@ def input_shape(
     try:
         sizes = evaluator.resolve(located, place, NO_SHAPE)
         rule = "`input` must be [channels, height, width], or [features] for flat inputs"
-        if not is_list(sizes) or len(sizes) not in (1, 3):
+        if not is_list(sizes) or not 1 <= len(sizes) <= MAX_RANK:
             notes: Notes = ()
-            if is_list(sizes) and len(sizes) == 4:
+            if is_list(sizes) and len(sizes) == MAX_RANK + 1:
                 notes = (("help", f"the batch is implicit: write {show(sizes[1:])}"),)
             diagnostics.fail(place, "E103", rule, located.position, notes=notes)
         for index, size in enumerate(sizes):
@@ -93,7 +95,7 @@ def input_shape(
                 message = f"{rule}, each a whole number from 1 to {MAX_SIZE:,}, not {show(size)}"
                 diagnostics.fail(place, "E103", message, located.at((index,)))
         shape = TensorShape(sizes)
-        _warn_of_channels_last(shape, located.position, diagnostics)
+        _warn_of_order(shape, located.position, diagnostics)
         return shape
     except InvalidError:
         if diagnostics.stopped:
@@ -101,15 +103,19 @@ def input_shape(
         return None
 
 
-def _warn_of_channels_last(
-    shape: TensorShape, position: Position, diagnostics: Diagnostics
-) -> None:
-    """Warns of an input that was probably written as [height, width, channels]."""
+def _warn_of_order(shape: TensorShape, position: Position, diagnostics: Diagnostics) -> None:
+    """Warns of an input that was probably written with a batch, or with the channels last."""
     colours = (1, 3, 4)
     if len(shape) == 3 and shape[2] in colours and shape[0] not in colours:
         message = f"`input` is [channels, height, width]: {show(shape)} has {shape[0]} channels"
-        notes = (("help", f"did you mean {show((shape[2], *shape[:2]))}?"),)
-        diagnostics.report(Diagnostic("W404", message, position, notes=notes))
+        likely = (shape[2], *shape[:2])
+    elif len(shape) == 4 and shape[1] in colours and min(shape[2:]) > max(colours):
+        message = f"`input` is without the batch: {show(shape)} is a volume of depth {shape[1]}"
+        likely = shape[1:]
+    else:
+        return
+    notes = (("help", f"did you mean {show(likely)}?"),)
+    diagnostics.report(Diagnostic("W404", message, position, notes=notes))
 
 
 def _frozen(value: Any) -> Any:

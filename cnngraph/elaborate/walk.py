@@ -8,7 +8,7 @@ from typing import Any
 from cnngraph.elaborate.blocks import Blocks
 from cnngraph.elaborate.builder import GraphBuilder
 from cnngraph.elaborate.calls import Calls
-from cnngraph.elaborate.composites import WALKS, from_value, join
+from cnngraph.elaborate.composites import WALKS, from_value, join, references
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.params import input_shape, network_params
@@ -162,7 +162,8 @@ class Walk:
     ) -> Value:
         path = self._leaf_path(call, place, value, own)
         op = self.calls.arguments(call, kind, place, value)
-        result = self.graph.add(path, op, (value,), place, call.position)
+        values = (value, *references(self, call, op, place, path, value))
+        result = self.graph.add(path, op, values, place, call.position)
         self.paths.values[path] = result
         return result
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from cnngraph.errors import CnngraphError, did_you_mean
 from cnngraph.graph import INPUT, Graph
+from cnngraph.ops.adaptive_pool import AdaptivePool, GlobalPool
 from cnngraph.ops.norm import BatchNorm, LayerNorm
-from cnngraph.ops.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalAvgPool2d, GlobalMaxPool2d
 from cnngraph.ops.regularization import Dropout, Dropout2d
 from cnngraph.ops.shape import Flatten
 from cnngraph.shape import ShapeError, TensorShape
 
-_REDUCES_MAP = (AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalAvgPool2d, GlobalMaxPool2d, Flatten)
+_REDUCES_MAP = (AdaptivePool, GlobalPool, Flatten)
 _ENLARGEMENT = 960
 """Pixels added to the input to measure how much a map grows; a multiple of the usual strides."""
 
@@ -89,7 +89,7 @@ def feature_info(graph: Graph) -> FeatureInfo:
     if not chosen:
         names = {scope.output: path for path, scope in graph.scopes.items()}  # the outermost
         trunk = _trunk(graph, until=last_map(graph))
-        last = {reductions[path]: path for path in trunk if len(graph.shape_of(path)) == 3}
+        last = {reductions[path]: path for path in trunk if graph.shape_of(path).spatial}
         chosen = {names.get(path, path): path for path in last.values()}
     return FeatureInfo(
         {
@@ -116,7 +116,7 @@ def _reductions(graph: Graph) -> dict[str, int]:
         grown = larger[node.path][-1] - height if node.path in larger else 0
         whole = -(-input[-1] // height)
         reductions[node.path] = (
-            1 if len(node.shape) != 3 else round(_ENLARGEMENT / grown) if grown > 0 else whole
+            1 if not node.shape.spatial else round(_ENLARGEMENT / grown) if grown > 0 else whole
         )
     return reductions
 
@@ -150,7 +150,7 @@ def last_map(graph: Graph) -> str:
     start = path = classifier.inputs[0] if classifier else graph.output
     while path != INPUT:
         node = graph.by_path[path]
-        if isinstance(node.op, _REDUCES_MAP) and len(graph.shape_of(node.inputs[0])) == 3:
+        if isinstance(node.op, _REDUCES_MAP) and graph.shape_of(node.inputs[0]).spatial:
             start = path
             break
         path = node.inputs[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -87,11 +87,11 @@ class _Table:
 
 
 def input_sizes(graph: Graph) -> InputSizes | None:
-    """Tries square inputs from 1x1 to twice the declared size.
+    """Tries square inputs from 1x1 to twice the declared size; lengths of signals, or cubes.
 
     Returns None for flat inputs, and if the network is too large to reach the declared size.
     """
-    if len(graph.input) != 3:
+    if not graph.input.spatial:
         return None
     declared = max(graph.input.spatial)
     last = min(max(64, 2 * declared), LARGEST)
@@ -107,7 +107,8 @@ def input_sizes(graph: Graph) -> InputSizes | None:
 
 def _sizes_to(last: int, graph: Graph) -> InputSizes:
     sizes = range(1, last + 1)
-    squares = tuple(TensorShape((graph.input.channels, size, size)) for size in sizes)
+    rank = len(graph.input.spatial)
+    squares = tuple(TensorShape((graph.input.channels, *(size,) * rank)) for size in sizes)
     tables = {INPUT: _Table(tuple(range(last)), squares)}
     known: dict[object, _Table] = {}  # so that copies of a repeat are evaluated once
     shared: dict[_Table, _Table] = {}
@@ -201,7 +202,7 @@ def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
             continue
         seen = tables[path]
         shapes = enumerate(tables[path], start=1)
-        heights = [(size, shape[1]) for size, shape in shapes if shape and len(shape) == 3]
+        heights = [(size, shape[1]) for size, shape in shapes if shape and shape.spatial]
         steps = [
             (size, after) for (_, before), (size, after) in pairwise(heights) if before < after
         ]
@@ -210,6 +211,49 @@ def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
             return max(1, round((after - before) / (high - low)))
         path = graph.by_path[path].inputs[0]
     return None
+
+
+_DIVISORS = (2, 4, 8, 16, 32, 64)
+
+
+def divisor(
+    nodes: Mapping[str, Node], input: TensorShape, op: Op, inputs: Sequence[str]
+) -> int | None:
+    """The smallest power of two such that `op` accepts inputs of which it divides every size.
+
+    None if there is none, or if the sizes of the input are not what `op` refuses.
+
+    Args:
+        nodes: the nodes of a network so far, by path.
+        input: the network's input.
+        inputs: paths of the values that `op` would read.
+    """
+    needed = {*inputs}
+    for node in reversed([*nodes.values()]):
+        if node.path in needed:
+            needed.update(node.inputs)
+    used = [node for node in nodes.values() if node.path in needed]
+    for divisor in _DIVISORS if len(used) * len(_DIVISORS) <= MOST_EVALUATIONS else ():
+        multiples = [-(-size // divisor) * divisor for size in input.spatial]
+        if all(
+            _is_accepted(used, input, [size + more for size in multiples], op, inputs)
+            for more in (0, divisor)
+        ):
+            return divisor
+    return None
+
+
+def _is_accepted(
+    nodes: Sequence[Node], input: TensorShape, sizes: list[int], op: Op, inputs: Sequence[str]
+) -> bool:
+    shapes = {INPUT: TensorShape((input.channels, *sizes))}
+    try:
+        for node in nodes:
+            shapes[node.path] = node.op.infer(*(shapes[path] for path in node.inputs))
+        op.infer(*(shapes[path] for path in inputs))
+    except ShapeError:
+        return False
+    return True
 
 
 def runs(sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:

@@ -258,7 +258,7 @@ class _Step:
         self._new(self.parameters[node.path])  # the gradients of its parameters, which stay
         found: list[tuple[str, _Tensor]] = []
         for index, path in enumerate(node.inputs):
-            if path in self.trained:
+            if path in self.trained and index not in saved.no_gradient:
                 passed = index in saved.passes_gradient
                 size = self.batch.bytes_of(self.graph.shape_of(path))
                 found.append((path, self._hold(gradient) if passed else self._new(size)))

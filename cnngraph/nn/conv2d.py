@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
 from cnngraph.kernels import conv2d as kernel
+from cnngraph.nn.same import Conv2dSame
 from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 Geometry = tuple[Any, tuple[int, ...], tuple[int, ...], int]
@@ -21,7 +23,8 @@ def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
     module runs. Raises the module's errors.
     """
     if (
-        type(conv) is not nn.Conv2d
+        not isinstance(conv, nn.Conv2d)
+        or type(conv) not in (nn.Conv2d, Conv2dSame)
         or is_watched(conv)
         or conv.padding_mode != "zeros"
         or _has_any_global_hook()
@@ -30,12 +33,15 @@ def conv2d(conv: nn.Module, input: Tensor) -> Tensor:
     ):
         return conv(input)
     padding, stride, dilation, groups = geometry
+    same = type(conv) is Conv2dSame
+    if same:
+        input = conv.padded(input)
     arguments = (input, conv.weight, conv.bias, stride, padding, dilation, groups)
     if kernel.is_unsafe(input, conv.weight, stride, padding, dilation):
         return kernel.safe_conv2d(*arguments)
     if kernel.runs(input, conv.weight) and not is_transformed():
         return kernel.conv2d(*arguments)
-    return conv(input)
+    return functional.conv2d(*arguments) if same else conv(input)
 
 
 def geometry_of(conv: nn.Conv2d) -> Geometry | None:

@@ -17,6 +17,7 @@ from cnngraph.kernels.conv2d import (
     winograd_weight,
 )
 from cnngraph.nn.conv2d import geometry_of
+from cnngraph.nn.same import Conv2dSame, pad_same
 from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
@@ -28,7 +29,7 @@ def fold(layer: nn.Module, *others: nn.Module) -> FoldedConv2d | FoldedLinear | 
     """A layer, a batch norm and an activation as one module for evaluation.
 
     Args:
-        layer: an `nn.Conv2d` or `nn.Linear`.
+        layer: an `nn.Conv2d`, a `Conv2dSame` or an `nn.Linear`.
         others: the modules after it: a batch norm, an activation, or both.
 
     Returns:
@@ -39,7 +40,7 @@ def fold(layer: nn.Module, *others: nn.Module) -> FoldedConv2d | FoldedLinear | 
         (module for module in others if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)), None
     )
     rest = [module for module in others if module is not norm]
-    if type(layer) not in (nn.Conv2d, nn.Linear) or len(rest) > 1:
+    if type(layer) not in (nn.Conv2d, Conv2dSame, nn.Linear) or len(rest) > 1:
         return None
     if any(is_watched(module) or module.training for module in (layer, *others)):
         return None
@@ -124,9 +125,12 @@ class FoldedConv2d(nn.Conv2d):
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.activation = _in_place(activation)
         self._geometry = geometry_of(conv)
+        self._pads_same = type(conv) is Conv2dSame
         self._forget()
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        if self._pads_same:
+            input = pad_same(input, self.kernel_size, self.stride, self.dilation)
         packed = self._packed_for(input, residual)
         if packed is None:
             return self._by_modules(input, residual)

@@ -1,6 +1,18 @@
 """The ops of the language. To add one, write its class in the file of its family."""
 
-from cnngraph.ops import activation, conv, linear, norm, pool, regularization, scale, shape
+from cnngraph.ops import (
+    activation,
+    adaptive_pool,
+    channels,
+    conv,
+    linear,
+    norm,
+    pool,
+    regularization,
+    resize,
+    scale,
+    shape,
+)
 from cnngraph.ops.op import Op
 from cnngraph.ops.registry import OPS, find_op, load_plugins, register
 
@@ -8,6 +20,8 @@ __all__ = [
     "OPS",
     "Op",
     "activation",
+    "adaptive_pool",
+    "channels",
     "conv",
     "find_op",
     "linear",
@@ -16,6 +30,7 @@ __all__ = [
     "pool",
     "register",
     "regularization",
+    "resize",
     "scale",
     "shape",
 ]

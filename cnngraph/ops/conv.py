@@ -1,161 +1,216 @@
-"""Convolutions over channels x height x width."""
+"""Convolutions over maps of one, two and three dimensions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from cnngraph.ops.fields import Count, PaddingPair, Pair, padding_pair
-from cnngraph.ops.op import Op, require_map, too_small, window_size
+from cnngraph.ops.fields import (
+    Count,
+    PaddingPair,
+    PaddingSingle,
+    PaddingTriple,
+    Pair,
+    Single,
+    Sizes,
+    Triple,
+    sizes,
+    sizes_schema,
+)
+from cnngraph.ops.op import Op, new_module, require_map, same_padding, too_small, window_size
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
 
-
-def _conv_padding(value: Any) -> tuple[int, int] | str:
-    if value in ("same", "valid"):
-        return value
-    try:
-        return padding_pair(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, or `same` or `valid`") from None
+if TYPE_CHECKING:
+    from torch import nn
 
 
+def _conv_padding(count: int) -> Callable[[Any], Sizes | str]:
+    numbers = sizes(count, 0)
+
+    def validated(value: Any) -> Sizes | str:
+        if value in ("same", "valid"):
+            return value
+        try:
+            return numbers(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or `same` or `valid`") from None
+
+    return validated
+
+
+def _conv_padding_schema(count: int) -> dict[str, Any]:
+    return {"anyOf": [{"enum": ["same", "valid"]}, *sizes_schema(count, 0)["anyOf"]]}
+
+
+_Padding = Sizes | Literal["same", "valid"]
+ConvPaddingSingle = Annotated[
+    _Padding, PlainValidator(_conv_padding(1)), WithJsonSchema(_conv_padding_schema(1))
+]
 ConvPadding = Annotated[
-    tuple[int, int] | Literal["same", "valid"],
-    PlainValidator(_conv_padding),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": ["same", "valid"]},
-                {"type": "integer", "minimum": 0},
-                {
-                    "type": "array",
-                    "items": {"type": "integer", "minimum": 0},
-                    "minItems": 2,
-                    "maxItems": 2,
-                },
-            ]
-        }
-    ),
+    _Padding, PlainValidator(_conv_padding(2)), WithJsonSchema(_conv_padding_schema(2))
+]
+ConvPaddingTriple = Annotated[
+    _Padding, PlainValidator(_conv_padding(3)), WithJsonSchema(_conv_padding_schema(3))
 ]
 
 
-def _require_groups(op: Conv2d | ConvTranspose2d, channels: int) -> None:
-    depthwise = "; for a depthwise convolution write `groups: ${in_channels}`" * (op.groups > 1)
-    for count, name in ((channels, "input"), (op.out_channels, "output")):
-        if count % op.groups:
-            raise ShapeError(
-                f"{op.kind} has {op.groups} groups, "
-                f"but its {count} {name} channels cannot be split into them evenly",
-                code="E204",
-                help="make both numbers of channels multiples of `groups`" + depthwise,
-            )
+class _Convolution(Op):
+    """What convolutions of every rank share."""
 
-
-@register
-class Conv2d(Op):
-    """2-D convolution, `torch.nn.Conv2d`; the input's channels are inferred."""
-
-    kind = "conv2d"
-    module_class = "torch.nn.Conv2d"
     channels_argument = "in_channels"
     sets_channels = True
+    rank: ClassVar[int]
+    """The number of spatial dimensions."""
 
     out_channels: Count
-    kernel_size: Pair
-    stride: Pair = (1, 1)
-    padding: ConvPadding = (0, 0)
-    dilation: Pair = (1, 1)
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Any
+    dilation: Sizes
     groups: Count = 1
     bias: bool = True
+
+    def _require(self, shape: TensorShape) -> None:
+        require_map(self, shape, self.rank)
+        depthwise = "; for a depthwise convolution write `groups: ${in_channels}`"
+        for count, name in ((shape.channels, "input"), (self.out_channels, "output")):
+            if count % self.groups:
+                raise ShapeError(
+                    f"{self.kind} has {self.groups} groups, "
+                    f"but its {count} {name} channels cannot be split into them evenly",
+                    code="E204",
+                    help="make both numbers of channels multiples of `groups`"
+                    + depthwise * (self.groups > 1),
+                )
+
+    def _weight(self, *channels: int) -> dict[str, tuple[int, ...]]:
+        weight = {"weight": (*channels, *self.kernel_size)}
+        return weight | ({"bias": (self.out_channels,)} if self.bias else {})
+
+
+class _Conv(_Convolution):
     padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros"
 
-    def _padding(self, axis: int) -> tuple[int, int]:
+    @property
+    def pads_by_size(self) -> bool:
+        """Whether the padding depends on the size of the input: `same` with a stride."""
+        return self.padding == "same" and max(self.stride) > 1
+
+    def _padding(self, axis: int, size: int) -> tuple[int, int]:
+        """What is added before and after an axis of this size."""
         if self.padding == "valid":
             return 0, 0
         if self.padding == "same":
-            total = self.dilation[axis] * (self.kernel_size[axis] - 1)
-            return total // 2, total - total // 2
+            return same_padding(
+                size, self.kernel_size[axis], self.stride[axis], self.dilation[axis]
+            )
         return self.padding[axis], self.padding[axis]  # pyright: ignore[reportReturnType]
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         (shape,) = inputs
-        require_map(self, shape)
-        _require_groups(self, shape.channels)
-        if self.padding == "same" and self.stride != (1, 1):
-            raise ShapeError(
-                "`padding: same` is not defined for a stride other than 1",
-                code="E204",
-                help="write the padding as a number: "
-                "`kernel_size // 2` halves the size with stride 2",
-            )
+        self._require(shape)
         size: list[int] = []
-        for axis in (0, 1):
-            padding = self._padding(axis)
-            if self.padding_mode == "reflect" and max(padding) >= shape[1 + axis]:
+        for axis, own in enumerate(shape.spatial):
+            padding = self._padding(axis, own)
+            if self.padding_mode == "reflect" and max(padding) >= own:
                 raise too_small(self, shape, f"reflecting {max(padding)} rows or columns")
-            if self.padding_mode == "circular" and max(padding) > shape[1 + axis]:
+            if self.padding_mode == "circular" and max(padding) > own:
                 raise too_small(self, shape, f"wrapping {max(padding)} rows or columns")
             kernel, stride, dilation = (
                 self.kernel_size[axis],
                 self.stride[axis],
                 self.dilation[axis],
             )
-            size.append(window_size(shape[1 + axis], kernel, stride, padding, dilation))
+            size.append(window_size(own, kernel, stride, padding, dilation))
         if min(size) < 1:
             raise too_small(self, shape, f"a {'x'.join(map(str, self.kernel_size))} window")
         return TensorShape((self.out_channels, *size))
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        weight = (self.out_channels, inputs[0].channels // self.groups, *self.kernel_size)
-        return {"weight": weight} | ({"bias": (self.out_channels,)} if self.bias else {})
+        return self._weight(self.out_channels, inputs[0].channels // self.groups)
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        height, width = self.kernel_size
-        return output.elements * (inputs[0].channels // self.groups) * height * width
+        return output.elements * (inputs[0].channels // self.groups) * prod(self.kernel_size)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         weight = prod(self.parameters(*inputs)["weight"]) * batch.accumulated
         # The weight's gradient in oneDNN's layout and in its own.
-        relaid = 0 if self.kernel_size == (1, 1) else 2 * weight
-        if self.padding_mode == "zeros":
+        relaid = 0 if max(self.kernel_size) == 1 else 2 * weight
+        size = (own + sum(self._padding(axis, own)) for axis, own in enumerate(inputs[0].spatial))
+        whole = TensorShape((inputs[0].channels, *size))
+        copies = whole != inputs[0] if self.pads_by_size else self.padding_mode != "zeros"
+        if not copies:
             return Saved(inputs=(0,), backward=relaid)
-        height, width = (
-            size + sum(self._padding(axis)) for axis, size in enumerate(inputs[0].spatial)
-        )
-        padded = batch.bytes_of(TensorShape((inputs[0].channels, height, width)))
-        own = () if self.padding_mode == "circular" else (0,)
+        padded = batch.bytes_of(whole)
+        own = (0,) if self.padding_mode in ("reflect", "replicate") else ()
         return Saved(inputs=own, extra=padded, backward=relaid + padded)
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        if not self.pads_by_size:
+            return new_module(self.module_class, self.arguments(*inputs))
+        arguments = self.arguments(*inputs)
+        del arguments["padding"]
+        return new_module(f"cnngraph.nn.Conv{self.rank}dSame", arguments)
 
 
 @register
-class ConvTranspose2d(Op):
-    """Transposed 2-D convolution, `torch.nn.ConvTranspose2d`; the input's channels are inferred."""
+class Conv1d(_Conv):
+    """1-D convolution, `torch.nn.Conv1d`, of channels x length."""
 
-    kind = "conv_transpose2d"
-    module_class = "torch.nn.ConvTranspose2d"
-    channels_argument = "in_channels"
-    sets_channels = True
-    saved = INPUT
+    kind = "conv1d"
+    module_class = "torch.nn.Conv1d"
+    rank = 1
 
-    out_channels: Count
+    kernel_size: Single
+    stride: Single = (1,)
+    padding: ConvPaddingSingle = (0,)
+    dilation: Single = (1,)
+
+
+@register
+class Conv2d(_Conv):
+    """2-D convolution, `torch.nn.Conv2d`; the input's channels are inferred."""
+
+    kind = "conv2d"
+    module_class = "torch.nn.Conv2d"
+    rank = 2
+
     kernel_size: Pair
     stride: Pair = (1, 1)
-    padding: PaddingPair = (0, 0)
-    output_padding: PaddingPair = (0, 0)
-    groups: Count = 1
-    bias: bool = True
+    padding: ConvPadding = (0, 0)
     dilation: Pair = (1, 1)
+
+
+@register
+class Conv3d(_Conv):
+    """3-D convolution, `torch.nn.Conv3d`, of channels x depth x height x width."""
+
+    kind = "conv3d"
+    module_class = "torch.nn.Conv3d"
+    rank = 3
+
+    kernel_size: Triple
+    stride: Triple = (1, 1, 1)
+    padding: ConvPaddingTriple = (0, 0, 0)
+    dilation: Triple = (1, 1, 1)
+
+
+class _ConvTranspose(_Convolution):
+    saved = INPUT
+
+    padding: Sizes
+    output_padding: Sizes
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         (shape,) = inputs
-        require_map(self, shape)
-        _require_groups(self, shape.channels)
+        self._require(shape)
         size: list[int] = []
-        for axis in (0, 1):
+        for axis, own in enumerate(shape.spatial):
             stride, dilation, extra = (
                 self.stride[axis],
                 self.dilation[axis],
@@ -168,15 +223,58 @@ class ConvTranspose2d(Op):
                     help=f"at most {max(stride, dilation) - 1} here",
                 )
             reach = dilation * (self.kernel_size[axis] - 1) + 1 - 2 * self.padding[axis]
-            size.append((shape[1 + axis] - 1) * stride + reach + extra)
+            size.append((own - 1) * stride + reach + extra)
         if min(size) < 1:
             raise too_small(self, shape, f"a padding of {max(self.padding)}")
         return TensorShape((self.out_channels, *size))
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
-        weight = (inputs[0].channels, self.out_channels // self.groups, *self.kernel_size)
-        return {"weight": weight} | ({"bias": (self.out_channels,)} if self.bias else {})
+        return self._weight(inputs[0].channels, self.out_channels // self.groups)
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
-        height, width = self.kernel_size
-        return inputs[0].elements * (self.out_channels // self.groups) * height * width
+        return inputs[0].elements * (self.out_channels // self.groups) * prod(self.kernel_size)
+
+
+@register
+class ConvTranspose1d(_ConvTranspose):
+    """Transposed 1-D convolution, `torch.nn.ConvTranspose1d`, of channels x length."""
+
+    kind = "conv_transpose1d"
+    module_class = "torch.nn.ConvTranspose1d"
+    rank = 1
+
+    kernel_size: Single
+    stride: Single = (1,)
+    padding: PaddingSingle = (0,)
+    output_padding: PaddingSingle = (0,)
+    dilation: Single = (1,)
+
+
+@register
+class ConvTranspose2d(_ConvTranspose):
+    """Transposed 2-D convolution, `torch.nn.ConvTranspose2d`; the input's channels are inferred."""
+
+    kind = "conv_transpose2d"
+    module_class = "torch.nn.ConvTranspose2d"
+    rank = 2
+
+    kernel_size: Pair
+    stride: Pair = (1, 1)
+    padding: PaddingPair = (0, 0)
+    output_padding: PaddingPair = (0, 0)
+    dilation: Pair = (1, 1)
+
+
+@register
+class ConvTranspose3d(_ConvTranspose):
+    """Transposed 3-D convolution, `torch.nn.ConvTranspose3d`, of a volume."""
+
+    kind = "conv_transpose3d"
+    module_class = "torch.nn.ConvTranspose3d"
+    rank = 3
+
+    kernel_size: Triple
+    stride: Triple = (1, 1, 1)
+    padding: PaddingTriple = (0, 0, 0)
+    output_padding: PaddingTriple = (0, 0, 0)
+    dilation: Triple = (1, 1, 1)

@@ -1,6 +1,6 @@
 """Types of op arguments. Each rejects an invalid value in one sentence.
 
-A number or a pair is always stored as a pair, (height, width).
+Sizes are always stored as a tuple: (length,), (height, width), or (depth, height, width).
 """
 
 from __future__ import annotations
@@ -18,11 +18,26 @@ def _items(value: Any, count: int) -> tuple[Any, ...]:
     return cast("tuple[Any, ...]", value) if isinstance(value, tuple) else (value,) * count
 
 
-def _pair(value: Any, least: int, what: str) -> tuple[int, int]:
-    items = _items(value, 2)
-    if len(items) != 2 or not all(type(item) is int and item >= least for item in items):
-        raise ValueError(f"must be {what} or a list of two, [height, width]")
-    return items[0], items[1]
+_LISTS = {
+    1: "",
+    2: " or a list of two, [height, width]",
+    3: " or a list of three, [depth, height, width]",
+}
+
+
+def sizes(count: int, least: int) -> Callable[[Any], tuple[int, ...]]:
+    """A validator: `count` integers of at least `least`, or one in their place.
+
+    It raises `ValueError` for anything else.
+    """
+
+    def validated(value: Any) -> tuple[int, ...]:
+        items = _items(value, count)
+        if len(items) != count or not all(type(item) is int and item >= least for item in items):
+            raise ValueError(f"must be a whole number of at least {least}{_LISTS[count]}")
+        return items
+
+    return validated
 
 
 def _schema(item: dict[str, Any], count: int = 2) -> dict[str, Any]:
@@ -34,25 +49,27 @@ def _whole(least: int) -> dict[str, Any]:
     return {"type": "integer", "minimum": least}
 
 
-def positive_pair(value: Any) -> tuple[int, int]:
-    """A pair of integers of at least 1. Raises `ValueError` for anything else."""
-    return _pair(value, 1, "a whole number of at least 1")
+def sizes_schema(count: int, least: int) -> dict[str, Any]:
+    """The JSON Schema of what `sizes` accepts."""
+    return _schema(_whole(least), count)
 
 
-def padding_pair(value: Any) -> tuple[int, int]:
-    """A pair of integers of at least 0. Raises `ValueError` for anything else."""
-    return _pair(value, 0, "a whole number of at least 0")
+def _output_sizes(count: int) -> Callable[[Any], tuple[int | None, ...]]:
+    def validated(value: Any) -> tuple[int | None, ...]:
+        items = _items(value, count)
+        valid = all(item is None or (type(item) is int and item >= 1) for item in items)
+        if value is None or len(items) != count or not valid:
+            rule = f"must be a whole number of at least 1{_LISTS[count]}"
+            raise ValueError(rule + ", in which null keeps the input's" * (count > 1))
+        return items
+
+    return validated
 
 
-def _output_size(value: Any) -> tuple[int | None, int | None]:
-    items = _items(value, 2)
-    valid = all(item is None or (type(item) is int and item >= 1) for item in items)
-    if value is None or len(items) != 2 or not valid:
-        raise ValueError(
-            "must be a whole number of at least 1 or a list of two, [height, width], "
-            "in which null keeps the input's"
-        )
-    return items[0], items[1]
+def _output_schema(count: int) -> dict[str, Any]:
+    item = {"anyOf": [_whole(1), {"type": "null"}]}
+    many = {"type": "array", "items": item, "minItems": count, "maxItems": count}
+    return {"anyOf": [_whole(1), many]}
 
 
 def _sides(value: Any) -> tuple[int, int, int, int]:
@@ -87,32 +104,40 @@ def _number(what: str, holds: Callable[[float], bool]) -> Callable[[Any], float]
 
 Count = Annotated[int, Ge(1)]
 
-Pair = Annotated[tuple[int, int], PlainValidator(positive_pair), WithJsonSchema(_schema(_whole(1)))]
+Sizes = tuple[int, ...]
+
+Single = Annotated[Sizes, PlainValidator(sizes(1, 1)), WithJsonSchema(sizes_schema(1, 1))]
+"""`3`: a length, at least 1."""
+
+Pair = Annotated[Sizes, PlainValidator(sizes(2, 1)), WithJsonSchema(sizes_schema(2, 1))]
 """`3` or `[3, 5]`: height and width, at least 1 each."""
 
-PaddingPair = Annotated[
-    tuple[int, int], PlainValidator(padding_pair), WithJsonSchema(_schema(_whole(0)))
-]
+Triple = Annotated[Sizes, PlainValidator(sizes(3, 1)), WithJsonSchema(sizes_schema(3, 1))]
+"""`3` or `[1, 3, 3]`: depth, height and width, at least 1 each."""
+
+PaddingSingle = Annotated[Sizes, PlainValidator(sizes(1, 0)), WithJsonSchema(sizes_schema(1, 0))]
+"""`1`: padding of the length, at least 0."""
+
+PaddingPair = Annotated[Sizes, PlainValidator(sizes(2, 0)), WithJsonSchema(sizes_schema(2, 0))]
 """`1` or `[0, 1]`: padding of height and width, at least 0 each."""
 
+PaddingTriple = Annotated[Sizes, PlainValidator(sizes(3, 0)), WithJsonSchema(sizes_schema(3, 0))]
+"""`1` or `[0, 1, 1]`: padding of depth, height and width, at least 0 each."""
+
+OutputSingle = Annotated[
+    tuple[int | None, ...], PlainValidator(_output_sizes(1)), WithJsonSchema(_output_schema(1))
+]
+"""`7`: the length of a result."""
+
 OutputSize = Annotated[
-    tuple[int | None, int | None],
-    PlainValidator(_output_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                _whole(1),
-                {
-                    "type": "array",
-                    "items": {"anyOf": [_whole(1), {"type": "null"}]},
-                    "minItems": 2,
-                    "maxItems": 2,
-                },
-            ]
-        }
-    ),
+    tuple[int | None, ...], PlainValidator(_output_sizes(2)), WithJsonSchema(_output_schema(2))
 ]
 """`7` or `[7, null]`: height and width of a result; null keeps the input's."""
+
+OutputTriple = Annotated[
+    tuple[int | None, ...], PlainValidator(_output_sizes(3)), WithJsonSchema(_output_schema(3))
+]
+"""`7` or `[1, 7, null]`: depth, height and width of a result; null keeps the input's."""
 
 Sides = Annotated[
     tuple[int, int, int, int],

@@ -170,8 +170,12 @@ class Convolution(_ChoosesKernel):
     function = "conv2d"
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        """The weight's gradient is computed in its own layout, so no other copy is needed."""
-        return dataclasses.replace(super().saves(batch, output, *inputs), backward=0)
+        """The weight's gradient is computed in its own layout, so no other copy is needed.
+
+        Backward has the gradient of a padded input, if there is one.
+        """
+        saved = super().saves(batch, output, *inputs)
+        return dataclasses.replace(saved, backward=saved.extra)
 
 
 class FullyConnected(_ChoosesKernel):

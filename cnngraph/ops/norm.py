@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnngraph.ops.fields import Count, Fraction, Number, PositiveNumber
 from cnngraph.ops.op import Op, new_module, require_map
@@ -25,7 +25,10 @@ def _weight_and_bias(channels: int) -> dict[str, tuple[int, ...]]:
 
 @register
 class BatchNorm(Op):
-    """Batch norm: `torch.nn.BatchNorm2d` on maps, `torch.nn.BatchNorm1d` on flat values."""
+    """Batch norm: `torch.nn.BatchNorm2d` on maps, `torch.nn.BatchNorm1d` on flat values.
+
+    On signals it is `torch.nn.BatchNorm1d` and on volumes `torch.nn.BatchNorm3d`.
+    """
 
     kind = "batch_norm"
     channels_argument = "num_features"
@@ -51,8 +54,8 @@ class BatchNorm(Op):
         return Saved(inputs=(0,), extra=2 * inputs[0].channels * batch.accumulated)
 
     def module(self, *inputs: TensorShape) -> nn.Module:
-        dimensions = "2d" if inputs[0].spatial else "1d"
-        return new_module(f"torch.nn.BatchNorm{dimensions}", self.arguments(*inputs))
+        rank = max(1, len(inputs[0].spatial))
+        return new_module(f"torch.nn.BatchNorm{rank}d", self.arguments(*inputs))
 
 
 @register
@@ -121,7 +124,6 @@ class InstanceNorm(Op):
     """Instance norm, `torch.nn.InstanceNorm2d`: over each channel of an image; `affine: false`."""
 
     kind = "instance_norm"
-    module_class = "torch.nn.InstanceNorm2d"
     channels_argument = "num_features"
 
     eps: PositiveNumber = 1e-5
@@ -131,8 +133,8 @@ class InstanceNorm(Op):
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         (shape,) = inputs
-        require_map(self, shape)
-        if shape.spatial == (1, 1):
+        require_map(self, shape, None)
+        if prod(shape.spatial) == 1:
             raise ShapeError(
                 f"the input of instance_norm is too small: {shape} has one value per channel, "
                 "so nothing to average",
@@ -152,6 +154,40 @@ class InstanceNorm(Op):
         """Torch converts the input to channels first, and keeps the copy."""
         statistics = 2 * batch.size * output.channels * batch.accumulated
         return Saved(extra=batch.bytes_of(output) + statistics, backward=batch.bytes_of(output))
+
+    def module(self, *inputs: TensorShape) -> nn.Module:
+        rank = len(inputs[0].spatial)
+        return new_module(f"torch.nn.InstanceNorm{rank}d", self.arguments(*inputs))
+
+
+@register
+class GlobalResponseNorm(Op):
+    """Competition between the channels of a map, as in ConvNeXt V2 (arXiv:2301.00808, 3.1).
+
+    With g the norms of the channels over height and width, x + weight * x * g / (mean(g) + eps)
+    + bias.
+    """
+
+    kind = "global_response_norm"
+    module_class = "cnngraph.nn.GlobalResponseNorm"
+    channels_argument = "num_channels"
+
+    eps: PositiveNumber = 1e-6
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        require_map(self, inputs[0], None)
+        return inputs[0]
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return _weight_and_bias(inputs[0].channels)
+
+    def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
+        return {**super().arguments(*inputs), "rank": len(inputs[0].spatial)}
+
+    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
+        """The norms, their shares and the factors of the channels."""
+        small = (3 * output.channels + 1) * batch.size * batch.itemsize
+        return Saved(inputs=(0,), extra=small, backward=batch.bytes_of(output, output))
 
 
 @register

@@ -42,6 +42,8 @@ class Op(BaseModel):
     """The argument of that class that takes the number of input channels, if there is one."""
     saved: ClassVar[Saved | None] = None
     """What `saves` returns, if that depends on neither fields nor shapes."""
+    references: ClassVar[tuple[str, ...]] = ()
+    """Fields that name earlier values; those given are further inputs, in this order."""
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         """The output's shape. Raises `ShapeError` if the op cannot be applied to the inputs."""
@@ -114,20 +116,41 @@ class ShapePreserving(Op):
 
 def _brief(value: Any) -> str:
     match value:
-        case (first, second) if first == second:
+        case (first, *others) if all(item == first for item in others):
             return show(first)
         case _:
             return show(value)
 
 
-def require_map(op: Op, shape: TensorShape) -> None:
-    """Raises `ShapeError` unless `shape` is channels x height x width."""
-    if len(shape) != 3:
-        raise ShapeError(
-            f"{op.kind} needs channels x height x width, but its input is a flat vector of {shape}",
-            code="E203",
-            help="move it before the `flatten`",
-        )
+MAPS = {
+    1: "channels x length",
+    2: "channels x height x width",
+    3: "channels x depth x height x width",
+}
+"""Number of spatial dimensions -> what a map of that rank consists of."""
+OF_EVERY_RANK = {
+    "conv", "conv_transpose", "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool",
+    "global_avg_pool", "global_max_pool", "dropout",
+}  # fmt: skip
+"""Names of the ops that exist for maps of one, two and three dimensions: `conv1d`, `conv2d`, ..."""
+
+
+def require_map(op: Op, shape: TensorShape, rank: int | None = 2) -> None:
+    """Raises `ShapeError` unless `shape` is a map with `rank` spatial dimensions, if given."""
+    found = len(shape.spatial)
+    if found == rank or (rank is None and found):
+        return
+    if not found:
+        what, help = f"a flat vector of {shape}", "move it before the `flatten`"
+    else:
+        what, help = f"{shape}, which is {MAPS.get(found, 'of a higher rank')}", ""
+        family = op.kind[:-2]
+        if family in OF_EVERY_RANK and found in MAPS:
+            help = f"use `{family}{found}d`"
+        help = help or "use an op for such maps, or reshape the value with `flatten` or `unflatten`"
+    raise ShapeError(
+        f"{op.kind} needs {MAPS[rank or 2]}, but its input is {what}", code="E203", help=help
+    )
 
 
 def window_size(
@@ -149,10 +172,28 @@ def window_size(
     return count
 
 
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """TensorFlow's `SAME` padding before and after an axis: the result is ceil(size / stride).
+
+    The odd one is added at the end. With stride 1 it is torch's `same`.
+    """
+    total = max(0, dilation * (kernel - 1) - (size - 1) % stride)
+    return total // 2, total - total // 2
+
+
 def too_small(op: Op, shape: TensorShape, what: str) -> ShapeError:
     """The error for an input into which `what` does not fit."""
     return ShapeError(
         f"the input of {op.kind} is too small: {what} does not fit into {shape}",
         code="E202",
         help="use a larger `input`, more padding, or fewer strides before it",
+    )
+
+
+def indivisible(op: Op, shape: TensorShape, what: str, divisor: int) -> ShapeError:
+    """The error for an input in which `divisor` does not divide `what`."""
+    return ShapeError(
+        f"{op.kind} needs {what} that {divisor} divides, but its input is {shape}",
+        code="E204",
+        help=f"make {what} of its input a multiple of {divisor}",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from cnngraph.ops.fields import Fraction
 from cnngraph.ops.op import ShapePreserving, require_map
 from cnngraph.ops.registry import register
@@ -24,22 +26,45 @@ class Dropout(ShapePreserving):
         return Saved(extra=batch.bytes_of(output)) if self.p else UNCHANGED
 
 
-@register
-class Dropout2d(ShapePreserving):
-    """Zeroes whole channels with probability `p`, `torch.nn.Dropout2d`."""
-
-    kind = "dropout2d"
-    module_class = "torch.nn.Dropout2d"
+class _ChannelDropout(ShapePreserving):
     main = "p"
+    rank: ClassVar[int]
 
     p: Fraction = 0.5
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
-        require_map(self, inputs[0])
+        require_map(self, inputs[0], self.rank)
         return inputs[0]
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(extra=batch.bytes_of(TensorShape((output.channels,)))) if self.p else UNCHANGED
+
+
+@register
+class Dropout1d(_ChannelDropout):
+    """Zeroes whole channels with probability `p`, `torch.nn.Dropout1d`."""
+
+    kind = "dropout1d"
+    module_class = "torch.nn.Dropout1d"
+    rank = 1
+
+
+@register
+class Dropout2d(_ChannelDropout):
+    """Zeroes whole channels with probability `p`, `torch.nn.Dropout2d`."""
+
+    kind = "dropout2d"
+    module_class = "torch.nn.Dropout2d"
+    rank = 2
+
+
+@register
+class Dropout3d(_ChannelDropout):
+    """Zeroes whole channels with probability `p`, `torch.nn.Dropout3d`."""
+
+    kind = "dropout3d"
+    module_class = "torch.nn.Dropout3d"
+    rank = 3
 
 
 @register

@@ -44,6 +44,8 @@ class Saved:
             result, inputs and parameters.
         view: whether the result shares the first input's memory.
         passes_gradient: indices of the inputs whose gradients share memory with the result's.
+        no_gradient: indices of the inputs that get no gradient: only their size or the order of
+            their values counts.
     """
 
     inputs: tuple[int, ...] = ()
@@ -53,6 +55,7 @@ class Saved:
     backward: int = 0
     view: bool = False
     passes_gradient: tuple[int, ...] = ()
+    no_gradient: tuple[int, ...] = ()
 
 
 NOTHING = Saved()

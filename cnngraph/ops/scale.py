@@ -64,6 +64,32 @@ class LayerScale(Op):
 
 
 @register
+class ChannelBias(Op):
+    """Addition of a learned value to each channel: a bare parameter, zero at first."""
+
+    kind = "channel_bias"
+    main = "init_value"
+    saved = Saved(passes_gradient=(0,))
+
+    init_value: Number = 0.0
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        return inputs[0]
+
+    def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
+        return {"": (inputs[0].channels, *(1 for _ in inputs[0].spatial))}
+
+    def module(self, *inputs: TensorShape) -> nn.Parameter:
+        import torch
+        from torch import nn
+
+        return nn.Parameter(torch.full(self.parameters(*inputs)[""], self.init_value))
+
+    def emit(self, graph: fx.Graph, modules: Sequence[str], inputs: Sequence[fx.Node]) -> fx.Node:
+        return graph.call_function(operator.add, (inputs[0], graph.get_attr(modules[0])))
+
+
+@register
 class Normalize(Op):
     """(x - mean) / std of each channel by constants, which are not part of the `state_dict`."""
 

@@ -1,19 +1,18 @@
-"""Ops that rearrange, resize or pad a value."""
+"""Ops that arrange the same values in another shape."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from math import prod
+from typing import Annotated
 
 from annotated_types import Ge
 
-from cnngraph.ops.fields import Count, Number, Pair, ScalePair, Sides
-from cnngraph.ops.op import Op, ShapePreserving, new_module, require_map, too_small
+from cnngraph.ops.fields import Count
+from cnngraph.ops.op import Op, ShapePreserving, indivisible, require_map
 from cnngraph.ops.registry import register
-from cnngraph.ops.saved import INPUT, NOTHING, UNCHANGED, Batch, Saved
+from cnngraph.ops.saved import NOTHING, UNCHANGED
 from cnngraph.shape import ShapeError, TensorShape
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register
@@ -27,166 +26,124 @@ class Identity(ShapePreserving):
 
 @register
 class Flatten(Op):
-    """A map as a flat vector of channels * height * width features, `torch.nn.Flatten`."""
+    """A map as a flat vector of channels * height * width features, `torch.nn.Flatten`.
+
+    With `start_dim: 2` the channels stay: CxHxW becomes Cx(H*W). Dimension 0 is the batch.
+    """
 
     kind = "flatten"
     module_class = "torch.nn.Flatten"
     sets_channels = True
     saved = UNCHANGED
 
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        return TensorShape((inputs[0].elements,))
-
-
-@register
-class Upsample(Op):
-    """Resizing by `scale_factor` (below 1 to shrink) or to `size`, `torch.nn.Upsample`."""
-
-    kind = "upsample"
-    module_class = "torch.nn.Upsample"
-    main = "scale_factor"
-    saved = NOTHING
-
-    scale_factor: ScalePair | None = None
-    size: Pair | None = None
-    mode: Literal["nearest", "nearest-exact", "bilinear", "bicubic"] = "nearest"
-    align_corners: bool | None = None
+    start_dim: Annotated[int, Ge(1)] = 1
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         (shape,) = inputs
-        require_map(self, shape)
-        if self.align_corners is not None and self.mode.startswith("nearest"):
-            raise ShapeError(
-                f"`align_corners` has no meaning for the mode {self.mode}",
-                code="E204",
-                help="leave it out, or use the mode `bilinear` or `bicubic`",
-            )
-        if (self.size is None) == (self.scale_factor is None):
-            raise ShapeError(
-                "upsample needs either `scale_factor` or `size`, but has "
-                f"{'neither' if self.size is None else 'both'}",
-                code="E204",
-                help="`scale_factor: 2` doubles height and width; "
-                "`size: [56, 56]` is the size itself",
-            )
-        if self.scale_factor is None:
-            return TensorShape((shape.channels, *(self.size or ())))
-        size = [
-            int(own * factor) for own, factor in zip(shape.spatial, self.scale_factor, strict=True)
-        ]
-        if min(size) < 1:
-            raise ShapeError(
-                f"the input of upsample is too small: nothing is left of {shape}",
-                code="E202",
-                help="use a larger `input`, a larger `scale_factor`, or `size`",
-            )
-        return TensorShape((shape.channels, *size))
+        if self.start_dim > len(shape):
+            raise _no_dimension(self, shape, self.start_dim)
+        first = self.start_dim - 1
+        return TensorShape((*shape[:first], prod(shape[first:])))
 
 
 @register
-class Pad(Op):
-    """Padding of each side, `torch.nn.functional.pad`; negative ones crop (mode constant only)."""
+class Unflatten(Op):
+    """A dimension as several, such as features as a map, `torch.nn.Unflatten`; 0 is the batch."""
 
-    kind = "pad"
-    main = "padding"
+    kind = "unflatten"
+    module_class = "torch.nn.Unflatten"
+    main = "unflattened_size"
+    sets_channels = True
+    saved = UNCHANGED
 
-    padding: Sides
-    mode: Literal["constant", "reflect", "replicate", "circular"] = "constant"
-    value: Number = 0.0
+    unflattened_size: tuple[Count, ...]
+    dim: Annotated[int, Ge(1)] = 1
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         (shape,) = inputs
-        require_map(self, shape)
-        if self.mode != "constant" and (self.value or min(self.padding) < 0):
-            what = "`value`" if self.value else "a negative padding"
+        if self.dim > len(shape):
+            raise _no_dimension(self, shape, self.dim)
+        own = shape[self.dim - 1]
+        if prod(self.unflattened_size) != own or not self.unflattened_size:
+            sizes = " * ".join(map(str, self.unflattened_size))
             raise ShapeError(
-                f"{what} has no meaning for the mode {self.mode}",
+                f"unflatten makes {sizes} = {prod(self.unflattened_size)} values of "
+                f"dimension {self.dim} of {shape}, which has {own}",
                 code="E204",
-                help="only the mode `constant` has it",
+                help=f"the sizes must multiply to {own}",
             )
-        left, right, top, bottom = self.padding
-        size: list[int] = []
-        for own, sides in zip(shape.spatial, ((top, bottom), (left, right)), strict=True):
-            if self.mode == "reflect" and max(sides) >= own:
-                raise too_small(self, shape, f"reflecting {max(sides)} rows or columns")
-            if self.mode == "circular" and max(sides) > own:
-                raise too_small(self, shape, f"wrapping {max(sides)} rows or columns")
-            size.append(own + sum(sides))
-            cropped = -sum(min(side, 0) for side in sides)
-            if cropped > own or size[-1] < 1:
-                raise ShapeError(
-                    f"the input of pad is too small: {cropped} rows or columns "
-                    f"cannot be cropped from {shape}",
-                    code="E202",
-                    help="use a larger `input`, fewer strides before it, or crop less",
-                )
-        return TensorShape((shape.channels, *size))
-
-    def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        return INPUT if self.mode in ("reflect", "replicate") else NOTHING
-
-    def module(self, *inputs: TensorShape) -> nn.Module:
-        classes = {
-            "constant": "ConstantPad2d",
-            "reflect": "ReflectionPad2d",
-            "replicate": "ReplicationPad2d",
-            "circular": "CircularPad2d",
-        }
-        value = {"value": self.value} if self.mode == "constant" else {}
-        return new_module(f"torch.nn.{classes[self.mode]}", {"padding": self.padding, **value})
+        return _checked_rank(
+            self, (*shape[: self.dim - 1], *self.unflattened_size, *shape[self.dim :])
+        )
 
 
-def _indivisible(op: Op, shape: TensorShape, what: str, divisor: int) -> ShapeError:
+@register
+class Permute(Op):
+    """The dimensions in another order, `torch.permute`; dimension 0, the batch, stays first."""
+
+    kind = "permute"
+    module_class = "cnngraph.nn.Permute"
+    main = "dims"
+    sets_channels = True
+    saved = UNCHANGED
+
+    dims: tuple[Annotated[int, Ge(0)], ...]
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        if sorted(self.dims) != [*range(len(shape) + 1)] or self.dims[0] != 0:
+            order = ", ".join(map(str, range(len(shape) + 1)))
+            raise ShapeError(
+                f"permute needs each dimension of its input once, but has {[*self.dims]} for "
+                f"{shape}",
+                code="E204",
+                help=f"order the dimensions {order}; the batch, 0, stays first",
+            )
+        return TensorShape(shape[dim - 1] for dim in self.dims[1:])
+
+
+@register
+class Transpose(Op):
+    """Two dimensions exchanged, `torch.transpose`; dimension 0 is the batch, which stays."""
+
+    kind = "transpose"
+    module_class = "cnngraph.nn.Transpose"
+    sets_channels = True
+    saved = UNCHANGED
+
+    dim0: Annotated[int, Ge(1)]
+    dim1: Annotated[int, Ge(1)]
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (shape,) = inputs
+        for dim in (self.dim0, self.dim1):
+            if dim > len(shape):
+                raise _no_dimension(self, shape, dim)
+        sizes = [*shape]
+        first, second = self.dim0 - 1, self.dim1 - 1
+        sizes[first], sizes[second] = sizes[second], sizes[first]
+        return TensorShape(sizes)
+
+
+def _no_dimension(op: Op, shape: TensorShape, dim: int) -> ShapeError:
     return ShapeError(
-        f"{op.kind} needs {what} that {divisor} divides, but its input is {shape}",
+        f"{op.kind} names the dimension {dim}, but its input {shape} has 1 to {len(shape)}",
         code="E204",
-        help=f"make {what} of its input a multiple of {divisor}",
+        help="dimension 0 is the batch, 1 the channels",
     )
 
 
-@register
-class ChannelShuffle(Op):
-    """Interleaves the channels of `groups` groups, as in ShuffleNet, `torch.nn.ChannelShuffle`."""
-
-    kind = "channel_shuffle"
-    module_class = "torch.nn.ChannelShuffle"
-    main = "groups"
-    saved = NOTHING
-
-    groups: Count
-
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        (shape,) = inputs
-        require_map(self, shape)
-        if shape.channels % self.groups:
-            raise _indivisible(self, shape, "a number of channels", self.groups)
-        return shape
+def _checked_rank(op: Op, sizes: Sequence[int]) -> TensorShape:
+    if len(sizes) > _MOST_DIMENSIONS:
+        raise ShapeError(
+            f"the result of {op.kind} would have {len(sizes)} dimensions",
+            code="E204",
+            help=f"a value has at most {_MOST_DIMENSIONS}, without the batch",
+        )
+    return TensorShape(sizes)
 
 
-@register
-class Chunk(Op):
-    """Part `index` of `chunks` equal parts of the channels, `torch.chunk`."""
-
-    kind = "chunk"
-    module_class = "cnngraph.nn.Chunk"
-    sets_channels = True
-    saved = Saved(view=True)
-
-    chunks: Count
-    index: Annotated[int, Ge(0)]
-
-    def infer(self, *inputs: TensorShape) -> TensorShape:
-        (shape,) = inputs
-        if shape.channels % self.chunks:
-            raise _indivisible(self, shape, "a number of channels", self.chunks)
-        if self.index >= self.chunks:
-            raise ShapeError(
-                f"chunk has the `index` {self.index}, "
-                f"but {self.chunks} chunks are numbered 0 to {self.chunks - 1}",
-                code="E204",
-                help="the first chunk has the `index` 0",
-            )
-        return TensorShape((shape.channels // self.chunks, *shape.spatial))
+_MOST_DIMENSIONS = 4
 
 
 @register
@@ -206,7 +163,7 @@ class PixelShuffle(Op):
         require_map(self, shape)
         factor = self.upscale_factor
         if shape.channels % factor**2:
-            raise _indivisible(self, shape, "a number of channels", factor**2)
+            raise indivisible(self, shape, "a number of channels", factor**2)
         return TensorShape((shape.channels // factor**2, shape[1] * factor, shape[2] * factor))
 
 
@@ -227,5 +184,5 @@ class PixelUnshuffle(Op):
         require_map(self, shape)
         factor = self.downscale_factor
         if any(size % factor for size in shape.spatial):
-            raise _indivisible(self, shape, "a height and width", factor)
+            raise indivisible(self, shape, "a height and width", factor)
         return TensorShape((shape.channels * factor**2, shape[1] // factor, shape[2] // factor))

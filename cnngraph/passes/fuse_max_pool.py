@@ -12,7 +12,7 @@ def fuse_max_pool(graph: Graph) -> Graph:
     """The ReLU is fused if nothing else reads it."""
 
     def match(pool: Node) -> Group | None:
-        if not isinstance(pool.op, MaxPool2d):
+        if not isinstance(pool.op, MaxPool2d) or pool.op.padding == "same":
             return None
         before = graph.producer_for(pool, pool.inputs[0])
         relu = before if before is not None and isinstance(before.op, ReLU) else None

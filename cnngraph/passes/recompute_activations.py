@@ -31,7 +31,9 @@ def _feeds_only_a_convolution(graph: Graph, node: Node) -> bool:
     if not isinstance(node.op, BatchNormAct) or node.op.activation is None or node.op.residual:
         return False
     user = graph.only_user(node.path)
-    return user is not None and isinstance(user.op, Conv2d)
+    if user is None or not isinstance(user.op, Conv2d):
+        return False
+    return not user.op.pads_by_size  # it keeps a padded copy for backward, not the activation
 
 
 def recompute_these(graph: Graph, activations: Collection[str]) -> Graph:

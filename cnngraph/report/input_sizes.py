@@ -8,6 +8,7 @@ from cnngraph.graph.input_sizes import Failure, InputSizes, runs
 
 MAX_RUNS = 5
 MAX_LIMITS = 3
+_SHAPES = {1: "length", 2: "square input", 3: "cubic input"}
 
 
 def describe_sizes(sizes: InputSizes, declared: tuple[int, ...]) -> list[str]:
@@ -17,15 +18,15 @@ def describe_sizes(sizes: InputSizes, declared: tuple[int, ...]) -> list[str]:
 
     Args:
         sizes: the sizes to describe.
-        declared: height and width of the spec's own input.
+        declared: the sizes of the spec's own input: height and width, or those of its rank.
     """
-    last = sizes.range[1]
+    last, rank = sizes.range[1], len(declared)
     if not sizes.valid:
-        line = f"no square input works (up to {last:,} tried)"
+        line = f"no {_SHAPES[rank]} works (up to {last:,} tried)"
     elif sizes.valid == declared[:1]:
-        line = f"{_square(declared[0])} only (1 to {last:,} tried)"
+        line = f"{_square(declared[0], rank)} only (1 to {last:,} tried)"
     elif len(sizes.runs) == 1 and sizes.valid[-1] == last:
-        least = "any" if sizes.valid[0] == 1 else f"{_square(sizes.valid[0])} and larger"
+        least = "any" if sizes.valid[0] == 1 else f"{_square(sizes.valid[0], rank)} and larger"
         line = f"{least} (up to {last:,} tried)"
     else:
         line = f"{_listed(sizes.valid)} (up to {last:,} tried)"
@@ -64,5 +65,5 @@ def _spans(sizes: tuple[int, ...]) -> str:
     return ", ".join(words) + (f" and so on ({len(sizes)} in all)" if more else "")
 
 
-def _square(size: int) -> str:
-    return f"{size}x{size}"
+def _square(size: int, rank: int) -> str:
+    return "x".join([str(size)] * rank)

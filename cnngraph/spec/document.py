@@ -40,7 +40,7 @@ Shortcut = Annotated[
 Items = Annotated[Any, RAW, WithJsonSchema({"type": "array"})]
 Parameters = Annotated[Any, RAW, WithJsonSchema({"type": "object"})]
 Blocks = Annotated[Any, RAW, WithJsonSchema(_BLOCKS_SCHEMA)]
-Shape = Annotated[Any, RAW, WithJsonSchema({"type": "array", "minItems": 1, "maxItems": 3})]
+Shape = Annotated[Any, RAW, WithJsonSchema({"type": "array", "minItems": 1, "maxItems": 4})]
 
 
 def _identifier(value: Any) -> str:

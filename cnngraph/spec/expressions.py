@@ -205,7 +205,10 @@ _OTHER_FUNCTIONS = {
 }
 """Functions of Python and of other libraries -> what to write here."""
 
-RESERVED = frozenset([*FUNCTIONS, *CONSTANTS, "in_channels", "in_height", "in_width"])
+SHAPE_VARIABLES = ("in_channels", "in_length", "in_depth", "in_height", "in_width")
+"""Names for the shape of a node's input."""
+
+RESERVED = frozenset([*FUNCTIONS, *CONSTANTS, *SHAPE_VARIABLES])
 """Names that a parameter or loop variable cannot have."""
 
 

@@ -25,18 +25,21 @@ def whole(least: int, most: int) -> SearchStrategy[int]:
     return st.integers(least, most)
 
 
-def pair(item: SearchStrategy[Any]) -> SearchStrategy[Any]:
-    """One item, or height and width."""
-    return st.one_of(item, st.tuples(item, item))
+def pair(item: SearchStrategy[Any], rank: int = 2) -> SearchStrategy[Any]:
+    """One item, or one for each dimension, such as height and width."""
+    return st.one_of(item, st.tuples(*[item] * rank))
 
 
 CHANNELS = whole(1, 6)
 
 
-def maps(channels: SearchStrategy[int] = CHANNELS, size: int = 12) -> SearchStrategy[TensorShape]:
-    return st.builds(TensorShape, st.tuples(channels, whole(1, size), whole(1, size)))
+def maps(
+    channels: SearchStrategy[int] = CHANNELS, size: int = 12, rank: int = 2
+) -> SearchStrategy[TensorShape]:
+    return st.builds(TensorShape, st.tuples(channels, *[whole(1, size)] * rank))
 
 
+every_rank = st.one_of(maps(rank=1), maps(), maps(rank=3, size=5))
 flat = st.builds(TensorShape, st.tuples(whole(1, 12)))
 any_shape = st.one_of(maps(), flat)
 
@@ -65,48 +68,115 @@ def multiple(draw: DrawFn, of: int) -> int:
     return draw(st.one_of(st.sampled_from([of, 2 * of, 3 * of]), whole(1, 9)))
 
 
-@composite("conv2d")
-def _(draw: DrawFn) -> Case:
-    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    shape = draw(maps(st.just(multiple(draw, groups))))
-    padding = st.one_of(pair(whole(0, 4)), st.sampled_from(["same", "valid"]))
+GROUPS = st.sampled_from([1, 1, 1, 2, 3])
+
+
+def convolution(draw: DrawFn, rank: int) -> Case:
+    groups = draw(GROUPS)
+    shape = draw(maps(st.just(multiple(draw, groups)), size=12 if rank < 3 else 6, rank=rank))
+    padding = st.one_of(pair(whole(0, 4), rank), st.sampled_from(["same", "valid"]))
     settings, _ = draw(
         cases(
-            st.just(shape), out_channels_=st.just(multiple(draw, groups)), kernel_size_=pair(whole(1, 5)),
-            stride=pair(whole(1, 3)), padding=padding, dilation=pair(whole(1, 3)), bias=booleans,
+            st.just(shape), out_channels_=st.just(multiple(draw, groups)),
+            kernel_size_=pair(whole(1, 5), rank), stride=pair(whole(1, 3), rank), padding=padding,
+            dilation=pair(whole(1, 3), rank), bias=booleans,
             padding_mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
         )
     )  # fmt: skip
     return {"groups": groups, **settings}, shape
 
 
-@composite("conv_transpose2d")
-def _(draw: DrawFn) -> Case:
-    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    shape = draw(maps(st.just(multiple(draw, groups)), size=6))
+def transposed_convolution(draw: DrawFn, rank: int) -> Case:
+    groups = draw(GROUPS)
+    shape = draw(maps(st.just(multiple(draw, groups)), size=6 if rank < 3 else 4, rank=rank))
     settings, _ = draw(
         cases(
-            st.just(shape), out_channels_=st.just(multiple(draw, groups)), kernel_size_=pair(whole(1, 4)),
-            stride=pair(whole(1, 3)), padding=pair(whole(0, 3)), output_padding=pair(whole(0, 2)),
-            dilation=pair(whole(1, 3)), bias=booleans,
+            st.just(shape), out_channels_=st.just(multiple(draw, groups)),
+            kernel_size_=pair(whole(1, 4), rank), stride=pair(whole(1, 3), rank),
+            padding=pair(whole(0, 3), rank), output_padding=pair(whole(0, 2), rank),
+            dilation=pair(whole(1, 3), rank), bias=booleans,
         )
     )  # fmt: skip
     return {"groups": groups, **settings}, shape
 
 
-window = {
-    "kernel_size_": pair(whole(1, 5)),
-    "stride": st.one_of(st.none(), pair(whole(1, 4))),
-    "padding": pair(whole(0, 2)),
-    "ceil_mode": booleans,
-}
+def pooling(
+    rank: int, shapes: SearchStrategy[TensorShape], **fields: SearchStrategy[Any]
+) -> SearchStrategy[Case]:
+    fields["kernel_size_"] = pair(whole(1, 5), rank)
+    fields["stride"] = st.one_of(st.none(), pair(whole(1, 4), rank))
+    numbers = cases(shapes, **fields, padding=pair(whole(0, 2), rank), ceil_mode=booleans)
+    return st.one_of(numbers, cases(shapes, **fields, padding_=st.just("same")))
+
+
+def output_size(rank: int) -> SearchStrategy[Any]:
+    many = st.tuples(*[st.one_of(st.none(), whole(1, 9))] * rank)
+    return whole(1, 9) if rank == 1 else st.one_of(whole(1, 9), many)
+
+
+for rank in (1, 2, 3):
+    shapes = maps(rank=rank, size=12 if rank < 3 else 6)
+    average: dict[str, SearchStrategy[Any]] = {"count_include_pad": booleans}
+    if rank > 1:
+        average["divisor_override"] = st.one_of(st.none(), whole(1, 5))
+    SETTINGS.update({
+        f"conv{rank}d": st.composite(convolution)(rank),
+        f"conv_transpose{rank}d": st.composite(transposed_convolution)(rank),
+        f"max_pool{rank}d": pooling(rank, shapes, dilation=pair(whole(1, 3), rank)),
+        f"avg_pool{rank}d": pooling(rank, shapes, **average),
+        f"adaptive_avg_pool{rank}d": cases(shapes, output_size_=output_size(rank)),
+        f"adaptive_max_pool{rank}d": cases(shapes, output_size_=output_size(rank)),
+        f"global_avg_pool{rank}d": cases(shapes),
+        f"global_max_pool{rank}d": cases(shapes),
+        f"dropout{rank}d": cases(shapes, p=fractions),
+    })  # fmt: skip
+
 running = {
     "eps": positive,
     "momentum": st.one_of(st.none(), fractions),
     "affine": booleans,
     "track_running_stats": booleans,
 }
-output_size = st.one_of(whole(1, 9), st.tuples(*[st.one_of(st.none(), whole(1, 9))] * 2))
+
+
+@composite("split")
+def _(draw: DrawFn) -> Case:
+    parts = draw(st.lists(whole(1, 4), min_size=1, max_size=3))
+    shape = draw(maps(st.just(sum(parts) + draw(st.sampled_from([0, 0, 1])))))
+    return {"split_size": tuple(parts), "index": draw(whole(0, len(parts) - 1))}, shape
+
+
+@composite("slice")
+def _(draw: DrawFn) -> Case:
+    shape = draw(any_shape)
+    bound = whole(-shape.channels, shape.channels)
+    return draw(st.fixed_dictionaries({}, optional={"start": bound, "end": bound})), shape
+
+
+@composite("unflatten")
+def _(draw: DrawFn) -> Case:
+    parts = draw(st.lists(whole(1, 3), min_size=1, max_size=4))
+    channels = 1
+    for part in parts:
+        channels *= part
+    shape = draw(st.builds(TensorShape, st.tuples(st.just(channels))))
+    return {"unflattened_size": tuple(parts)}, shape
+
+
+@composite("permute")
+def _(draw: DrawFn) -> Case:
+    return {"dims": (0, *draw(st.permutations([1, 2, 3])))}, draw(maps())
+
+
+@composite("group_softmax")
+def _(draw: DrawFn) -> Case:
+    groups = draw(whole(1, 4))
+    return {"groups": groups}, draw(maps(st.just(multiple(draw, groups))))
+
+
+@composite("crop")
+def _(draw: DrawFn) -> Case:
+    return {"size": draw(pair(whole(1, 9)))}, draw(maps())
 
 
 @composite("group_norm")
@@ -192,30 +262,25 @@ def _(draw: DrawFn) -> Case:
 
 
 SETTINGS.update({
-    "max_pool2d": cases(maps(), **window, dilation=pair(whole(1, 3))),
-    "avg_pool2d": cases(
-        maps(), **window, count_include_pad=booleans,
-        divisor_override=st.one_of(st.none(), whole(1, 5)),
-    ),
-    "adaptive_avg_pool2d": cases(maps(), output_size_=output_size),
-    "adaptive_max_pool2d": cases(maps(), output_size_=output_size),
-    "global_avg_pool2d": cases(maps()),
-    "global_max_pool2d": cases(maps()),
-    "batch_norm": cases(any_shape, **running),
-    "instance_norm": cases(maps(size=3), **running),
-    "layer_norm": cases(any_shape, eps=positive, elementwise_affine=booleans, bias=booleans),
+    "batch_norm": cases(st.one_of(flat, every_rank), **running),
+    "instance_norm": cases(st.one_of(maps(size=3), maps(size=3, rank=1)), **running),
+    "channel_bias": cases(any_shape, init_value=numbers),
+    "channel_max": cases(every_rank),
+    "channel_mean": cases(every_rank),
+    "global_response_norm": cases(every_rank, eps=positive),
+    "transpose": cases(maps(), dim0_=whole(1, 3), dim1_=whole(1, 3)),
+    "layer_norm": cases(st.one_of(flat, every_rank), eps=positive, elementwise_affine=booleans, bias=booleans),
     "local_response_norm": cases(
         maps(), size_=whole(1, 7), alpha=positive, beta=positive, k=positive
     ),
     "linear2d": cases(maps(), out_features_=whole(1, 20), bias=booleans),
     "linear": cases(flat, out_features_=whole(1, 20), bias=booleans),
-    "flatten": cases(any_shape),
+    "flatten": cases(any_shape, start_dim=whole(1, 4)),
     "identity": cases(any_shape),
     "pixel_unshuffle": cases(maps(), downscale_factor_=whole(1, 3)),
     "scale": cases(any_shape, factor_=numbers),
     "layer_scale": cases(any_shape, init_value=numbers),
     "dropout": cases(any_shape, p=fractions),
-    "dropout2d": cases(maps(), p=fractions),
     "alpha_dropout": cases(any_shape, p=fractions),
     "drop_path": cases(any_shape, p_=fractions),
     "glu": cases(any_shape),

@@ -18,10 +18,18 @@ from cnngraph.ops import OPS, Op
 from cnngraph.shape import ShapeError, TensorShape
 
 BATCH = 2
-BUILT_IN = sorted(kind for kind, op in OPS.items() if op.__module__.startswith("cnngraph."))
-CONVOLUTIONS_AND_PRODUCTS = ["conv2d", "conv_transpose2d", "linear", "linear2d"]
+BUILT_IN = sorted(
+    kind
+    for kind, op in OPS.items()
+    if op.__module__.startswith("cnngraph.") and kind != "max_unpool2d"  # it reads two values
+)
+CONVOLUTIONS_AND_PRODUCTS = [
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "linear", "linear2d",
+]  # fmt: skip
 INTRICATE = [
-    "conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "pad", "upsample",
+    "conv1d", "conv2d", "conv3d", "conv_transpose2d", "max_pool2d", "avg_pool2d", "max_pool1d",
+    "adaptive_avg_pool2d", "pad", "upsample",
 ]  # fmt: skip
 """Ops whose result depends on many settings together, and which need many examples."""
 
@@ -65,7 +73,7 @@ def torch_shape(op: Op, shape: TensorShape) -> tuple[int, ...] | None:
         result = tuple(value.shape)
     except NotImplementedError:  # a RuntimeError, but no refusal
         raise
-    except (RuntimeError, ValueError, AssertionError):
+    except (RuntimeError, ValueError, AssertionError, IndexError):
         return None
     assert result[0] == BATCH
     return result[1:] if 0 not in result and not torch.isneginf(value).any() else None
@@ -181,13 +189,13 @@ def test_fields_are_torchs_with_torchs_defaults(kind: str) -> None:
 
 
 def _defaults(module: type[nn.Module], *ours: str) -> dict[str, Any]:
-    """What a torch module's signature says of the fields an op has of it; pairs as the op stores
-    them."""
+    """The defaults of a torch module for these fields, sizes as the op stores them."""
+    rank = {"1d": 1, "3d": 3}.get(module.__name__[-2:], 2)
     pairs = {"stride", "padding", "dilation", "output_padding"}
     signature = inspect.signature(module).parameters
     defaults = {name: signature[name].default for name in ours}
     return {
-        name: (value, value) if name in pairs and type(value) is int else value
+        name: (value,) * rank if name in pairs and type(value) is int else value
         for name, value in defaults.items()
     }
 
@@ -195,22 +203,44 @@ def _defaults(module: type[nn.Module], *ours: str) -> dict[str, Any]:
 _conv = ("stride", "padding", "dilation", "groups", "bias")
 _running = ("eps", "momentum", "affine", "track_running_stats")
 TORCH_DEFAULTS: dict[str, dict[str, Any]] = {
-    "conv2d": _defaults(nn.Conv2d, *_conv, "padding_mode"),
-    "conv_transpose2d": _defaults(nn.ConvTranspose2d, *_conv, "output_padding"),
+    **{
+        f"{kind}{rank}d": defaults
+        for rank in (1, 2, 3)
+        for kind, defaults in {
+            "conv": _defaults(getattr(nn, f"Conv{rank}d"), *_conv, "padding_mode"),
+            "conv_transpose": _defaults(
+                getattr(nn, f"ConvTranspose{rank}d"), *_conv, "output_padding"
+            ),
+            "max_pool": {"stride": None}
+            | _defaults(getattr(nn, f"MaxPool{rank}d"), "padding", "dilation", "ceil_mode"),
+            "avg_pool": {"stride": None}
+            | _defaults(
+                getattr(nn, f"AvgPool{rank}d"),
+                "padding",
+                "ceil_mode",
+                "count_include_pad",
+                *["divisor_override"] * (rank > 1),
+            ),
+            "dropout": _defaults(getattr(nn, f"Dropout{rank}d"), "p"),
+        }.items()
+    },
     "batch_norm": _defaults(nn.BatchNorm2d, *_running),
     "instance_norm": _defaults(nn.InstanceNorm2d, *_running),
     "layer_norm": _defaults(nn.LayerNorm, "eps", "elementwise_affine", "bias"),
     "group_norm": _defaults(nn.GroupNorm, "eps", "affine"),
     "local_response_norm": _defaults(nn.LocalResponseNorm, "alpha", "beta", "k"),
-    "max_pool2d": {"stride": None} | _defaults(nn.MaxPool2d, "padding", "dilation", "ceil_mode"),
-    "avg_pool2d": {"stride": None}
-    | _defaults(nn.AvgPool2d, "padding", "ceil_mode", "count_include_pad", "divisor_override"),
     "linear": _defaults(nn.Linear, "bias"),
     "linear2d": _defaults(nn.Linear, "bias"),
-    "upsample": _defaults(nn.Upsample, "size", "scale_factor", "mode", "align_corners"),
-    "pad": {"mode": "constant", "value": 0.0},
+    "upsample": {"like": None}
+    | _defaults(nn.Upsample, "size", "scale_factor", "mode", "align_corners"),
+    "pad": {"padding": None, "like": None, "mode": "constant", "value": 0.0},
+    "crop": {"size": None, "like": None},
+    "flatten": _defaults(nn.Flatten, "start_dim"),
+    "unflatten": {"dim": 1},
+    "slice": {"start": 0, "end": None},
+    "channel_bias": {"init_value": 0.0},
+    "global_response_norm": {"eps": 1e-6},
     "dropout": _defaults(nn.Dropout, "p"),
-    "dropout2d": _defaults(nn.Dropout2d, "p"),
     "alpha_dropout": _defaults(nn.AlphaDropout, "p"),
     "layer_scale": {"init_value": 1e-6},
     "leaky_relu": _defaults(nn.LeakyReLU, "negative_slope"),

@@ -42,8 +42,11 @@ def test_sizes(fields, size) -> None:
     assert conv(**fields).infer(MAP) == (4, *size)
 
 
-def test_same_padding_with_a_stride_contradicts_itself() -> None:
-    assert refusal(conv(padding="same", stride=2)).code == "E204"
+@pytest.mark.parametrize("size", range(1, 12))
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_same_padding_gives_the_size_over_the_stride_rounded_up(size: int, stride: int) -> None:
+    op = conv(padding="same", stride=stride)
+    assert op.infer(TensorShape((6, size, size))).spatial == (-(-size // stride),) * 2
 
 
 @pytest.mark.parametrize("fields", [{"groups": 4}, {"groups": 3, "out_channels": 4}])

@@ -23,8 +23,8 @@ name: net
 input: [4, 6, 6]
 graph:
   - batch_norm: {name: bn}
-  - channel_bias: {name: bias, factor: 3}
-  - channel_bias: 2
+  - channel_shift: {name: bias, factor: 3}
+  - channel_shift: 2
   - flatten
 """
 
@@ -38,10 +38,10 @@ class Bias(nn.Module):
         return input + self.bias
 
 
-class ChannelBias(cnngraph.Op):
+class ChannelShift(cnngraph.Op):
     """Adds a learned value to each channel, and crops a map's border."""
 
-    kind = "channel_bias"
+    kind = "channel_shift"
     main = "factor"
 
     factor: int = 1
@@ -49,7 +49,9 @@ class ChannelBias(cnngraph.Op):
     def infer(self, *inputs: cnngraph.TensorShape) -> cnngraph.TensorShape:
         (shape,) = inputs
         if min(shape.spatial) < 3:
-            raise cnngraph.ShapeError("channel_bias needs three rows", code="E202", help="use more")
+            raise cnngraph.ShapeError(
+                "channel_shift needs three rows", code="E202", help="use more"
+            )
         return shape
 
     def parameters(self, *inputs: cnngraph.TensorShape) -> dict[str, tuple[int, ...]]:
@@ -63,7 +65,7 @@ class ChannelBias(cnngraph.Op):
 
 
 def test_a_registered_op_is_like_any_other() -> None:
-    cnngraph.register_op(ChannelBias)
+    cnngraph.register_op(ChannelShift)
     report = cnngraph.check(SPEC)
     assert report.ok
     assert report.summary is not None
@@ -72,13 +74,13 @@ def test_a_registered_op_is_like_any_other() -> None:
     assert report.sizes is not None
     assert report.sizes.least == 3
     assert [str(node.op) for node in report.graph.nodes][1:3] == [
-        "channel_bias[factor=3]", "channel_bias[factor=2]",
+        "channel_shift[factor=3]", "channel_shift[factor=2]",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", ["eager", "fused"])
 def test_a_registered_op_compiles(backend: str) -> None:
-    cnngraph.register_op(ChannelBias)
+    cnngraph.register_op(ChannelShift)
     network = cnngraph.compile(SPEC, backend=backend).eval()
     assert [key for key in network.state_dict() if "bn" not in key] == ["bias.bias", "2.bias"]
     x = torch.randn(2, 4, 6, 6)
@@ -86,7 +88,7 @@ def test_a_registered_op_compiles(backend: str) -> None:
 
 
 def test_mistakes_in_its_arguments_and_shapes_are_diagnostics() -> None:
-    cnngraph.register_op(ChannelBias)
+    cnngraph.register_op(ChannelShift)
     found = cnngraph.check(SPEC.replace("factor: 3", "factr: 3").replace("bias: 2", "bias: two"))
     assert [d.code for d in found.diagnostics] == ["E101", "E103"]
     found = cnngraph.check(SPEC.replace("[4, 6, 6]", "[4, 2, 6]"))
@@ -95,9 +97,9 @@ def test_mistakes_in_its_arguments_and_shapes_are_diagnostics() -> None:
 
 
 def test_a_block_cannot_take_its_name() -> None:
-    cnngraph.register_op(ChannelBias)
+    cnngraph.register_op(ChannelShift)
     text = (
-        "cnngraph: 1\nname: n\ninput: [4]\nblocks: {channel_bias: {body: [relu]}}\ngraph: [relu]\n"
+        "cnngraph: 1\nname: n\ninput: [4]\nblocks: {channel_shift: {body: [relu]}}\ngraph: [relu]\n"
     )
     assert [d.code for d in cnngraph.check(text).diagnostics] == ["E114"]
 
@@ -143,20 +145,20 @@ def test_module_class_names_the_module_of_an_op() -> None:
 
 
 def test_the_same_class_may_be_registered_again() -> None:
-    assert cnngraph.register_op(ChannelBias) is ChannelBias
-    assert cnngraph.register_op(ChannelBias) is ChannelBias
-    assert OPS["channel_bias"] is ChannelBias
+    assert cnngraph.register_op(ChannelShift) is ChannelShift
+    assert cnngraph.register_op(ChannelShift) is ChannelShift
+    assert OPS["channel_shift"] is ChannelShift
 
 
 def test_op_with_another_module_is_refused() -> None:
-    cnngraph.register_op(ChannelBias)
-    other = type("ChannelBias", (ChannelBias,), {"__module__": "somewhere.else"})
-    with pytest.raises(cnngraph.CnngraphError, match="`channel_bias` is already registered, by"):
+    cnngraph.register_op(ChannelShift)
+    other = type("ChannelShift", (ChannelShift,), {"__module__": "somewhere.else"})
+    with pytest.raises(cnngraph.CnngraphError, match="`channel_shift` is already registered, by"):
         cnngraph.register_op(other)
-    relu = type("ReLU", (ChannelBias,), {"__module__": "somewhere.else", "kind": "relu"})
+    relu = type("ReLU", (ChannelShift,), {"__module__": "somewhere.else", "kind": "relu"})
     with pytest.raises(cnngraph.CnngraphError, match="`relu` is already registered, by cnngraph"):
         cnngraph.register_op(relu)
-    assert OPS["channel_bias"] is ChannelBias
+    assert OPS["channel_shift"] is ChannelShift
     assert OPS["relu"].__module__ == "cnngraph.ops.activation"
 
 
@@ -175,7 +177,7 @@ def test_plugins_that_are_not_ops_are_refused(thing: object, message: str) -> No
 
 
 def test_a_main_field_must_exist() -> None:
-    wrong = type("Wrong", (ChannelBias,), {"__module__": __name__, "kind": "wrong", "main": "no"})
+    wrong = type("Wrong", (ChannelShift,), {"__module__": __name__, "kind": "wrong", "main": "no"})
     with pytest.raises(cnngraph.CnngraphError, match="which is none of its fields"):
         cnngraph.register_op(wrong)
     assert "wrong" not in OPS

@@ -29,41 +29,71 @@ from cnngraph.shape import TensorShape
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 MAP = TensorShape((8, 6, 6))
+SIGNAL, VOLUME = TensorShape((8, 12)), TensorShape((8, 4, 6, 6))
+SAME = {"kernel_size": 3, "stride": 2, "padding": "same"}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "adaptive_avg_pool2d": [{"output_size": 3}],
-    "adaptive_max_pool2d": [{"output_size": 3}],
-    "avg_pool2d": [{"kernel_size": 2}],
+    **{
+        f"{kind}{rank}d": settings
+        for rank in (1, 2, 3)
+        for kind, settings in {
+            "adaptive_avg_pool": [{"output_size": 3}],
+            "adaptive_max_pool": [{"output_size": 3}],
+            "avg_pool": [{"kernel_size": 2}, SAME],
+            "max_pool": [{"kernel_size": 2}, SAME],
+            "conv": [{"out_channels": 4, "kernel_size": 3, "padding": 1}],
+            "conv_transpose": [{"out_channels": 4, "kernel_size": 3}],
+            "dropout": [{"p": 0.5}, {"p": 0.0}],
+        }.items()
+    },
     "channel_shuffle": [{"groups": 2}],
     "chunk": [{"chunks": 2, "index": 1}],
     "conv2d": [
-        {"out_channels": 4, "kernel_size": 3, "padding": (1, 2), "padding_mode": mode}
-        for mode in ("zeros", "reflect", "replicate", "circular")
+        *(
+            {"out_channels": 4, "kernel_size": 3, "padding": (1, 2), "padding_mode": mode}
+            for mode in ("zeros", "reflect", "replicate", "circular")
+        ),
+        {"out_channels": 4, **SAME},
+        {"out_channels": 4, "kernel_size": 1, "stride": 2, "padding": "same"},
     ],
-    "conv_transpose2d": [{"out_channels": 4, "kernel_size": 3}],
+    "crop": [{"size": 4}],
     "drop_path": [{"p": 0.5}, {"p": 0.0}],
     "dropout": [{"p": 0.5}, {"p": 0.0}],
-    "dropout2d": [{"p": 0.5}, {"p": 0.0}],
+    "group_softmax": [{"groups": 2}],
     "group_norm": [{"num_groups": 4}],
     "layer_norm": [{}, {"elementwise_affine": False}],
     "linear": [{"out_features": 5}],
     "linear2d": [{"out_features": 5}],
     "local_response_norm": [{"size": 3}],
-    "max_pool2d": [{"kernel_size": 2}, {"kernel_size": 3, "stride": 1, "padding": 1}],
+    "max_pool2d": [{"kernel_size": 2}, {"kernel_size": 3, "stride": 1, "padding": 1}, SAME],
     "normalize": [{"mean": (0.5,) * 8, "std": (2.0,) * 8}],
     "pad": [
         {"padding": 1, "mode": mode} for mode in ("constant", "reflect", "replicate", "circular")
     ],
+    "permute": [{"dims": (0, 1, 3, 2)}],
     "pixel_shuffle": [{"upscale_factor": 2}],
     "pixel_unshuffle": [{"downscale_factor": 2}],
     "scale": [{"factor": 2.0}],
+    "slice": [{"start": 2, "end": 5}],
+    "split": [{"split_size": (3, 5), "index": 1}],
+    "transpose": [{"dim0": 2, "dim1": 3}],
+    "unflatten": [{"unflattened_size": (2, 4)}],
     "upsample": [{"scale_factor": 2, "mode": mode} for mode in ("nearest", "bilinear")],
 }
+RANKS = {"1d": SIGNAL, "3d": VOLUME}
 CASES: list[tuple[Op, tuple[TensorShape, ...]]] = [
-    (OPS[kind](**settings), (TensorShape((12,)) if kind == "linear" else MAP,))
+    (
+        OPS[kind](**settings),
+        ({"linear": TensorShape((12,))}.get(kind) or RANKS.get(kind[-2:], MAP),),
+    )
     for kind in sorted(OPS)
+    if kind != "max_unpool2d"
     for settings in SETTINGS.get(kind, [{}])
 ]
 CASES += [
+    (OPS["upsample"](like="x"), (MAP, TensorShape((2, 12, 12)))),
+    (OPS["crop"](like="x"), (MAP, TensorShape((2, 4, 4)))),
+    (OPS["pad"](like="x"), (MAP, TensorShape((2, 9, 9)))),
+    (OPS["max_unpool2d"](like="x", kernel_size=2), (TensorShape((8, 3, 3)), MAP)),
     (Concat(), (MAP, MAP)),
     (Add(), (MAP, MAP)),
     (Add(), (MAP, MAP, MAP)),
