@@ -16,6 +16,7 @@ KINDS = {
     "averagepooling2d": "avg_pool2d",
     "avgpool": "avg_pool2d",
     "batchnorm1d": "batch_norm",
+    "batchnorm3d": "batch_norm",
     "batchnorm2d": "batch_norm",
     "batchnormalization": "batch_norm",
     "bn": "batch_norm",
@@ -71,15 +72,12 @@ _PATTERNS = {
     "inputlayer": "the input's shape is written at the top of the spec: `input: [3, 224, 224]`",
     "norm": "write the normalization itself, such as `batch_norm`",
     "normalization": "write the normalization itself, such as `batch_norm`",
-    "permute": "a map always is channels x height x width; `flatten` makes features of it",
     "pool": "write `max_pool2d` or `avg_pool2d`",
     "pooling": "write `max_pool2d` or `avg_pool2d`",
-    "reshape": "`flatten` makes features of a map; other shapes follow from the ops",
+    "reshape": "`flatten` makes features of a map, and `unflatten` a map of features",
     "separableconv2d": "write two `conv2d`: `groups: ${in_channels}`, then `kernel_size: 1`",
     "skip": "write a `residual` around the nodes, or `add` with the name of an earlier node",
-    "transpose": "a map always is channels x height x width; "
-    "`conv_transpose2d` is the transposed convolution",
-    "view": "`flatten` makes features of a map; other shapes follow from the ops",
+    "view": "`flatten` makes features of a map, and `unflatten` a map of features",
     **dict.fromkeys(
         ["se", "selayer", "semodule", "squeezeexcitation", "squeezeexcite"],
         "write squeeze-and-excitation as a `parallel` with `merge: multiply`: a branch `identity`, "
