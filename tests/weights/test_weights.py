@@ -21,6 +21,7 @@ import cnngraph
 from cnngraph import WeightsError, freeze, load_weights, parameter_groups, save_weights, unfreeze
 from cnngraph.weights import loading
 from cnngraph.weights.transfer import Unit, align
+from cnngraph.zoo.standalone import standalone
 
 SMALL = """\
 cnngraph: 1
@@ -787,7 +788,7 @@ graph:
 
 
 def test_weights_move_to_renamed_blocks(carry, tmp_path: Path) -> None:
-    text = (SPECS / "resnet18.yaml").read_text().split("expect:")[0]
+    text = standalone(SPECS / "resnet18.yaml").split("expect:")[0]
     _, report = carry(
         text, edited(text, "name: layer${stage + 1}", "name: stage${stage + 1}_blocks")
     )
@@ -834,7 +835,7 @@ def test_weights_move_into_and_out_of_an_enclosing_network(carry) -> None:
 
 def test_a_widened_stem_changes_only_what_reads_it(carry) -> None:
     text = edited(
-        (SPECS / "resnet18.yaml").read_text(),
+        standalone(SPECS / "resnet18.yaml"),
         "- conv2d: {name: conv1, out_channels: 64, kernel_size: 7,",
         "- conv2d: {name: conv1, out_channels: 96, kernel_size: 7,",
     )
@@ -854,8 +855,7 @@ def test_a_widened_stem_changes_only_what_reads_it(carry) -> None:
 def test_a_network_widened_throughout_takes_nothing_from_other_stages(carry) -> None:
     """Its first stage has the shapes of the file's second, at another place."""
     text = (
-        (SPECS / "resnet18.yaml")
-        .read_text()
+        standalone(SPECS / "resnet18.yaml")
         .replace("${64 * 2 ** stage}", "${128 * 2 ** stage}")
         .split("expect:")[0]
     )
