@@ -10,8 +10,6 @@ from typing import Any
 from cnngraph.drawing import Drawing, draw_graph
 from cnngraph.elaborate import elaborate, elaborate_or_raise, not_a_network
 from cnngraph.errors import CnngraphError, Source, SpecError, fail
-from cnngraph.graph.cost import summarize
-from cnngraph.graph.input_sizes import input_sizes
 from cnngraph.report.check import Report
 from cnngraph.spec.loader import Spec, load_spec
 from cnngraph.spec.shipped import find_spec, similar_names
@@ -60,8 +58,7 @@ def _check(name: str, load: Callable[[], Spec], params: Mapping[str, Any]) -> Re
         return Report(name, error.diagnostics)
     if graph is None:
         return Report(name, tuple(diagnostics), loaded if loaded.is_library else None)
-    summary, sizes = summarize(graph), input_sizes(graph)
-    return Report(name, tuple(diagnostics), loaded, graph, summary, sizes)
+    return Report(name, tuple(diagnostics), loaded, graph)
 
 
 def draw(

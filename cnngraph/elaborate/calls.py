@@ -27,6 +27,10 @@ from cnngraph.spec.yaml import Located
 Model = TypeVar("Model", bound=Op | Composite)
 
 
+_NO_VALUES = "[]"
+"""The key of a result that depends on no expression."""
+
+
 class _Known(NamedTuple):
     """A call as read, its arguments with expressions, and its models by the values of those."""
 
@@ -141,6 +145,8 @@ class Calls:
         known = self._known.get(id(call))
         if known is None:
             known = self._known[id(call)] = _Known(call, _expressions(call, model), {})
+        elif not known.expressions and _NO_VALUES in known.results:
+            return known.results[_NO_VALUES]
         resolved: dict[int, Any] = {}
 
         def resolve(located: Located) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -28,6 +29,9 @@ class Cost:
         return Cost(
             self.params + other.params, self.buffers + other.buffers, self.macs + other.macs
         )
+
+    def __mul__(self, count: int) -> Cost:
+        return Cost(self.params * count, self.buffers * count, self.macs * count)
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,22 @@ def shape_at(graph: Graph, path: str) -> TensorShape | None:
 
 
 def summarize(graph: Graph) -> Summary:
-    """The cost of the whole network."""
-    total = _sum(node_cost(graph, node) for node in graph.nodes)
-    aux = sum(node_cost(graph, node).macs for node in graph.nodes if node.aux)
+    """The cost of the whole network.
+
+    Leaves with the same op and the same shapes, such as copies of a repeat, are counted together.
+    """
+    kinds: dict[Hashable, tuple[Node, Sequence[TensorShape]]] = {}
+    counts: Counter[Hashable] = Counter()
+    for leaf in graph.leaves():
+        shapes = graph.input_shapes(leaf)
+        key = (id(leaf.op), shapes, bool(leaf.aux))
+        kinds.setdefault(key, (leaf, shapes))
+        counts[key] += 1
+    total, aux = Cost(), 0
+    for key, (leaf, shapes) in kinds.items():
+        cost = _leaf_cost(leaf, shapes) * counts[key]
+        total += cost
+        aux += cost.macs if leaf.aux else 0
     return Summary(replace(total, macs=total.macs - aux), total.macs)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 from cnngraph.errors import Diagnostic, has_errors, render
 from cnngraph.graph import INPUT, Graph
-from cnngraph.graph.cost import Summary
-from cnngraph.graph.input_sizes import InputSizes
+from cnngraph.graph.cost import Summary, summarize
+from cnngraph.graph.input_sizes import InputSizes, input_sizes
 from cnngraph.graph.stages import Stage, stages
 from cnngraph.report.html import report_html
 from cnngraph.report.input_sizes import describe_sizes
@@ -22,21 +23,29 @@ from cnngraph.spec.loader import Spec
 class Report:
     """The result of `cnngraph.check`: graph, costs and valid input sizes of a spec, or its errors.
 
+    Costs and input sizes are computed when they are first asked for.
+
     Attributes:
         name: the file as given.
         diagnostics: errors and warnings.
         spec: the document; None, as what follows, if the spec is invalid.
         graph: the network; None, as what follows, also for a block library.
-        summary: parameters, buffers and multiply-accumulates.
-        sizes: the square inputs that the network accepts; None also for flat inputs.
     """
 
     name: str
     diagnostics: tuple[Diagnostic, ...]
     spec: Spec | None = None
     graph: Graph | None = None
-    summary: Summary | None = None
-    sizes: InputSizes | None = None
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """Parameters, buffers and multiply-accumulates."""
+        return summarize(self.graph) if self.graph else None
+
+    @cached_property
+    def sizes(self) -> InputSizes | None:
+        """The square inputs that the network accepts; None also for flat inputs."""
+        return input_sizes(self.graph) if self.graph else None
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -47,3 +47,18 @@ def test_the_work_grows_linearly_with_the_depth(function: Callable[..., object])
     }
     assert work[110] < 1.1 * work[56]
     assert work[1202] < 1.1 * work[110]
+
+
+@pytest.mark.parametrize(("name", "most"), [("resnet18", 15_000), ("resnet1001_cifar", 350_000)])
+def test_a_check_takes_few_calls(name: str, most: int) -> None:
+    """On an idle machine, 3,000 calls take about a millisecond."""
+    path = SPECS / f"{name}.yaml"
+    cnngraph.check(path)
+    assert calls(lambda: cnngraph.check(path)) < most
+
+
+def test_costs_and_input_sizes_are_computed_when_asked_for() -> None:
+    report = cnngraph.check(SPECS / "resnet18.yaml")
+    assert not {"summary", "sizes"} & vars(report).keys()
+    assert report.sizes is report.sizes
+    assert report.summary is report.summary
