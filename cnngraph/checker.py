@@ -18,7 +18,9 @@ SpecLike = str | os.PathLike[str]
 """A spec: its path, the name of a shipped one (`resnet50`), or its text of more than one line."""
 
 
-def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
+def check(
+    spec: SpecLike, params: Mapping[str, Any] | None = None, *, allow_code: bool = False
+) -> Report:
     """Checks a spec: its syntax, shapes, expected figures, and the input sizes that it accepts.
 
     Args:
@@ -26,6 +28,8 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
             itself (any text with a line break). A file is preferred to a name.
         params: values for the spec's `params`. If any are given, the figures in `expect` are not
             checked, because they describe the network with default params.
+        allow_code: allows the spec to import Python code, with `module` and `plugins`. Only for
+            specs that you trust.
 
     Returns:
         A report on the network or the block library, or on every mistake in the spec; mistakes are
@@ -34,17 +38,21 @@ def check(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
     Raises:
         CnngraphError: `spec` is not a path or text, or the keys of `params` are not names.
     """
-    return _check(spec_name(spec), lambda: read_spec(spec), given_params(params))
+    return _check(spec_name(spec), lambda: read_spec(spec, allow_code), given_params(params))
 
 
-def check_source(source: Source, params: Mapping[str, Any] | None = None) -> Report:
+def check_source(
+    source: Source, params: Mapping[str, Any] | None = None, *, allow_code: bool = False
+) -> Report:
     """`check` for a text that has a name; what it imports is found from the current folder."""
-    return _check(source.name, lambda: _load_text(source), given_params(params))
+    return _check(source.name, lambda: _load_text(source, allow_code), given_params(params))
 
 
-def check_network(spec: SpecLike, params: Mapping[str, Any] | None = None) -> Report:
+def check_network(
+    spec: SpecLike, params: Mapping[str, Any] | None = None, *, allow_code: bool = False
+) -> Report:
     """`check`, where a block library is an error."""
-    report = check(spec, params)
+    report = check(spec, params, allow_code=allow_code)
     if report.spec is None or not report.spec.is_library:
         return report
     return Report(report.name, (*report.diagnostics, not_a_network(report.spec)))
@@ -102,19 +110,19 @@ def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return params
 
 
-def read_spec(spec: SpecLike) -> Spec:
+def read_spec(spec: SpecLike, allow_code: bool = False) -> Spec:
     """Loads a spec from its path, name or text. Raises `SpecError`."""
     name = spec_name(spec)
     if isinstance(spec, str) and "\n" in spec:
-        return _load_text(Source(name, spec))
+        return _load_text(Source(name, spec), allow_code)
     path = find_spec(name)
     if not path.exists() and (notes := similar_names(name)):
         raise fail("E001", f"cannot read {name}: it does not exist", notes=notes)
-    return load_spec(path)
+    return load_spec(path, allow_code=allow_code)
 
 
-def _load_text(source: Source) -> Spec:
-    return load_spec(Path("spec.yaml"), source)
+def _load_text(source: Source, allow_code: bool) -> Spec:
+    return load_spec(Path("spec.yaml"), source, allow_code=allow_code)
 
 
 def spec_name(spec: SpecLike) -> str:

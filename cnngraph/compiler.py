@@ -29,6 +29,7 @@ def compile(
     disable_passes: Sequence[str] = (),
     observe: Observer = lambda stage, graph: None,
     memory_tuning: bool = False,
+    allow_code: bool = False,
 ) -> Network:
     """Compiles a spec into an ordinary `nn.Module` with newly initialised weights.
 
@@ -49,6 +50,8 @@ def compile(
         observe: callback `(stage, graph)`, called after each stage.
         memory_tuning: first calls `allocator.tune_memory`, which makes this process keep freed
             memory in huge pages; `net.compilation.memory_settings` describes what was set.
+        allow_code: allows the spec to import Python code, with `module` and `plugins`. Only for
+            specs that you trust.
 
     Returns:
         A module from `(N, *input)` to the last node's value. In training, a network with side heads
@@ -64,7 +67,8 @@ def compile(
     if isinstance(disable_passes, str):
         raise CnngraphError('`disable_passes` is a list of names, such as ["channels_last"]')
     options = Options(tuple(outputs), backend, memory, batch_size, tuple(disable_passes))
-    return compile_spec(read_spec(spec), given_params(params), options, observe, memory_tuning)
+    loaded = read_spec(spec, allow_code)
+    return compile_spec(loaded, given_params(params), options, observe, memory_tuning)
 
 
 def compile_spec(

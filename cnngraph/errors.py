@@ -32,6 +32,8 @@ CODES = {
     "E114": "duplicate-block",
     "E115": "bad-plugin",
     "E116": "bad-name",
+    "E117": "code-not-allowed",
+    "E118": "bad-module",
     "E201": "shape-mismatch",
     "E202": "input-too-small",
     "E203": "wrong-rank",

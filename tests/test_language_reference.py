@@ -55,6 +55,8 @@ TYPES = {
     "positive": PositiveNumber,
     "factor": ScalePair,
     "fraction": Fraction,
+    "class": str,
+    "arguments": dict[str, Any],
     "integer": int,
     "name": str,
     "list of count": tuple[Count, ...],
@@ -219,6 +221,8 @@ def test_ops_of_other_ranks_are_listed_and_take_the_same_arguments(kind: str) ->
 def test_every_type_is_explained() -> None:
     explained = {row[0] for row in table("type", "takes")}
     assert {row.type for row in arguments("op") if row.type in TYPES} - explained <= {
+        "arguments",
+        "class",
         "integer",
         "list of count",
         "list of number",

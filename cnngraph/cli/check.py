@@ -12,8 +12,11 @@ import typer
 
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
+    AllowCodeOption,
     FormatOption,
+    PluginOption,
     SetOption,
+    load_plugins,
     parse_params,
     print_diagnostics,
     print_json,
@@ -63,6 +66,8 @@ def check(
         ),
     ],
     sets: SetOption = None,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     format: FormatOption = "text",
 ) -> None:
     """Check specs without building anything or loading PyTorch.
@@ -76,11 +81,16 @@ def check(
     from cnngraph.report.data import report_data
 
     params = parse_params(sets)
+    load_plugins(plugins)
     reports: list[Report] = []
     for spec in chain.from_iterable(map(_specs_in, specs)):
         with terminal.progress(f"checking {spec}"):
             stdin = str(spec) == "-"
-            report = check_source(_stdin(), params) if stdin else check(spec, params)
+            report = (
+                check_source(_stdin(), params, allow_code=allow_code)
+                if stdin
+                else check(spec, params, allow_code=allow_code)
+            )
         reports.append(report)
         if format == "json":
             continue

@@ -12,10 +12,13 @@ import typer
 
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
+    AllowCodeOption,
     ForceOption,
     FormatOption,
+    PluginOption,
     SetOption,
     SpecArgument,
+    load_plugins,
     parse_params,
     print_diagnostics,
     print_json,
@@ -96,6 +99,8 @@ def compile(
     print_code: Annotated[
         bool, typer.Option("--print-code", help="Print the code of the network's `forward`.")
     ] = False,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     force: ForceOption = False,
     format: FormatOption = "text",
 ) -> None:
@@ -105,6 +110,7 @@ def compile(
     a training step. Errors of the spec are reported before PyTorch is loaded.
     """
     params = parse_params(sets)
+    load_plugins(plugins)
     if output is not None and output.exists() and spec.exists() and output.samefile(spec):
         raise typer.BadParameter("it is the spec itself", param_hint="'-o'")
     require_own(output, "cnngraph compiled network", "compile", force)
@@ -120,7 +126,7 @@ def compile(
     with _timed(seconds, "check"):
         from cnngraph.checker import check_network
 
-        report = check_network(spec, params)
+        report = check_network(spec, params, allow_code=allow_code)
     from cnngraph.report.compilation import compiled_data
 
     compiled, error = None, None

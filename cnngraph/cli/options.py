@@ -34,6 +34,19 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Let the spec import Python code. Only if you trust it."),
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="Run a Python file that registers ops. Can be repeated.",
+        show_default=False,
+    ),
+]
 FormatOption = Annotated[
     Format, typer.Option("--format", help="`json` prints a single JSON object on stdout.")
 ]
@@ -63,6 +76,14 @@ DATA_HELP = (
     " with one), a .csv with `path` and `label`, a folder with the files of MNIST (IDX) or CIFAR"
     " (binary), or an .npz."
 )
+
+
+def load_plugins(files: Iterable[Path] | None) -> None:
+    """Runs the files of `--plugin`. Raises `SpecError`."""
+    from cnngraph.ops import load_plugin_file
+
+    for file in files or ():
+        load_plugin_file(file, str(file))
 
 
 def require_own(path: Path | None, mark: str, command: str, force: bool) -> None:

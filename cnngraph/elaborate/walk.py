@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from cnngraph.elaborate.blocks import Blocks
 from cnngraph.elaborate.builder import GraphBuilder
@@ -20,7 +20,7 @@ from cnngraph.ops import Op, find_op
 from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import COMPOSITES, CURRENT, Aux, Composite, From, JoinWith, Repeat, When
-from cnngraph.spec.loader import Block, Spec
+from cnngraph.spec.loader import ALLOW_CODE, Block, Spec
 from cnngraph.spec.yaml import Located
 
 MAX_NESTING = 100
@@ -160,12 +160,19 @@ class Walk:
     def _leaf(
         self, call: Call, kind: type[Op], place: Place, value: Value, own: str | None
     ) -> Value:
+        if kind.runs_code and not self.spec.allows_code:
+            self._refuse_code(call, place)
         path = self._leaf_path(call, place, value, own)
         op = self.calls.arguments(call, kind, place, value)
         values = (value, *references(self, call, op, place, path, value))
         result = self.graph.add(path, op, values, place, call.position)
         self.paths.values[path] = result
         return result
+
+    def _refuse_code(self, call: Call, place: Place) -> NoReturn:
+        message = f"`{call.kind}` imports and runs Python code, which this check does not allow"
+        notes = (("help", ALLOW_CODE),)
+        self.diagnostics.fail(place, "E117", message, call.position, notes=notes)
 
     def _leaf_path(self, call: Call, place: Place, value: Value, own: str | None) -> str:
         if call.flat:

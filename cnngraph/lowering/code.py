@@ -316,7 +316,10 @@ class _Writer:
         modules = _Group(
             "(", tuple(self._attribute(leaf.path) for leaf in leaves if leaf.op.has_module), ")"
         )
-        has_plugins = any(not type(leaf.op).__module__.startswith("cnngraph.") for leaf in leaves)
+        has_plugins = any(
+            leaf.op.runs_code or not type(leaf.op).__module__.startswith("cnngraph.")
+            for leaf in leaves
+        )
         options = (
             f"has_plugins={has_plugins}",
             f"early_stop={isinstance(op.nodes[-1].op, Conv2d)}",

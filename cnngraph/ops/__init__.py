@@ -6,6 +6,7 @@ from cnngraph.ops import (
     channels,
     conv,
     linear,
+    module,
     norm,
     pool,
     regularization,
@@ -14,7 +15,7 @@ from cnngraph.ops import (
     shape,
 )
 from cnngraph.ops.op import Op
-from cnngraph.ops.registry import OPS, find_op, load_plugins, register
+from cnngraph.ops.registry import OPS, find_op, load_plugin_file, load_plugins, register
 
 __all__ = [
     "OPS",
@@ -25,7 +26,9 @@ __all__ = [
     "conv",
     "find_op",
     "linear",
+    "load_plugin_file",
     "load_plugins",
+    "module",
     "norm",
     "pool",
     "register",

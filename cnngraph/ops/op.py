@@ -42,6 +42,8 @@ class Op(BaseModel):
     """The argument of that class that takes the number of input channels, if there is one."""
     saved: ClassVar[Saved | None] = None
     """What `saves` returns, if that depends on neither fields nor shapes."""
+    runs_code: ClassVar[bool] = False
+    """Whether it imports code that the spec names, which the user must allow."""
     references: ClassVar[tuple[str, ...]] = ()
     """Fields that name earlier values; those given are further inputs, in this order."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TypeVar
 
 from cnngraph.errors import CnngraphError, fail
@@ -13,6 +16,8 @@ ENTRY_POINT_GROUP = "cnngraph.ops"
 
 OpType = TypeVar("OpType", bound=type[Op])
 _loaded_plugins = False
+_files: dict[Path, dict[str, type[Op]]] = {}
+"""The files that were loaded, and the ops that each registered."""
 
 
 def register(op: OpType) -> OpType:
@@ -45,6 +50,32 @@ def register(op: OpType) -> OpType:
         raise CnngraphError(f"the op `{op.kind}` is already registered, by {known.__module__}")
     OPS[op.kind] = op
     return op
+
+
+def load_plugin_file(path: Path, name: str | None = None) -> None:
+    """Runs a Python file that registers ops, once. `name` stands for it in messages.
+
+    Raises `SpecError` if that fails.
+    """
+    path = path.resolve()
+    if path in _files:
+        OPS.update(_files[path])
+        return
+    before = dict(OPS)
+    module_name = f"cnngraph_plugin_{len(_files)}_{path.stem}"
+    spec = spec_from_file_location(module_name, path)
+    try:
+        if spec is None or spec.loader is None:
+            raise ImportError("it is no Python file (.py)")
+        module = module_from_spec(spec)
+        sys.modules[module_name] = module
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(module_name, None)
+        OPS.clear()
+        OPS.update(before)
+        raise fail("E115", f"the plugin {name or path} cannot be loaded: {error}") from error
+    _files[path] = {kind: op for kind, op in OPS.items() if kind not in before}
 
 
 def find_op(kind: str) -> type[Op] | None:

@@ -248,6 +248,7 @@ class Document(_Model):
     source: str | None = None
     extends: str | None = None
     imports: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
     input: Shape = None
     params: Parameters = None
     blocks: Blocks = None

@@ -19,7 +19,7 @@ from cnngraph.errors import (
     fail,
     listing,
 )
-from cnngraph.ops import find_op
+from cnngraph.ops import find_op, load_plugin_file
 from cnngraph.spec.arguments import InvalidError, Model, valid_part, validate
 from cnngraph.spec.document import (
     COMPOSITES,
@@ -87,6 +87,7 @@ class Spec:
         declared: name -> default of the base, which determines the param's type.
         files: every file that was read, by absolute path.
         is_library: whether it has blocks only, and no network.
+        allows_code: whether the user allows the spec to import Python code.
         mistakes: everything wrong with the files, apart from the graph.
     """
 
@@ -102,26 +103,41 @@ class Spec:
     reference: Reference
     files: dict[Path, Source]
     is_library: bool = False
+    allows_code: bool = False
     mistakes: tuple[Diagnostic, ...] = ()
 
 
-def load_spec(path: Path, source: Source | None = None, read: Reader | None = None) -> Spec:
+ALLOW_CODE = (
+    "if you trust this spec as you would trust a program, use `--allow-code`, or `allow_code=True` "
+    "in Python"
+)
+
+
+def load_spec(
+    path: Path,
+    source: Source | None = None,
+    read: Reader | None = None,
+    allow_code: bool = False,
+) -> Spec:
     """Reads the spec at `path`, and all files it refers to.
 
     Args:
         source: the text of the spec, if it is not to be read.
-        read: reads a file in place of `read_source`.
+        read: reads a file in place of `read_source`; plugins are then not loaded.
+        allow_code: load the plugins that the spec names, and allow it to import classes.
 
     Raises:
         SpecError: a file cannot be read at all. Other mistakes are in the spec's `mistakes`.
     """
-    loader = _Loader(Path(os.path.normpath(path.absolute())), read)
+    loader = _Loader(Path(os.path.normpath(path.absolute())), read, allow_code)
     spec = loader.spec(loader.main, source or (read or read_source)(path, str(path)), chain=())
-    return replace(spec, mistakes=tuple(loader.diagnostics))
+    return replace(spec, allows_code=allow_code, mistakes=tuple(loader.diagnostics))
 
 
 class _Loader:
-    def __init__(self, main: Path, read: Reader | None) -> None:
+    def __init__(self, main: Path, read: Reader | None, allow_code: bool = False) -> None:
+        self.allow_code = allow_code
+        self.loads_plugins = read is None
         self.main = main
         self.reach = main.parent.parent
         self.read = read or partial(read_source, reach=Path(os.path.realpath(main.parent)).parent)
@@ -200,7 +216,7 @@ class _Loader:
         self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
     ) -> Spec:
         where = root.entries["extends"].position
-        for key in ("imports", "blocks", "graph"):
+        for key in ("imports", "plugins", "blocks", "graph"):
             if key in root.entries:
                 message = f"a spec that extends another cannot have its own `{key}`"
                 notes = (("help", "make a param of the base for what differs"),)
@@ -236,6 +252,7 @@ class _Loader:
     def _library(
         self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
     ) -> Library:
+        self._load_plugins(path, root, document)
         readable = all(key in root.entries for key in ("imports", "blocks") if key in root.keys)
         library = Library(complete=readable)
         imports = root.entries["imports"].items if "imports" in root.entries else []
@@ -258,6 +275,22 @@ class _Loader:
             else:
                 self._define(library, block, position)
         return library
+
+    def _load_plugins(self, path: Path, root: Located, document: Document) -> None:
+        """Runs the Python files in `plugins`, which register ops, if the user allows it."""
+        if not document.plugins or not self.loads_plugins:
+            return
+        located = root.entries["plugins"]
+        if not self.allow_code:
+            message = "`plugins` runs Python files, which this check does not allow"
+            self.report("E117", message, located.position, (("help", ALLOW_CODE),))
+            return
+        for index, name in enumerate(document.plugins):
+            try:
+                load_plugin_file(path.parent / name, name)
+            except SpecError as error:
+                (found,) = error.diagnostics
+                self.report(found.code, found.message, located.at((index,)))
 
     def _import(self, path: Path, name: str, where: Position, chain: tuple[Path, ...]) -> Library:
         target = self._target(path, name, where, code="E111")

@@ -83,25 +83,33 @@ def packed(net: nn.Module) -> dict[str, Any]:
     }
 
 
-def load_compiled(path: str | os.PathLike[str], *, backend: Backend | None = None) -> Network:
+def load_compiled(
+    path: str | os.PathLike[str], *, backend: Backend | None = None, allow_code: bool = False
+) -> Network:
     """Loads a network written by `save_compiled`: on the CPU, in training mode.
 
     Args:
         path: the file.
         backend: the backend to compile for, instead of the one it was saved with.
+        allow_code: allows its spec to import classes, with `module`. Its plugins are not in the
+            file: import them first.
 
     Raises:
         CnngraphError: the file cannot be read, is damaged, or is not a compiled network.
         SpecError: its spec is invalid here, for example because a plugin is not installed.
     """
-    return unpacked(read_packed(path), path, backend=backend)
+    return unpacked(read_packed(path), path, backend=backend, allow_code=allow_code)
 
 
 def unpacked(
-    contents: dict[str, Any], path: str | os.PathLike[str], *, backend: Backend | None = None
+    contents: dict[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    backend: Backend | None = None,
+    allow_code: bool = False,
 ) -> Network:
     """The network of what `read_packed` found in the file at `path`; see `load_compiled`."""
-    spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path))
+    spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path), allow_code)
     params = {name: _tuples(value) for name, value in contents["params"].items()}
     # The initial weights are replaced: they must not advance the caller's generator.
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
@@ -261,7 +269,7 @@ def _options(contents: dict[str, Any], backend: Backend | None) -> Options:
     return saved if asked.backend == saved.backend else asked
 
 
-def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:
+def _spec(contents: dict[str, Any], root: Path, name: str, allow_code: bool) -> Spec:
     """The spec, from the texts in the file; imports open no other file.
 
     The texts get paths below the path of the file itself, where no other file can exist.
@@ -276,7 +284,7 @@ def _spec(contents: dict[str, Any], root: Path, name: str) -> Spec:
         return Source(shown, texts[path])
 
     main = root.joinpath(*PurePosixPath(contents["main"]).parts)
-    return load_spec(main, Source(f"{name}/{contents['main']}", texts[main]), read)
+    return load_spec(main, Source(f"{name}/{contents['main']}", texts[main]), read, allow_code)
 
 
 def _damaged(path: str | os.PathLike[str], problem: str) -> CnngraphError:

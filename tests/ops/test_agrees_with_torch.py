@@ -21,7 +21,8 @@ BATCH = 2
 BUILT_IN = sorted(
     kind
     for kind, op in OPS.items()
-    if op.__module__.startswith("cnngraph.") and kind != "max_unpool2d"  # it reads two values
+    if op.__module__.startswith("cnngraph.")
+    and kind not in ("max_unpool2d", "module")  # one reads two values, the other imports
 )
 CONVOLUTIONS_AND_PRODUCTS = [
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
