@@ -8,7 +8,7 @@ from cnngraph.bench.variants import Work
 from cnngraph.checker import read_spec
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import Graph, Node
 from cnngraph.graph.cost import node_cost
 from cnngraph.shape import ShapeError, TensorShape
 
@@ -35,7 +35,10 @@ def resized(graph: Graph, input: TensorShape) -> Graph:
     Raises:
         CnngraphError: the network does not accept this input.
     """
-    shapes = {INPUT: input}
+    if len(graph.inputs) > 1:
+        raise CnngraphError(f"{graph.name} has several inputs, but benchmarks are for one")
+    (name,) = graph.inputs
+    shapes = {name: input}
     nodes: list[Node] = []
     for node in graph.nodes:
         inputs = [shapes[path] for path in node.inputs]
@@ -49,7 +52,7 @@ def resized(graph: Graph, input: TensorShape) -> Graph:
             raise CnngraphError(f"{graph.name} does not accept {input}: {problem}")
         shapes[node.path] = shape
         nodes.append(replace(node, shape=shape))
-    return replace(graph, input=input, nodes=tuple(nodes))
+    return replace(graph, inputs={name: input}, nodes=tuple(nodes))
 
 
 def macs_of(graph: Graph, work: Work) -> int:

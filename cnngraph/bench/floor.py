@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cnngraph.bench.arithmetic import flops_of, graph_of
 from cnngraph.bench.devices import Run, device_of
 from cnngraph.bench.variants import Work
-from cnngraph.graph import INPUT, Graph
+from cnngraph.graph import Graph
 from cnngraph.graph.cost import node_cost
 from cnngraph.shape import TensorShape
 
@@ -79,7 +79,7 @@ def _layers(graph: Graph, work: Work, dtype: torch.dtype) -> list[Layer]:
         if not macs or not node.op.has_module or (node.aux and not train):
             continue
         inputs = graph.input_shapes(node)
-        reads_input = node.inputs == (INPUT,)
+        reads_input = graph.inputs.keys() >= set(node.inputs)
         key = (repr(node.op), inputs, reads_input)
         if key in found:
             found[key] = replace(found[key], count=found[key].count + 1)

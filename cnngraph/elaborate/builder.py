@@ -28,20 +28,22 @@ class GraphBuilder:
     """The graph so far.
 
     Attributes:
-        nodes, scopes, aux: as in `Graph`, by path.
+        inputs, nodes, scopes, aux: as in `Graph`, by path.
         origin: explains where shapes come from.
         weighted: paths of the nodes with parameters.
     """
 
-    def __init__(self, input: TensorShape, diagnostics: Diagnostics, evaluator: Evaluator) -> None:
+    def __init__(
+        self, inputs: dict[str, TensorShape], diagnostics: Diagnostics, evaluator: Evaluator
+    ) -> None:
         self._diagnostics = diagnostics
         self._evaluator = evaluator
-        self.input = input
+        self.inputs = inputs
         self.nodes: dict[str, Node] = {}
         self.scopes: dict[str, Scope] = {}
         self.aux: dict[str, str] = {}
         self.weighted: list[str] = []
-        self.origin = Provenance(self.nodes, input)
+        self.origin = Provenance(self.nodes, inputs)
         self._inferred: dict[Hashable, tuple[Op, TensorShape, bool]] = {}
         self._divisor_noted = False
 
@@ -103,10 +105,11 @@ class GraphBuilder:
         if not isinstance(op, Concat | Add | Multiply) or self._divisor_noted:
             return ""
         self._divisor_noted = True
-        number = divisor(self.nodes, self.input, op, inputs)
+        number = divisor(self.nodes, self.inputs, op, inputs)
         if number is None:
             return ""
-        sizes = "x".join(str(-(-size // number) * number) for size in self.input.spatial)
+        first = next(iter(self.inputs.values()))
+        sizes = "x".join(str(-(-size // number) * number) for size in first.spatial)
         return (
             f"make the sizes of `input` divisible by {number}, such as {sizes}, or give one value "
             "the size of the other: `upsample: {like: NAME}`, `pad` or `crop`"

@@ -9,8 +9,10 @@ from typing import Any, cast
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import NO_SHAPE, Evaluator
+from cnngraph.elaborate.naming import name_problem
 from cnngraph.elaborate.place import Level, Place
 from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, is_list, listing, show
+from cnngraph.graph import INPUT
 from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.expressions import UNKNOWN, is_expression
@@ -78,13 +80,41 @@ def count_params(
         diagnostics.stop(place, message, position)
 
 
-def input_shape(
-    located: Located, place: Place, diagnostics: Diagnostics, evaluator: Evaluator
+def input_shapes(
+    spec: Spec, place: Place, diagnostics: Diagnostics, evaluator: Evaluator
+) -> dict[str, TensorShape] | None:
+    """The shapes of the network's inputs by name; None after reporting a mistake in them."""
+    if spec.input is not None:
+        shape = _input_shape(INPUT, spec.input, place, diagnostics, evaluator)
+        return None if shape is None else {INPUT: shape}
+    if spec.inputs is None:
+        return None
+    shapes: dict[str, TensorShape] = {}
+    for name, located in spec.inputs.entries.items():
+        problem = None if name == INPUT else name_problem(name)
+        if problem or not name.isidentifier():
+            problem = problem or f"an input is an argument of `forward`, so not `{name}`"
+        elif "__" in name or name.endswith("_"):
+            problem = f"an input's name has single underscores inside it, unlike `{name}`"
+        if problem:
+            diagnostics.report(Diagnostic("E116", problem, spec.inputs.keys[name]))
+            continue
+        shape = _input_shape(name, located, place, diagnostics, evaluator)
+        if shape is not None:
+            shapes[name] = shape
+    if not spec.inputs.entries:
+        message = "`inputs` must be a mapping from the name of each input to its shape"
+        diagnostics.report(Diagnostic("E103", message, spec.inputs.position))
+    return shapes if 0 < len(shapes) == len(spec.inputs.entries) else None
+
+
+def _input_shape(
+    name: str, located: Located, place: Place, diagnostics: Diagnostics, evaluator: Evaluator
 ) -> TensorShape | None:
-    """The shape of the network's input; None after reporting a mistake in it."""
+    """The shape of an input; None after reporting a mistake in it."""
     try:
         sizes = evaluator.resolve(located, place, NO_SHAPE)
-        rule = "`input` must be [channels, height, width], or [features] for flat inputs"
+        rule = f"`{name}` must be [channels, height, width], or [features] for flat inputs"
         if not is_list(sizes) or not 1 <= len(sizes) <= MAX_RANK:
             notes: Notes = ()
             if is_list(sizes) and len(sizes) == MAX_RANK + 1:
@@ -95,7 +125,7 @@ def input_shape(
                 message = f"{rule}, each a whole number from 1 to {MAX_SIZE:,}, not {show(size)}"
                 diagnostics.fail(place, "E103", message, located.at((index,)))
         shape = TensorShape(sizes)
-        _warn_of_order(shape, located.position, diagnostics)
+        _warn_of_order(name, shape, located.position, diagnostics)
         return shape
     except InvalidError:
         if diagnostics.stopped:
@@ -103,14 +133,16 @@ def input_shape(
         return None
 
 
-def _warn_of_order(shape: TensorShape, position: Position, diagnostics: Diagnostics) -> None:
+def _warn_of_order(
+    name: str, shape: TensorShape, position: Position, diagnostics: Diagnostics
+) -> None:
     """Warns of an input that was probably written with a batch, or with the channels last."""
     colours = (1, 3, 4)
     if len(shape) == 3 and shape[2] in colours and shape[0] not in colours:
-        message = f"`input` is [channels, height, width]: {show(shape)} has {shape[0]} channels"
+        message = f"`{name}` is [channels, height, width]: {show(shape)} has {shape[0]} channels"
         likely = (shape[2], *shape[:2])
     elif len(shape) == 4 and shape[1] in colours and min(shape[2:]) > max(colours):
-        message = f"`input` is without the batch: {show(shape)} is a volume of depth {shape[1]}"
+        message = f"`{name}` is without the batch: {show(shape)} is a volume of depth {shape[1]}"
         likely = shape[1:]
     else:
         return

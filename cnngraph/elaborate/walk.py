@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn, cast
 
 from cnngraph.elaborate.blocks import Blocks
 from cnngraph.elaborate.builder import GraphBuilder
@@ -11,13 +12,12 @@ from cnngraph.elaborate.calls import Calls
 from cnngraph.elaborate.composites import WALKS, from_value, join, references
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
-from cnngraph.elaborate.params import input_shape, network_params
+from cnngraph.elaborate.params import input_shapes, network_params
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, Call, Level, Place, Value
-from cnngraph.errors import Diagnostic, Position, has_errors, show
-from cnngraph.graph import INPUT, Graph, Scope
+from cnngraph.errors import Diagnostic, Position, has_errors, is_list, show
+from cnngraph.graph import Graph, Scope
 from cnngraph.ops import Op, find_op
-from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import COMPOSITES, CURRENT, Aux, Composite, From, JoinWith, Repeat, When
 from cnngraph.spec.loader import ALLOW_CODE, Block, Spec
@@ -36,9 +36,10 @@ class Walk:
         self.paths = Paths(self.diagnostics, self.evaluator, spec.graph)
         self.calls = Calls(self.diagnostics, self.evaluator)
         self.blocks = Blocks(spec, self.diagnostics, self.evaluator)
-        self.graph = GraphBuilder(TensorShape(()), self.diagnostics, self.evaluator)
+        self.graph = GraphBuilder({}, self.diagnostics, self.evaluator)
         self._steps = 0
         self._depth = 0
+        self.features: dict[str, str] = {}
         self._goes_back = False
 
     def run(self, params: Mapping[str, Any]) -> Graph | None:
@@ -55,11 +56,12 @@ class Walk:
             return None
         return Graph(
             self.spec.name,
-            self.graph.input,
+            self.graph.inputs,
             tuple(self.graph.nodes.values()),
-            result.path,
+            next(reversed(self.features.values()), result.path),
             self.graph.aux,
             self.graph.scopes,
+            self.features,
             order=self.blocks.order,
         )
 
@@ -69,24 +71,59 @@ class Walk:
         self.blocks.params = network_params(spec, params, self.diagnostics, self.evaluator)
         place = Place(Level(""), spec.library, dict(self.blocks.params))
         result = value = INVALID
-        if spec.input is not None:
-            shape = input_shape(spec.input, place, self.diagnostics, self.evaluator)
-            if shape is not None:
-                self.graph = GraphBuilder(shape, self.diagnostics, self.evaluator)
-                value = self.paths.values[INPUT] = Value(INPUT, shape)
+        inputs = input_shapes(spec, place, self.diagnostics, self.evaluator)
+        if inputs is not None:
+            self.graph = GraphBuilder(inputs, self.diagnostics, self.evaluator)
+            self.paths.values.update((name, Value(name, inputs[name])) for name in inputs)
+            value = next(iter(self.paths.values.values()))
+            self._goes_back = len(inputs) > 1
+        if spec.inputs is not None:
+            self.paths.taken.update(spec.inputs.keys)
         if spec.graph is not None:
             result = self.body(spec.graph, place, value)
-        for block, place in self.blocks.uncalled():
+        for block, inside in self.blocks.uncalled():
             if not self.diagnostics.stopped:
-                self.body(block.body, place, INVALID)
+                self.body(block.body, inside, INVALID)
+        if spec.outputs is not None:
+            self._find_outputs(spec.outputs, place, result)
         return result
+
+    def _find_outputs(self, located: Located, place: Place, result: Value) -> None:
+        """Finds the values that the network returns, as the spec's `outputs` names them."""
+        names = self.evaluator.resolve(located, place, result.shape)
+        names = {name: name for name in names} if is_list(names) else names
+        if not isinstance(names, dict) or not names or CURRENT in names:
+            message = "`outputs` must be a list of names of values, or a mapping from names to them"
+            self.diagnostics.fail(place, "E103", message, located.position)
+        for index, (key, name) in enumerate(cast(dict[str, Any], names).items()):
+            position = located.at((index,) if isinstance(located.value, list) else (key,))
+            with suppress(InvalidError):
+                found = self._output(key, name, place, position, result)
+                self.features[key] = str(found.path)
+        self._goes_back = True
+
+    def _output(
+        self, key: str, name: Any, place: Place, position: Position, result: Value
+    ) -> Value:
+        """The value that an entry of `outputs` names. Raises `InvalidError`."""
+        if not isinstance(name, str):
+            message = f"an output must be the name of a value, not {show(name)}"
+            self.diagnostics.fail(place, "E103", message, position)
+        if key in self.graph.aux:
+            message = f"an output cannot be called `{key}`: this is a side head"
+            self.diagnostics.fail(place, "E108", message, position)
+        return result if name == CURRENT else self.paths.lookup(name, place, position)
 
     def _warn_of_unused(self, result: Value) -> None:
         """Warns of nodes whose value nothing reads, which going back to earlier values leaves."""
         if not self._goes_back:
             return
         read = {path for node in self.graph.nodes.values() for path in node.inputs}
-        read.update((str(result.path), *self.graph.aux.values()))
+        read.update(self.features.values() or [str(result.path)], self.graph.aux.values())
+        for name in self.graph.inputs.keys() - read:
+            position = self.spec.inputs.keys[name] if self.spec.inputs else None
+            message = f"the input `{name}` is never used"
+            self.diagnostics.report(Diagnostic("W405", message, position))
         for node in self.graph.nodes.values():
             if node.path not in read:
                 message = f"the value of `{node.path}` is never used"

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import Graph, Node
 from cnngraph.shape import TensorShape
 
 
@@ -77,7 +77,7 @@ def shape_at(graph: Graph, path: str) -> TensorShape | None:
         )  # the head's own result, not the value that passes by
     if path in graph.scopes:
         return graph.scopes[path].shape
-    if path == INPUT or path in graph.by_path:
+    if path in graph.inputs or path in graph.by_path:
         return graph.shape_of(path)
     return None
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cnngraph.errors import CnngraphError, did_you_mean
-from cnngraph.graph import INPUT, Graph
+from cnngraph.graph import Graph
 from cnngraph.ops.adaptive_pool import AdaptivePool, GlobalPool
 from cnngraph.ops.norm import BatchNorm, LayerNorm
 from cnngraph.ops.regularization import Dropout, Dropout2d
@@ -104,9 +104,9 @@ def feature_info(graph: Graph) -> FeatureInfo:
 
 def _reductions(graph: Graph) -> dict[str, int]:
     """Input pixels per pixel of each map, measured by enlarging the input; 1 for flat values."""
-    input = graph.input
     larger = {
-        INPUT: TensorShape((input.channels, *(size + _ENLARGEMENT for size in input.spatial)))
+        name: TensorShape((shape.channels, *(size + _ENLARGEMENT for size in shape.spatial)))
+        for name, shape in graph.inputs.items()
     }
     reductions: dict[str, int] = {}
     for node in graph.nodes:
@@ -114,7 +114,7 @@ def _reductions(graph: Graph) -> dict[str, int]:
             larger[node.path] = node.op.infer(*(larger[path] for path in node.inputs))
         height = node.shape[-1]
         grown = larger[node.path][-1] - height if node.path in larger else 0
-        whole = -(-input[-1] // height)
+        whole = -(-graph.input[-1] // height)
         reductions[node.path] = (
             1 if not node.shape.spatial else round(_ENLARGEMENT / grown) if grown > 0 else whole
         )
@@ -126,13 +126,11 @@ def _trunk(graph: Graph, until: str) -> list[str]:
     nodes = [node for node in graph.nodes if not node.aux]
     last_use = {path: index for index, node in enumerate(nodes) for path in node.inputs}
     trunk: list[str] = []
-    reach = -1
-    before = INPUT
+    reach = max(last_use.get(name, -1) for name in graph.inputs)
     for index, node in enumerate(nodes):
-        reach = max(reach, last_use.get(before, -1))
-        before = node.path
         if reach <= index:
             trunk.append(node.path)
+        reach = max(reach, last_use.get(node.path, -1))
         if node.path == until:
             break
     return trunk
@@ -148,13 +146,13 @@ def last_map(graph: Graph) -> str:
     )
     classifier = next(holders, None)
     start = path = classifier.inputs[0] if classifier else graph.output
-    while path != INPUT:
+    while path not in graph.inputs:
         node = graph.by_path[path]
         if isinstance(node.op, _REDUCES_MAP) and graph.shape_of(node.inputs[0]).spatial:
             start = path
             break
         path = node.inputs[0]
-    while start != INPUT and (before := _before_head(graph, start)):
+    while start not in graph.inputs and (before := _before_head(graph, start)):
         start = before
     return start
 

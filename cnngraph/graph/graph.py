@@ -12,7 +12,7 @@ from cnngraph.ops.op import Op
 from cnngraph.shape import ShapeError, TensorShape
 
 INPUT = "input"
-"""The name of the network's input among the `inputs` of nodes."""
+"""The name of the network's input among the `inputs` of nodes, if it has one without a name."""
 
 
 class GraphError(CnngraphError):
@@ -38,7 +38,7 @@ class Node:
 
     Attributes:
         path: the node's unique name, and the path of its module in the `nn.Module`.
-        inputs: paths of the values it reads, in order; `"input"` is the network's input.
+        inputs: paths of the values it reads, in order, or names of the network's inputs.
         parts: for a fused node, the nodes of the spec that it replaces. Modules keep their paths.
         aux: the path of the side head it belongs to, or "".
         copies: the repeats it is a copy in, outermost first.
@@ -90,22 +90,28 @@ class Graph:
     """A network: its nodes, each after its inputs.
 
     Attributes:
-        input: the shape of one input, without the batch.
+        inputs: the shape of each input by name, without the batch.
         output: the path of the main result.
         aux: for each side head, its name -> the path of its result; computed in training only.
         scopes: composites and blocks by path, in the order they were completed.
-        features: the values to return in place of the result, by name, if any were asked for.
+        features: the values to return in place of the result, by name, if the spec or the caller
+            names any.
         order: for a path whose modules are not in execution order, the names that come first.
     """
 
     name: str
-    input: TensorShape
+    inputs: dict[str, TensorShape]
     nodes: tuple[Node, ...]
     output: str
     aux: dict[str, str] = field(default_factory=dict[str, str])
     scopes: dict[str, Scope] = field(default_factory=dict[str, Scope])
     features: dict[str, str] = field(default_factory=dict[str, str])
     order: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+    @property
+    def input(self) -> TensorShape:
+        """The shape of the input, of the first if there are several."""
+        return next(iter(self.inputs.values()))
 
     @cached_property
     def by_path(self) -> dict[str, Node]:
@@ -129,18 +135,18 @@ class Graph:
     @cached_property
     def outputs(self) -> frozenset[str]:
         """Paths of all values the network returns."""
-        return frozenset(self.features.values() or (self.output, *self.aux.values()))
+        return frozenset((*(self.features.values() or (self.output,)), *self.aux.values()))
 
     @cached_property
     def _shapes(self) -> dict[str, TensorShape]:
-        shapes = {INPUT: self.input}
+        shapes = dict(self.inputs)
         for node in self.nodes:
             shapes.update((leaf.path, leaf.shape) for leaf in node.parts)
             shapes[node.path] = node.shape
         return shapes
 
     def shape_of(self, path: str) -> TensorShape:
-        """The shape of the network's input or of a node's value, of one inside a fused node too."""
+        """The shape of an input or of a node's value, of one inside a fused node too."""
         return self._shapes[path]
 
     def input_shapes(self, node: Node) -> tuple[TensorShape, ...]:
@@ -202,7 +208,7 @@ class Graph:
 
     def verify(self) -> None:
         """Raises `GraphError` if the graph is inconsistent."""
-        seen: dict[str, TensorShape] = {INPUT: self.input}
+        seen = dict(self.inputs)
         modules: set[str] = set()
         for node in self.nodes:
             if node.path in seen:
@@ -227,13 +233,15 @@ class Graph:
 
     def __repr__(self) -> str:
         outputs = ", ".join(self.outputs)
-        return f"<Graph {self.name}: {self.input} to {outputs}, {len(self.nodes)} nodes>"
+        inputs = " and ".join(map(str, self.inputs.values()))
+        return f"<Graph {self.name}: {inputs} to {outputs}, {len(self.nodes)} nodes>"
 
     def __str__(self) -> str:
-        lines = [f"graph {self.name}({INPUT}: {self.input})"]
+        inputs = ", ".join(f"{name}: {shape}" for name, shape in self.inputs.items())
+        lines = [f"graph {self.name}({inputs})"]
         for node in self.nodes:
             call = f"{node.op}({', '.join(node.inputs)})"
             lines.append(f"  {node.path}: {node.shape} = {call}")
-        named = [f"{name}={path}" for name, path in (self.features or self.aux).items()]
+        named = [f"{name}={path}" for name, path in {**self.features, **self.aux}.items()]
         results = named if self.features else [self.output, *named]
         return "\n".join([*lines, f"  return {', '.join(results)}"])

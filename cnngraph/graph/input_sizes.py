@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import Graph, Node
 from cnngraph.shape import ShapeError, TensorShape
 
 if TYPE_CHECKING:
@@ -89,11 +89,12 @@ class _Table:
 def input_sizes(graph: Graph) -> InputSizes | None:
     """Tries square inputs from 1x1 to twice the declared size; lengths of signals, or cubes.
 
-    Returns None for flat inputs, and if the network is too large to reach the declared size.
+    Of several inputs, all maps are tried in proportion to the largest. Returns None if there is no
+    map among the inputs, and if the network is too large to reach the declared size.
     """
-    if not graph.input.spatial:
+    declared = max(max(shape.spatial, default=0) for shape in graph.inputs.values())
+    if not declared:
         return None
-    declared = max(graph.input.spatial)
     last = min(max(64, 2 * declared), LARGEST)
     try:
         return _sizes_to(last, graph)
@@ -107,9 +108,7 @@ def input_sizes(graph: Graph) -> InputSizes | None:
 
 def _sizes_to(last: int, graph: Graph) -> InputSizes:
     sizes = range(1, last + 1)
-    rank = len(graph.input.spatial)
-    squares = tuple(TensorShape((graph.input.channels, *(size,) * rank)) for size in sizes)
-    tables = {INPUT: _Table(tuple(range(last)), squares)}
+    tables = _inputs(graph, last)
     known: dict[object, _Table] = {}  # so that copies of a repeat are evaluated once
     shared: dict[_Table, _Table] = {}
     failures: list[Failure] = []
@@ -140,6 +139,22 @@ def _sizes_to(last: int, graph: Graph) -> InputSizes:
         known[key] = tables[node.path] = shared.setdefault(table, table)
     valid = tuple(size for size in sizes if size not in failed)
     return InputSizes((1, last), valid, _stride(graph, tables), tuple(failures))
+
+
+def _inputs(graph: Graph, last: int) -> dict[str, _Table]:
+    """The shapes of each input for sizes from 1 to `last`; flat inputs keep theirs."""
+    largest = max(max(shape.spatial, default=0) for shape in graph.inputs.values())
+    groups = tuple(range(last))
+    tables: dict[str, _Table] = {}
+    for name, shape in graph.inputs.items():
+        if not shape.spatial:
+            tables[name] = _Table((0,) * last, (shape,))
+            continue
+        own = (-(-size * max(shape.spatial) // largest) for size in range(1, last + 1))
+        rank = len(shape.spatial)
+        squares = tuple(TensorShape((shape.channels, *(size,) * rank)) for size in own)
+        tables[name] = _Table(groups, squares)
+    return tables
 
 
 def _identity(op: Op) -> object:
@@ -196,7 +211,7 @@ def _infer(
 def _stride(graph: Graph, tables: dict[str, _Table]) -> int | None:
     """Measured between the last two sizes at which the last growing map grows."""
     path, seen = graph.output, None
-    while path != INPUT:
+    while path not in graph.inputs:
         if tables[path] is seen:
             path = graph.by_path[path].inputs[0]
             continue
@@ -217,7 +232,7 @@ _DIVISORS = (2, 4, 8, 16, 32, 64)
 
 
 def divisor(
-    nodes: Mapping[str, Node], input: TensorShape, op: Op, inputs: Sequence[str]
+    nodes: Mapping[str, Node], network: Mapping[str, TensorShape], op: Op, inputs: Sequence[str]
 ) -> int | None:
     """The smallest power of two such that `op` accepts inputs of which it divides every size.
 
@@ -225,7 +240,7 @@ def divisor(
 
     Args:
         nodes: the nodes of a network so far, by path.
-        input: the network's input.
+        network: the network's inputs by name.
         inputs: paths of the values that `op` would read.
     """
     needed = {*inputs}
@@ -234,19 +249,28 @@ def divisor(
             needed.update(node.inputs)
     used = [node for node in nodes.values() if node.path in needed]
     for divisor in _DIVISORS if len(used) * len(_DIVISORS) <= MOST_EVALUATIONS else ():
-        multiples = [-(-size // divisor) * divisor for size in input.spatial]
         if all(
-            _is_accepted(used, input, [size + more for size in multiples], op, inputs)
+            _is_accepted(used, _rounded(network, divisor, more), op, inputs)
             for more in (0, divisor)
         ):
             return divisor
     return None
 
 
+def _rounded(network: Mapping[str, TensorShape], divisor: int, more: int) -> dict[str, TensorShape]:
+    """The inputs with sizes rounded up to multiples of `divisor`, plus `more`."""
+    return {
+        name: TensorShape(
+            (shape.channels, *(-(-size // divisor) * divisor + more for size in shape.spatial))
+        )
+        for name, shape in network.items()
+    }
+
+
 def _is_accepted(
-    nodes: Sequence[Node], input: TensorShape, sizes: list[int], op: Op, inputs: Sequence[str]
+    nodes: Sequence[Node], network: dict[str, TensorShape], op: Op, inputs: Sequence[str]
 ) -> bool:
-    shapes = {INPUT: TensorShape((input.channels, *sizes))}
+    shapes = dict(network)
     try:
         for node in nodes:
             shapes[node.path] = node.op.infer(*(shapes[path] for path in node.inputs))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cnngraph.graph import INPUT, Node
+from cnngraph.graph import Node
 from cnngraph.shape import TensorShape
 
 
 class Provenance:
     """Traces shapes back through the nodes elaborated so far, and caches the results."""
 
-    def __init__(self, nodes: Mapping[str, Node], input: TensorShape) -> None:
+    def __init__(self, nodes: Mapping[str, Node], inputs: Mapping[str, TensorShape]) -> None:
         self.nodes = nodes
-        self.input = input
+        self.inputs = inputs
         self._channels_set: dict[str, str] = {}
         self._size_set: dict[str, str] = {}
 
@@ -24,12 +24,15 @@ class Provenance:
         return f"{text}; {'x'.join(map(str, size))} {self._size(path)}" if size else text
 
     def _shape(self, path: str) -> TensorShape:
-        return self.input if path == INPUT else self.nodes[path].shape
+        return self.inputs[path] if path in self.inputs else self.nodes[path].shape
+
+    def _input(self, name: str) -> str:
+        return f"the input `{name}`" if len(self.inputs) > 1 else "the input"
 
     def _trace(self, path: str, known: dict[str, str], decides: Callable[[Node], bool]) -> str:
         """The path of the last node up to `path` for which `decides` is true, or the input."""
         passed: list[str] = []
-        while path != INPUT and path not in known and not decides(self.nodes[path]):
+        while path not in self.inputs and path not in known and not decides(self.nodes[path]):
             passed.append(path)
             path = self.nodes[path].inputs[0]
         found = known.get(path, path)
@@ -40,8 +43,8 @@ class Provenance:
         shape = self._shape(path)
         noun = "channels" if shape.spatial else "features"
         path = self._trace(path, self._channels_set, lambda node: node.op.sets_channels)
-        if path == INPUT:
-            return f"{shape.channels} {noun} of the input"
+        if path in self.inputs:
+            return f"{shape.channels} {noun} of {self._input(path)}"
         node = self.nodes[path]
         where = f"{node.op.kind} at line {node.origin.line}"
         if len(node.inputs) > 1:
@@ -55,7 +58,7 @@ class Provenance:
             self._size_set,
             lambda node: self._shape(node.inputs[0]).spatial != node.shape.spatial,
         )
-        if path == INPUT:
-            return "from the input"
+        if path in self.inputs:
+            return f"from {self._input(path)}"
         node = self.nodes[path]
         return f"since {node.op.kind} at line {node.origin.line}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import Graph, Node
 from cnngraph.graph.cost import node_cost
 from cnngraph.graph.recomputed import Recomputed
 from cnngraph.ops.conv import Conv2d
@@ -70,7 +70,7 @@ def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepM
         batch_size=batch_size,
         weights=parameters + buffers * batch.accumulated,
         optimizer=parameters,
-        input=batch.bytes_of(graph.input),
+        input=batch.bytes_of(*graph.inputs.values()),
         kept=kept,
         step=step.peak,
     )
@@ -150,7 +150,7 @@ class _Step:
     def run(self) -> int:
         """Returns how much is allocated at the end of forward."""
         outputs = self.graph.outputs
-        values = {INPUT: _Tensor(0)}  # not allocated by the step
+        values = {name: _Tensor(0) for name in self.graph.inputs}  # not allocated by the step
         calls = self._forward(self.graph.nodes, values, outputs)
         losses = [
             self._new(self.batch.bytes_of(self.graph.shape_of(path))) for path in sorted(outputs)

@@ -71,7 +71,7 @@ class LevelCode:
             borders = {
                 path for level in levels.values() for path in (*level.inputs, *level.outputs)
             }
-            features = {path: path for path in sorted(borders - {INPUT})}
+            features = {path: path for path in sorted(borders - graph.inputs.keys())}
             self._whole, _ = self._nodes_by_level(optimize(replace(graph, features=features)))
 
     def _nodes_by_level(self, optimized: Graph) -> tuple[dict[str, list[Node]], set[str]]:
@@ -159,7 +159,8 @@ class LevelCode:
         self, level: Level, items: Sequence[Node | Level], name: str
     ) -> tuple[str, dict[str, Callable[..., Any]]]:
         writer = _Writer(self._graph, self._same, level.prefix)
-        writer.begin(name, level.inputs, of_self=True)
+        named = not level.path and INPUT not in level.inputs
+        writer.begin(name, level.inputs, of_self=True, named=named)
         writer.write(items, level.outputs)
         writer.end(level.outputs, self._graph if not level.path else None)
         return "\n".join(writer.lines) + "\n", writer.functions
@@ -224,9 +225,20 @@ class _Writer:
         """The variable of each value that is alive, by the value's path."""
         self._values: dict[fx.Node, str] = {}
 
-    def begin(self, name: str, inputs: Sequence[str], *, of_self: bool) -> None:
-        """Writes the first line; `inputs` are paths of values, and `of_self` adds `self`."""
+    def begin(
+        self, name: str, inputs: Sequence[str], *, of_self: bool, named: bool = False
+    ) -> None:
+        """Writes the first line.
+
+        Args:
+            name: the function's name.
+            inputs: paths of the values that it takes.
+            of_self: whether it also takes `self`.
+            named: whether the inputs keep their names, which are those of the spec.
+        """
         names = [f"x{index or ''}" for index in range(len(inputs))]
+        if named:
+            names = [self._unique(path, []) for path in inputs]
         arguments = ["self", *names] if of_self else names
         self.lines.append(f"{self._indent}def {name}({', '.join(arguments)}):")
         self._indent += "    "
@@ -274,18 +286,19 @@ class _Writer:
         """Writes the return statement; `whole` is the graph if this is the network's forward."""
         returned: _Expression = ", ".join(self._variables[path] for path in outputs)
         if whole is not None and whole.features:
-            pairs = (f"{name!r}: {self._variables[path]}" for name, path in whole.features.items())
-            returned = _Group("{", tuple(pair.replace("'", '"', 2) for pair in pairs), "}")
+            returned = self._mapping(whole.features)
         elif whole is not None and whole.aux:
-            pairs = (f'"{name}": {self._variables[path]}' for name, path in whole.aux.items())
-            heads = _Group("{", tuple(pairs), "}")
-            returned = _Group(
-                f"{self._function(functions.with_aux)}(",
-                (self._variables[whole.output], heads),
-                ")",
-            )
+            returned = self._variables[whole.output]
+        if whole is not None and whole.aux:
+            function = self._function(functions.with_aux)
+            returned = _Group(f"{function}(", (returned, self._mapping(whole.aux)), ")")
         start = f"{self._indent}return "
         self.lines.append(f"{start}{_broken(returned, self._indent, len(start))}".rstrip())
+
+    def _mapping(self, values: Mapping[str, str]) -> _Expression:
+        """A dict of the values at these paths, by name."""
+        pairs = (f"{_literal(name)}: {self._variables[path]}" for name, path in values.items())
+        return _Group("{", tuple(pairs), "}")
 
     def _call(self, node: Node) -> _Expression:
         calls = fx.Graph()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import Graph, Node
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Levels(dict[str, Level]):
         inside = {
             node.path: [level.path for level in self.around(node.path)] for node in graph.nodes
         }
-        inside[INPUT] = [""]
+        inside |= {name: [""] for name in graph.inputs}
         for scope in graph.scopes.values():
             if scope.path in self and scope.path in inside.get(scope.output, ()):
                 outputs[scope.path][scope.output] = None
@@ -109,10 +109,9 @@ class Levels(dict[str, Level]):
                 outputs[path][value] = None
         for path, level in self.items():
             level.inputs, level.outputs = tuple(inputs[path]), tuple(outputs[path])
-        self[""].inputs = (INPUT,)
-        self[""].outputs = tuple(
-            dict.fromkeys(graph.features.values() or (graph.output, *graph.aux.values()))
-        )
+        self[""].inputs = tuple(graph.inputs)
+        results = graph.features.values() or (graph.output,)
+        self[""].outputs = tuple(dict.fromkeys((*results, *graph.aux.values())))
 
 
 def parent_of(path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cnngraph.graph import INPUT, Graph
+from cnngraph.graph import Graph
 from cnngraph.lowering.code import LevelCode
 from cnngraph.lowering.levels import Level, Levels, is_chain, parent_of
 from cnngraph.nn import level as kinds
@@ -21,7 +21,7 @@ def modules_of(graph: Graph) -> dict[str, nn.Module | nn.Parameter]:
     An op whose only state is a parameter at its own path gets that parameter in the place of a
     module.
     """
-    shapes: dict[str, TensorShape] = {INPUT: graph.input}
+    shapes: dict[str, TensorShape] = dict(graph.inputs)
     modules: dict[str, nn.Module | nn.Parameter] = {}
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape

@@ -12,13 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import Graph, Node
 from cnngraph.graph.features import FeatureInfo, feature_info, last_map, select
 from cnngraph.graph.step_memory import StepMemory, predict
 from cnngraph.lowering.code import LevelCode
 from cnngraph.lowering.inference import folded
 from cnngraph.lowering.levels import Levels
 from cnngraph.lowering.modules import Roots, lower
+from cnngraph.lowering.signature import class_called, with_inputs
 from cnngraph.nn.level import Code, Sequential
 from cnngraph.ops.op import Op
 from cnngraph.options import Options, budget_of
@@ -56,14 +57,17 @@ class Network(nn.Module):
     _code: Code
 
     def forward(self, x: Tensor) -> Any:
+        return self._call(x)
+
+    def _call(self, *inputs: Tensor) -> Any:
         try:
-            return self._run(x)
+            return self._run(*inputs)
         except ValueError as error:
             _name_layer(self, error)
             raise
 
-    def _run(self, x: Tensor) -> Any:
-        return self._code(self, x)
+    def _run(self, *inputs: Tensor) -> Any:
+        return self._code(self, *inputs)
 
     @property
     def code(self) -> str:
@@ -88,7 +92,7 @@ class Network(nn.Module):
         """
         return predict(self.compilation.optimized, batch_size, dtype)
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, *inputs: Tensor) -> Tensor:
         """The last feature map, before pooling and the classifier: `(N, C, H, W)`.
 
         For a network without maps, the input of its last layer: `(N, features)`.
@@ -98,7 +102,7 @@ class Network(nn.Module):
         if "_features_code" not in self.__dict__:
             self.__dict__["_features_code"] = self._code_of_features()
         code: Code | None = self.__dict__["_features_code"]
-        return x if code is None else code.forward(self, x)
+        return inputs[0] if code is None else code.forward(self, *inputs)
 
     def _code_of_features(self) -> Code | None:
         """The code of `forward_features`; None if it returns its input."""
@@ -108,7 +112,7 @@ class Network(nn.Module):
                 "a network compiled with `outputs` already returns features: call it"
             )
         path = last_map(graph)
-        if path == INPUT:
+        if path in graph.inputs:
             return None
         options = self.compilation.options
         part = replace(select(graph, [path]), features={})
@@ -198,7 +202,10 @@ class Network(nn.Module):
                 "this network is in training mode: call `net.eval().for_inference()`"
             )
         graph, modules = folded(self.compilation.graph, self)
-        roots = Roots(SequentialInferenceNetwork, InferenceNetwork)
+        names = tuple(graph.inputs)
+        roots = Roots(
+            with_inputs(SequentialInferenceNetwork, names), with_inputs(InferenceNetwork, names)
+        )
         network = lower(graph, _for_inference(graph), _for_inference, modules, roots)
         for parameter in network.parameters():
             parameter.requires_grad_(False)
@@ -215,8 +222,8 @@ class Network(nn.Module):
 class SequentialNetwork(Network, Sequential):  # pyright: ignore
     """A compiled network whose children form a chain."""
 
-    def _run(self, x: Tensor) -> Any:
-        return Sequential.forward(self, x)
+    def _run(self, *inputs: Tensor) -> Any:
+        return Sequential.forward(self, *inputs)
 
 
 class InferenceNetwork(nn.Module):
@@ -226,7 +233,10 @@ class InferenceNetwork(nn.Module):
     _graph_name: str
 
     def forward(self, x: Tensor) -> Any:
-        return self._code(self, x)
+        return self._call(x)
+
+    def _call(self, *inputs: Tensor) -> Any:
+        return self._code(self, *inputs)
 
     @property
     def code(self) -> str:
@@ -248,23 +258,29 @@ class InferenceNetwork(nn.Module):
 class SequentialInferenceNetwork(InferenceNetwork, Sequential):  # pyright: ignore
     """A network for evaluation whose children form a chain."""
 
-    def forward(self, x: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Sequential.forward(self, x)
+    def _call(self, *inputs: Tensor) -> Any:
+        return Sequential.forward(self, *inputs)
 
 
 def network_of(
     compilation: Compilation, modules: Mapping[str, nn.Module | nn.Parameter]
 ) -> Network:
     """The network of a compilation, with these modules by path."""
+    names = tuple(compilation.graph.inputs)
     network = lower(
         compilation.graph,
         compilation.optimized,
         lambda graph: _optimized(graph, compilation.options),
         modules,
-        Roots(SequentialNetwork, Network),
+        Roots(with_inputs(SequentialNetwork, names), with_inputs(Network, names)),
     )
     network.compilation = compilation
     return network
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    """A class of networks with named inputs, which pickle looks up by its name."""
+    return class_called(name, globals())
 
 
 def _optimized(graph: Graph, options: Options) -> Graph:

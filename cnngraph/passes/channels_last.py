@@ -8,22 +8,29 @@ from cnngraph.graph import INPUT, Graph, Node
 from cnngraph.ops.conv import Conv2d, ConvTranspose2d
 from cnngraph.ops.fused import ChannelsLast
 
-_PATH = "(channels_last)"
-
 
 def channels_last(graph: Graph) -> Graph:
-    """Converts the input only: every op and every gradient keeps the layout of its input.
+    """Converts the inputs only: every op and every gradient keeps the layout of its input.
 
     The weights of convolutions are put into that layout too; otherwise each step would convert
     them, which takes 4 to 14% of its time.
     """
     convs = (leaf for leaf in graph.leaves() if isinstance(leaf.op, Conv2d | ConvTranspose2d))
     first = next(convs, None)
-    if first is None or len(graph.input) != 3 or _PATH in graph.by_path:
+    if first is None or any(isinstance(node.op, ChannelsLast) for node in graph.nodes):
         return graph
-    layout = Node(_PATH, ChannelsLast(), (INPUT,), graph.input, first.origin)
+    layouts = {
+        name: Node(_path(name), ChannelsLast(), (name,), shape, first.origin)
+        for name, shape in graph.inputs.items()
+        if len(shape) == 3 and name in graph.users
+    }
+    renamed = {name: node.path for name, node in layouts.items()}
     nodes = [
-        replace(node, inputs=tuple(_PATH if path == INPUT else path for path in node.inputs))
+        replace(node, inputs=tuple(renamed.get(path, path) for path in node.inputs))
         for node in graph.nodes
     ]
-    return graph.with_nodes([layout, *nodes])
+    return graph.with_nodes([*layouts.values(), *nodes])
+
+
+def _path(input: str) -> str:
+    return "(channels_last)" if input == INPUT else f"(channels_last {input})"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cnngraph.errors import CnngraphError
-from cnngraph.graph import INPUT, Graph, Node
+from cnngraph.graph import Graph, Node
 from cnngraph.graph.recomputed import Recomputed
 from cnngraph.graph.step_memory import extra_time, predict, recompute_time
 from cnngraph.ops.conv import Conv2d
@@ -165,7 +165,7 @@ def _sections(graph: Graph) -> Iterator[list[Node]]:
     last = {path: index for index, node in enumerate(nodes) for path in node.inputs}
     last |= dict.fromkeys(outside, len(nodes))
     section: list[Node] = []
-    reach = last.get(INPUT, -1)
+    reach = max(last.get(name, -1) for name in graph.inputs)
     for index, node in enumerate(nodes):
         section.append(node)
         if reach <= index:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from cnngraph.errors import Diagnostic, has_errors, render
-from cnngraph.graph import INPUT, Graph
+from cnngraph.graph import Graph
 from cnngraph.graph.cost import Summary, summarize
 from cnngraph.graph.input_sizes import InputSizes, input_sizes
 from cnngraph.graph.stages import Stage, stages
@@ -16,6 +17,7 @@ from cnngraph.report.input_sizes import describe_sizes
 from cnngraph.report.numbers import plural, short
 from cnngraph.report.stages import stage_table
 from cnngraph.report.terminal import to_text
+from cnngraph.shape import TensorShape
 from cnngraph.spec.loader import Spec
 
 
@@ -81,7 +83,8 @@ def summary(report: Report) -> str:
         return f"{report.name}: a library of {plural(len(blocks), 'block')}: {', '.join(blocks)}"
     rows = [("params", params(costs)), ("MACs", macs(costs))]
     if report.sizes is not None:
-        first, *others = describe_sizes(report.sizes, graph.input.spatial)
+        declared = max(shape.spatial for shape in graph.inputs.values())
+        first, *others = describe_sizes(report.sizes, declared)
         rows += [("inputs", first), *(("", line) for line in others)]
     name = f"{report.name}: {graph.name}" if report.name else graph.name
     lines = [f"{name}, {shapes(graph)}", *(f"  {key:<8}{value}".rstrip() for key, value in rows)]
@@ -89,10 +92,17 @@ def summary(report: Report) -> str:
 
 
 def shapes(graph: Graph) -> str:
-    """`3x224x224 -> 1000`, and the results of side heads."""
-    heads = [f"{name} {graph.shape_of(path)}" for name, path in graph.aux.items()]
-    aux = f" (in training also {', '.join(heads)})" if heads else ""
-    return f"{graph.shape_of(INPUT)} -> {graph.shape_of(graph.output)}{aux}"
+    """`3x224x224 -> 1000`, and the results of side heads; several inputs and outputs by name."""
+    heads = _named({name: graph.shape_of(path) for name, path in graph.aux.items()})
+    aux = f" (in training also {heads})" if heads else ""
+    inputs = _named(graph.inputs) if len(graph.inputs) > 1 else str(graph.input)
+    features = {name: graph.shape_of(path) for name, path in graph.features.items()}
+    outputs = _named(features) or str(graph.shape_of(graph.output))
+    return f"{inputs} -> {outputs}{aux}"
+
+
+def _named(shapes: Mapping[str, TensorShape]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
 
 def params(costs: Summary) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnngraph.graph import INPUT
 from cnngraph.graph.input_sizes import InputSizes, runs
 from cnngraph.graph.stages import Stage, stages
 from cnngraph.report.check import Report
 
 _OF_VALID = (
-    "name", "input", "output", "aux", "params", "buffers", "macs", "training_macs",
-    "sizes", "stages",
+    "name", "input", "inputs", "output", "outputs", "aux", "params", "buffers", "macs",
+    "training_macs", "sizes", "stages",
 )  # fmt: skip
 """The keys that are None for an invalid spec."""
 
@@ -29,8 +28,10 @@ def report_data(report: Report) -> dict[str, Any]:
         return data
     return data | {
         "name": graph.name,
-        "input": list(graph.shape_of(INPUT)),
-        "output": list(graph.shape_of(graph.output)),
+        "input": list(graph.input) if len(graph.inputs) == 1 else None,
+        "inputs": {name: list(shape) for name, shape in graph.inputs.items()},
+        "output": None if graph.features else list(graph.shape_of(graph.output)),
+        "outputs": {name: list(graph.shape_of(path)) for name, path in graph.features.items()},
         "aux": {name: list(graph.shape_of(path)) for name, path in graph.aux.items()},
         "params": costs.total.params,
         "buffers": costs.total.buffers,

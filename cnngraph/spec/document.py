@@ -40,7 +40,20 @@ Shortcut = Annotated[
 Items = Annotated[Any, RAW, WithJsonSchema({"type": "array"})]
 Parameters = Annotated[Any, RAW, WithJsonSchema({"type": "object"})]
 Blocks = Annotated[Any, RAW, WithJsonSchema(_BLOCKS_SCHEMA)]
-Shape = Annotated[Any, RAW, WithJsonSchema({"type": "array", "minItems": 1, "maxItems": 4})]
+_SHAPE_SCHEMA = {"type": "array", "minItems": 1, "maxItems": 4}
+_NAMES_SCHEMA = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1},
+    ]
+}
+Shape = Annotated[Any, RAW, WithJsonSchema(_SHAPE_SCHEMA)]
+Inputs = Annotated[
+    Any,
+    RAW,
+    WithJsonSchema({"type": "object", "additionalProperties": _SHAPE_SCHEMA, "minProperties": 1}),
+]
+Outputs = Annotated[Any, RAW, WithJsonSchema(_NAMES_SCHEMA)]
 
 
 def _identifier(value: Any) -> str:
@@ -250,6 +263,8 @@ class Document(_Model):
     imports: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     input: Shape = None
+    inputs: Inputs = None
+    outputs: Outputs = None
     params: Parameters = None
     blocks: Blocks = None
     graph: Body = None

@@ -61,9 +61,9 @@ def json_schema() -> Schema:
     arguments = {kind: _composite_arguments(model) for kind, model in COMPOSITES.items()}
     arguments |= {kind: _op_arguments(op) for kind, op in OPS.items()}
     document = _model(Document)
-    document["properties"]["input"] = _or_expression(
-        {**document["properties"]["input"], "items": {"type": "integer", "minimum": 1}}
-    )
+    shape = {**document["properties"]["input"], "items": {"type": "integer", "minimum": 1}}
+    document["properties"]["input"] = _or_expression(shape)
+    document["properties"]["inputs"]["additionalProperties"] = _or_expression(shape)
     definitions = {
         **_DEFINITIONS,
         "node": {
@@ -97,9 +97,10 @@ def json_schema() -> Schema:
         "title": "cnngraph spec",
         "description": "One network, or a library of blocks, in the language of cnngraph.",
         **{key: value for key, value in document.items() if key not in ("title", "description")},
-        "dependentRequired": {"graph": ["name", "input"]},
+        "dependentRequired": {"graph": ["name"]},
         "dependentSchemas": {
-            "extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)}
+            "extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)},
+            "graph": {"oneOf": [{"required": ["input"]}, {"required": ["inputs"]}]},
         },
         "$defs": definitions,
     }

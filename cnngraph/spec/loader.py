@@ -31,6 +31,9 @@ from cnngraph.spec.document import (
 from cnngraph.spec.expressions import RESERVED
 from cnngraph.spec.yaml import Located, parse_yaml, read_source
 
+_OF_NETWORKS = ("input", "inputs", "outputs", "params", "graph", "expect")
+"""The keys of networks that libraries do not have."""
+
 Reader = Callable[[Path, str], Source]
 """Reads the file at a path; the second argument is its name in messages."""
 
@@ -82,7 +85,10 @@ class Spec:
 
     Attributes:
         position: of the whole document.
-        input, graph: None if missing or unreadable, which is then among the `mistakes`.
+        input, inputs: the shape of the input, or a mapping from the names of inputs to theirs; one
+            of the two, or neither if they are missing, which is then among the `mistakes`.
+        graph: None if missing or unreadable, which is then among the `mistakes`.
+        outputs: the values to return in place of the last node's, or None.
         params: name -> default as written; the values of a variant replace those of its base.
         declared: name -> default of the base, which determines the param's type.
         files: every file that was read, by absolute path.
@@ -94,6 +100,8 @@ class Spec:
     name: str
     position: Position
     input: Located | None
+    inputs: Located | None
+    outputs: Located | None
     params: dict[str, Located]
     declared: dict[str, Located]
     graph: Located | None
@@ -189,7 +197,8 @@ class _Loader:
             return valid_part(model, located, **defaults)
 
     def _network(self, path: Path, root: Located, document: Document) -> Spec:
-        missing = [f"`{key}`" for key in ("name", "input", "graph") if key not in root.keys]
+        keys = ("name", "inputs" if "inputs" in root.keys else "input", "graph")
+        missing = [f"`{key}`" for key in keys if key not in root.keys]
         is_library = _is_library(root)
         if missing and not is_library:
             self.report("E102", f"a spec needs {listing(missing)}", root.position)
@@ -201,6 +210,8 @@ class _Loader:
             name=document.name or "",
             position=root.position,
             input=document.input,
+            inputs=self._inputs(document),
+            outputs=document.outputs,
             params=params,
             declared=params,
             graph=document.graph,
@@ -242,12 +253,21 @@ class _Loader:
             base,
             name=document.name or base.name,
             position=root.position,
-            input=document.input or base.input,
+            input=document.input or (None if document.inputs else base.input),
+            inputs=self._inputs(document) or (None if document.input else base.inputs),
+            outputs=document.outputs or base.outputs,
             params={**base.params, **known},
             expect=root.entries.get("expect"),
             expected=document.expect,
             reference=base.reference if own == Reference(None, None, None) else own,
         )
+
+    def _inputs(self, document: Document) -> Located | None:
+        if document.input is not None and document.inputs is not None:
+            message = "a spec has either `input` or `inputs`, not both"
+            self.report("E204", message, document.inputs.position)
+            return None
+        return document.inputs
 
     def _library(
         self, path: Path, root: Located, document: Document, chain: tuple[Path, ...]
@@ -301,7 +321,7 @@ class _Loader:
         source = self._source(target, path, where, "E111")
         self.files[target] = source
         root, document = self._document(source)
-        for key in ("extends", "input", "params", "graph", "expect"):
+        for key in ("extends", *_OF_NETWORKS):
             if key in root.entries:
                 message = f"`{name}` is imported, so it can contain blocks only, not `{key}`"
                 notes = (("help", "move the blocks into a separate file and import that"),)
@@ -384,7 +404,7 @@ class _Loader:
 
 def _is_library(root: Located) -> bool:
     """Whether a file has blocks, and no other part of a network."""
-    network = {"extends", "input", "params", "graph", "expect"}
+    network = {"extends", *_OF_NETWORKS}
     return not network & root.keys.keys() and not {"blocks", "imports"}.isdisjoint(root.keys)
 
 

@@ -19,7 +19,7 @@ from cnngraph import __version__
 from cnngraph.atomic_write import atomic_write, one_line
 from cnngraph.compiler import compile_spec
 from cnngraph.errors import CnngraphError, Source, fail, listing
-from cnngraph.graph import INPUT, Graph
+from cnngraph.graph import Graph
 from cnngraph.lowering.network import Compilation, InferenceNetwork, Network
 from cnngraph.options import Backend, Options
 from cnngraph.spec.loader import Spec, load_spec
@@ -151,7 +151,7 @@ def _compilation(net: nn.Module) -> Compilation:
 
 def _require_fit(net: nn.Module, graph: Graph) -> None:
     """Raises unless the network has exactly the weights of its spec."""
-    shapes = {INPUT: graph.input}
+    shapes = dict(graph.inputs)
     expected: dict[str, tuple[int, ...]] = {}
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cnngraph.graph import INPUT, Graph
+from cnngraph.graph import Graph
 from cnngraph.lowering.network import Network
 from cnngraph.weights.files import Weights
 from cnngraph.weights.report import Mismatch, WeightsError
@@ -75,8 +75,8 @@ def stems(net: nn.Module, mismatched: Mapping[str, Mismatch]) -> list[str]:
 
 
 def _read_input(graph: Graph) -> set[str]:
-    """The first layers with weights on every path from the input."""
-    images = {INPUT}
+    """The first layers with weights on every path from the inputs."""
+    images = set(graph.inputs)
     stem: set[str] = set()
     for leaf in graph.leaves():
         if images.issuperset(leaf.inputs):

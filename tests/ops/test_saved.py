@@ -186,7 +186,7 @@ def run(
         Node(name, OPS["identity"](), (INPUT,), shape, here)
         for name, shape in zip(names[1:], shapes[1:], strict=True)
     ]
-    graph = Graph("net", shapes[0], (*others, node), "op")
+    graph = Graph("net", {"input": shapes[0]}, (*others, node), "op")
     roots = Roots(Sequential, Level)
     network = lower(graph, graph, lambda graph: graph, modules_of(graph), roots)
     kept: dict[int, int] = {}

@@ -101,7 +101,7 @@ def smaller(graph: Graph, sizes: InputSizes | None) -> Graph:
                 nodes.append(replace(node, op=op, shape=shapes[node.path]))
         except ShapeError:
             continue
-        return replace(graph, input=shapes[INPUT], nodes=tuple(nodes))
+        return replace(graph, inputs={INPUT: shapes[INPUT]}, nodes=tuple(nodes))
     raise AssertionError("the graph is invalid at its own input size")
 
 
