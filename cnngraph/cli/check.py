@@ -45,7 +45,7 @@ With --format json, stdout is one object:
      "name", "input", "output", "aux": {name: shape},
      "params", "buffers", "macs", "training_macs",
      "sizes": {"tried", "valid", "least", "stride",
-               "failures": [{"sizes", "path", "reason"}]},
+               "failures": [{"sizes", "path", "code", "reason"}]},
      "stages": [{"path", "kind", "copies", "shape", "params",
                  "buffers", "macs", "aux"}]}]}
 Shapes are without the batch. Sizes are runs [first, last] of square inputs.

@@ -29,11 +29,13 @@ class Failure:
     Attributes:
         sizes: heights (and widths) of the input, ascending.
         path: the node that fails first.
+        code: the code of the broken shape rule, such as E202.
         reason: the message of its shape rule at the first of these sizes.
     """
 
     sizes: tuple[int, ...]
     path: str
+    code: str
     reason: str
 
 
@@ -133,7 +135,8 @@ def _sizes_to(last: int, graph: Graph) -> InputSizes:
             else []
         )
         if fresh := [size for size in found if size not in failed]:
-            failures.append(Failure(tuple(fresh), node.path, str(wrong[groups[fresh[0] - 1]])))
+            error = wrong[groups[fresh[0] - 1]]
+            failures.append(Failure(tuple(fresh), node.path, error.code, str(error)))
             failed.update(fresh)
         table = _regroup(groups, outcomes)
         known[key] = tables[node.path] = shared.setdefault(table, table)

@@ -49,6 +49,10 @@ class Compilation:
     passes: tuple[PassResult, ...]
     memory_settings: str | None = None
 
+    def __repr__(self) -> str:
+        options = self.options
+        return f"<Compilation of {self.graph.name}: backend {options.backend}, memory {options.memory}>"
+
 
 class Network(nn.Module):
     """A compiled network: an ordinary `nn.Module` whose modules sit at the spec's paths."""

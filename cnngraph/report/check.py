@@ -60,7 +60,11 @@ class Report:
         return not has_errors(self.diagnostics)
 
     def __repr__(self) -> str:
-        return f"<Report of {verdict(self.name, self.diagnostics)}>"
+        lines = [f"<Report of {verdict(self.name, self.diagnostics)}"]
+        for item in self.diagnostics:
+            where = f"{item.position}: " if item.position else ""
+            lines.append(f"  {where}{item.code}: {item.message}")
+        return "\n".join(lines) + ">"
 
     def __str__(self) -> str:
         parts = [render(self.diagnostics)] if self.diagnostics else []

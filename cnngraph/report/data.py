@@ -53,6 +53,7 @@ def sizes_data(sizes: InputSizes) -> dict[str, Any]:
             {
                 "sizes": [list(run) for run in runs(item.sizes)],
                 "path": item.path,
+                "code": item.code,
                 "reason": item.reason,
             }
             for item in sizes.failures

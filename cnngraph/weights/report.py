@@ -70,10 +70,16 @@ class LoadReport:
         """Keys whose values are unchanged."""
         return (*self.missing, *self.mismatched, *self.skipped)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return f"<LoadReport of {self._headline()}>"
+
+    def _headline(self) -> str:
         total = len(self.loaded) + len(self.new)
+        return f"{self.file}: {len(self.loaded)} of {total} tensors loaded"
+
+    def __str__(self) -> str:
         lines = [
-            f"{self.file}: {len(self.loaded)} of {total} tensors loaded",
+            self._headline(),
             *(f"  {note}" for note in self.notes),
         ]
         lines += listed("moved", moves(self.moved), len(self.moved))
