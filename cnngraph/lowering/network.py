@@ -50,8 +50,8 @@ class Compilation:
     memory_settings: str | None = None
 
     def __repr__(self) -> str:
-        options = self.options
-        return f"<Compilation of {self.graph.name}: backend {options.backend}, memory {options.memory}>"
+        how = f"backend {self.options.backend}, memory {self.options.memory}"
+        return f"<Compilation of {self.graph.name}: {how}>"
 
 
 class Network(nn.Module):
