@@ -100,8 +100,8 @@ void PointwiseWeight::multiply(const float* pixels, int64_t pixel_stride, int64_
   const int64_t width = kernels().width;
   const float* panel = panels_.get();
   for (int64_t channel = 0; channel < channels_; channel += width, panel += depth_ * width) {
-    kernels().multiply(pixels, count, pixel_stride, panel, depth_, results + channel, channels_,
-                       std::min(width, channels_ - channel));
+    kernels().multiply(pixels, count, pixel_stride, panel, depth_, /*add=*/false, results + channel,
+                       channels_, std::min(width, channels_ - channel));
   }
 }
 

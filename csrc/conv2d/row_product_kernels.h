@@ -6,7 +6,8 @@
 
 namespace cnngraph {
 
-// result[r][c] = sum over d of rows[r][d] * panel[d][c], for one panel of columns.
+// result[r][c] = sum over d of rows[r][d] * panel[d][c], or that added to it, for one panel of
+// columns.
 struct RowProductKernels {
   // A panel has `width` columns, and `height` rows are multiplied at a time. width_multiple is a
   // multiple of the width for every capability.
@@ -15,7 +16,7 @@ struct RowProductKernels {
 
   // Reads all columns of the panel and writes the first `columns`.
   void (*multiply)(const float* rows, int64_t count, int64_t row_stride, const float* panel,
-                   int64_t depth, float* results, int64_t result_stride, int64_t columns);
+                   int64_t depth, bool add, float* results, int64_t result_stride, int64_t columns);
 };
 
 CNNGRAPH_DECLARE_KERNELS(RowProductKernels, row_product)

@@ -10,7 +10,7 @@ namespace {
 
 template <int height>
 void multiply_tile(const float* rows, int64_t row_stride, const float* panel, int64_t depth,
-                   float* results, int64_t result_stride, int64_t columns) {
+                   bool add, float* results, int64_t result_stride, int64_t columns) {
   Floats sums[height][vectors_of_tile] = {};
   for (int64_t d = 0; d < depth; ++d, ++rows, panel += tile_width) {
     Floats right[vectors_of_tile];
@@ -24,17 +24,15 @@ void multiply_tile(const float* rows, int64_t row_stride, const float* panel, in
   }
 #pragma GCC unroll 8
   for (int i = 0; i < height; ++i, results += result_stride) {
-    if (columns == tile_width) {
+    float part_of_row[tile_width];
+    float* row = columns == tile_width ? results : part_of_row;
+    if (row != results) __builtin_memcpy(row, results, columns * sizeof(float));
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors_of_tile; ++v) {
-        Memory<float>::store(results + v * lanes, sums[i][v]);
-      }
-    } else {
-      float row[tile_width];
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors_of_tile; ++v) Memory<float>::store(row + v * lanes, sums[i][v]);
-      __builtin_memcpy(results, row, columns * sizeof(float));
+    for (int v = 0; v < vectors_of_tile; ++v) {
+      if (add) sums[i][v] += Memory<float>::load(row + v * lanes);
+      Memory<float>::store(row + v * lanes, sums[i][v]);
     }
+    if (row != results) __builtin_memcpy(results, row, columns * sizeof(float));
   }
 }
 
@@ -48,13 +46,15 @@ void multiply_rest(int64_t count, Arguments... arguments) {
 }
 
 void multiply_rows(const float* rows, int64_t count, int64_t row_stride, const float* panel,
-                   int64_t depth, float* results, int64_t result_stride, int64_t columns) {
+                   int64_t depth, bool add, float* results, int64_t result_stride,
+                   int64_t columns) {
   for (; count >= tile_height; count -= tile_height) {
-    multiply_tile<tile_height>(rows, row_stride, panel, depth, results, result_stride, columns);
+    multiply_tile<tile_height>(rows, row_stride, panel, depth, add, results, result_stride,
+                               columns);
     rows += tile_height * row_stride;
     results += tile_height * result_stride;
   }
-  multiply_rest<tile_height - 1>(count, rows, row_stride, panel, depth, results, result_stride,
+  multiply_rest<tile_height - 1>(count, rows, row_stride, panel, depth, add, results, result_stride,
                                  columns);
 }
 

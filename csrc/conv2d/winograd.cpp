@@ -1,4 +1,4 @@
-// A tile of 2x2 results depends on a patch of 4x4 pixels. Each of the 16 places of the transformed
+// A tile of 2x2 (4x4) results depends on a patch of 4x4 (6x6) pixels. Each place of the transformed
 // patch is multiplied with one matrix of the transformed weight, and the products are transformed
 // back to the tile. A block of tiles stays in the cache between the three steps.
 #include "winograd.h"
@@ -17,27 +17,33 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t places = WinogradKernels::places;
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
-constexpr int64_t tiles_of_block = 48;
+constexpr int64_t pixels_of_block = 1536;  // of transformed patches
+// The summed channels of one product. The rows and panels of a block stay in the first cache, and
+// rounding errors grow with the length of a sum.
+constexpr int64_t depth_of_block = 64;
 // Fewer are not worth transforming the weight, or leave much of a tile empty.
 constexpr int64_t least_tiles = 64;
 constexpr int64_t least_channels = 16;
+// For fewer, errors are more than twice the library's.
+constexpr int64_t least_channels_of_4x4 = 128;
 
-// The tiles of the results, which are as large as the input except for padding.
-Tiles tiles_of_results(const Tensor& input, const ConvGeometry& geometry) {
-  return {input.size(0), input.size(2) + 2 * geometry.padding[0] - 2,
-          input.size(3) + 2 * geometry.padding[1] - 2};
+std::array<int64_t, 2> size_of_results(const Tensor& input, std::array<int64_t, 2> padding) {
+  return {input.size(2) + 2 * padding[0] - 2, input.size(3) + 2 * padding[1] - 2};
 }
 
 // The layout of the transformed weight: for each place, panels of the product's channels. For the
 // input gradient, input and output channels are swapped and the kernels rotated.
 struct WeightLayout {
+  const WinogradKernels& kernels;
   int64_t depth, channels, panels;
 
-  WeightLayout(int64_t in, int64_t out)
-      : depth(in), channels(out), panels(ceil_div(out, row_product().width)) {}
+  WeightLayout(int64_t tile, int64_t in, int64_t out)
+      : kernels(winograd_kernels(tile)),
+        depth(in),
+        channels(out),
+        panels(ceil_div(out, row_product().width)) {}
 
   int64_t panel_size() const { return depth * row_product().width; }
   // The same for every panel width, and not a power of two: the places of a weight would map to few
@@ -45,7 +51,7 @@ struct WeightLayout {
   int64_t place_stride() const {
     return depth * round_up(channels, RowProductKernels::width_multiple) + 16;
   }
-  int64_t size() const { return places * place_stride(); }
+  int64_t size() const { return kernels.places() * place_stride(); }
 };
 
 void transform(const Tensor& weight, bool for_gradient, const WeightLayout& layout, float* values) {
@@ -54,11 +60,11 @@ void transform(const Tensor& weight, bool for_gradient, const WeightLayout& layo
   const auto transform_channels = [&](int64_t out, int64_t in) {
     const int64_t to = for_gradient ? in / width * layout.panel_size() + out * width
                                     : out / width * layout.panel_size() + in * width + out % width;
-    winograd_kernels().transform_weight(data_type_of(taps, "conv2d"),
-                                        static_cast<const char*>(taps.const_data_ptr()) +
-                                            (out * 9 * ins + in) * taps.element_size(),
-                                        ins, std::min(width, ins - in), for_gradient, values + to,
-                                        layout.place_stride(), for_gradient ? 1 : width);
+    layout.kernels.transform_weight(data_type_of(taps, "conv2d"),
+                                    static_cast<const char*>(taps.const_data_ptr()) +
+                                        (out * 9 * ins + in) * taps.element_size(),
+                                    ins, std::min(width, ins - in), for_gradient, values + to,
+                                    layout.place_stride(), for_gradient ? 1 : width);
   };
   // In squares of channels, so that writes are close together.
   at::parallel_for(0, ceil_div(outs, width), 1, [&](int64_t begin, int64_t end) {
@@ -84,20 +90,21 @@ struct After {
 
 Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* values,
                 std::array<int64_t, 2> padding, const After& after) {
-  const WinogradKernels& kernels = winograd_kernels();
+  const WinogradKernels& kernels = weight.kernels;
   const int64_t width = row_product().width;
   const DataType type = data_type_of(input, "conv2d");
-  Tensor result = at::empty({input.size(0), weight.channels, input.size(2) + 2 * padding[0] - 2,
-                             input.size(3) + 2 * padding[1] - 2},
-                            input.options(), channels_last);
-  const Tiles tiles(input.size(0), result.size(2), result.size(3));
+  const auto [height, columns] = size_of_results(input, padding);
+  Tensor result =
+      at::empty({input.size(0), weight.channels, height, columns}, input.options(), channels_last);
+  const Tiles tiles(kernels.tile, input.size(0), height, columns);
   if (tiles.count == 0) return result;
   const int64_t threads = threads_to_share();
-  const int64_t blocks =
-      std::max(ceil_div(tiles.count, tiles_of_block), std::min(threads, tiles.count));
+  const int64_t blocks = std::max(ceil_div(tiles.count * kernels.places(), pixels_of_block),
+                                  std::min(threads, tiles.count));
   const int64_t most = ceil_div(tiles.count, blocks);
   share_out(blocks, [&](Tasks& tasks) {
-    const Places transformed(most, weight.depth), products(most, weight.channels);
+    const Places transformed(kernels.places(), most, weight.depth),
+        products(kernels.places(), most, weight.channels);
     std::vector<float> nothing(weight.depth), discarded(weight.channels);
     const Pixels<const void> from(input, input.const_data_ptr(), nothing.data());
     const Pixels<void> to(result, result.mutable_data_ptr(), discarded.data());
@@ -106,22 +113,27 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
     tasks.each([&](int64_t block) {
       const Range range = Range::of_part(tiles.count, block, blocks);
       tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
-        const auto patch = from.square<4>(image, y - padding[0], x - padding[1]);
+        const auto patch = from.square(kernels.patch(), image, y - padding[0], x - padding[1]);
         kernels.transform_patch(type, patch.data(), weight.depth, transformed.tile(tile),
                                 transformed.stride);
       });
-      for (int64_t place = 0; place < places; ++place) {
-        for (int64_t panel = 0; panel < weight.panels; ++panel) {
-          row_product().multiply(
-              transformed.of_place(place), range.end - range.begin, transformed.tile_stride,
-              values + place * weight.place_stride() + panel * weight.panel_size(), weight.depth,
-              products.of_place(place) + panel * width, products.tile_stride, width);
+      for (int64_t place = 0; place < kernels.places(); ++place) {
+        for (int64_t first = 0; first < weight.depth; first += depth_of_block) {
+          for (int64_t panel = 0; panel < weight.panels; ++panel) {
+            row_product().multiply(transformed.of_place(place) + first, range.end - range.begin,
+                                   transformed.tile_stride,
+                                   values + place * weight.place_stride() +
+                                       panel * weight.panel_size() + first * width,
+                                   std::min(depth_of_block, weight.depth - first),
+                                   /*add=*/first > 0, products.of_place(place) + panel * width,
+                                   products.tile_stride, width);
+          }
         }
       }
       tiles.each(range, [&](int64_t tile, int64_t image, int64_t y, int64_t x) {
-        const auto pixels = to.square<2>(image, y, x);
-        const auto added =
-            after.addend.defined() ? addends.square<2>(image, y, x) : std::array<const void*, 4>{};
+        const auto pixels = to.square(kernels.tile, image, y, x);
+        Pixels<const void>::Square added;
+        if (after.addend.defined()) added = addends.square(kernels.tile, image, y, x);
         kernels.transform_result(
             type, products.tile(tile), products.stride, weight.channels,
             after.bias.defined() ? after.bias.const_data_ptr<float>() : nullptr,
@@ -133,6 +145,14 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
 }
 
 }  // namespace
+
+int64_t winograd_tile(int64_t height, int64_t width, int64_t channels) {
+  const auto products = [&](int64_t tile) {
+    return ceil_div(height, tile) * ceil_div(width, tile) * (tile + 2) * (tile + 2);
+  };
+  const bool large = channels >= least_channels_of_4x4 && 8 * products(4) <= 5 * products(2);
+  return large ? 4 : 2;
+}
 
 bool winograd_is_faster(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
   const auto type = input.scalar_type();
@@ -147,14 +167,17 @@ bool winograd_is_faster(const Tensor& input, const Tensor& weight, const ConvGeo
       return false;
     }
   }
-  const Tiles tiles = tiles_of_results(input, geometry);
+  const auto [height, columns] = size_of_results(input, geometry.padding);
+  const Tiles tiles(2, input.size(0), height, columns);
   return geometry.groups == 1 && input.size(1) == weight.size(1) && tiles.count >= least_tiles &&
          std::min(weight.size(0), weight.size(1)) >= least_channels;
 }
 
 Tensor winograd_convolution(const Tensor& input, const Tensor& weight,
                             const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
-  const WeightLayout layout(weight.size(1), weight.size(0));
+  const auto [height, width] = size_of_results(input, geometry.padding);
+  const int64_t in = weight.size(1), out = weight.size(0);
+  const WeightLayout layout(winograd_tile(height, width, in), in, out);
   const std::unique_ptr<float[]> values(new float[layout.size()]);
   transform(weight, /*for_gradient=*/false, layout, values.get());
   return convolve(input.contiguous(channels_last), layout, values.get(), geometry.padding,
@@ -163,11 +186,13 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight,
 
 Tensor winograd_input_gradient(const Tensor& grad_output, const Tensor& weight,
                                const ConvGeometry& geometry) {
-  const WeightLayout layout(weight.size(0), weight.size(1));
+  const std::array<int64_t, 2> padding = {2 - geometry.padding[0], 2 - geometry.padding[1]};
+  const auto [height, width] = size_of_results(grad_output, padding);
+  const int64_t in = weight.size(0), out = weight.size(1);
+  const WeightLayout layout(winograd_tile(height, width, in), in, out);
   const std::unique_ptr<float[]> values(new float[layout.size()]);
   transform(weight, /*for_gradient=*/true, layout, values.get());
-  return convolve(grad_output.contiguous(channels_last), layout, values.get(),
-                  {2 - geometry.padding[0], 2 - geometry.padding[1]}, {});
+  return convolve(grad_output.contiguous(channels_last), layout, values.get(), padding, {});
 }
 
 Tensor winograd_weight(const Tensor& weight) {
@@ -175,7 +200,7 @@ Tensor winograd_weight(const Tensor& weight) {
                   (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
               "winograd_weight: expected 3x3 kernels in float32 or bfloat16, got ",
               weight.scalar_type(), " of ", weight.sizes());
-  const WeightLayout layout(weight.size(1), weight.size(0));
+  const WeightLayout layout(2, weight.size(1), weight.size(0));
   Tensor values = at::zeros({layout.size()}, weight.options().dtype(at::kFloat));
   transform(weight, /*for_gradient=*/false, layout, values.mutable_data_ptr<float>());
   return values;
@@ -191,7 +216,7 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
               input.scalar_type(), " of ", input.sizes());
   TORCH_CHECK(padding[0] >= 0 && padding[0] <= 2 && padding[1] >= 0 && padding[1] <= 2,
               "winograd_conv2d: expected paddings from 0 to 2, got ", padding);
-  const WeightLayout layout(input.size(1), channels);
+  const WeightLayout layout(2, input.size(1), channels);
   TORCH_CHECK(transformed_weight.sizes() == at::IntArrayRef{layout.size()} &&
                   transformed_weight.scalar_type() == at::kFloat,
               "winograd_conv2d: expected the transformed weight of ", channels, " kernels over ",
@@ -200,9 +225,8 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
   TORCH_CHECK(!after.bias.defined() || after.bias.sizes() == at::IntArrayRef{channels},
               "winograd_conv2d: expected a bias of ", channels, " values");
   if (residual.has_value()) {
-    const std::array<int64_t, 4> sizes = {input.size(0), channels,
-                                          input.size(2) + 2 * padding[0] - 2,
-                                          input.size(3) + 2 * padding[1] - 2};
+    const auto [height, width] = size_of_results(input, {padding[0], padding[1]});
+    const std::array<int64_t, 4> sizes = {input.size(0), channels, height, width};
     TORCH_CHECK(residual->sizes() == at::IntArrayRef(sizes) &&
                     residual->scalar_type() == input.scalar_type(),
                 "winograd_conv2d: expected a residual of ", at::IntArrayRef(sizes), " in ",

@@ -8,17 +8,22 @@
 
 namespace cnngraph {
 
-// F(2x2, 3x3): a tile of 2x2 results is computed from a patch of 4x4 pixels by a product for each
-// of the 16 places of the transformed patch. `place_stride` is the distance between places.
+// F(tile x tile, 3x3): a tile of results is computed from a patch of (tile + 2)^2 pixels by a
+// product for each of the places of the transformed patch, which has as many places as the patch
+// has pixels. `place_stride` is the distance between places.
 struct WinogradKernels {
-  static constexpr int64_t places = 16;
-  // Transforms a patch to its places; pixels[4 * y + x] is a row of channels.
+  static constexpr int64_t largest_patch = 6;
+  int64_t tile;
+  int64_t patch() const { return tile + 2; }
+  int64_t places() const { return patch() * patch(); }
+
+  // Transforms a patch to its places; pixels[patch * y + x] is a row of channels.
   void (*transform_patch)(DataType, const void* const* pixels, int64_t channels, float* places,
                           int64_t place_stride);
-  // Transforms the gradients of 2x2 pixels to places: the transpose of `transform_result`.
+  // Transforms the gradients of a tile's pixels to places: the transpose of `transform_result`.
   void (*transform_gradient)(DataType, const void* const* pixels, int64_t channels, float* places,
                              int64_t place_stride);
-  // Transforms places to the 2x2 pixels of a tile, adds a bias and addends (any may be null), and
+  // Transforms places to the pixels of a tile, adds a bias and addends (any may be null), and
   // applies a ReLU if `relu`.
   void (*transform_result)(DataType, const float* places, int64_t place_stride, int64_t channels,
                            const float* bias, const void* const* addends, bool relu,
@@ -34,6 +39,7 @@ struct WinogradKernels {
                                     float* taps, int64_t tap_stride);
 };
 
-CNNGRAPH_DECLARE_KERNELS(WinogradKernels, winograd)
+CNNGRAPH_DECLARE_KERNELS(WinogradKernels, winograd_2x2)
+CNNGRAPH_DECLARE_KERNELS(WinogradKernels, winograd_4x4)
 
 }  // namespace cnngraph

@@ -15,7 +15,10 @@
 
 namespace cnngraph {
 
-inline const WinogradKernels& winograd_kernels() { return CNNGRAPH_KERNELS_IN_USE(winograd); }
+// With tiles of 2x2 or 4x4 results.
+inline const WinogradKernels& winograd_kernels(int64_t tile) {
+  return tile == 2 ? CNNGRAPH_KERNELS_IN_USE(winograd_2x2) : CNNGRAPH_KERNELS_IN_USE(winograd_4x4);
+}
 inline const RowProductKernels& row_product() { return CNNGRAPH_KERNELS_IN_USE(row_product); }
 
 // The pixels of a map by row and column; all pixels outside of it are `outside`.
@@ -30,10 +33,12 @@ class Pixels {
         width_(map.size(3)),
         bytes_(map.size(1) * map.element_size()) {}
 
+  using Square =
+      std::array<Memory*, WinogradKernels::largest_patch * WinogradKernels::largest_patch>;
+
   // The `size` x `size` pixels with this upper left corner.
-  template <int size>
-  std::array<Memory*, size * size> square(int64_t image, int64_t top, int64_t left) const {
-    std::array<Memory*, size * size> result;
+  Square square(int64_t size, int64_t image, int64_t top, int64_t left) const {
+    Square result;
     for (int64_t y = top; y < top + size; ++y) {
       for (int64_t x = left; x < left + size; ++x) {
         const bool inside = y >= 0 && y < height_ && x >= 0 && x < width_;
@@ -52,18 +57,21 @@ class Pixels {
   int64_t height_, width_, bytes_;
 };
 
-// The tiles of 2x2 pixels that cover a map.
+// The tiles of `size` x `size` pixels that cover a map.
 struct Tiles {
-  int64_t rows, columns, count;
+  int64_t size, rows, columns, count;
 
-  Tiles(int64_t images, int64_t height, int64_t width)
-      : rows(ceil_div(height, 2)), columns(ceil_div(width, 2)), count(images * rows * columns) {}
+  Tiles(int64_t size, int64_t images, int64_t height, int64_t width)
+      : size(size),
+        rows(ceil_div(height, size)),
+        columns(ceil_div(width, size)),
+        count(images * rows * columns) {}
 
   template <class Body>
   void each(Range range, Body body) const {
     for (int64_t tile = range.begin; tile < range.end; ++tile) {
       const int64_t row = tile / columns;
-      body(tile - range.begin, row / rows, row % rows * 2, tile % columns * 2);
+      body(tile - range.begin, row / rows, row % rows * size, tile % columns * size);
     }
   }
 };
@@ -74,10 +82,10 @@ struct Places {
   std::unique_ptr<float[]> values;
 
   // Channel counts are mostly powers of two; as strides these map to few cache lines.
-  Places(int64_t tiles, int64_t channels)
+  Places(int64_t places, int64_t tiles, int64_t channels)
       : tile_stride(round_up(channels, row_product().width) + 16),
         stride(tiles * tile_stride),
-        values(new float[WinogradKernels::places * stride]) {}
+        values(new float[places * stride]) {}
 
   float* tile(int64_t index) const { return values.get() + index * tile_stride; }
   float* of_place(int64_t place) const { return values.get() + place * stride; }

@@ -1,4 +1,4 @@
-// The gradient of the transformed weight is, at each of the 16 places, a sum over tiles of the
+// The gradient of the transformed weight is, at each place, a sum over tiles of the
 // outer product of two vectors: the transformed patch and the transformed gradient of the tile's
 // results. WeightGradientKernels computes these products.
 #include <ATen/ATen.h>
@@ -17,10 +17,9 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t places = WinogradKernels::places;
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
-constexpr int64_t tiles_of_block = 96;
+constexpr int64_t pixels_of_block = 1536;  // of transformed patches
 constexpr int64_t least_channels =
     32;  // more than winograd_is_faster asks for, as tiles are larger
 constexpr int64_t least_panels = 2;
@@ -32,12 +31,14 @@ class Sums {
       : grad_(grad_output),
         input_(input),
         geometry_(geometry),
-        tiles_(input.size(0), grad_output.size(2), grad_output.size(3)),
+        kernels_(winograd_kernels(
+            winograd_tile(grad_output.size(2), grad_output.size(3), grad_output.size(1)))),
+        tiles_(kernels_.tile, input.size(0), grad_output.size(2), grad_output.size(3)),
         out_channels_(grad_output.size(1)),
         in_channels_(input.size(1)),
         out_panels_(ceil_div(out_channels_, product().height)),
         in_panels_(ceil_div(in_channels_, product().width)),
-        blocks_(ceil_div(tiles_.count, tiles_of_block)) {
+        blocks_(ceil_div(tiles_.count, tiles_of_block())) {
     // Sums computed by one thread and read by another cost more than transforming in both, as long
     // as each thread has some panels.
     const int64_t threads = threads_to_share();
@@ -69,17 +70,20 @@ class Sums {
  private:
   static const WeightGradientKernels& product() { return CNNGRAPH_KERNELS_IN_USE(weight_gradient); }
 
+  int64_t places() const { return kernels_.places(); }
+  int64_t tiles_of_block() const { return pixels_of_block / places(); }
   int64_t size_of_tile() const { return product().height * product().width; }
-  int64_t size() const { return in_panels_ * out_panels_ * places * size_of_tile(); }
+  int64_t size() const { return in_panels_ * out_panels_ * places() * size_of_tile(); }
   // The offset of the first place of a tile.
   int64_t tile(int64_t in_panel, int64_t out_panel) const {
-    return (in_panel * out_panels_ + out_panel) * places * size_of_tile();
+    return (in_panel * out_panels_ + out_panel) * places() * size_of_tile();
   }
 
   void add_blocks(Range blocks, Range panels, float* sums) const {
     const int64_t first = panels.begin * product().width;
     const int64_t channels = std::min(in_channels_, panels.end * product().width) - first;
-    const Places patches(tiles_of_block, channels), gradients(tiles_of_block, out_channels_);
+    const Places patches(places(), tiles_of_block(), channels),
+        gradients(places(), tiles_of_block(), out_channels_);
     std::vector<float> nothing(std::max(in_channels_, out_channels_));
     const Pixels<const void> inputs(input_, input_.const_data_ptr(), nothing.data(), first);
     const Pixels<const void> grads(grad_, grad_.const_data_ptr(), nothing.data());
@@ -88,18 +92,17 @@ class Sums {
     for (int64_t block = blocks.begin; block < blocks.end; ++block) {
       const Range range = Range::of_part(tiles_.count, block, blocks_);
       tiles_.each(range, [&](int64_t index, int64_t image, int64_t y, int64_t x) {
-        const auto patch =
-            inputs.square<4>(image, y - geometry_.padding[0], x - geometry_.padding[1]);
-        winograd_kernels().transform_patch(type, patch.data(), channels, patches.tile(index),
-                                           patches.stride);
-        const auto pixels = grads.square<2>(image, y, x);
-        winograd_kernels().transform_gradient(type, pixels.data(), out_channels_,
-                                              gradients.tile(index), gradients.stride);
+        const auto patch = inputs.square(kernels_.patch(), image, y - geometry_.padding[0],
+                                         x - geometry_.padding[1]);
+        kernels_.transform_patch(type, patch.data(), channels, patches.tile(index), patches.stride);
+        const auto pixels = grads.square(kernels_.tile, image, y, x);
+        kernels_.transform_gradient(type, pixels.data(), out_channels_, gradients.tile(index),
+                                    gradients.stride);
       });
       const int64_t count = range.end - range.begin;
       const SummedPositions over{
           1, count, count, &start, &start, gradients.tile_stride, patches.tile_stride};
-      for (int64_t place = 0; place < places; ++place) {
+      for (int64_t place = 0; place < places(); ++place) {
         for (int64_t in = panels.begin; in < panels.end; ++in) {
           for (int64_t out = 0; out < out_panels_; ++out) {
             product().multiply(gradients.of_place(place) + out * product().height,
@@ -119,14 +122,14 @@ class Sums {
         float* sums = sums_.get() + tile(in, out);
         for (int64_t part = 1; part < parts_; ++part) {
           const float* more = sums + part * size();
-          for (int64_t i = 0; i < places * size_of_tile(); ++i) sums[i] += more[i];
+          for (int64_t i = 0; i < places() * size_of_tile(); ++i) sums[i] += more[i];
         }
         const int64_t first_in = in * product().width, first_out = out * product().height;
         for (int64_t i = 0; i < std::min(product().height, out_channels_ - first_out); ++i) {
-          winograd_kernels().transform_weight_gradient(
-              sums + i * product().width, size_of_tile(),
-              std::min(product().width, in_channels_ - first_in),
-              taps + (first_out + i) * 9 * in_channels_ + first_in, in_channels_);
+          kernels_.transform_weight_gradient(sums + i * product().width, size_of_tile(),
+                                             std::min(product().width, in_channels_ - first_in),
+                                             taps + (first_out + i) * 9 * in_channels_ + first_in,
+                                             in_channels_);
         }
       }
     }
@@ -134,6 +137,7 @@ class Sums {
 
   const Tensor &grad_, &input_;
   const ConvGeometry geometry_;
+  const WinogradKernels& kernels_;
   const Tiles tiles_;
   const int64_t out_channels_, in_channels_, out_panels_, in_panels_, blocks_;
   int64_t parts_, shares_;
