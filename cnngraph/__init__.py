@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cnngraph.errors import CnngraphError as CnngraphError
     from cnngraph.errors import Diagnostic as Diagnostic
     from cnngraph.errors import SpecError as SpecError
+    from cnngraph.importer import Imported as Imported
+    from cnngraph.importer import from_module as from_module
     from cnngraph.lowering.network import Network as Network
     from cnngraph.ops.op import Op as Op
     from cnngraph.ops.registry import register
@@ -44,6 +46,7 @@ else:
         "compiler": "compile",
         "drawing": "Drawing",
         "errors": "CnngraphError Diagnostic SpecError",
+        "importer": "Imported from_module",
         "lowering.network": "Network",
         "ops.op": "Op",
         "ops.registry": "register_op",

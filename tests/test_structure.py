@@ -21,7 +21,7 @@ LAYERS = [
     ["lowering", "report", "drawing"],
     ["checker"],
     ["compiler", "zoo"],
-    ["weights", "bench"],
+    ["weights", "bench", "importer"],
     ["training"],
     ["cli"],
     ["__main__"],

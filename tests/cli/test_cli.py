@@ -431,6 +431,7 @@ COMMANDS = [
             "compile",
             "draw",
             "evaluate",
+            "import",
             "literature",
             "ops",
             "predict",

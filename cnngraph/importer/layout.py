@@ -1,0 +1,181 @@
+"""Nodes of a spec -> plain YAML data: names that are needed, shorter forms of composites."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cnngraph.importer.holes import Expression, First
+from cnngraph.importer.nodes import NO_LEVEL, SpecNode
+from cnngraph.ops import OPS
+
+COPIES = "0"
+"""The name of a `repeat` or `dense` that may take over the level around it."""
+
+
+def tidy(nodes: list[SpecNode], *, whole: bool = False) -> None:
+    """Rewrites nodes as a person would. `whole` is for the body of a block.
+
+    A named level takes over the composite that is its whole body.
+    """
+    for index, node in enumerate(nodes):
+        while node.kind == "sequential" and len(node.parts["body"]) == 1:
+            (inner,) = node.parts["body"]
+            if inner.name != NO_LEVEL and not (inner.name == COPIES and inner.kind in _LOOPS):
+                break
+            inner.name = node.name
+            nodes[index] = node = inner
+        if node.kind in _LOOPS and node.name == COPIES and not (whole and len(nodes) == 1):
+            node.name = ""
+            (body,) = node.parts["body"]
+            body.name = body.name or "${i}"
+        for part in node.parts.values():
+            tidy(part)
+
+
+_LOOPS = ("repeat", "dense")
+_MAIN = {"from": "value", "concat": "with", "add": "with", "multiply": "with"}
+"""The arguments of composites that may be given without their names."""
+
+
+def name_nodes(nodes: Sequence[SpecNode]) -> None:
+    """Drops the names that the position gives, and names what would take the name of another."""
+    level: list[tuple[str, SpecNode]] = []
+    _collect(nodes, level)
+    if all(name in ("", str(index)) for index, (name, _) in enumerate(level)):
+        for _, node in level:
+            node.name = node.name if node.kind == "repeat" or "$" in node.name else ""
+    taken = {name for name, _ in level}
+    for index, (name, node) in enumerate(level):
+        if not node.weighted and not node.parts and name in (str(index), node.kind):
+            node.name = ""
+        elif not name and str(index) in taken:
+            count = 1
+            while (free := f"{node.kind}{count}") in taken:
+                count += 1
+            node.name = free
+            taken.add(free)
+
+
+def _collect(nodes: Sequence[SpecNode], level: list[tuple[str, SpecNode]]) -> None:
+    """The names and nodes of one level, in order, with all copies of repeats without a name."""
+    for node in nodes:
+        if node.name == NO_LEVEL:
+            for part in node.parts.values():
+                _collect(part, level)
+        elif node.kind == "repeat" and not node.name:
+            copies: list[tuple[str, SpecNode]] = []
+            _collect(node.parts["body"], copies)
+            times = node.args.get("times") or len(node.args["over"])
+            for index in range(times):
+                level += [(_name_of_copy(name, index), copy) for name, copy in copies]
+        else:
+            level.append((node.name, node))
+            if node.kind == "parallel" and not all(key.isdigit() for key in node.parts):
+                for part in node.parts.values():
+                    name_nodes(part)
+            else:
+                name_nodes([inner for part in node.parts.values() for inner in part])
+
+
+def _name_of_copy(name: str, index: int) -> str:
+    """The name of a copy: `layer${i + 1}` with the counter filled in."""
+    found = re.fullmatch(r"(.*)\$\{\w+( \+ (\d+))?\}", name)
+    return f"{found[1]}{index + int(found[3] or 0)}" if found else name
+
+
+def data_of(nodes: Sequence[SpecNode], *, whole: bool = False) -> Any:
+    """The nodes as YAML data. With `whole`, the body of a block, which may share its level."""
+    if whole and len(nodes) == 1 and nodes[0].parts and nodes[0].name in (NO_LEVEL, COPIES):
+        (node,) = nodes
+        return _node(
+            SpecNode(node.kind, node.args, node.parts, "", node.input, node.weighted, node.path)
+        )
+    return [_node(node) for node in nodes]
+
+
+def _node(node: SpecNode) -> Any:
+    args: dict[str, Any] = {}
+    if node.name == NO_LEVEL:
+        args["name"] = None
+    elif node.name:
+        args["name"] = int(node.name) if node.name.isdigit() else node.name
+    order = ["from", *(OPS[node.kind].model_fields if node.kind in OPS else node.args)]
+    for name in sorted(node.args, key=order.index):
+        args[name] = _value(node.args[name])
+    if node.kind == "parallel":
+        return _parallel(node, args)
+    for key, part in node.parts.items():
+        body = data_of(part)
+        args[key] = body[0] if len(body) == 1 and _shares_level(node, key, part) else body
+    main = OPS[node.kind].main if node.kind in OPS else _MAIN.get(node.kind)
+    if not args:
+        return node.kind
+    if (
+        main is not None
+        and list(args) == [main]
+        and (node.kind not in OPS or not isinstance(args[main], list))
+    ):
+        return {node.kind: args[main]}
+    return {node.kind: args}
+
+
+def _shares_level(node: SpecNode, key: str, part: Sequence[SpecNode]) -> bool:
+    """Whether a body of one node is written without a list."""
+    return node.kind in _LOOPS or (node.kind == "residual" and bool(part[0].name))
+
+
+def _parallel(node: SpecNode, args: dict[str, Any]) -> Any:
+    """Branches as a mapping if each is a level of its own, else as a list."""
+    branches = list(node.parts.values())
+    if all(len(part) == 1 and _is_level(part[0]) for part in branches):
+        for (inner,) in branches:
+            name, inner.name = inner.name, ""
+            body = data_of(inner.parts["body"]) if inner.kind == "sequential" else _node(inner)
+            args[name] = body
+    else:
+        args["branches"] = [_branch(part) for part in branches]
+    return {"parallel": args}
+
+
+def _branch(part: Sequence[SpecNode]) -> Any:
+    if not part:
+        return "identity"
+    body = data_of(part)
+    return body[0] if len(body) == 1 else body
+
+
+def _is_level(node: SpecNode) -> bool:
+    named = node.name not in ("", NO_LEVEL) and "$" not in node.name
+    return named and node.kind not in OPS and node.name not in ("name", "merge", "branches")
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case Expression(text):
+            return f"${{{text}}}"
+        case First(first, rest, index):
+            if isinstance(first, First) and first.first == rest:
+                test = f"{first.index} > 0 and {index} == 0"
+                return f"${{{_inner(first.rest)} if {test} else {_inner(rest)}}}"
+            return f"${{{_inner(first)} if {index} == 0 else {_inner(rest)}}}"
+        case list():
+            return [_value(item) for item in value]
+        case _:
+            return value
+
+
+def _inner(value: Any) -> str:
+    """A value inside of an expression."""
+    match value:
+        case Expression(text):
+            return text
+        case First(first, rest, index):
+            return f"({_inner(first)} if {index} == 0 else {_inner(rest)})"
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case _:
+            return repr(value)

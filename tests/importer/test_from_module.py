@@ -1,0 +1,159 @@
+"""Modules become specs that compute the same with the same weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import hand_written
+import pytest
+import torch
+from conftest import SPECS
+from torch import nn
+
+import cnngraph
+from cnngraph import CnngraphError
+from cnngraph.graph import Graph
+from cnngraph.graph.cost import summarize
+from cnngraph.importer import Imported, from_module
+from cnngraph.importer.named import module_by_name
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def with_statistics(module: nn.Module) -> nn.Module:
+    """Batch norms that do something in evaluation."""
+    torch.manual_seed(0)
+    for each in module.modules():
+        if isinstance(each, nn.BatchNorm2d):
+            nn.init.uniform_(each.running_mean, -0.5, 0.5)
+            nn.init.uniform_(each.running_var, 0.5, 2)
+    return module.eval()
+
+
+def assert_same(module: nn.Module, imported: Imported, shape: tuple[int, ...]) -> None:
+    network = imported.compile(backend="eager").eval()
+    state = network.state_dict()
+    assert state.keys() == module.state_dict().keys()
+    for key, tensor in module.state_dict().items():
+        assert torch.equal(state[key], tensor), key
+    x = torch.randn(2, *shape)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), module.eval()(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [hand_written.UNet, hand_written.Residual, hand_written.Permuted])
+def test_imported_module_computes_the_same(kind: type[nn.Module]) -> None:
+    module = with_statistics(kind())
+    imported = from_module(module, (3, 16, 16))
+    assert_same(module, imported, (3, 16, 16))
+    assert list(imported.compile(backend="eager").state_dict()) == list(module.state_dict())
+
+
+def test_an_input_of_another_size_computes_the_same() -> None:
+    module = with_statistics(hand_written.UNet())
+    assert_same(module, from_module(module, torch.zeros(1, 3, 16, 16)), (3, 24, 32))
+
+
+def test_repeated_structure_becomes_blocks_and_repeats() -> None:
+    imported = from_module(hand_written.Residual(), (3, 16, 16))
+    assert "blocks:" in imported.spec
+    assert "order: [scale, skip]" in imported.spec
+    assert "times: 2" in imported.spec
+    assert imported.spec.count("conv2d") == 4
+
+
+def test_figures_are_expected() -> None:
+    module = hand_written.Residual()
+    imported = from_module(module, (3, 16, 16))
+    params = sum(parameter.numel() for parameter in module.parameters())
+    assert f"params: {params:_}" in imported.spec or f"params: {params}" in imported.spec
+    assert cnngraph.check(imported.spec).ok
+
+
+def test_importing_changes_nothing_about_the_module() -> None:
+    module = hand_written.Residual().train()
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    from_module(module, (3, 16, 16))
+    assert module.training
+    assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (hand_written.Sorted, r"hand_written.py:\d+: the language has no word for `sort`"),
+        (hand_written.BranchesOnValues, r"hand_written.py:\d+: torch.fx cannot trace"),
+        (hand_written.SharedWeights, r"hand_written.py:\d+: `conv` runs 2 times"),
+        (hand_written.Unused, r"`other.weight` is part of the module, but its result"),
+    ],
+)
+def test_what_cannot_be_said_is_named_with_its_place(kind: type[nn.Module], message: str) -> None:
+    with pytest.raises(CnngraphError, match=message):
+        from_module(kind(), (3, 16, 16))
+
+
+def weights(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of all parameters and buffers."""
+    return {
+        f"{node.path}.{name}".rstrip("."): shape
+        for node in graph.nodes
+        for name, shape in {
+            **node.op.parameters(*graph.input_shapes(node)),
+            **node.op.buffers(*graph.input_shapes(node)),
+        }.items()
+    }
+
+
+def assert_round_trip(spec: Path) -> None:
+    """A compiled spec, imported, has the same parameters, shapes, costs and outputs."""
+    with torch.device("meta"):
+        network = cnngraph.compile(spec, backend="eager")
+    graph = network.compilation.graph
+    report = cnngraph.check(from_module(network, graph.input).spec)
+    assert report.ok, str(report)
+    found = report.graph
+    assert found is not None
+    assert weights(found) == weights(graph)
+    assert summarize(found) == summarize(graph)
+    assert found.shape_of(found.output) == graph.shape_of(graph.output)
+    assert [found.shape_of(head) for head in found.aux.values()] == [
+        graph.shape_of(head) for head in graph.aux.values()
+    ]
+
+
+FAST = ["lenet", "d2l/nin", "d2l/resnet18", "d2l/densenet", "shufflenet_v2_x1_0"]
+ALL = sorted(
+    path.relative_to(SPECS).with_suffix("").as_posix()
+    for path in [*SPECS.glob("*.yaml"), *SPECS.glob("d2l/*.yaml")]
+)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_shipped_spec_makes_the_round_trip(name: str) -> None:
+    assert_round_trip(SPECS / f"{name}.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if name not in FAST])
+def test_every_shipped_spec_makes_the_round_trip(name: str) -> None:
+    assert_round_trip(SPECS / f"{name}.yaml")
+
+
+def named(source: str) -> tuple[nn.Module, str, Any]:
+    package = source.partition(":")[0]
+    try:
+        return module_by_name(source)
+    except CnngraphError as error:
+        if "is not installed" not in str(error):
+            raise
+        return pytest.skip(f"{package} is not installed")
+
+
+@pytest.mark.parametrize("source", ["torchvision:resnet18", "torchvision:squeezenet1_1"])
+def test_networks_of_packages(source: str) -> None:
+    module, name, _ = named(source)
+    imported = from_module(with_statistics(module), (3, 64, 64), name=name)
+    assert re.search(rf"^name: {name}$", imported.spec, re.MULTILINE)
+    assert_same(module, imported, (3, 64, 64))
