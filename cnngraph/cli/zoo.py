@@ -28,9 +28,9 @@ Examples:
 \b
 With --format json, stdout is one object:
   {"cnngraph": version, "networks": [
-    {"name", "params", "macs", "input", "output", "year", "paper", "source",
+    {"name", "params", "macs", "input", "year", "paper", "source",
      "spec": its text, with NAME}]}
-Shapes are without the batch; "macs" is for one image.
+"input" is without the batch; "macs" is for one image.
 
 \b
 Exit codes: 0 success, 2 wrong usage (no such network).

@@ -24,7 +24,7 @@ class Entry:
     Attributes:
         params: the number of parameters.
         macs: multiply-accumulates for one image.
-        input, output: shapes without the batch.
+        input: the shape without the batch.
         paper, year, source: where the network was published.
     """
 
@@ -32,7 +32,6 @@ class Entry:
     params: int
     macs: int
     input: TensorShape
-    output: TensorShape
     year: int | None
     paper: str | None
     source: str | None
@@ -43,15 +42,12 @@ def entry(name: str) -> Entry:
     spec = read_spec(name)
     graph = elaborate_or_raise(spec, {})
     total, of = summarize(graph).total, spec.reference
-    output = graph.shape_of(graph.output)
-    return Entry(name, total.params, total.macs, graph.input, output, of.year, of.paper, of.source)
+    return Entry(name, total.params, total.macs, graph.input, of.year, of.paper, of.source)
 
 
 def entries_table(entries: Iterable[Entry]) -> Table:
     """A row for each network."""
-    table = simple_table(
-        left=("network", "source"), right=("year", "params", "MACs", "input", "output")
-    )
+    table = simple_table(left=("network", "source"), right=("year", "params", "MACs", "input"))
     for item in entries:
         table.add_row(
             item.name,
@@ -60,11 +56,10 @@ def entries_table(entries: Iterable[Entry]) -> Table:
             short(item.params),
             short(item.macs),
             str(item.input),
-            str(item.output),
         )
     return table
 
 
 def entry_data(item: Entry) -> dict[str, Any]:
     """A network as plain data."""
-    return asdict(item) | {"input": list(item.input), "output": list(item.output)}
+    return asdict(item) | {"input": list(item.input)}

@@ -46,7 +46,7 @@ RESIZED = {
 """Networks that only have more or wider layers than another: running them shows nothing new."""
 
 SLOW = {
-    "cspdarknet53", "darknet53", "deeplabv3_resnet50", "dla34", "efficientnet_v2_s", "mnasnet1_0", "mobilenet_v3_large",
+    "cspdarknet53", "darknet53", "deeplabv3_resnet50", "dla34", "efficientnet_v2_s", "fpn_resnet50", "mnasnet1_0", "mobilenet_v3_large",
     "hrnet_w18_small", "mobilenet_v3_small", "regnet_x_400mf", "repvgg_a0", "seresnet50", "unet",
     "xception",
 }  # fmt: skip
@@ -72,13 +72,18 @@ def checked(path: Path) -> Report:
 def small(path: Path, seed: int = 0, **options: str) -> tuple[nn.Module, torch.Tensor]:
     """A compiled network with few features, and a batch of small inputs."""
     gc.collect()  # networks are cyclic, and some are large
-    spec, params = read_spec(path), {"num_classes": 10}
+    spec = read_spec(path)
+    params = {"num_classes": 10} if "num_classes" in spec.params else {}
     graph, _ = elaborate(spec, params)
     assert graph is not None
     graph = smaller(graph, checked(path).sizes)
     torch.manual_seed(seed)
     network = compile_graph(spec, params, graph, Options(**options))
     return network.double(), torch.randn(3, *graph.input, dtype=torch.float64)
+
+
+def by_name(outputs: torch.Tensor | dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {"logits": outputs} if isinstance(outputs, torch.Tensor) else outputs
 
 
 def smaller(graph: Graph, sizes: InputSizes | None) -> Graph:
@@ -238,7 +243,7 @@ def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
         if not node.aux
     ]
     for name, shape in head_shapes(network.train(), graph.input).items():
-        assert shape == tuple(graph.shape_of(graph.aux[name]))
+        assert shape == tuple(graph.shape_of((graph.aux | graph.features)[name]))
 
 
 def head_shapes(network: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -287,9 +292,7 @@ def test_a_step_of_the_fused_network_matches_eager(device: str, path: Path) -> N
         for module in network.modules():
             if isinstance(module, nn.Dropout | DropPath):
                 module.p = 0.0
-        outputs = network(batch)
-        if isinstance(outputs, torch.Tensor):
-            outputs = {"logits": outputs}
+        outputs = by_name(network(batch))
         labels = torch.tensor([1, 2, 3], device=device)
         logits = [
             output.flatten(2).mean(2) if output.dim() > 2 else output for output in outputs.values()
@@ -308,7 +311,8 @@ def test_a_step_of_the_fused_network_matches_eager(device: str, path: Path) -> N
         results[backend] |= dict(network.named_buffers())
         torch.optim.SGD(network.parameters(), lr=1e-3).step()
         network.eval()
-        results[backend]["evaluation after the step"] = network(batch).detach()
+        for name, output in by_name(network(batch)).items():
+            results[backend][f"{name} in evaluation after the step"] = output.detach()
     assert results["fused"].keys() == results["eager"].keys()
     assert results["eager"]["loss"].isfinite()
     for name, expected in results["eager"].items():
@@ -353,11 +357,10 @@ def test_folding_for_inference_does_not_change_results(path: Path) -> None:
         if key.endswith(("running_mean", "running_var")):
             value.uniform_(0.5, 1.5)
     network.load_state_dict(eager.state_dict())
-    expected = eager.eval()(batch)
-    scale = expected.abs().max().item()
-    torch.testing.assert_close(
-        network.eval().for_inference()(batch), expected, rtol=1e-8, atol=1e-10 * scale
-    )
+    found = by_name(network.eval().for_inference()(batch))
+    for name, expected in by_name(eager.eval()(batch)).items():
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(found[name], expected, rtol=1e-8, atol=1e-10 * scale)
 
 
 @pytest.mark.parametrize("name", VARIED)
