@@ -2,7 +2,7 @@
 
 from cnngraph.training.data import Data, from_datasets, open_data
 from cnngraph.training.evaluation import Evaluation, evaluate
-from cnngraph.training.fit import Run, fit, plan, resume, train
+from cnngraph.training.run import Run, fit, plan, resume, train
 from cnngraph.training.listeners import EpochResult, Listener, Text
 from cnngraph.training.loop import Interrupted
 from cnngraph.training.prediction import Prediction, predict

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from cnngraph.report import terminal
-from cnngraph.training.plan import Plan
+from cnngraph.training.planning import Plan
 
 
 @dataclass(frozen=True)

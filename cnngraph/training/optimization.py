@@ -21,7 +21,7 @@ def optimizer_of(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     lr = recipe.optimizer.lr
     rates: dict[str, float] = {}
     if recipe.layer_decay is not None:
-        parts = [name for name, part in net.named_children() if any(part.parameters())]
+        parts = [name for name, part in net.named_children() if [*part.parameters()]]
         rates = {name: lr * recipe.layer_decay**depth for depth, name in enumerate(parts[::-1])}
     decays = "weight_decay" in inspect.signature(kind).parameters
     decay = recipe.optimizer.weight_decay if decays else None

@@ -22,7 +22,7 @@ from cnngraph.training.augmentation import Normalisation, measure
 from cnngraph.training.data import Data, Progress, from_datasets, open_data
 from cnngraph.training.data.loader import seed_everything
 from cnngraph.training.fine_tuning import apply_freezing, load_pretrained
-from cnngraph.training.plan import Plan, plan_of
+from cnngraph.training.planning import Plan, plan_of
 from cnngraph.training.recipe import Recipe
 
 DataLike = str | Path | Data | tuple[Any, Any]

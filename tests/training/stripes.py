@@ -22,7 +22,7 @@ graph:
   - batch_norm: {name: bn}
   - relu
   - dropout: 0.2
-  - global_avg_pool2d
+  - max_pool2d: 2
   - flatten
   - linear: {name: fc, out_features: "${num_classes}"}
 """

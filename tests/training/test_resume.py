@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,3 +100,20 @@ def test_a_finished_run_stays_the_same(tmp_path: Path, unbroken: dict[str, Any])
     start(tmp_path / "run")
     training.resume(tmp_path / "run", data=stripes.data())
     assert bits(tmp_path / "run") == unbroken
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    """At random moments, and at each place of a save."""
+    driver = Path(__file__).with_name("kill_driver.py")
+    seed = random.SystemRandom().randrange(10**6)
+    done = subprocess.run(
+        [sys.executable, str(driver), str(tmp_path), str(seed), "6"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kills"] >= 4
+    assert set(found["digests"].values()) == {found["digests"]["unbroken"]}, f"seed {seed}"

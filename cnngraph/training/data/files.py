@@ -67,7 +67,7 @@ def read_image(path: Path | Any, shape: TensorShape) -> Tensor:
         raise CnngraphError(
             f"the network's input has {shape.channels} channels; image files have 1 or 3"
         )
-    name = getattr(path, "name", path)
+    name = path if isinstance(path, Path) else path.name
     try:
         if isinstance(path, Path) and not path.stat().st_size:
             raise CnngraphError(f"{name} is empty: it has zero bytes")
@@ -104,10 +104,11 @@ def open_folder(
         files = _files(folder, classes)
         return _data(str(folder), _divided(files), classes, shape, skip_bad, progress)
     classes = _subfolders(train)
-    extra = sorted(set(_subfolders(val)) - set(classes))
+    held = _subfolders(val)
+    extra = sorted(set(held) - set(classes))
     if extra:
         raise CnngraphError(f"{val} has the classes {listing(extra)}, which {train} does not have")
-    parts = _files(train, classes), _files(val, classes)
+    parts = _files(train, classes), _files(val, classes, among=held)
     return _data(str(folder), parts, classes, shape, skip_bad, progress)
 
 
@@ -161,9 +162,12 @@ def _subfolders(folder: Path) -> list[str]:
     return found
 
 
-def _files(folder: Path, classes: Sequence[str]) -> list[_File]:
+def _files(folder: Path, classes: Sequence[str], among: Sequence[str] | None = None) -> list[_File]:
+    """The images of the classes, or of those `among` them, each with the number of its class."""
     found: list[_File] = []
     for label, name in enumerate(classes):
+        if among is not None and name not in among:
+            continue
         images = sorted(
             path for path in (folder / name).rglob("*") if path.suffix.lower() in ENDINGS
         )
@@ -191,6 +195,8 @@ def _data(
     bad: list[str] = []
     opened: list[FileImages | TensorImages] = []
     done = 0
+    if not all(parts):
+        raise CnngraphError(f"{name} has too few images to keep a fifth of a class to evaluate on")
     for files in parts:
         images: list[Tensor] = []
         good: list[_File] = []

@@ -20,7 +20,7 @@ from cnngraph.training.data.files import Progress as DataProgress
 from cnngraph.training.evaluation import other_classes
 from cnngraph.training.listeners import EpochResult, Listener, Several
 from cnngraph.training.loop import Loop
-from cnngraph.training.plan import Plan, largest_batch, plan_of
+from cnngraph.training.planning import Plan, largest_batch, plan_of
 from cnngraph.training.recipe import Recipe, load_recipe, parse_recipe
 from cnngraph.training.setup import DataLike, Setup, prepare
 
