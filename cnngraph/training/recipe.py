@@ -191,7 +191,7 @@ class Recipe(_Model):
 
     def to_yaml(self) -> str:
         """The recipe as text that `load_recipe` reads."""
-        plain = self.model_dump(mode="json", exclude_defaults=True)
+        plain = self.model_dump(exclude_defaults=True)
         if "unfreeze" in plain:
             plain["unfreeze"] = {str(key): value for key, value in plain["unfreeze"].items()}
         return yaml.safe_dump({"recipe": 1, **plain}, sort_keys=False)
