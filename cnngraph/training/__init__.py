@@ -2,12 +2,12 @@
 
 from cnngraph.training.data import Data, from_datasets, open_data
 from cnngraph.training.evaluation import Evaluation, evaluate
-from cnngraph.training.run import Run, fit, plan, resume, train
 from cnngraph.training.listeners import EpochResult, Listener, Text
 from cnngraph.training.loop import Interrupted
 from cnngraph.training.prediction import Prediction, predict
 from cnngraph.training.recipe import Recipe, load_recipe
 from cnngraph.training.report import draw_batch
+from cnngraph.training.run import Run, fit, plan, resume, train
 
 __all__ = [
     "Data",
