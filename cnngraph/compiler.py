@@ -100,4 +100,4 @@ def compile_graph(
     compilation = Compilation(
         spec, dict(params), options, graph, optimized, tuple(passes), settings
     )
-    return network_of(compilation, modules_of(graph))
+    return network_of(compilation, modules_of(graph, spec.init))

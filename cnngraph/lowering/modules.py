@@ -10,13 +10,17 @@ from torch import nn
 
 from cnngraph.graph import Graph
 from cnngraph.lowering.code import LevelCode
+from cnngraph.lowering.initial import initialise, zero_last_norms
 from cnngraph.lowering.levels import Level, Levels, is_chain, parent_of
 from cnngraph.nn import level as kinds
 from cnngraph.shape import TensorShape
+from cnngraph.spec.initial import Rules
 
 
-def modules_of(graph: Graph) -> dict[str, nn.Module | nn.Parameter]:
+def modules_of(graph: Graph, init: Rules | None = None) -> dict[str, nn.Module | nn.Parameter]:
     """A newly initialised module for every leaf op that has one, by path, in the graph's order.
+
+    `init` are the rules of a spec. The random numbers do not depend on the backend.
 
     An op whose only state is a parameter at its own path gets that parameter in the place of a
     module.
@@ -26,7 +30,10 @@ def modules_of(graph: Graph) -> dict[str, nn.Module | nn.Parameter]:
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape
         if leaf.op.has_module:
-            modules[leaf.path] = leaf.op.module(*(shapes[path] for path in leaf.inputs))
+            module = leaf.op.module(*(shapes[path] for path in leaf.inputs))
+            initialise(module, leaf.op.kind, init or {})
+            modules[leaf.path] = module
+    zero_last_norms(graph, modules, init or {})
     return modules
 
 

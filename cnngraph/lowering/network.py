@@ -17,6 +17,7 @@ from cnngraph.graph.features import FeatureInfo, feature_info, last_map, select
 from cnngraph.graph.step_memory import StepMemory, predict
 from cnngraph.lowering.code import LevelCode
 from cnngraph.lowering.inference import folded
+from cnngraph.lowering.initial import initialise
 from cnngraph.lowering.levels import Levels
 from cnngraph.lowering.modules import Roots, lower
 from cnngraph.lowering.signature import class_called, with_inputs
@@ -175,7 +176,9 @@ class Network(nn.Module):
                 _identity(graph, node) != _identity(old.graph, old.graph.by_path[node.path])
                 and node.op.has_module
             ):
-                self._replace(node.path, node.op.module(*graph.input_shapes(node)))
+                module = node.op.module(*graph.input_shapes(node))
+                initialise(module, node.op.kind, old.spec.init)
+                self._replace(node.path, module)
         optimized, _ = run_passes(graph, passes_of(old.options))
         self.compilation = replace(old, params=params, graph=graph, optimized=optimized)
 

@@ -79,7 +79,8 @@ def _sides(value: Any) -> tuple[int, int, int, int]:
     return items[0], items[1], items[2], items[3]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number; booleans are not."""
     try:
         return type(value) in (int, float) and isfinite(value)
     except OverflowError:  # an integer too large for a float
@@ -88,14 +89,14 @@ def _is_number(value: Any) -> bool:
 
 def _scale_pair(value: Any) -> tuple[float, float]:
     items = _items(value, 2)
-    if len(items) != 2 or not all(_is_number(item) and item > 0 for item in items):
+    if len(items) != 2 or not all(is_number(item) and item > 0 for item in items):
         raise ValueError("must be a number greater than 0 or a list of two, [height, width]")
     return float(items[0]), float(items[1])
 
 
 def _number(what: str, holds: Callable[[float], bool]) -> Callable[[Any], float]:
     def number(value: Any) -> float:
-        if not _is_number(value) or not holds(value):
+        if not is_number(value) or not holds(value):
             raise ValueError(f"must be {what}")
         return float(value)
 

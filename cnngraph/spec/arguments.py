@@ -203,6 +203,8 @@ def _mistake(
     message = (
         f"`{name}` {expectation}, not {shown}" if expectation else f"`{name}` cannot be {shown}"
     )
+    if ", not " in expectation:  # it names what is wrong inside of the value
+        message = f"`{name}` {expectation}"
     notes = suggest_second(name, value) or suggest_value(value, located, expectation, variables)
     return Diagnostic("E103", message, located.position, notes=notes)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from cnngraph.errors import is_list
 from cnngraph.ops import Op
 from cnngraph.ops.fields import Count, Number
+from cnngraph.spec.initial import rules
 
 
 class _RawMarker:
@@ -251,6 +252,9 @@ class Expect(_Model):
     nodes: dict[str, ExpectedNode] = {}
 
 
+Init = Annotated[Any, PlainValidator(rules), WithJsonSchema({"type": "object"})]
+
+
 class Document(_Model):
     """One network, or a library of `blocks`."""
 
@@ -266,6 +270,7 @@ class Document(_Model):
     inputs: Inputs = None
     outputs: Outputs = None
     params: Parameters = None
+    init: Init | None = None
     blocks: Blocks = None
     graph: Body = None
     expect: Expect | None = None

@@ -29,6 +29,7 @@ from cnngraph.spec.document import (
     written_fields,
 )
 from cnngraph.spec.expressions import RESERVED
+from cnngraph.spec.initial import Rules, Scheme
 from cnngraph.spec.yaml import Located, parse_yaml, read_source
 
 _OF_NETWORKS = ("input", "inputs", "outputs", "params", "graph", "expect")
@@ -93,6 +94,7 @@ class Spec:
         declared: name -> default of the base, which determines the param's type.
         files: every file that was read, by absolute path.
         is_library: whether it has blocks only, and no network.
+        init: how weights are initialised, where not by torch's defaults.
         allows_code: whether the user allows the spec to import Python code.
         mistakes: everything wrong with the files, apart from the graph.
     """
@@ -111,6 +113,7 @@ class Spec:
     reference: Reference
     files: dict[Path, Source]
     is_library: bool = False
+    init: Rules = field(default_factory=dict[str, dict[str, Scheme]])
     allows_code: bool = False
     mistakes: tuple[Diagnostic, ...] = ()
 
@@ -220,6 +223,7 @@ class _Loader:
             expected=document.expect,
             reference=Reference(document.paper, document.year, document.source),
             files=self.files,
+            init=document.init or {},
             is_library=is_library,
         )
 
@@ -257,6 +261,7 @@ class _Loader:
             inputs=self._inputs(document) or (None if document.input else base.inputs),
             outputs=document.outputs or base.outputs,
             params={**base.params, **known},
+            init=base.init if document.init is None else document.init,
             expect=root.entries.get("expect"),
             expected=document.expect,
             reference=base.reference if own == Reference(None, None, None) else own,

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 _REFERENCE = ("paper", "year", "source")
-_REPLACED = ("cnngraph", "name", "input")
+_REPLACED = ("cnngraph", "name", "input", "init")
 """The keys of a variant that replace those of its base, besides the reference and `expect`."""
 
 
