@@ -48,9 +48,18 @@ class GraphBuilder:
         self._divisor_noted = False
 
     def add(
-        self, path: str, op: Op, values: Sequence[Value], place: Place, position: Position
+        self,
+        path: str,
+        op: Op,
+        values: Sequence[Value],
+        place: Place,
+        position: Position,
+        shared: str = "",
     ) -> Value:
-        """Appends a node and returns its value: `INVALID` if an input is, or after a mistake."""
+        """Appends a node and returns its value: `INVALID` if an input is, or after a mistake.
+
+        `shared` is the path of the node whose module it calls, if it has none of its own.
+        """
         if len(values) > 2:
             self._evaluator.spend(len(values), place, position)
         shapes = [value.shape for value in values if value.shape is not None]
@@ -70,7 +79,7 @@ class GraphBuilder:
                 return INVALID
             known = self._inferred[key] = op, shape, bool(parameters)
         _, shape, has_weights = known
-        if has_weights:
+        if has_weights and not shared:
             self.weighted.append(path)
         if op.needs_batch(*shapes):
             self._diagnostics.report(
@@ -79,7 +88,7 @@ class GraphBuilder:
                 path,
             )
         self.nodes[path] = Node(
-            path, op, paths, shape, position, aux=place.aux, copies=place.copies
+            path, op, paths, shape, position, aux=place.aux, copies=place.copies, shared=shared
         )
         return Value(path, shape, place.aux)
 

@@ -115,6 +115,10 @@ class Paths:
         the nodes that enclose it are unfinished, so they are skipped. Raises `InvalidError` after
         reporting that there is no such value.
         """
+        return self.values[self.locate(name, place, position, own)]
+
+    def locate(self, name: str, place: Place, position: Position, own: str | None = None) -> str:
+        """The path of an earlier value, as `lookup` finds it."""
         fail = partial(self._diagnostics.fail, place, "E109")
         unfinished = False
         prefix = name.level if isinstance(name, Given) else place.level.path
@@ -127,7 +131,7 @@ class Paths:
                 if value.aux not in ("", place.aux):
                     head = f"the side head `{value.aux}`, which exists in training only"
                     fail(f"`{name}` belongs to {head}", position)
-                return value
+                return candidate
             elif self._is_hidden(candidate, place):
                 raise InvalidError
             if not prefix:

@@ -15,11 +15,22 @@ from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.params import input_shapes, network_params
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, Call, Level, Place, Value
+from cnngraph.elaborate.sharing import share
 from cnngraph.errors import Diagnostic, Position, has_errors, is_list, show
 from cnngraph.graph import Graph, Scope
 from cnngraph.ops import Op, find_op
 from cnngraph.spec.arguments import InvalidError
-from cnngraph.spec.document import COMPOSITES, CURRENT, Aux, Composite, From, JoinWith, Repeat, When
+from cnngraph.spec.document import (
+    COMPOSITES,
+    CURRENT,
+    Aux,
+    Composite,
+    From,
+    JoinWith,
+    Repeat,
+    Share,
+    When,
+)
 from cnngraph.spec.loader import ALLOW_CODE, Block, Spec
 from cnngraph.spec.yaml import Located
 
@@ -40,6 +51,7 @@ class Walk:
         self._steps = 0
         self._depth = 0
         self.features: dict[str, str] = {}
+        self._starts: dict[str, str] = {}
         self._goes_back = False
 
     def run(self, params: Mapping[str, Any]) -> Graph | None:
@@ -227,6 +239,12 @@ class Walk:
                 message = "`from` computes nothing, so it takes no `name`"
                 self.diagnostics.fail(place, "E101", message, call.keys["name"])
             return from_value(self, call, arguments, place, None, value)
+        if isinstance(arguments, Share):
+            path = self._leaf_path(call, place, start, own)
+            result = share(self, call, arguments, place, path, start, self._starts)
+            self._starts[path] = str(start.path)
+            self.paths.values[path] = result
+            return result
         if isinstance(arguments, JoinWith):
             path = self._leaf_path(call, place, start, own)
             result = join(self, call, arguments, place, path, start)
@@ -266,6 +284,7 @@ class Walk:
         if call.flat:
             return place, None
         path = self.paths.assign(call, place, value, own)
+        self._starts.setdefault(path, str(value.path))
         return place._replace(level=Level(path)), path
 
     def _finish(self, call: Call, path: str | None, value: Value) -> Value:

@@ -53,6 +53,8 @@ def node_cost(graph: Graph, node: Node) -> Cost:
 
 
 def _leaf_cost(leaf: Node, shapes: Sequence[TensorShape]) -> Cost:
+    if leaf.shared:  # its weights are counted where they were first used
+        return Cost(macs=leaf.op.macs(leaf.shape, *shapes))
     return Cost(
         params=sum(prod(shape) for shape in leaf.op.parameters(*shapes).values()),
         buffers=len(leaf.op.buffers(*shapes)),

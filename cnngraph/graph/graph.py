@@ -42,6 +42,7 @@ class Node:
         parts: for a fused node, the nodes of the spec that it replaces. Modules keep their paths.
         aux: the path of the side head it belongs to, or "".
         copies: the repeats it is a copy in, outermost first.
+        shared: the path of the earlier node whose module it calls; empty if it has its own.
     """
 
     path: str
@@ -52,6 +53,12 @@ class Node:
     parts: tuple[Node, ...] = ()
     aux: str = ""
     copies: tuple[Copy, ...] = ()
+    shared: str = ""
+
+    @property
+    def module(self) -> str:
+        """The path of its module."""
+        return self.shared or self.path
 
     @property
     def leaves(self) -> tuple[Node, ...]:
@@ -62,7 +69,7 @@ class Node:
     def fuse(nodes: Sequence[Node], op: Op, inputs: Iterable[str]) -> Node:
         """One node in place of several: it computes the last one's value, under the same path."""
         parts = tuple(leaf for node in nodes for leaf in node.leaves)
-        return replace(nodes[-1], op=op, inputs=tuple(inputs), parts=parts)
+        return replace(nodes[-1], op=op, inputs=tuple(inputs), parts=parts, shared="")
 
 
 Group = tuple[Sequence[Node], Node]

@@ -221,7 +221,8 @@ class _Step:
             self.parameters[node.path] = cost.params * self.batch.accumulated
             if cost.macs and self.batch.itemsize < 4:
                 casts = cost.params * self.batch.itemsize
-            if self.parameters[node.path] or not self.trained.isdisjoint(node.inputs):
+            shared = any(leaf.shared for leaf in node.leaves)
+            if self.parameters[node.path] or shared or not self.trained.isdisjoint(node.inputs):
                 self.trained.add(node.path)
             output = (
                 self._hold(values[node.inputs[0]])

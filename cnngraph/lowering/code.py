@@ -153,7 +153,7 @@ class LevelCode:
         op: object = item.op
         if isinstance(item.op, Recomputed) or not _is_hashable(item.op):
             op = id(item.op)
-        return name, inputs, op, tuple(level.name_of(leaf.path) for leaf in item.leaves)
+        return name, inputs, op, tuple(level.name_of(leaf.module) for leaf in item.leaves)
 
     def _text(
         self, level: Level, items: Sequence[Node | Level], name: str
@@ -306,7 +306,7 @@ class _Writer:
         names = [self._variables[self._same.get(path, path)] for path in node.inputs]
         self._values = dict(zip(inputs, names, strict=True))
         modules = [
-            leaf.path.removeprefix(self._prefix) for leaf in node.leaves if leaf.op.has_module
+            leaf.module.removeprefix(self._prefix) for leaf in node.leaves if leaf.op.has_module
         ]
         result = node.op.emit(calls, modules, inputs)
         for item in calls.nodes:
@@ -327,7 +327,7 @@ class _Writer:
         self.lines += inner.lines
         leaves = [leaf for part in op.nodes for leaf in part.leaves]
         modules = _Group(
-            "(", tuple(self._attribute(leaf.path) for leaf in leaves if leaf.op.has_module), ")"
+            "(", tuple(self._attribute(leaf.module) for leaf in leaves if leaf.op.has_module), ")"
         )
         has_plugins = any(
             leaf.op.runs_code or not type(leaf.op).__module__.startswith("cnngraph.")

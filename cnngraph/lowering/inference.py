@@ -28,12 +28,14 @@ def folded(graph: Graph, network: nn.Module) -> tuple[Graph, Modules]:
     graph = replace(graph, nodes=tuple(node for node in graph.nodes if not node.aux), aux={})
     nodes: list[Node] = []
     modules: Modules = {}
+    copies: dict[object, Any] = {}  # modules that several nodes share stay shared
     paths: dict[str, str] = {}
     for node in fold_batch_norm(graph).nodes:
         chain = node.leaves
         if isinstance(node.op, Folded):
             parts: list[Any] = [_module(network, leaf) for leaf in chain if leaf.op.has_module]
-            made = fold(*parts)
+            key = tuple(map(id, parts))
+            made = copies[key] = copies[key] if key in copies else fold(*parts)
             if made is not None:
                 path = paths[node.path] = chain[0].path
                 nodes.append(replace(node, path=path, parts=()))
@@ -41,12 +43,15 @@ def folded(graph: Graph, network: nn.Module) -> tuple[Graph, Modules]:
                 continue
         nodes += chain
         held = [leaf for leaf in chain if leaf.op.has_module]
-        modules |= {leaf.path: deepcopy(_module(network, leaf)) for leaf in held}
+        for leaf in held:
+            if leaf.module not in copies:
+                copies[leaf.module] = deepcopy(_module(network, leaf))
+            modules[leaf.path] = copies[leaf.module]
     return _renamed(graph, nodes, paths), modules
 
 
 def _module(network: nn.Module, leaf: Node) -> nn.Module | nn.Parameter:
-    parent, _, name = leaf.path.rpartition(".")
+    parent, _, name = leaf.module.rpartition(".")
     try:
         part = getattr(network.get_submodule(parent), name)
     except AttributeError:
@@ -64,7 +69,7 @@ def _renamed(graph: Graph, nodes: list[Node], paths: dict[str, str]) -> Graph:
         return paths.get(path, path)
 
     known = {node.path for node in nodes}
-    used = [replace(node, inputs=tuple(map(of, node.inputs))) for node in nodes]
+    used = [replace(node, inputs=tuple(map(of, node.inputs)), shared="") for node in nodes]
     scopes = {
         path: replace(scope, output=of(scope.output))
         for path, scope in graph.scopes.items()

@@ -47,6 +47,7 @@ class Levels(dict[str, Level]):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__({"": Level("")})
+        self._containers = _containers(graph)
         for path in (*(node.path for node in graph.nodes), *(f"{head}." for head in graph.aux)):
             self._add(parent_of(path))
         for index, node in enumerate(graph.nodes):
@@ -57,29 +58,36 @@ class Levels(dict[str, Level]):
         self._find_borders(graph)
 
     def _add(self, path: str) -> None:
-        if path not in self:
+        if path in self._containers:
+            self._add(parent_of(path))
+        elif path not in self:
             parent = parent_of(path)
             self._add(parent)
             self[path] = Level(path)
-            self[parent].levels.append(self[path])
+            self._nearest(parent).levels.append(self[path])
+
+    def _nearest(self, path: str) -> Level:
+        """The innermost level at or around a path."""
+        while path not in self:
+            path = parent_of(path)
+        return self[path]
 
     def around(self, path: str) -> Iterator[Level]:
         """The levels that contain the node at `path`, innermost first.
 
         The node that joins the branches of a composite has the composite's path and belongs to it.
         """
-        if path not in self:
-            path = parent_of(path)
-        yield self[path]
-        while path:
-            path = parent_of(path)
-            yield self[path]
+        level = self._nearest(path)
+        yield level
+        while level.path:
+            level = self._nearest(parent_of(level.path))
+            yield level
 
     def home_of(self, node: Node) -> Level:
         """The innermost level that contains all parts of a node."""
         paths = [next(self.around(leaf.path)).path.split(".") for leaf in node.leaves]
         names = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
-        return self[".".join(name for name, *_ in names)]
+        return self._nearest(".".join(name for name, *_ in names))
 
     def _find_borders(self, graph: Graph) -> None:
         inputs: dict[str, dict[str, None]] = {path: {} for path in self}
@@ -114,6 +122,20 @@ class Levels(dict[str, Level]):
         self[""].outputs = tuple(dict.fromkeys((*results, *graph.aux.values())))
 
 
+def _containers(graph: Graph) -> set[str]:
+    """Paths that only hold modules: the levels around them call these.
+
+    A level that calls a module outside of it cannot run by itself.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        path = parent_of(node.path) if node.shared else ""
+        while path and not node.shared.startswith(f"{path}."):
+            found.add(path)
+            path = parent_of(path)
+    return found
+
+
 def parent_of(path: str) -> str:
     """The path of the level that contains `path`; empty for the network."""
     return path.rpartition(".")[0]
@@ -135,7 +157,10 @@ def is_chain(graph: Graph, level: Level) -> bool:
             return False
         if isinstance(child, Node) and (not child.op.has_module or _is_parameter(graph, child)):
             return False
-        names.append(level.name_of(child.path))
+        name = level.name_of(child.path)
+        if "." in name or (isinstance(child, Node) and child.shared):
+            return False
+        names.append(name)
         value = outputs[0]
     first = [name for name in graph.order.get(level.path, ()) if name in names]
     return level.outputs == (value,) and names == [*first, *(n for n in names if n not in first)]

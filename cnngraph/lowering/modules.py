@@ -29,7 +29,7 @@ def modules_of(graph: Graph, init: Rules | None = None) -> dict[str, nn.Module |
     modules: dict[str, nn.Module | nn.Parameter] = {}
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape
-        if leaf.op.has_module:
+        if leaf.op.has_module and not leaf.shared:
             module = leaf.op.module(*(shapes[path] for path in leaf.inputs))
             initialise(module, leaf.op.kind, init or {})
             modules[leaf.path] = module
@@ -69,7 +69,7 @@ def lower(
     def build(path: str) -> nn.Module:
         if path not in built:
             parent = build(parent_of(path))
-            built[path] = _module_of(graph, levels[path])
+            built[path] = _module_of(graph, levels[path]) if path in levels else nn.Module()
             parent.add_module(path.rpartition(".")[2], built[path])
         return built[path]
 
@@ -84,7 +84,8 @@ def lower(
     names = {path: tuple(module._modules) for path, module in built.items()}
     code = LevelCode(graph, levels, names, optimized, optimize)
     for path, module in built.items():
-        module._code = code.of(levels[path])  # pyright: ignore[reportArgumentType]
+        if path in levels:
+            module._code = code.of(levels[path])  # pyright: ignore[reportArgumentType]
     return built[""]
 
 

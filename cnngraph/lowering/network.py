@@ -175,6 +175,7 @@ class Network(nn.Module):
             if (
                 _identity(graph, node) != _identity(old.graph, old.graph.by_path[node.path])
                 and node.op.has_module
+                and not node.shared
             ):
                 module = node.op.module(*graph.input_shapes(node))
                 initialise(module, node.op.kind, old.spec.init)

@@ -58,7 +58,7 @@ class Code:
     def reaches_through(self, level: nn.Module) -> bool:
         """Whether the inlined children are unchanged and have no hooks."""
         for name, code in self.inlined:
-            child: Any = level._modules.get(name)
+            child: Any = _descendant(level, name) if "." in name else level._modules.get(name)
             if (
                 type(child) not in _LEVELS
                 or (child._code is not code and child._code != code)
@@ -90,6 +90,12 @@ class Code:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Code, (self.title, *self._state())
+
+
+def _descendant(module: nn.Module | None, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        module = None if module is None else module._modules.get(name)
+    return module
 
 
 class Level(nn.Module):

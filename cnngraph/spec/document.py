@@ -189,6 +189,15 @@ class From(Composite):
     value: ValueName
 
 
+class Share(Composite):
+    """Calls an earlier node, composite or block again, with the same weights."""
+
+    kind = "share"
+    main = "of"
+
+    of: ValueName
+
+
 class JoinWith(Composite):
     """Joins the current value with earlier ones, in the order written.
 
@@ -221,7 +230,7 @@ class MultiplyWith(JoinWith):
 COMPOSITES: dict[str, type[Composite]] = {
     model.kind: model
     for model in (
-        Sequential, Parallel, Residual, Dense, Repeat, When, Aux, From, ConcatWith, AddWith,
+        Sequential, Parallel, Residual, Dense, Repeat, When, Aux, From, Share, ConcatWith, AddWith,
         MultiplyWith,
     )
 }  # fmt: skip

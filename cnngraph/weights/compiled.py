@@ -155,6 +155,8 @@ def _require_fit(net: nn.Module, graph: Graph) -> None:
     expected: dict[str, tuple[int, ...]] = {}
     for leaf in graph.leaves():
         shapes[leaf.path] = leaf.shape
+        if leaf.shared:
+            continue
         inputs = [shapes[path] for path in leaf.inputs]
         tensors = {**leaf.op.parameters(*inputs), **leaf.op.buffers(*inputs)}
         expected |= {
