@@ -20,7 +20,7 @@ from cnngraph.elaborate.place import INVALID, MAX_NODES, MAX_SOURCES, Call, Leve
 from cnngraph.errors import Diagnostic, Notes, Position, is_list, show
 from cnngraph.graph import Copy, Scope
 from cnngraph.ops import Op
-from cnngraph.ops.conv import Conv2d
+from cnngraph.ops.conv import CONVOLUTIONS, Conv1d, Conv2d, Conv3d
 from cnngraph.ops.merge import MERGES, Add, Concat
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
@@ -230,7 +230,7 @@ def _residual_help(walk: Walker, value: Value, body: Value, shortcut: Value) -> 
     (mended,), padding = padded(walk.graph.nodes.values(), value, [body])
     if padding and mended == shortcut.shape:
         return f"write {padding}"
-    if shortcut == value and value.shape and len(value.shape) == len(body.shape or ()) == 3:
+    if shortcut == value and value.shape and 1 < len(value.shape) == len(body.shape or ()):
         keep = f"its body stride 1 and {value.shape.channels} channels"
         project = f"give the residual `shortcut: project`, or {keep}"
         if _projection(value.shape, body.shape) is not None:
@@ -267,8 +267,13 @@ def _project(walk: Walker, position: Position, place: Place, value: Value, body:
     fail = walk.diagnostics.fail
     if value.shape is None or body.shape is None or value.shape == body.shape:
         return value if body.shape is not None else INVALID
-    if len(value.shape) != 3 or len(body.shape) != 3:
-        fail(place, "E203", "`shortcut: project` needs channels x height x width", position)
+    if not value.shape.spatial or len(value.shape) != len(body.shape):
+        fail(
+            place,
+            "E203",
+            "`shortcut: project` needs maps, such as channels x height x width",
+            position,
+        )
     conv = _projection(value.shape, body.shape)
     if conv is None:
         message = f"no strided 1x1 convolution maps {value.shape} to {body.shape}"
@@ -285,14 +290,14 @@ def _project(walk: Walker, position: Position, place: Place, value: Value, body:
     return result
 
 
-def _projection(before: TensorShape, after: TensorShape | None) -> Conv2d | None:
+def _projection(before: TensorShape, after: TensorShape | None) -> Conv1d | Conv2d | Conv3d | None:
     """The strided 1x1 convolution from one shape of a map to another, or None."""
     if after is None:
         return None
     sizes = zip(before.spatial, after.spatial, strict=True)
-    height, width = (-(-size // less) for size, less in sizes)
-    conv = Conv2d(
-        out_channels=after.channels, kernel_size=(1, 1), stride=(height, width), bias=False
+    stride = tuple(-(-size // less) for size, less in sizes)
+    conv = CONVOLUTIONS[len(stride)](
+        out_channels=after.channels, kernel_size=(1,) * len(stride), stride=stride, bias=False
     )
     return conv if conv.infer(before) == after else None
 

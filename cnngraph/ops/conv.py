@@ -200,6 +200,10 @@ class Conv3d(_Conv):
     dilation: Triple = (1, 1, 1)
 
 
+CONVOLUTIONS: dict[int, type[Conv1d | Conv2d | Conv3d]] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
+"""Number of spatial dimensions -> the convolution of maps of that rank."""
+
+
 class _ConvTranspose(_Convolution):
     saved = INPUT
 
