@@ -26,6 +26,7 @@ class Paths:
     Attributes:
         taken: each path in use -> where its node is written.
         values: the value at each path; `INVALID` until the node is finished, and after a mistake.
+        containers: the paths of the levels that names with dots open.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Paths:
         self._evaluator = evaluator
         self.taken: dict[str, Position] = {}
         self.values: dict[str, Value] = {}
+        self.containers: set[str] = set()
         self._valid: set[str] = set()
         self._misnamed: set[str] = set()
         self._numbered: dict[str, Call] = {}
@@ -50,24 +52,40 @@ class Paths:
         index = place.level.take()
         if call.name is None:
             path = place.level.join(index)
-            self.claim(path, place, call.position)
+            self.claim(path, place, call.position, unnamed=True)
             if place.level is not place.counted:
                 self._numbered[path] = call
             return path
         name = self._evaluator.resolve(call.name, place, value.shape)
         name = str(name) if type(name) is int else name
-        name = self.checked_name(name, index, place, call.name.position)
-        path = place.level.join(name)
+        *outer, last = name.split(".") if isinstance(name, str) else [name]
+        level = place.level
+        for part in outer:
+            level = self._opened(level, part, index, place, call.name.position)
+        path = level.join(self.checked_name(last, index, place, call.name.position))
         self.claim(path, place, call.name.position)
         return path
 
-    def claim(self, path: str, place: Place, position: Position) -> None:
+    def _opened(
+        self, level: Level, name: str, index: str, place: Place, position: Position
+    ) -> Level:
+        """A level that a name with dots opens or continues: `convs` of `convs.0`."""
+        path = level.join(self.checked_name(name, index, place, position))
+        if path in self.taken and path not in self.containers:
+            message = f"`{path}` is a node, so no other node can be in it"
+            help = "only a level that names with dots open can be continued"
+            self._diagnostics.fail(place, "E108", message, position, notes=(("help", help),))
+        self.containers.add(path)
+        self.taken.setdefault(path, position)
+        return Level(path)
+
+    def claim(self, path: str, place: Place, position: Position, unnamed: bool = False) -> None:
         """Marks a path as taken. Raises `InvalidError` if it is taken already, or too long."""
         if len(path) > MAX_PATH:
             message = f"a path has at most {MAX_PATH} characters; this one has {len(path):,}"
             self._diagnostics.fail(place, "E110", message, position)
         if path in self.taken:
-            self._duplicate(path, place, position)
+            self._duplicate(path, place, position, unnamed)
         self.taken[path] = position
         self.values[path] = INVALID
 
@@ -89,8 +107,12 @@ class Paths:
             raise InvalidError
         return index
 
-    def _duplicate(self, path: str, place: Place, position: Position) -> NoReturn:
-        notes = [("note", f"the other node is at line {self.taken[path].line}")]
+    def _duplicate(self, path: str, place: Place, position: Position, unnamed: bool) -> NoReturn:
+        line = self.taken[path].line
+        notes = [("note", f"the other node is at line {line}")]
+        if unnamed or path in self._numbered:
+            notes.append(("note", "a node without a `name` is called by its index"))
+            notes.append(("help", "give the node without a `name` one"))
         if place.copies:
             notes.append(("help", "inside a repeat, put the counter in the name: `name: conv${i}`"))
         message = f"two nodes are called `{path}`"

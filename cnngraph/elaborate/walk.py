@@ -75,6 +75,7 @@ class Walk:
             self.graph.scopes,
             self.features,
             order=self.blocks.order,
+            containers=frozenset(self.paths.containers),
         )
 
     def _network(self, params: Mapping[str, Any]) -> Value:

@@ -104,6 +104,7 @@ class Graph:
         features: the values to return in place of the result, by name, if the spec or the caller
             names any.
         order: for a path whose modules are not in execution order, the names that come first.
+        containers: paths that only hold modules, which names with dots open.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Graph:
     scopes: dict[str, Scope] = field(default_factory=dict[str, Scope])
     features: dict[str, str] = field(default_factory=dict[str, str])
     order: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    containers: frozenset[str] = frozenset()
 
     @property
     def input(self) -> TensorShape:

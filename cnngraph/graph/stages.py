@@ -47,7 +47,7 @@ def _stage_path(graph: Graph, path: str) -> str:
     stage = parts[0]
     for part in parts[1:]:
         scope = graph.scopes.get(stage)
-        if scope is None or scope.kind != "sequential":
+        if stage not in graph.containers and (scope is None or scope.kind != "sequential"):
             break
         stage = f"{stage}.{part}"
     return stage

@@ -127,7 +127,7 @@ def _containers(graph: Graph) -> set[str]:
 
     A level that calls a module outside of it cannot run by itself.
     """
-    found: set[str] = set()
+    found = set(graph.containers)
     for node in graph.nodes:
         path = parent_of(node.path) if node.shared else ""
         while path and not node.shared.startswith(f"{path}."):

@@ -42,7 +42,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "name": {
         "description": "The node's name, which is part of the keys of its weights.",
         "anyOf": [
-            {"type": "string", "pattern": r"^[A-Za-z0-9_]+$"},
+            {"type": "string", "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"},
             {"type": "integer", "minimum": 0},
             _EXPRESSION,
         ],

@@ -117,7 +117,7 @@ REJECTED = [
     "conv2d: {out_channels: 8, kernel_size: 3, padding: samee}",
     'conv2d: {out_channels: 8, kernel_size: 3, bias: "false"}',
     "conv2d: {in_channels: 3, out_channels: 8, kernel_size: 3}",
-    "conv2d: {out_channels: 8, kernel_size: 3, name: a.b}",
+    "conv2d: {out_channels: 8, kernel_size: 3, name: a..b}",
     "relu: {nmae: act}",
     "relu: {name: ~}",
     "linear: ten",
