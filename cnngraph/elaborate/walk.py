@@ -35,6 +35,8 @@ from cnngraph.spec.loader import ALLOW_CODE, Block, Spec
 from cnngraph.spec.yaml import Located
 
 MAX_NESTING = 100
+NO_LEVEL = ""
+"""The path for the whole body of a block that is called with `name: ~`."""
 
 
 class Walk:
@@ -228,7 +230,7 @@ class Walk:
         if call.flat:
             message = f"`{call.kind}` contains no nodes, so it cannot have `name: ~`"
             self.diagnostics.fail(place, "E116", message, call.position)
-        return self.paths.assign(call, place, value, own)
+        return self.paths.assign(call, place, value, own or None)
 
     def _composite(
         self, call: Call, model: type[Composite], place: Place, value: Value, own: str | None
@@ -273,16 +275,16 @@ class Walk:
         calls = (*place.calls, (block, call.position))
         inside = inside._replace(library=block.library, variables=variables, calls=calls)
         self.blocks.note_order(block, inside, call.position)
-        whole = self.blocks.whole_body(block, inside, value) if path else None
+        whole = self.blocks.whole_body(block, inside, value)
         if whole is not None:
-            return self._finish(call, path, self.node(whole, inside, value, path))
+            return self._finish(call, path, self.node(whole, inside, value, path or NO_LEVEL))
         return self._finish(call, path, self.body(block.body, inside, value))
 
     def _inner(
         self, call: Call, place: Place, value: Value, own: str | None
     ) -> tuple[Place, str | None]:
         """The place inside a composite or block, and its path: None if it has no own level."""
-        if call.flat:
+        if call.flat or (call.name is None and own == NO_LEVEL):
             return place, None
         path = self.paths.assign(call, place, value, own)
         self._starts.setdefault(path, str(value.path))

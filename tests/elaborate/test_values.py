@@ -197,3 +197,15 @@ def test_input_that_looks_like_channels_last_is_warned_of(shape: str, warned: bo
     report = cnngraph.check(f"cnngraph: 1\nname: net\ninput: {shape}\ngraph: [relu]\n")
     assert report.ok
     assert ("W404" in {item.code for item in report.diagnostics}) == warned
+
+
+def test_call_without_a_level_whose_whole_body_is_a_composite_adds_none() -> None:
+    head = """
+    blocks:
+      inner: {body: {sequential: [relu: {name: a}, tanh]}}
+      outer: {body: [inner]}
+      twice: {body: {repeat: {times: 2, body: relu}}}
+    """
+    body = "- sequential: {name: s, body: [outer: {name: ~}, inner: {name: ~}]}"
+    body = body.replace(", inner: {name: ~}", "") + "\n- twice: {name: ~}\n- inner"
+    assert paths(body, head) == ["s.a", "s.1", "1", "2", "3.a", "3.1"]
