@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 
 import cnngraph
+from cnngraph.errors import Source
+from cnngraph.training.recipe import parse_recipe
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(
@@ -26,6 +28,7 @@ class Snippet(NamedTuple):
     - `file: net.yaml`: the reader saves the block under this name. If `(invalid)` follows, `check`
       reports mistakes in it.
     - `output: cnngraph ...`: what the command prints.
+    - `session: image.png`: the commands run one after another in one folder, which has this image.
     - `printed`: what the Python block before it prints.
     - `golden: name`: the diagnostics in tests/goldens/name.txt.
     - Anything else before YAML: the keys that complete the fragment.
@@ -94,6 +97,9 @@ def ids(snippet: Snippet) -> str:
 @pytest.mark.parametrize("snippet", snippets("yaml"), ids=ids)
 def test_specs_are_valid(snippet: Snippet, tmp_path: Path) -> None:
     text: str | Path = snippet.text
+    if snippet.text.startswith("recipe:"):
+        assert parse_recipe(Source(snippet.page.name, snippet.text))
+        return
     if name := saved_as(snippet.note):
         snippet.save(tmp_path)
         text = tmp_path / name
@@ -130,7 +136,9 @@ COMMANDS = [
     for snippet in snippets("bash")
     for index, line in enumerate(snippet.text.splitlines(), 1)
     if without_setup(line) and line.strip() and not line.startswith("#")
+    if not snippet.note.startswith("session")
 ]
+SESSIONS = [snippet for snippet in snippets("bash") if snippet.note.startswith("session")]
 
 
 @pytest.mark.parametrize("snippet", COMMANDS, ids=ids)
@@ -142,8 +150,23 @@ def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
     assert run.stdout or "-o" in snippet.text or ">" in snippet.text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("snippet", SESSIONS, ids=ids)
+def test_sessions_run(snippet: Snippet, tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric", reason="needs cnngraph[train]")
+    from PIL import Image
+
+    snippet.save(tmp_path)
+    Image.new("L", (28, 28)).save(tmp_path / snippet.note.removeprefix("session: "))
+    for line in snippet.text.splitlines():
+        run = run_command(line.split("#")[0].strip(), tmp_path)
+        assert run.returncode == 0, run.stderr
+
+
 def run_command(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     assert command.startswith("cnngraph ")
+    if command.startswith("cnngraph train specs"):
+        command += " --epochs 1"  # a short form
     command = f"{sys.executable} -m {command}"
     return subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
 

@@ -86,7 +86,7 @@ def _read(
 ) -> Iterator[tuple[str, Tensor]]:
     for name in _files(images):
         try:
-            yield str(name), read_image(_opened(name), shape)
+            yield "stdin" if name == STDIN else str(name), read_image(_opened(name), shape)
         except CnngraphError:
             if not skip_bad:
                 raise
