@@ -116,7 +116,7 @@ def read_spec(spec: SpecLike, allow_code: bool = False) -> Spec:
     if isinstance(spec, str) and "\n" in spec:
         return _load_text(Source(name, spec), allow_code)
     path = find_spec(name)
-    if not path.exists() and (notes := similar_names(name)):
+    if not os.path.exists(path) and (notes := similar_names(name)):
         raise fail("E001", f"cannot read {name}: it does not exist", notes=notes)
     return load_spec(path, allow_code=allow_code)
 

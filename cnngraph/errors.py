@@ -107,6 +107,10 @@ class Diagnostic:
     path: str = ""
     notes: Notes = ()
 
+    def __post_init__(self) -> None:
+        if len(self.message) > _LONGEST_MESSAGE:  # it quotes the spec
+            object.__setattr__(self, "message", f"{self.message[:_LONGEST_MESSAGE]}...")
+
     @property
     def severity(self) -> str:
         """`error` or `warning`."""
@@ -142,6 +146,7 @@ class Diagnostic:
 
 
 _LONGEST_EXCERPT = 120
+_LONGEST_MESSAGE = 1000
 
 
 def _excerpt(position: Position, label: str, pad: str) -> list[str]:

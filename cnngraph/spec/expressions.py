@@ -372,8 +372,8 @@ class _Evaluation:
         if symbol == "%" and isinstance(left, str):
             raise self.error(node, f"cannot apply `%` to text and {_kind(right)}")
         if symbol == "*" and {type(left), type(right)} & {str, tuple}:
-            lengths = (_length(side) for side in (left, right))
-            if prod(lengths) > MAX_ITEMS:
+            lengths = [_length(side) for side in (left, right)]
+            if all(isinstance(length, int) for length in lengths) and prod(lengths) > MAX_ITEMS:
                 raise self.error(node, f"a list has at most {MAX_ITEMS:,} items")
         return self.operate(node, left, symbol, right, function)
 

@@ -30,10 +30,13 @@ from cnngraph.spec.document import (
 )
 from cnngraph.spec.expressions import RESERVED
 from cnngraph.spec.initial import Rules, Scheme
-from cnngraph.spec.yaml import Located, parse_yaml, read_source
+from cnngraph.spec.yaml import MAX_BYTES, Located, parse_yaml, read_source
 
 _OF_NETWORKS = ("input", "inputs", "outputs", "params", "graph", "expect")
 """The keys of networks that libraries do not have."""
+
+MAX_FILES = 100
+"""A spec, what it extends and all imports are at most so many files."""
 
 Reader = Callable[[Path, str], Source]
 """Reads the file at a path; the second argument is its name in messages."""
@@ -145,6 +148,10 @@ def load_spec(
     return replace(spec, allows_code=allow_code, mistakes=tuple(loader.diagnostics))
 
 
+class _StopError(SpecError):
+    """A limit was reached, so that no further file is looked at."""
+
+
 class _Loader:
     def __init__(self, main: Path, read: Reader | None, allow_code: bool = False) -> None:
         self.allow_code = allow_code
@@ -154,14 +161,37 @@ class _Loader:
         self.read = read or partial(read_source, reach=Path(os.path.realpath(main.parent)).parent)
         self.files: dict[Path, Source] = {}
         self.libraries: dict[Path, Library] = {}
+        self.unusable: set[Path] = set()
+        self.bytes = 0
         self.diagnostics: list[Diagnostic] = []
 
     def report(self, code: str, message: str, position: Position, notes: Notes = ()) -> None:
-        self.diagnostics.append(Diagnostic(code, message, position, notes=notes))
+        self.record(Diagnostic(code, message, position, notes=notes))
 
-    def spec(self, path: Path, source: Source, chain: tuple[Path, ...]) -> Spec:
-        """The spec in a file. `chain` are the files that extend it."""
+    def record(self, diagnostic: Diagnostic) -> None:
+        """Keeps a mistake. Raises `_StopError` when there are `MAX_MISTAKES`."""
+        self.diagnostics.append(diagnostic)
+        if len(self.diagnostics) >= MAX_MISTAKES:
+            message = f"stopped after {MAX_MISTAKES} errors; the rest of the spec was not checked"
+            self.diagnostics.append(Diagnostic("E110", message, diagnostic.position))
+            raise _StopError(self.diagnostics)
+
+    def note_file(self, path: Path, source: Source, where: Position | None) -> None:
+        """Counts a file that was read. Raises `_StopError` if there are too many, or too large."""
         self.files[path] = source
+        self.bytes += len(source.text)
+        if len(self.files) > MAX_FILES:
+            message = f"the spec consists of more than {MAX_FILES} files"
+            raise _StopError([*self.diagnostics, Diagnostic("E110", message, where)])
+        if self.bytes > MAX_BYTES:
+            message = f"the files of the spec have more than {MAX_BYTES:,} bytes together"
+            raise _StopError([*self.diagnostics, Diagnostic("E004", message, where)])
+
+    def spec(
+        self, path: Path, source: Source, chain: tuple[Path, ...], where: Position | None = None
+    ) -> Spec:
+        """The spec in a file. `chain` are the files that extend it, the last one at `where`."""
+        self.note_file(path, source, where)
         root, document = self._document(source)
         if document.extends is not None:
             return self._variant(path, root, document, chain)
@@ -175,7 +205,7 @@ class _Loader:
         if not _SPEC_KEYS & root.keys.keys():
             raise SpecError([_not_a_spec(root)])
         if (stray := _outside_graph(root)) is not None:
-            self.diagnostics.append(stray)
+            self.record(stray)
             root = _without_graph(root)
         root, document = self._validated(Document, root, "a spec", root.position, cnngraph=1)
         if document is None or ("cnngraph" in root.keys and "cnngraph" not in root.entries):
@@ -194,7 +224,7 @@ class _Loader:
                 what=what,
                 position=position,
                 resolve=Located.plain,
-                report=self.diagnostics.append,
+                report=self.record,
             )
         except InvalidError:
             return valid_part(model, located, **defaults)
@@ -239,7 +269,8 @@ class _Loader:
         target = self._target(path, str(document.extends), where, code="E112")
         if target in (*chain, path):
             raise fail("E112", f"`{document.extends}` extends this spec, directly or not", where)
-        base = self.spec(target, self._source(target, path, where, "E112"), (*chain, path))
+        source = self._source(target, path, where, "E112")
+        base = self.spec(target, source, (*chain, path), where)
         if base.is_library:
             message = f"`{document.extends}` is a block library: there is no network to extend"
             self.report("E112", message, where)
@@ -281,11 +312,19 @@ class _Loader:
         readable = all(key in root.entries for key in ("imports", "blocks") if key in root.keys)
         library = Library(complete=readable)
         imports = root.entries["imports"].items if "imports" in root.entries else []
+        seen: set[str] = set()
         for name, item in zip(document.imports, imports, strict=True):
+            if name in seen:
+                continue
+            seen.add(name)
             try:
                 imported = self._import(path, name, item.position, chain)
+            except _StopError:
+                raise
             except SpecError as error:
-                self.diagnostics += [d for d in error.diagnostics if d not in self.diagnostics]
+                for diagnostic in error.diagnostics:
+                    if diagnostic not in self.diagnostics:
+                        self.record(diagnostic)
                 library.complete = False
                 continue
             library.broken |= imported.broken
@@ -323,8 +362,11 @@ class _Loader:
             raise fail("E111", f"`{name}` imports this file, directly or not", where)
         if target in self.libraries:
             return self.libraries[target]
+        if target in self.unusable:
+            raise SpecError([])  # reported where it was first imported
+        self.unusable.add(target)
         source = self._source(target, path, where, "E111")
-        self.files[target] = source
+        self.note_file(target, source, where)
         root, document = self._document(source)
         for key in ("extends", *_OF_NETWORKS):
             if key in root.entries:
@@ -332,6 +374,7 @@ class _Loader:
                 notes = (("help", "move the blocks into a separate file and import that"),)
                 self.report("E111", message, root.keys[key], notes)
         self.libraries[target] = self._library(target, root, document, (*chain, target))
+        self.unusable.discard(target)
         return self.libraries[target]
 
     def _target(self, path: Path, name: str, where: Position, code: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cnngraph.errors import CnngraphError, Notes, did_you_mean
@@ -32,11 +33,11 @@ def shipped_names() -> list[str]:
 def find_spec(name: str) -> Path:
     """The file that a spec's name means: the file itself, or else the shipped spec of this name."""
     path = Path(name)
-    if path.is_file() or path.suffix or path.is_absolute() or ".." in path.parts:
+    if os.path.isfile(path) or path.suffix or path.is_absolute() or ".." in path.parts:
         return path
     for folder in _FOLDERS:
         shipped = folder / f"{path.as_posix()}.yaml"
-        if path.parts[:1] != (_BLOCKS,) and shipped.is_file():
+        if path.parts[:1] != (_BLOCKS,) and os.path.isfile(shipped):
             return shipped
     return path
 

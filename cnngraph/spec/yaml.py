@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from cnngraph.errors import Diagnostic, Position, Source, SpecError, fail
+from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, Source, SpecError, fail
 from cnngraph.spec.yaml_errors import explain, explain_character
 
 MAX_BYTES = 1 << 20
@@ -272,6 +272,8 @@ class _Builder:
             self.diagnostics.append(
                 Diagnostic("E003", message, item.position, label="second time here", notes=notes)
             )
+        if len(self.diagnostics) >= MAX_MISTAKES:
+            raise SpecError(self.diagnostics)
         parent.key = key
         parent.keys.setdefault(key, item.position)
 
