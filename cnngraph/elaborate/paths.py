@@ -26,6 +26,7 @@ class Paths:
     Attributes:
         taken: each path in use -> where its node is written.
         values: the value at each path; `INVALID` until the node is finished, and after a mistake.
+        inputs: the names of the network's inputs.
         containers: the paths of the levels that names with dots open.
     """
 
@@ -40,6 +41,7 @@ class Paths:
         self.taken: dict[str, Position] = {}
         self.values: dict[str, Value] = {}
         self.containers: set[str] = set()
+        self.inputs: set[str] = set()
         self._valid: set[str] = set()
         self._misnamed: set[str] = set()
         self._numbered: dict[str, Call] = {}
@@ -115,6 +117,9 @@ class Paths:
             notes.append(("help", "give the node without a `name` one"))
         if place.copies:
             notes.append(("help", "inside a repeat, put the counter in the name: `name: conv${i}`"))
+        elif not unnamed and self.values.get(path, INVALID).path and path not in self.inputs:
+            name = path.rpartition(".")[2]
+            notes.append(("help", f"to use the weights of `{path}` again, write `share: {name}`"))
         message = f"two nodes are called `{path}`"
         self._diagnostics.fail(place, "E108", message, position, notes=tuple(notes))
 

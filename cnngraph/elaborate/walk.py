@@ -89,6 +89,7 @@ class Walk:
         inputs = input_shapes(spec, place, self.diagnostics, self.evaluator)
         if inputs is not None:
             self.graph = GraphBuilder(inputs, self.diagnostics, self.evaluator)
+            self.paths.inputs.update(inputs)
             self.paths.values.update((name, Value(name, inputs[name])) for name in inputs)
             value = next(iter(self.paths.values.values()))
             self._goes_back = len(inputs) > 1
