@@ -11,8 +11,9 @@ import ctypes
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
@@ -25,16 +26,47 @@ _BLOCK = 2**30
 """Less than the largest threshold, so that a block comes from the heap."""
 _MAX_RESERVED = 64 * 2**30
 
-_settings: str | None = None
+HugePages = Literal["always", "advised", "none", "failed"]
+"""Whether the heap has huge pages: by the system's choice, on request, not at all, or because the
+request failed."""
 
 
-def tune_memory() -> str:
+@dataclass(frozen=True)
+class MemorySettings:
+    """What `tune_memory` set for this process. `str` describes it in one line.
+
+    Attributes:
+        supported: whether the system has these settings: Linux with glibc does.
+        keeps_freed_memory: whether malloc keeps freed memory.
+        huge_pages: whether the heap has huge pages.
+        advised_bytes: addresses for which huge pages were requested.
+    """
+
+    supported: bool
+    keeps_freed_memory: bool = False
+    huge_pages: HugePages = "none"
+    advised_bytes: int = 0
+
+    def __str__(self) -> str:
+        if not self.supported:
+            return f"memory settings: none, they need Linux with glibc (this is {_system()})"
+        kept = "freed memory is kept (mallopt)" if self.keeps_freed_memory else "mallopt failed"
+        pages = {
+            "always": "huge pages are always on",
+            "advised": f"huge pages for {self.advised_bytes // 2**30} GiB of heap (madvise)",
+            "none": "no huge pages (the system has none, or never uses them)",
+            "failed": "no huge pages (madvise failed)",
+        }[self.huge_pages]
+        return f"memory settings: {kept}; {pages}"
+
+
+_settings: MemorySettings | None = None
+
+
+def tune_memory() -> MemorySettings:
     """Makes this process keep freed memory, in huge pages if possible, until it ends.
 
     The process then keeps the most memory that it has ever needed. Further calls change nothing.
-
-    Returns:
-        One line that says what was set, or why nothing was.
     """
     global _settings
     if _settings is None:
@@ -42,33 +74,35 @@ def tune_memory() -> str:
     return _settings
 
 
-def _tune() -> str:
+def _tune() -> MemorySettings:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return f"memory settings: none, they need Linux with glibc (this is {_system()})"
+        return MemorySettings(supported=False)
     libc = ctypes.CDLL(None)
-    return f"memory settings: {_keep_freed_memory(libc)}; {_huge_pages(libc)}"
+    return MemorySettings(True, _keep_freed_memory(libc), *_huge_pages(libc))
 
 
-def _keep_freed_memory(libc: Any) -> str:
+def _keep_freed_memory(libc: Any) -> bool:
     # Before glibc 2.35, the threshold is limited.
     kept = libc.mallopt(_M_MMAP_THRESHOLD, _MAX_INT) or libc.mallopt(_M_MMAP_MAX, 0)
     untrimmed = libc.mallopt(_M_TRIM_THRESHOLD, -1)
     padded = libc.mallopt(_M_TOP_PAD, _TOP_PAD)
-    success = kept and untrimmed and padded
-    return "freed memory is kept (mallopt)" if success else "mallopt failed"
+    return bool(kept and untrimmed and padded)
 
 
-def _huge_pages(libc: Any) -> str:
+def _huge_pages(libc: Any) -> tuple[HugePages, int]:
     """Asks for huge pages for the heap, if the system leaves the choice to the process.
 
     The request covers existing addresses only. Hence the heap first grows, in addresses but not in
     memory, by half of the machine's memory.
+
+    Returns:
+        Whether there are huge pages, and the bytes of addresses for which they were requested.
     """
     choice = _system_choice()
     if choice == "always":
-        return "huge pages are always on"
+        return "always", 0
     if choice != "madvise":
-        return "no huge pages (the system has none, or never uses them)"
+        return "none", 0
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -86,9 +120,7 @@ def _huge_pages(libc: Any) -> str:
         advised += _BLOCK * (libc.madvise(start, size, _MADV_HUGEPAGE) == 0)
     for block in blocks:
         libc.free(block)  # to the heap, which keeps the addresses and their advice
-    if not advised:
-        return "no huge pages (madvise failed)"
-    return f"huge pages for {advised // 2**30} GiB of heap (madvise)"
+    return ("advised", advised) if advised else ("failed", 0)
 
 
 def _system_choice() -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from itertools import accumulate, pairwise
 from math import ceil
 from pathlib import Path
@@ -47,9 +48,9 @@ class Cpu:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
 
-    def tune_memory(self) -> str | None:
+    def tune_memory(self) -> dict[str, Any] | None:
         """Calls `allocator.tune_memory` if that affects this device, and returns what was set."""
-        return tune_memory()
+        return asdict(tune_memory())
 
     def time_of(self, run: Run, seconds: float) -> float:
         """The median time of as many runs as fill `seconds`, at least one."""
@@ -99,7 +100,7 @@ class Cuda:
             "cudnn": f"{cudnn // 10000}.{cudnn // 100 % 100}.{cudnn % 100}",
         }
 
-    def tune_memory(self) -> str | None:
+    def tune_memory(self) -> dict[str, Any] | None:
         """The C library's settings do not affect a GPU: sets nothing."""
         return None
 

@@ -42,7 +42,7 @@ class Row:
     seconds: Samples | None = None
     ratio: float | None = None
     result: float | None = None
-    memory_settings: str | None = None
+    memory_settings: dict[str, Any] | None = None
     prepare_seconds: float | None = None
     tensor_bytes: int | None = None
     held_bytes: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cnngraph.allocator import MemorySettings
 from cnngraph.bench.kernels import KernelBench, KernelRow
 from cnngraph.bench.networks import FloorResult, NetworkBench, Row
 from cnngraph.bench.variants import OURS
@@ -83,7 +84,9 @@ def network_notes(bench: NetworkBench) -> list[str]:
         for name, found, ours in differing(bench)
     ]
     lines += floor_lines(bench.floor)
-    lines += [row.memory_settings for row in bench.rows if row.memory_settings][:1]
+    lines += [
+        str(MemorySettings(**row.memory_settings)) for row in bench.rows if row.memory_settings
+    ][:1]
     return [*lines, machine_line(bench.machine, bench.rounds)]
 
 

@@ -69,7 +69,9 @@ With --format json, stdout is one object:
                "driver", "cuda", "cudnn",
                "other_work": share that other processes took},
    "variants": [
-     {"name", "about", "error", "memory_settings",
+     {"name", "about", "error",
+      "memory_settings": {"supported", "keeps_freed_memory", "huge_pages",
+                          "advised_bytes"},
       "seconds": {"median", "min", "iqr", "rounds"},
       "ratio": to ours, "of_floor", "of_layers",
       "tensor_bytes", "held_bytes", "process_bytes",

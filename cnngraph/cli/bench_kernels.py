@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cnngraph.allocator import MemorySettings
 from cnngraph.cli.app import app
 from cnngraph.cli.bench import DeviceOption, ThreadsOption, write_json
 from cnngraph.cli.options import ForceOption, FormatOption, OutputOption, print_json, require_own
@@ -23,7 +24,9 @@ Examples:
 
 \b
 With --format json, stdout is one object:
-  {"cnngraph", "device", "threads", "rounds", "machine", "memory_settings",
+  {"cnngraph", "device", "threads", "rounds", "machine",
+   "memory_settings": {"supported", "keeps_freed_memory", "huge_pages",
+                       "advised_bytes"},
    "kernels",
    "rows": [{"kernel", "dtype", "memory_format", "shape", "bytes",
              "copy", "ours", "eager": {"median", "min", "iqr", "rounds"},
@@ -71,7 +74,8 @@ def bench_kernels(
         print_json(data)
         return
     terminal.print_table(kernels_table(found))
-    settings = [data["memory_settings"]] if data["memory_settings"] else []
+    tuned = data["memory_settings"]
+    settings = [str(MemorySettings(**tuned))] if tuned else []
     written = [] if output is None else [f"wrote {output}"]
     notes = [*settings, machine_line(found.machine, found.rounds), *written]
     print(printable("\n".join(["", *notes])))

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cnngraph.allocator import MemorySettings
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph, Node
@@ -39,7 +40,7 @@ class Compilation:
         graph: the elaborated network, before the passes.
         optimized: the network after the passes.
         passes: the passes that ran, with their results.
-        memory_settings: a description of what `memory_tuning` set for the process, or None.
+        memory_settings: what `memory_tuning` set for the process, or None.
     """
 
     spec: Spec
@@ -48,7 +49,7 @@ class Compilation:
     graph: Graph
     optimized: Graph
     passes: tuple[PassResult, ...]
-    memory_settings: str | None = None
+    memory_settings: MemorySettings | None = None
 
     def __repr__(self) -> str:
         how = f"backend {self.options.backend}, memory {self.options.memory}"

@@ -83,7 +83,7 @@ if TUNED:
 step()
 before = faults()
 step()
-print(json.dumps({"first": first, "second": second, "faults": faults() - before}))
+print(json.dumps({"first": str(first), "second": str(second), "faults": faults() - before}))
 """
 
 
@@ -109,7 +109,7 @@ untouched = allocator._settings
 tuned = cnngraph.compile({str(TINY)!r}, memory_tuning=True)
 compilations = [plain.compilation, tuned.compilation]
 settings = [compilation.memory_settings for compilation in compilations]
-print(json.dumps([settings[0], untouched, settings[1], allocator.tune_memory()]))
+print(json.dumps([settings[0], untouched, str(settings[1]), str(allocator.tune_memory())]))
 """
     plain, untouched, tuned, settings = in_process(script)
     assert plain is None
@@ -127,25 +127,25 @@ def test_memory_is_not_tuned_without_glibc(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     monkeypatch.setattr(allocator.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
-    assert (
-        allocator.tune_memory()
-        == "memory settings: none, they need Linux with glibc (this is Darwin)"
-    )
+    settings = allocator.tune_memory()
+    assert settings == allocator.MemorySettings(supported=False)
+    assert str(settings) == "memory settings: none, they need Linux with glibc (this is Darwin)"
 
 
 @pytest.mark.parametrize(
-    ("choice", "message"),
+    ("choice", "pages", "text"),
     [
-        ("always", "huge pages are always on"),
-        ("never", "no huge pages (the system"),
-        ("", "no huge pages (the system"),
+        ("always", "always", "huge pages are always on"),
+        ("never", "none", "no huge pages (the system"),
+        ("", "none", "no huge pages (the system"),
     ],
 )
 def test_huge_pages_are_not_requested_if_the_system_decides(
-    monkeypatch: pytest.MonkeyPatch, choice: str, message: str
+    monkeypatch: pytest.MonkeyPatch, choice: str, pages: str, text: str
 ) -> None:
     monkeypatch.setattr(allocator, "_system_choice", lambda: choice)
-    assert allocator._huge_pages(None).startswith(message)
+    assert allocator._huge_pages(None) == (pages, 0)
+    assert f"; {text}" in str(allocator.MemorySettings(True, True, pages))
 
 
 def test_a_failure_of_mallopt_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,8 @@ def test_a_failure_of_mallopt_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
         def mallopt(self, *args: int) -> int:
             return 0
 
-    assert allocator._keep_freed_memory(Library()) == "mallopt failed"
+    assert not allocator._keep_freed_memory(Library())
+    assert "mallopt failed" in str(allocator.MemorySettings(True, False))
 
 
 def test_a_saved_network_has_no_memory_settings(tmp_path: Path) -> None:
