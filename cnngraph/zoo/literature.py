@@ -233,6 +233,7 @@ _FIGURES: tuple[tuple[str, float | None, float | None, str, str], ...] = (
     ("efficientnet_b4", 19e6, None, _EFFICIENTNET, ""),
     ("efficientnet_v2_s", 22e6, None, "Tan and Le, EfficientNetV2", ""),
     ("seresnet50", None, 3.87e9, "Hu et al., Squeeze-and-Excitation Networks", _STRIDE),
+    ("res2net50", 25.70e6, 4.2e9, "Gao et al., Res2Net", ""),
     ("xception", 22_855_952, None, "Chollet, Xception", ""),
     ("dla34", 15.8e6, 3.1e9, "Yu et al., Deep Layer Aggregation", ""),
     (

@@ -16,30 +16,43 @@ _REPLACED = ("cnngraph", "name", "input", "init")
 
 
 def standalone(path: Path) -> str:
-    """The text of a spec of the same network, without `imports` and `extends`."""
-    text = "".join(_standalone(path).values())
+    """The text of a spec of the same network, without `imports` and `extends`.
+
+    Of the blocks of imported libraries and of the base, those that are not used are left out.
+    """
+    written = path.read_text(encoding="utf-8")
+    if {"imports", "extends"}.isdisjoint(_parts(written, indent=0)):
+        return written
+    sections = _joined(path)
+    if "blocks" in sections:
+        rest = "".join(text for key, text in sections.items() if key != "blocks")
+        sections["blocks"] = _section(_used(_blocks(sections), rest))
+    text = "".join(sections.values())
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
 
 
-def _standalone(path: Path) -> dict[str, str]:
-    """The text of each key of the document, with the comments before it."""
+def _joined(path: Path) -> dict[str, str]:
+    """The text of each key of the document with its imports and its base, and the comments before
+    the key."""
     sections = _parts(path.read_text(encoding="utf-8"), indent=0)
     if "extends" in sections:
         (base,) = _files(sections, "extends")
-        return _variant(_standalone(path.parent / base), sections)
+        return _variant(_joined(path.parent / base), sections)
     if "imports" in sections:
-        libraries = [
-            _blocks(_standalone(path.parent / file)) for file in _files(sections, "imports")
-        ]
-        own, rest = _blocks(sections), "".join(sections.values())
-        imported = {name: text for blocks in libraries for name, text in blocks.items()}
-        blocks = [*_used(imported, rest).values(), *own.values()]
-        body = "\n".join(text.strip("\n") + "\n" for text in blocks)
+        blocks: dict[str, str] = {}
+        for file in _files(sections, "imports"):
+            blocks |= _blocks(_joined(path.parent / file))
+        blocks |= _blocks(sections)
         sections.pop("blocks", None)
         place = {"imports": "blocks"}
         sections = {place.get(key, key): text for key, text in sections.items()}
-        sections["blocks"] = f"\nblocks:\n{body}\n"
+        sections["blocks"] = _section(blocks)
     return sections
+
+
+def _section(blocks: dict[str, str]) -> str:
+    body = "\n".join(text.strip("\n") + "\n" for text in blocks.values())
+    return f"\nblocks:\n{body}\n"
 
 
 def _parts(text: str, indent: int) -> dict[str, str]:

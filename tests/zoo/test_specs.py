@@ -47,7 +47,7 @@ RESIZED = {
 
 SLOW = {
     "cspdarknet53", "darknet53", "deeplabv3_resnet50", "dla34", "efficientnet_v2_s", "fpn_resnet50", "mnasnet1_0", "mobilenet_v3_large",
-    "hrnet_w18_small", "mobilenet_v3_small", "regnet_x_400mf", "repvgg_a0", "seresnet50", "unet",
+    "hrnet_w18_small", "mobilenet_v3_small", "regnet_x_400mf", "repvgg_a0", "res2net50", "seresnet50", "unet",
     "xception",
 }  # fmt: skip
 """Networks whose steps run with the slow tests."""
