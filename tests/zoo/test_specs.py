@@ -377,3 +377,22 @@ def test_a_lean_step_matches_a_fast_step(name: str) -> None:
         results.append([p.grad for p in network.parameters()] + list(network.buffers()))
     for lean, fast in zip(*reversed(results), strict=True):
         torch.testing.assert_close(lean, fast, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "std"),
+    [
+        ("efficientnet_b0", "features.1.0.block.0.0.weight", (2 / (32 * 3 * 3)) ** 0.5),
+        ("efficientnet_b0", "classifier.1.weight", (1 / 1000 / 3) ** 0.5),
+        ("mobilenet_v3_small", "features.12.0.weight", (2 / 576) ** 0.5),
+        ("mobilenet_v3_small", "classifier.3.weight", 0.01),
+        ("mnasnet1_0", "classifier.1.weight", (1 / 1000) ** 0.5),
+        ("regnet_x_400mf", "trunk_output.block4.block4-0.f.a.0.weight", (2 / 400) ** 0.5),
+        ("convnext_tiny", "features.7.0.block.3.weight", 0.02),
+    ],
+)
+def test_weights_are_initialised_as_in_torchvision(name: str, key: str, std: float) -> None:
+    torch.manual_seed(0)
+    weight = cnngraph.compile(name, backend="eager").state_dict()[key]
+    few = 4 * std / (2 * weight.numel()) ** 0.5
+    assert weight.std().item() == pytest.approx(std, abs=few)
