@@ -59,7 +59,10 @@ not finite, or a file that cannot be written, 2 wrong usage, 130 interrupted
 )
 def train(
     spec: Annotated[
-        Path | None, typer.Argument(metavar="SPEC", help="A spec in YAML.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="SPEC", help="A spec in YAML, or a name of `cnngraph zoo`.", show_default=False
+        ),
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="SOURCE", help=DATA_HELP, show_default="digits")

@@ -70,8 +70,8 @@ def fit(
     Args:
         spec: path or text of a spec, or a compiled network, whose weights are then the initial
             ones.
-        data: a source for `training.open_data`, a `Data`, or two datasets, to train on and to
-            evaluate on.
+        data: a source for `training.open_data`, a `Data`, two datasets, to train on and to evaluate
+            on, or a `LightningDataModule`, whose datasets are taken.
         recipe: a path, the name of a shipped recipe, or a `Recipe`; by default `default`.
         params: values for the spec's `params`; `num_classes` follows from the data.
         overrides: what replaces parts of the recipe, such as `{"optimizer.lr": 0.1}`. A
@@ -201,10 +201,15 @@ def resume(
         _require_same_spec(saved, spec)
     state = saved.training
     recipe = parse_recipe(Source(str(last), state["recipe"]))
-    setup = prepare(saved.network, data or saved.data, recipe, device=device, skip_bad=skip_bad)
+    setup = prepare(
+        saved.network,
+        data or saved.data,
+        recipe,
+        device=device,
+        skip_bad=skip_bad,
+        normalisation=Normalisation(tuple(state["mean"]), tuple(state["std"])),
+    )
     _require_same_data(saved, setup.data, setup.plan)
-    normalisation = Normalisation(tuple(state["mean"]), tuple(state["std"]))
-    setup = replace(setup, normalisation=normalisation)
     checkpoint.prepare_folder(folder, True, 0)
     done = state["progress"]["history"]
     listener = _with_files(listener, folder, [EpochResult(**row) for row in done])

@@ -25,8 +25,8 @@ from cnngraph.training.fine_tuning import apply_freezing, load_pretrained
 from cnngraph.training.planning import Plan, plan_of
 from cnngraph.training.recipe import Recipe
 
-DataLike = str | Path | Data | tuple[Any, Any]
-"""A source for `open_data`, the data itself, or two datasets: to train on, and to evaluate on."""
+DataLike = Any
+"""A source for `open_data`, a `Data`, a `LightningDataModule`, or two datasets in a tuple."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,12 @@ def prepare(
     device: str = "auto",
     skip_bad: bool = False,
     progress: Progress | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Setup:
-    """Opens the data, and compiles the network for it; see `fit`."""
+    """Opens the data, and compiles the network for it; see `fit`.
+
+    The normalisation is measured unless it is given.
+    """
     place = device_of(device)
     if recipe.precision == "float16" and place.type != "cuda":
         raise CnngraphError("`precision: float16` needs a GPU; on the CPU use bfloat16 or float32")
@@ -86,7 +90,8 @@ def prepare(
             notes = load_pretrained(net, weights)
     apply_freezing(net, recipe, 0)
     plan = plan_of(net, opened, recipe, place)
-    return Setup(net, opened, recipe, measure(opened.train), place, plan, notes)
+    normalisation = normalisation or measure(opened.train)
+    return Setup(net, opened, recipe, normalisation, place, plan, notes)
 
 
 def device_of(name: str) -> torch.device:
@@ -106,8 +111,13 @@ def open_for(net: Network, data: DataLike, skip_bad: bool = False) -> Data:
 def _opened(data: DataLike, shape: TensorShape, skip_bad: bool, progress: Progress | None) -> Data:
     if isinstance(data, Data):
         return data
+    if hasattr(data, "train_dataloader"):
+        data.prepare_data()
+        data.setup("fit")
+        data = (data.train_dataloader().dataset, data.val_dataloader().dataset)
     if isinstance(data, tuple):
-        return from_datasets(data[0], data[1], shape)
+        train, val = data  # pyright: ignore[reportUnknownVariableType]
+        return from_datasets(train, val, shape)
     return open_data(data, shape, skip_bad=skip_bad, progress=progress)
 
 

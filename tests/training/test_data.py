@@ -146,8 +146,28 @@ def test_datasets_of_python_are_data() -> None:
     data = training.from_datasets(Squares(), Squares(), GREY)
     assert data.classes == ("dark", "bright")
     assert data.train.batch([1]).unique().tolist() == [255]
-    run = training.fit(TINY, (Squares(), Squares()), overrides={"epochs": 1, "batch_size": 4})
+    overrides = {"epochs": 1, "batch_size": 4}
+    run = training.fit(TINY, (Squares(), Squares()), overrides=overrides)
     assert run.network.compilation.params == {"num_classes": 2}
+
+    class Module:
+        """What is needed of a LightningDataModule."""
+
+        def prepare_data(self) -> None:
+            self.prepared = True
+
+        def setup(self, stage: str) -> None:
+            assert self.prepared
+            self.stage = stage
+
+        def train_dataloader(self) -> torch.utils.data.DataLoader:
+            assert self.stage == "fit"
+            return torch.utils.data.DataLoader(Squares(), batch_size=2)
+
+        val_dataloader = train_dataloader
+
+    other = training.fit(TINY, Module(), overrides=overrides)
+    assert other.history[0].train_loss == run.history[0].train_loss
 
 
 # shapes

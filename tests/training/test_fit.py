@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import sys
 from pathlib import Path
@@ -69,6 +70,11 @@ def test_a_run_is_the_plain_loop() -> None:
         plain.step()
         plain.zero_grad()
     torch.testing.assert_close(run.network.state_dict(), net.state_dict())
+
+
+def test_workers_change_nothing() -> None:
+    overrides = {"epochs": 1, "augment": {"crop_padding": 1}}
+    assert weights(fit(overrides=overrides, workers=1)) == weights(fit(overrides=overrides))
 
 
 def test_accumulated_batches_are_one_step() -> None:
@@ -271,6 +277,26 @@ def test_a_full_disk_is_reported_before_the_first_step(
     monkeypatch.setattr(loop.Loop, "run", lambda self: pytest.fail("it started"))
     with pytest.raises(CnngraphError, match="has 1.0 kB free; the run's checkpoints need"):
         fit(output=tmp_path / "run")
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bytes] = []
+
+    def save(contents: object, file: Path) -> None:
+        file.write_bytes(b"part")
+        kept.append((tmp_path / "last.ckpt").read_bytes())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class FillsUp(training.Listener):
+        def on_step(self, step: Any) -> None:
+            monkeypatch.setattr("torch.save", save)
+
+    with pytest.raises(CnngraphError, match="cannot write .*last.ckpt: No space left on device"):
+        fit(output=tmp_path, listener=FillsUp())
+    assert (tmp_path / "last.ckpt").read_bytes() == kept[0]
+    assert not [*tmp_path.glob(".*")]
 
 
 def test_a_folder_that_cannot_be_written_is_reported_before_the_first_step(tmp_path: Path) -> None:
