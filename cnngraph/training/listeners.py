@@ -64,11 +64,11 @@ class Text(Listener):
     def __init__(self) -> None:
         self._bar: Any = None
         self._task: Any = None
+        self._titled = False
 
     def on_plan(self, plan: Plan, notes: str = "") -> None:
         """See `Listener`."""
-        print(terminal.printable(f"{plan}\n{notes}\n" if notes else f"{plan}\n"))
-        print(f"{'epoch':>7}  train loss  accuracy   val loss  accuracy  images/s", flush=True)
+        print(terminal.printable(f"{plan}\n{notes}" if notes else str(plan)), flush=True)
         if sys.stderr.isatty():
             self._start(plan)
 
@@ -77,7 +77,9 @@ class Text(Listener):
 
         columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
         console = terminal.console(stderr=True)
-        self._bar = Progress(*columns, console=console, transient=True)
+        self._bar = Progress(
+            *columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()
+        )
         self._bar.start()
         self._task = self._bar.add_task("", total=plan.steps * plan.epochs)
 
@@ -93,6 +95,9 @@ class Text(Listener):
 
     def on_epoch(self, result: EpochResult, epochs: int, best: bool) -> None:
         """See `Listener`."""
+        if not self._titled:
+            print(f"\n{'epoch':>7}  train loss  accuracy   val loss  accuracy  images/s")
+            self._titled = True
         print(
             f"{result.epoch:>3}/{epochs:<3}  {result.train_loss:>10.4f}"
             f" {result.train_accuracy:>9.2%} {result.val_loss:>10.4f} {result.val_accuracy:>9.2%}"

@@ -5,7 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
+import re
 import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +82,29 @@ def test_training_prints_the_plan_epochs_and_the_best(folder: Path, tmp_path: Pa
     recipe = checkpoint.load(tmp_path / "run").training["recipe"]
     assert "lr: 0.02" in recipe
     assert "seed: 3" in recipe
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_a_progress_bar(folder: Path, tmp_path: Path) -> None:
+    """On stderr, so that stdout can go to a file."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "cnngraph", "train", folder / "tiny.yaml", "--epochs", "2"]
+    with (tmp_path / "out.txt").open("wb") as out:
+        done = subprocess.Popen(
+            [*map(str, command), "--data", folder / "stripes.npz", "-o", tmp_path / "run"],
+            stdout=out,
+            stderr=slave,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        )
+        os.close(slave)
+        shown = b""
+        with suppress(OSError):  # the end of the terminal
+            while part := os.read(master, 1 << 16):
+                shown += part
+    assert done.wait() == 0, shown
+    text = shown.decode()
+    assert re.search(r"loss \d\.\d{4}, accuracy [\d.]+%, [\d,]+ images/s", text), text
+    assert "  2/2  " in (tmp_path / "out.txt").read_text()
 
 
 def test_a_dry_run_prints_the_plan_only(folder: Path, tmp_path: Path) -> None:
