@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cnngraph.lowering.network import Network as Network
     from cnngraph.ops.op import Op as Op
     from cnngraph.ops.registry import register
+    from cnngraph.page.page import Page as Page
+    from cnngraph.page.page import report_page as report_page
     from cnngraph.report.check import Report as Report
     from cnngraph.shape import ShapeError as ShapeError
     from cnngraph.shape import TensorShape as TensorShape
@@ -50,6 +52,7 @@ else:
         "lowering.network": "Network",
         "ops.op": "Op",
         "ops.registry": "register_op",
+        "page.page": "Page report_page",
         "report.check": "Report",
         "shape": "ShapeError TensorShape",
         "spec.json_schema": "json_schema",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnngraph.drawing import Drawing, draw_graph
 from cnngraph.elaborate import elaborate, elaborate_or_raise, not_a_network
 from cnngraph.errors import CnngraphError, Source, SpecError, fail
 from cnngraph.report.check import Report
 from cnngraph.spec.loader import Spec, load_spec
 from cnngraph.spec.shipped import find_spec, similar_names
+
+if TYPE_CHECKING:
+    from cnngraph.drawing import Drawing
 
 SpecLike = str | os.PathLike[str]
 """A spec: its path, the name of a shipped one (`resnet50`), or its text of more than one line."""
@@ -95,6 +97,8 @@ def draw(
         SpecError: the spec is invalid.
         CnngraphError: `depth` or `width` is too small.
     """
+    from cnngraph.drawing import draw_graph
+
     graph = elaborate_or_raise(read_spec(spec), given_params(params))
     return draw_graph(graph, depth=depth, width=width, dark=dark, fused=fused)
 

@@ -174,6 +174,10 @@ class SpecError(CnngraphError):
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), (self.diagnostics,)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show in place of a traceback."""
+        return str(self).splitlines()
+
 
 def fail(code: str, message: str, position: Position | None = None, **details: Any) -> SpecError:
     """A `SpecError` with a single diagnostic; the caller raises it."""

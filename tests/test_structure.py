@@ -21,7 +21,7 @@ LAYERS = [
     ["lowering", "report", "drawing"],
     ["checker"],
     ["compiler", "zoo"],
-    ["weights", "bench", "importer"],
+    ["weights", "bench", "importer", "page"],
     ["training"],
     ["cli"],
     ["__main__"],

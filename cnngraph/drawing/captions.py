@@ -22,10 +22,12 @@ class Caption:
     """The texts of one box.
 
     Attributes:
+        path: the path of the box's first unit.
         lines: kind, arguments, and what follows the layer.
         title: the tooltip.
     """
 
+    path: str
     name: str
     lines: tuple[str, ...]
     count: str
@@ -131,8 +133,10 @@ def _caption(
 ) -> Caption:
     first, last = end_of(run[0]), end_of(run[-1])
     tail = [f"+ {', '.join(first.tail)}"] if first.tail else []
+    tail += [f"weights of {node.shared}" for node in first.nodes[:1] if node.shared]
     until = f" … {last.path}" if first is not last else ""
     return Caption(
+        first.path,
         run_name(outline.graph, run, level),
         tuple(line for line in (*kinds, *details, *tail) if line),
         f"×{count or len(run)}",
@@ -167,8 +171,9 @@ def block_captions(outline: Outline, block: Block) -> Captions:
         texts = {name: letters.text(name, values) for name, values in columns.items()}
         count = texts.pop("count", "")
         shapes = {end_of(run[-1]).shape for run in runs}
-        kind = first.kind if first.scope is None or first.kind != "repeat" else "blocks"
-        kinds = [f"{kind} ×{count}" if count else kind]
+        alike = {tuple(kind_lines(outline, run)) for run in runs}
+        kind = "blocks" if first.scope and first.kind == "repeat" else first.kind
+        kinds = [*alike.pop()] if len(alike) == 1 else [f"{kind} ×{count}" if count else kind]
         details = [", ".join(text for text in texts.values() if text)]
         output = shape_text(*shapes) if len(shapes) == 1 else ""
         captions[first.path] = _caption(outline, runs[0], level, kinds, details, count, output)

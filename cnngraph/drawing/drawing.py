@@ -16,7 +16,6 @@ from cnngraph.drawing.svg import POINTS, to_svg
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.options import Options
-from cnngraph.passes import passes_of, run_passes
 
 FORMATS = (".svg", ".png", ".pdf", ".mmd")
 """The endings of the files that a drawing can be saved to."""
@@ -100,6 +99,8 @@ def draw_graph(
 
 def fused_paths(graph: Graph) -> frozenset[str]:
     """The nodes that the fused backend computes together with others."""
+    from cnngraph.passes import passes_of, run_passes
+
     optimized, _ = run_passes(graph, passes_of(Options()))
     groups = [node.parts for node in optimized.nodes if len(node.parts) > 1]
     return frozenset(part.path for group in groups for part in group)

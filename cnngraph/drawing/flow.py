@@ -101,11 +101,17 @@ class _Builder:
             self._append(index, unit, sources)
         chain, last = self._main()
         strands: list[Strand] = []
-        for end in [end for end in self.ends if end != START and end != last]:
+        for end in self.ends.keys() - {START, last}:
             opened = self.ends[end]
             strands.append(Strand(self._unit(opened.origin), tuple(opened.elements)))
+        strands.sort(key=lambda strand: self._index(strand.chain[0]))
         links = tuple((self._unit(a), self.units[b]) for a, b in self.links)
         return Flow(chain, tuple(strands), links)
+
+    def _index(self, element: Element) -> int:
+        while isinstance(element, Fork):
+            element = next((branch[0] for branch in element.branches if branch), element.merge)
+        return self.units.index(element)
 
     def _unit(self, index: int) -> Unit | None:
         return None if index == START else self.units[index]
@@ -146,12 +152,14 @@ class _Builder:
             end = self.ends[end].origin
 
     def _main(self) -> tuple[Chain, int]:
-        """The chain of the last unit of the main path, and the index at its end."""
+        """The longest chain from the start of the level, and the index at its end."""
         ends = [end for end in self.ends if end != START]
-        main = [end for end in ends if not self.units[end].aux] or ends
+        climbs = {end: [*self._climb(end)] for end in ends}
+        whole = [end for end in ends if climbs[end][-1] == START]
+        main = [end for end in whole if not self.units[end].aux] or whole
         last = max(main, default=START)
         chain: list[Element] = []
-        for end in list(self._climb(last)) if ends else []:
-            opened = self.ends[end] if end == last else self.ends.pop(end)
+        for end in climbs.get(last, ()):
+            opened = self.ends[end] if end in (last, START) else self.ends.pop(end)
             chain = [*opened.elements, *chain]
         return tuple(chain), last

@@ -10,6 +10,7 @@ from cnngraph.ops.op import Op
 from cnngraph.shape import TensorShape
 
 CLASSES = {
+    "input": "input",
     "conv": "convolution",
     "linear": "fully connected",
     "pool": "pooling, resampling",
@@ -22,9 +23,23 @@ CLASSES = {
 }
 """The classes of boxes, and their names in the legend."""
 
-_CLASS_OF_MODULE = {"regularization": "activation"}
+_CLASS_OF_MODULE = {
+    "adaptive_pool": "pool",
+    "channels": "shape",
+    "regularization": "activation",
+    "resize": "pool",
+}
 _SHORT = {"batch_norm": "BN", "layer_norm": "LN", "group_norm": "GN", "instance_norm": "IN"}
-_UNSAID = {"bias", "eps", "momentum", "affine", "ceil_mode", "count_include_pad", "padding_mode"}
+_UNSAID = {
+    "bias",
+    "eps",
+    "momentum",
+    "affine",
+    "ceil_mode",
+    "count_include_pad",
+    "padding_mode",
+    "like",
+}
 _CHANNELS = {"out_channels", "out_features"}
 _WINDOW = {"kernel_size", "stride", "padding", "dilation", "groups"}
 
@@ -79,13 +94,13 @@ def _window(
     found: list[tuple[str, str]] = []
     stride = fields.get("stride")
     stride = fields["kernel_size"] if stride is None else stride
-    if _size(stride) != "1×1":
+    if not _is_one(stride):
         sign = "up " if "transpose" in op.kind else "/"
         found.append(("stride", f"{sign}{show(_pair(stride))}"))
     if (groups := fields.get("groups", 1)) != 1:
         each = bool(inputs) and groups == inputs[0].channels
         found.append(("groups", "depthwise" if each else f"{show(groups)} groups"))
-    if _size(fields.get("dilation", 1)) != "1×1":
+    if not _is_one(fields.get("dilation", 1)):
         found.append(("dilation", f"dilation {show(_pair(fields['dilation']))}"))
     return found
 
@@ -94,6 +109,10 @@ def _pair(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.3g}")
     return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value  # pyright: ignore
+
+
+def _is_one(value: Any) -> bool:
+    return set(value) == {1} if isinstance(value, tuple) else value == 1  # pyright: ignore
 
 
 def _size(value: Any) -> str:

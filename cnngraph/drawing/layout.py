@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from math import prod
 
 from cnngraph.drawing.captions import Captions
 from cnngraph.drawing.flow import Chain, Flow, Fork
@@ -89,7 +90,9 @@ class Layout:
         pieces: list[Piece] = []
         for span in rows:
             inside = [items[index] for index in span]
-            piece = row(inside, [arc for arc in near if arc.start in span], span.start)
+            arcs_inside = [arc for arc in near if arc.start in span]
+            lead = not start or span.start > 0
+            piece = row(inside, arcs_inside, span.start, lead)
             pieces.append(with_steps(piece, inside) if steps else piece)
         return joined(pieces)
 
@@ -107,14 +110,14 @@ class Layout:
         for run in self.outline.runs(chain):
             first, end = run[0], end_of(run[0])
             if isinstance(first, Unit):
-                if first.is_merge and first.style == "merge":
+                if first.is_merge:
                     self._add(items, run, merge(first, self._is_shaded(run)), joins=True)
                 else:
                     caption = captions.by_path[first.path]
                     self._add(items, run, box(caption, self._is_shaded(run)))
             elif len(run) > 1:
-                inside = self._chain((first,), captions, limit - 16)
-                self._add(items, run, frame(inside, captions.by_path[end.path].count))
+                inside = self._chain((first,), captions, limit - GAP - 16)
+                self._add(items, run, frame(inside, captions.by_path[end.path].count), ports=False)
             elif sum(map(bool, first.branches)) > 1:
                 self._add(items, run, self._rails(first, captions, limit), joins=True)
             else:
@@ -125,16 +128,24 @@ class Layout:
                     arcs.append(Arc(start, len(items)))
                 self._add(items, run, merge(first.merge, self._is_shaded(run)), joins=True)
 
-    def _add(self, items: list[Item], run: Run, piece: Piece, joins: bool = False) -> None:
+    def _add(
+        self,
+        items: list[Item],
+        run: Run,
+        piece: Piece,
+        joins: bool = False,
+        ports: bool = True,
+    ) -> None:
+        """Adds an item; `ports` is False if the letters of its units are inside of it."""
         shape = end_of(run[-1]).shape
-        pixels = shape.spatial[0] * shape.spatial[1] if shape.spatial else 1
-        paths = [end_of(element).path for element in run]
+        pixels = prod(shape.spatial)
+        paths = [end_of(element).path for element in run] if ports else []
         ins = [letter for path in paths for letter in self._ins.get(path, ())]
         outs = [letter for path in paths for letter in self._outs.get(path, ())]
         items.append(Item(piece, resolution(shape), pixels, joins, ins, outs))
 
     def _rails(self, fork: Fork, captions: Captions, limit: float) -> Piece:
-        inner = limit - join_width(fork.merge)
+        inner = limit - GAP - join_width(fork.merge)
         branches = [self._chain(branch, captions, inner) for branch in fork.branches]
         return rails(branches, fork.merge, self._is_shaded((fork,)))
 

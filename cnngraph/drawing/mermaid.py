@@ -10,6 +10,7 @@ from cnngraph.drawing.style import BASE, mixed
 from cnngraph.drawing.units import Unit
 
 _SHAPES = {
+    "input": ("([", "])"),
     "conv": ("[", "]"),
     "linear": ("[[", "]]"),
     "pool": ("[/", "\\]"),
@@ -39,11 +40,13 @@ class _Writer:
         self.lines: list[str] = []
         self.used: set[str] = set()
         self.ids: dict[str, str] = {}
+        self.drawn = {"input"} if len(outline.graph.inputs) == 1 else set[str]()
 
     def text(self) -> str:
         flow = self.outline.flow()
         graph = self.outline.graph
         start = f'input(["input<br/>{shape_text(graph.input)}"])'
+        inputs = [start] if len(graph.inputs) == 1 else []  # several have nodes of their own
         self._chain(flow.chain, "input")
         for strand in flow.strands:
             origin = self.ids[strand.origin.path] if strand.origin else "input"
@@ -51,7 +54,7 @@ class _Writer:
         for source, unit in flow.links:
             origin = self.ids[source.path] if source else "input"
             self.lines.append(f"{origin} --> {self.ids[unit.path]}")
-        body = [f"    {line}" for line in (start, *self.lines, *map(_class, sorted(self.used)))]
+        body = [f"    {line}" for line in (*inputs, *self.lines, *map(_class, sorted(self.used)))]
         return "\n".join(["%% Made by `cnngraph draw`", "flowchart LR", *body, ""])
 
     def _chain(self, chain: Chain, before: str) -> str:
@@ -62,7 +65,8 @@ class _Writer:
             if isinstance(first, Fork):
                 ends = [self._chain(branch, before) for branch in first.branches]
             before = self._node(run)
-            self.lines += [f"{end} --> {before}" for end in dict.fromkeys(ends)]
+            known = [end for end in dict.fromkeys(ends) if end in self.drawn]
+            self.lines += [f"{end} --> {before}" for end in known]
         return before
 
     def _node(self, run: Run) -> str:
@@ -70,6 +74,7 @@ class _Writer:
         name = f"n{len(self.ids)}"
         self.ids |= {end_of(element).path: name for element in run}
         self.used.add(unit.style)
+        self.drawn.add(name)
         opening, closing = _SHAPES[unit.style]
         text = "<br/>".join(map(_escaped, self._texts(unit, run)))
         self.lines.append(f'{name}{opening}"{text}"{closing}:::{unit.style}')

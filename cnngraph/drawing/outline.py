@@ -9,6 +9,7 @@ from cnngraph.drawing.flow import Chain, Element, Flow, Fork, flow_of
 from cnngraph.drawing.labels import Slots, slots
 from cnngraph.drawing.units import Unit, Units
 from cnngraph.graph import Graph
+from cnngraph.ops.conv import Conv2d
 from cnngraph.shape import TensorShape
 
 Run = tuple[Element, ...]
@@ -120,12 +121,12 @@ class Outline:
         return ("first " if parts and first is not last else "") + " + ".join(parts)
 
     def _projects(self, unit: Unit) -> bool:
-        return any(
-            isinstance(element, Fork)
-            and element.merge.kind == "add"
-            and sum(map(bool, element.branches)) > 1
+        sums = (
+            element
             for element in self.flow(unit).chain
+            if isinstance(element, Fork) and element.merge.kind == "add"
         )
+        return any(any(map(_is_projection, item.branches)) for item in sums)
 
     def blocks(self) -> list[Block]:
         """The distinct blocks, the outer ones first."""
@@ -158,6 +159,14 @@ def units_of(chain: Chain) -> Iterator[Unit]:
 def _folded(flow: Flow) -> Iterator[Unit]:
     for chain in flow.chains:
         yield from (unit for unit in units_of(chain) if unit.scope)
+
+
+def _is_projection(branch: Chain) -> bool:
+    """Whether a branch is a 1x1 convolution, perhaps after a pooling."""
+    layers = [element.nodes[0].op for element in branch if isinstance(element, Unit)]
+    if len(layers) < len(branch) or not 1 <= len(branch) <= 2:
+        return False
+    return isinstance(layers[-1], Conv2d) and layers[-1].kernel_size == (1, 1)
 
 
 def _same_repeat(a: Unit, b: Unit) -> bool:

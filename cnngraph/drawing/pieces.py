@@ -31,7 +31,7 @@ def box(caption: Caption, shaded: bool) -> Piece:
     if caption.style == "block":
         shapes.append(Rect(2.5, -2.5, wide, high, "box block", 2))
     shapes += [
-        Rect(0, 0, wide, high, f"box {caption.style}", 2, caption.title),
+        Rect(0, 0, wide, high, f"box {caption.style}", 2, caption.title, caption.path),
         Rect(0, 0, wide, _STRIP, f"strip {caption.style}"),
         Rect(0, 0, wide, _STRIP, f"hatch-{caption.style}"),
     ]
@@ -43,7 +43,7 @@ def box(caption: Caption, shaded: bool) -> Piece:
     ]:
         shapes.append(Text(wide / 2, y, line, bold=bold, style=style))
         y += LINE
-    return Piece(wide, high, high / 2, tuple(shapes))
+    return Piece(wide, high, high / 2, tuple(shapes), (14, -high / 2))
 
 
 def _channel_width(shape: Sequence[int]) -> float:
@@ -66,7 +66,8 @@ def merge(unit: Unit, shaded: bool) -> Piece:
         shapes += [Disc(x, y, 5.0, "join"), *_sign(unit.kind, x, y)]
         top = y + 13
     shapes += [Text(x, top + index * LINE, text) for index, text in enumerate(texts)]
-    return Piece(wide, max(_BAR, top + (len(texts) - 1) * LINE + 2), y, tuple(shapes))
+    high = max(_BAR, top + (len(texts) - 1) * LINE + 2)
+    return Piece(wide, high, y, tuple(shapes), (x, -y if unit.kind == "concat" else -5.0))
 
 
 def merge_texts(unit: Unit) -> list[str]:
@@ -116,7 +117,8 @@ def rails(branches: Sequence[Piece], unit: Unit, shaded: bool) -> Piece:
     end = _bar(unit, axes) if unit.kind == "concat" else _sum(unit, axes, shaded)
     shapes += end.at(right, axis - end.axis)
     high = max(y - _RAIL_GAP, axis - end.axis + end.height)
-    return Piece(right + end.width, high, axis, tuple(shapes))
+    port = right + end.port[0], end.port[1]
+    return Piece(right + end.width, high, axis, tuple(shapes), port)
 
 
 def _bar(unit: Unit, axes: Sequence[float]) -> Piece:
@@ -129,7 +131,8 @@ def _bar(unit: Unit, axes: Sequence[float]) -> Piece:
         Wire(((4, middle), (wide, middle)), arrow=False),
     ]
     shapes += [Text(6, middle + 8 + i * LINE, text, "start") for i, text in enumerate(texts)]
-    return Piece(wide, max(high, middle + 8 + len(texts) * LINE), middle, tuple(shapes))
+    whole = max(high, middle + 8 + len(texts) * LINE)
+    return Piece(wide, whole, middle, tuple(shapes), (2, -middle))
 
 
 def _sum(unit: Unit, axes: Sequence[float], shaded: bool) -> Piece:
@@ -142,7 +145,9 @@ def _sum(unit: Unit, axes: Sequence[float], shaded: bool) -> Piece:
         Wire(((0, middle), (8, middle))),
         *sign.at(8, middle - sign.axis),
     )
-    return Piece(8 + sign.width, max(2 * middle, middle - sign.axis + sign.height), middle, shapes)
+    whole = max(2 * middle, middle - sign.axis + sign.height)
+    port = 8 + sign.port[0], sign.port[1]
+    return Piece(8 + sign.width, whole, middle, shapes, port)
 
 
 def frame(inner: Piece, label: str) -> Piece:

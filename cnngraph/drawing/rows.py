@@ -55,7 +55,8 @@ def _padded(piece: Piece, more: float) -> Piece:
         Wire(((0, piece.axis), (more / 2, piece.axis)), arrow=False),
         Wire(((more / 2 + piece.width, piece.axis), (more + piece.width, piece.axis)), arrow=False),
     ]
-    return Piece(piece.width + more, piece.height, piece.axis, tuple(shapes))
+    port = piece.port[0] + more / 2, piece.port[1]
+    return Piece(piece.width + more, piece.height, piece.axis, tuple(shapes), port)
 
 
 def split_rows(items: Sequence[Item], limit: float) -> list[range]:
@@ -63,7 +64,7 @@ def split_rows(items: Sequence[Item], limit: float) -> list[range]:
     rows: list[range] = []
     start, used = 0, 0.0
     for index, item in enumerate(items):
-        need = GAP + item.piece.width
+        need = GAP + item.piece.width + (GAP if item.outs else 0)
         if used + need > limit and index > start:
             rows.append(range(start, index))
             start, used = index, 0.0
@@ -71,8 +72,13 @@ def split_rows(items: Sequence[Item], limit: float) -> list[range]:
     return [*rows, range(start, len(items))]
 
 
-def row(items: Sequence[Item], arcs: Sequence[Arc], first: int) -> Piece:
-    """Items side by side on one axis, with the arcs above; `first` is the index of the first."""
+def row(items: Sequence[Item], arcs: Sequence[Arc], first: int, lead: bool) -> Piece:
+    """Items side by side on one axis, with the arcs above.
+
+    Args:
+        first: the index of the first item.
+        lead: whether a line leads to the first item.
+    """
     lefts: list[float] = []
     x = GAP
     for item in items:
@@ -82,7 +88,8 @@ def row(items: Sequence[Item], arcs: Sequence[Arc], first: int) -> Piece:
     shapes: list[Shape] = []
     for index, item in enumerate(items):
         shapes += item.piece.at(lefts[index], -item.piece.axis)
-        shapes.append(Wire(((lefts[index] - GAP, 0), (lefts[index], 0)), arrow=not item.merge))
+        if lead or index:
+            shapes.append(Wire(((lefts[index] - GAP, 0), (lefts[index], 0)), arrow=not item.merge))
     for arc in sorted(arcs, key=lambda arc: (arc.end - arc.start, arc.end)):
         start, end = arc.start - first, arc.end - first
         y = min(tops[start:end] or [tops[end]]) - 7
@@ -91,13 +98,15 @@ def row(items: Sequence[Item], arcs: Sequence[Arc], first: int) -> Piece:
             tops[index] = y
         tops[end] = min(tops[end], y + 3)
     for index, item in enumerate(items):
-        x = lefts[index] + (item.piece.width / 2 if item.merge else -GAP / 2)
-        _port(shapes, item.ins, x, tops, (index - 1, index), -5.0 if item.merge else 0.0)
+        x = lefts[index] + item.piece.port[0]
+        _port(shapes, item.ins, x, tops, (index,), item.piece.port[1])
         x = lefts[index] + item.piece.width + GAP / 2
         _port(shapes, item.outs, x, tops, (index, index + 1), None)
+        if item.outs:
+            shapes.append(Wire(((x - GAP / 2, 0), (x + GAP / 2, 0)), arrow=False))
     top = min([*tops, *(-item.piece.axis for item in items)])
     bottom = max(item.piece.height - item.piece.axis for item in items)
-    wide = lefts[-1] + items[-1].piece.width
+    wide = lefts[-1] + items[-1].piece.width + (GAP if items[-1].outs else 0)
     return Piece(wide, bottom - top, -top, tuple(move(shapes, 0, -top)))
 
 
@@ -110,10 +119,9 @@ def _arc(
     y: float,
 ) -> None:
     x = lefts[start] - GAP / 2
-    join = lefts[end] + items[end].piece.width / 2
-    bottom = -5.0 if items[end].piece.axis <= 13.5 else -13.0
+    join = lefts[end] + items[end].piece.port[0]
     shapes.append(Disc(x, 0, 1.4, "dot"))
-    shapes.append(Wire(((x, 0), (x, y), (join, y), (join, bottom))))
+    shapes.append(Wire(((x, 0), (x, y), (join, y), (join, items[end].piece.port[1]))))
 
 
 def _port(
@@ -121,7 +129,7 @@ def _port(
     letters: Sequence[str],
     x: float,
     tops: list[float],
-    beside: tuple[int, int],
+    beside: Sequence[int],
     end: float | None,
 ) -> None:
     """Letters above a line at `x`; it goes on where the same letter is found once more.
@@ -135,7 +143,7 @@ def _port(
     near = [index for index in beside if 0 <= index < len(tops)]
     y = min(tops[index] for index in near) - 9
     points = ((x, 0.0), (x, y + 5.5)) if end is None else ((x, y + 5.5), (x, end))
-    shapes.append(Wire(points, arrow=end != 0.0))
+    shapes.append(Wire(points))
     shapes.append(Rect(x - half, y - 5.5, 2 * half, 11, "port", 5.5))
     shapes.append(Text(x, y + 2.6, text, bold=True, style="port-text"))
     for index in near:

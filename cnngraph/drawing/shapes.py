@@ -10,7 +10,10 @@ from cnngraph.drawing.text import SIZE, width
 
 @dataclass(frozen=True)
 class Rect:
-    """A rectangle; `style` is a class of the style sheet, `title` a tooltip."""
+    """A rectangle; `style` is a class of the style sheet, `title` a tooltip.
+
+    `path` is that of the node or block that it stands for.
+    """
 
     x: float
     y: float
@@ -19,6 +22,7 @@ class Rect:
     style: str
     radius: float = 0.0
     title: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,16 @@ Shape = Rect | Text | Wire | Disc
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a drawing; the main line enters on its left and leaves on its right at `axis`."""
+    """A part of a drawing; the main line enters on its left and leaves on its right at `axis`.
+
+    `port` is where a line from above ends: its distance from the left, and below the axis.
+    """
 
     width: float
     height: float
     axis: float
     shapes: tuple[Shape, ...] = field(repr=False)
+    port: tuple[float, float] = (0.0, 0.0)
 
     def at(self, x: float, y: float) -> list[Shape]:
         """The shapes with the upper left corner at this place."""

@@ -44,13 +44,19 @@ def sheet(
 
 def _title(graph: Graph, limit: float) -> Piece:
     costs = summarize(graph).total
-    shapes = f"{shape_text(graph.input)} to {shape_text(graph.shape_of(graph.output))}"
-    facts = f"{shapes}, {short(costs.params)} parameters, {short(costs.macs)} MACs"
+    facts = f"{_shapes(graph)}, {short(costs.params)} parameters, {short(costs.macs)} MACs"
     name = shorten(graph.name, limit / 2, bold=True, size=_TITLE)
     x = text_width(name, bold=True, size=_TITLE) + 10
     texts: list[Shape] = [Text(0, 9, name, "start", bold=True, size=_TITLE)]
     texts.append(Text(x, 9, shorten(facts, limit - x), "start", style="quiet"))
     return Piece(limit, 12, 6, tuple(texts))
+
+
+def _shapes(graph: Graph) -> str:
+    """`3×224×224 to 1000`."""
+    results = graph.features.values() or (graph.output,)
+    inputs = ", ".join(map(shape_text, graph.inputs.values()))
+    return f"{inputs} to {', '.join(shape_text(graph.shape_of(path)) for path in results)}"
 
 
 # --- cards ---------------------------------------------------------------------------------------

@@ -33,6 +33,11 @@ _LIGHT = {"paper": "#ffffff", "ink": "#111111", "quiet": "#444444", "line": "#33
 _DARK = {"paper": "#14181d", "ink": "#f2f2f2", "quiet": "#c4c9cf", "line": "#b8bec6"}
 
 
+def tone_of(dark: bool) -> str:
+    """The class of a drawing, so that several can be in one page."""
+    return "dark" if dark else "light"
+
+
 def style_sheet(dark: bool) -> str:
     """The CSS of a drawing."""
     tone = _DARK if dark else _LIGHT
@@ -43,14 +48,16 @@ def style_sheet(dark: bool) -> str:
         f".quiet{{fill:{tone['quiet']}}}",
         ".bold{font-weight:bold}",
         f".paper{{fill:{paper}}}",
-        f".step-0{{fill:{steps[0]}}}.step-1{{fill:{steps[1]}}}",
+        f".step-0{{fill:{steps[0]}}}",
+        f".step-1{{fill:{steps[1]}}}",
         f".card{{fill:{paper};stroke:{mixed(ink, paper, 0.35)};stroke-width:.6}}",
         f".frame{{fill:none;stroke:{line};stroke-width:.7;stroke-dasharray:3 2}}",
         f".fused{{fill:{mixed('#F0E442', paper, 0.55)}}}",
         f".wire{{fill:none;stroke:{line};stroke-width:.8;stroke-linejoin:round}}",
-        f".tip,.dot,.bar{{fill:{line}}}",
+        *(f"{name}{{fill:{line}}}" for name in (".tip", ".dot", ".bar")),
         f".join{{fill:{paper};stroke:{line};stroke-width:.8}}",
-        f".port{{fill:{ink}}}.port-text{{fill:{paper}}}",
+        f".port{{fill:{ink}}}",
+        f".port-text{{fill:{paper}}}",
         f".rule{{fill:{mixed(ink, paper, 0.35)}}}",
         ".box{stroke-width:.8}",
         f".hatch{{stroke:{paper};stroke-width:.9;fill:none}}",
@@ -59,13 +66,15 @@ def style_sheet(dark: bool) -> str:
         colour = mixed("#ffffff", colour, 0.25) if dark and name == "merge" else colour
         rules.append(f".box.{name}{{fill:{mixed(colour, paper, 0.16)};stroke:{colour}}}")
         rules.append(f".strip.{name}{{fill:{colour}}}")
-    return "\n".join(rules)
+    place = f".drawing.{tone_of(dark)}"
+    return "\n".join(f"{place} {rule}" for rule in rules)
 
 
-def patterns(used: set[str]) -> str:
+def patterns(used: set[str], dark: bool) -> str:
     """The hatches of the classes that are used, as SVG patterns."""
     return "".join(
-        f'<pattern id="hatch-{name}" width="5" height="5" patternUnits="userSpaceOnUse">'
+        f'<pattern id="{tone_of(dark)}-hatch-{name}" '
+        'width="5" height="5" patternUnits="userSpaceOnUse">'
         f'<path class="hatch" d="{_HATCHES[name]}"/></pattern>'
         for name in sorted(used & _HATCHES.keys())
     )

@@ -7,7 +7,7 @@ from html import escape
 from math import hypot
 
 from cnngraph.drawing.shapes import Disc, Rect, Shape, Text, Wire
-from cnngraph.drawing.style import patterns, style_sheet
+from cnngraph.drawing.style import patterns, style_sheet, tone_of
 from cnngraph.drawing.text import SIZE
 
 POINTS = 72 / 25.4
@@ -24,16 +24,16 @@ def to_svg(shapes: Sequence[Shape], width: float, height: float, title: str, dar
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width / POINTS:.2f}mm" '
         f'height="{height / POINTS:.2f}mm" viewBox="0 0 {_number(width)} {_number(height)}" '
-        'role="img">'
+        f'class="drawing {tone_of(dark)}" role="img">'
     )
-    body = "\n".join(line for shape in shapes if (line := _written(shape)))
+    body = "\n".join(line for shape in shapes if (line := _written(shape, tone_of(dark))))
     return "\n".join(
         [
             head,
             f"<title>{escape(title)}</title>",
             "<!-- Made by `cnngraph draw` -->",
             f"<style>\n{style_sheet(dark)}\n</style>",
-            f"<defs>{patterns(used)}</defs>",
+            f"<defs>{patterns(used, dark)}</defs>",
             f'<rect class="paper" width="{_number(width)}" height="{_number(height)}"/>',
             body,
             "</svg>\n",
@@ -41,10 +41,10 @@ def to_svg(shapes: Sequence[Shape], width: float, height: float, title: str, dar
     )
 
 
-def _written(shape: Shape) -> str:
+def _written(shape: Shape, tone: str) -> str:
     match shape:
         case Rect():
-            return _rect(shape)
+            return _rect(shape, tone)
         case Text():
             return _text(shape)
         case Disc():
@@ -54,15 +54,16 @@ def _written(shape: Shape) -> str:
             return _wire(shape)
 
 
-def _rect(rect: Rect) -> str:
+def _rect(rect: Rect, tone: str) -> str:
     place = (
         f'x="{_number(rect.x)}" y="{_number(rect.y)}" '
         f'width="{_number(rect.width)}" height="{_number(rect.height)}"'
     )
     radius = f' rx="{_number(rect.radius)}"' if rect.radius else ""
     if rect.style.startswith("hatch-"):
-        return f'<rect {place} fill="url(#{rect.style})"/>'
-    start = f'<rect class="{rect.style}" {place}{radius}'
+        return f'<rect {place} fill="url(#{tone}-{rect.style})"/>'
+    link = f' data-path="{escape(rect.path)}"' if rect.path else ""
+    start = f'<rect class="{rect.style}" {place}{radius}{link}'
     return f"{start}><title>{escape(rect.title)}</title></rect>" if rect.title else f"{start}/>"
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from cnngraph.drawing.labels import class_of, module_of, short_kind
 from cnngraph.graph import Graph, Node, Scope
+from cnngraph.ops.op import Op
 from cnngraph.shape import TensorShape
 from cnngraph.spec.document import COMPOSITES
 
@@ -60,6 +61,8 @@ class Unit:
     @property
     def style(self) -> str:
         """Its class, a key of `labels.CLASSES`."""
+        if isinstance(self.nodes[0].op, _Input):
+            return "input"
         return "block" if self.scope else class_of(self.nodes[0].op)
 
     @property
@@ -70,12 +73,18 @@ class Unit:
     @property
     def is_merge(self) -> bool:
         """Whether it joins several values."""
-        return self.scope is None and len(self.nodes[0].inputs) > 1
+        return self.style == "merge"
 
     @property
     def aux(self) -> bool:
         """Whether it is part of a side head."""
         return bool(self.nodes[0].aux)
+
+
+class _Input(Op):
+    """Stands for one of several inputs of a network."""
+
+    kind = "input"
 
 
 class Units:
@@ -104,8 +113,14 @@ class Units:
         return Counter(map(self.source, [*read, *self.graph.outputs]))
 
     def top(self) -> tuple[Unit, ...]:
-        """The units of the network."""
-        return self._units("", self.graph.nodes, self.depth)
+        """The units of the network; several inputs have a unit each."""
+        units = self._units("", self.graph.nodes, self.depth)
+        names = self.graph.inputs if len(self.graph.inputs) > 1 else ()
+        return (*map(self._input, names), *units)
+
+    def _input(self, name: str) -> Unit:
+        origin = self.graph.nodes[0].origin
+        return Unit(name, (Node(name, _Input(), (), self.graph.inputs[name], origin),))
 
     def inside(self, unit: Unit) -> tuple[Unit, ...]:
         """The units in a folded block."""

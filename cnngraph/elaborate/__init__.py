@@ -16,7 +16,7 @@ from cnngraph.errors import Diagnostic, SpecError, has_errors
 from cnngraph.graph import Graph
 from cnngraph.spec.loader import Spec
 
-__all__ = ["elaborate", "elaborate_or_raise", "not_a_network"]
+__all__ = ["elaborate", "elaborate_or_raise", "not_a_network", "valid_part"]
 
 
 def elaborate(
@@ -41,6 +41,12 @@ def elaborate(
     if not params:
         diagnostics += check_expectations(spec, graph)
     return graph, diagnostics
+
+
+def valid_part(spec: Spec, params: Mapping[str, Any] | None = None) -> Graph | None:
+    """The part of an invalid spec's network that does not depend on a mistake, if there is any."""
+    walk = Walk(spec)
+    return walk.run(params or {}) or walk.valid_part()
 
 
 def not_a_network(library: Spec) -> Diagnostic:

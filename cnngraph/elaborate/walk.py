@@ -80,6 +80,21 @@ class Walk:
             containers=frozenset(self.paths.containers),
         )
 
+    def valid_part(self) -> Graph | None:
+        """After `run`: the nodes that do not depend on a mistake; None if there are none."""
+        nodes = tuple(self.graph.nodes.values())
+        main = [node for node in nodes if not node.aux] or nodes
+        if not main:
+            return None
+        return Graph(
+            self.spec.name,
+            self.graph.inputs,
+            nodes,
+            main[-1].path,
+            self.graph.aux,
+            self.graph.scopes,
+        )
+
     def _network(self, params: Mapping[str, Any]) -> Value:
         """The network's result."""
         spec = self.spec

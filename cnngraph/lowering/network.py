@@ -80,6 +80,12 @@ class Network(nn.Module):
         """The source of the generated `forward`. Every level of the network has one."""
         return self._code.source
 
+    def _repr_html_(self) -> str:
+        """The drawing, the table by stage and the costs, for notebooks."""
+        from cnngraph.report.check import Report
+
+        return Report("", (), self.compilation.spec, self.compilation.graph)._repr_html_()
+
     @property
     def feature_info(self) -> FeatureInfo:
         """The network's feature maps, from the largest to the smallest.

@@ -13,6 +13,8 @@ from cnngraph.checker import SpecLike, read_spec
 from cnngraph.errors import CnngraphError, Source
 from cnngraph.lowering.network import Network
 from cnngraph.options import Options
+from cnngraph.report.html import table
+from cnngraph.report.numbers import duration
 from cnngraph.training import checkpoint, extras, report
 from cnngraph.training.augmentation import Normalisation
 from cnngraph.training.data import Data
@@ -41,6 +43,21 @@ class Run:
     history: tuple[EpochResult, ...]
     best_epoch: int
     folder: Path | None
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                f"{result.epoch} (best)" if result.epoch == self.best_epoch else str(result.epoch),
+                f"{result.train_loss:.4f}",
+                f"{result.train_accuracy:.2%}",
+                f"{result.val_loss:.4f}",
+                f"{result.val_accuracy:.2%}",
+                duration(result.seconds),
+            )
+            for result in self.history
+        ]
+        titles = ("loss", "accuracy", "validation loss", "validation accuracy", "time")
+        return table(("epoch",), titles, rows)
 
     @property
     def best(self) -> EpochResult:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cnngraph.errors import CnngraphError
+from cnngraph.report.html import preformatted, table
 from cnngraph.weights.transfer import common
 
 SHOWN = 10
@@ -72,6 +73,22 @@ class LoadReport:
 
     def __repr__(self) -> str:
         return f"<LoadReport of {self._headline()}>"
+
+    def _repr_html_(self) -> str:
+        groups = [
+            ("loaded", self.kept, len(self.kept)),
+            ("loaded from another key", moves(self.moved), len(self.moved)),
+            ("new, not found in the file", modules(self.missing), len(self.missing)),
+            ("new, of another shape", [*self.mismatched], len(self.mismatched)),
+            ("new, skipped", self.skipped, len(self.skipped)),
+            ("unused in the file", self.unexpected, len(self.unexpected)),
+        ]
+        rows = [
+            (name, ", ".join([*keys[:SHOWN], *["..."] * (len(keys) > SHOWN)]), f"{count:,}")
+            for name, keys, count in groups
+            if count
+        ]
+        return preformatted(self._headline()) + table(("tensors", "keys"), ("count",), rows)
 
     def _headline(self) -> str:
         total = len(self.loaded) + len(self.new)

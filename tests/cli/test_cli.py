@@ -435,6 +435,7 @@ COMMANDS = [
             "literature",
             "ops",
             "predict",
+            "report",
             "schema",
             "train",
             "zoo",

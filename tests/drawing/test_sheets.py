@@ -141,3 +141,20 @@ def test_long_names_are_shortened_to_fit() -> None:
     drawing = cnngraph.draw(spec, width=85)
     assert not list(problems(drawing))
     assert "…" in drawing.svg
+
+
+def test_several_inputs_are_boxes_and_shared_weights_are_named() -> None:
+    drawing = cnngraph.draw("""
+cnngraph: 1
+name: siamese
+inputs: {left: [3, 32, 32], right: [3, 32, 32]}
+graph:
+  - from: left
+  - conv2d: {name: a, out_channels: 8, kernel_size: 3}
+  - share: {name: b, of: a, from: right}
+  - concat: [a, b]
+""")
+    assert not list(problems(drawing))
+    texts = [shape.text for shape in drawing.sheet[0] if isinstance(shape, Text)]
+    assert {"left", "right", "weights of a"} <= set(texts)
+    assert "input --> " not in drawing.mermaid
