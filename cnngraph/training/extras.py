@@ -7,6 +7,8 @@ from typing import Any
 
 from cnngraph.errors import CnngraphError
 
+_NEEDED = ("lightning_fabric", "kornia.augmentation", "PIL.Image", "matplotlib", "tensorboard")
+
 
 def require(module: str) -> Any:
     """Imports a module of the extra `train`. Raises `CnngraphError` if it is not installed."""
@@ -20,5 +22,11 @@ def require(module: str) -> Any:
 
 def require_all() -> None:
     """Imports what a run needs, so that nothing is found missing after hours of training."""
-    for module in ("lightning_fabric", "kornia.augmentation", "PIL.Image", "matplotlib"):
+    for module in (
+        "lightning_fabric",
+        "kornia.augmentation",
+        "PIL.Image",
+        "matplotlib",
+        "tensorboard",
+    ):
         require(module)

@@ -145,6 +145,7 @@ class Loop:
             Interrupted: after Ctrl-C or SIGTERM.
             CnngraphError: the loss is not finite, or a checkpoint cannot be written.
         """
+        torch.backends.cudnn.deterministic = True  # for runs on a GPU to be reproducible
         self.save()
         with self._signals():
             while not self.done:

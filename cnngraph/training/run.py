@@ -12,7 +12,7 @@ import torch
 from cnngraph.checker import SpecLike, read_spec
 from cnngraph.errors import CnngraphError, Source
 from cnngraph.lowering.network import Network
-from cnngraph.options import Options
+from cnngraph.options import Options, budget_of
 from cnngraph.report.html import table
 from cnngraph.report.numbers import duration
 from cnngraph.training import checkpoint, extras, report
@@ -162,6 +162,11 @@ def plan(
     changes = dict(overrides or {})
     automatic = changes.get("batch_size") == "auto"
     if automatic:
+        if options is not None and budget_of(options.memory) is not None:
+            raise CnngraphError(
+                f"`memory={options.memory}` is a budget for a given batch: give a batch size, not"
+                " `auto`"
+            )
         changes["batch_size"] = 1
     setup = prepare(
         spec,

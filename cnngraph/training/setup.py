@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def prepare(
         graph = elaborate_or_raise(source, given)
         _require_classes(graph, opened)
         seed_everything(recipe.seed)
-        net = compile_graph(source, given, graph, options or Options())
+        options = replace(options or Options(), batch_size=recipe.batch_size)
+        net = compile_graph(source, given, graph, options)
         if weights is not None:
             notes = load_pretrained(net, weights)
     apply_freezing(net, recipe, 0)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import cnngraph
 from cnngraph import training
 from cnngraph.errors import CnngraphError
+from cnngraph.options import Options
 from cnngraph.training import checkpoint, loop
 from cnngraph.training.augmentation import Targets, cross_entropy, measure, mixed
 from cnngraph.training.data.images import TensorImages
@@ -213,6 +214,14 @@ def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_does(
     monkeypatch.setattr("cnngraph.training.planning.available_memory", lambda device: 1)
     with pytest.raises(CnngraphError, match="not even one image fits"):
         fit(overrides={"batch_size": "auto"})
+
+
+def test_a_memory_budget_is_for_the_batch_of_the_recipe() -> None:
+    options = Options(memory="1GB")
+    setup = training.plan(stripes.TINY, stripes.data(), options=options)
+    assert setup.net.compilation.options.batch_size == 64
+    with pytest.raises(CnngraphError, match="`memory=1GB` is a budget for a given batch"):
+        fit(overrides={"batch_size": "auto"}, options=options)
 
 
 # mistakes
