@@ -60,4 +60,4 @@ def first_nonfinite(net: nn.Module, step: Callable[[], Tensor]) -> str:
         for name, value in net.named_parameters():
             if value.grad is not None and not torch.isfinite(value.grad).all():
                 found.append(f"the gradient of `{name}` is not finite")
-    return found[0] if found else "every output and gradient of its layers is finite"
+    return found[0] if found else "the output of every layer is finite, and only the loss overflows"

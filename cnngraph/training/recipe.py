@@ -270,7 +270,7 @@ def _located(key: str, value: Any) -> Located:
     if isinstance(value, Located):
         return value
     text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n")
-    return parse_yaml(Source(key, text))
+    return parse_yaml(Source(f"override {key}", text))
 
 
 def _replaced(found: Located, path: list[str], value: Located, key: str) -> Located:

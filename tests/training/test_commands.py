@@ -255,3 +255,10 @@ def test_prediction_names_bad_files_or_leaves_them_out(folder: Path, tmp_path: P
     result = run("predict", folder / "run", tmp_path, "--skip-bad")
     assert len(result.stdout.splitlines()) == 1
     fails(run("predict", folder / "run", tmp_path / "c.png"), "c.png: it does not exist")
+
+
+@pytest.mark.slow
+def test_lenet_as_in_the_textbook_classifies_99_of_100_digits(tmp_path: Path) -> None:
+    result = run("train", "lenet", "--recipe", "digits", "-o", tmp_path / "run", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert training.evaluate(tmp_path / "run").top1 >= 0.99

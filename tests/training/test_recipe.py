@@ -75,7 +75,8 @@ def test_contradictions_are_reported() -> None:
 
 
 def test_overrides_are_validated_too() -> None:
-    assert "`batch_size` must be a whole number" in mistakes("", batch_size=0.5)
+    shown = mistakes("", batch_size=0.5)
+    assert "`batch_size` must be a whole number, not 0.5\n  --> override batch_size:1:1" in shown
 
 
 def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
