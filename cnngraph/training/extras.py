@@ -1,4 +1,8 @@
-"""The optional libraries of training, and the message if one is not installed."""
+"""The optional libraries of training, and the message if one is not installed.
+
+Lightning Fabric is imported as `lightning_fabric`: importing `lightning` also imports torchmetrics,
+and with it torchvision, which fails if it was built for another torch.
+"""
 
 from __future__ import annotations
 
