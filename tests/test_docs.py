@@ -13,6 +13,7 @@ from conftest import ROOT
 
 import cnngraph
 from cnngraph.errors import Source
+from cnngraph.training.experiments import load_experiment
 from cnngraph.training.recipe import parse_recipe
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -103,6 +104,9 @@ def test_specs_are_valid(snippet: Snippet, tmp_path: Path) -> None:
     if name := saved_as(snippet.note):
         snippet.save(tmp_path)
         text = tmp_path / name
+        if snippet.text.startswith("experiment:"):
+            assert load_experiment(text)
+            return
         if "(invalid)" in snippet.note:
             assert cnngraph.check(text).diagnostics
             return

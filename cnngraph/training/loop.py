@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +40,14 @@ _SHARE_OF_SAVING = 20
 
 class Interrupted(CnngraphError):
     """The run was stopped by Ctrl-C or SIGTERM, after it was saved."""
+
+
+class NotFiniteError(CnngraphError):
+    """The loss, a gradient or a weight is not finite. `history` is that of the epochs before."""
+
+    def __init__(self, message: str, history: Sequence[EpochResult]) -> None:
+        super().__init__(message)
+        self.history = tuple(history)
 
 
 @dataclass
@@ -257,10 +265,11 @@ class Loop:
             if self.folder is None
             else f"the last good checkpoint is {self.folder / checkpoint.LAST}"
         )
-        raise CnngraphError(
+        raise NotFiniteError(
             f"{what} at step {progress.step + 1} (epoch {progress.epoch + 1}, batch"
             f" {progress.batch + 1}): {found}; {saved}. A lower learning rate (--lr), warm-up or"
-            " clip_gradient_norm may help"
+            " clip_gradient_norm may help",
+            progress.results(),
         )
 
     # --- evaluation -----------------------------------------------------------------------------
@@ -337,13 +346,14 @@ class Loop:
         )
 
     def save(self) -> None:
-        """Writes the last checkpoint. Raises `CnngraphError` if a weight is not finite."""
+        """Writes the last checkpoint. Raises `NotFiniteError` if a weight is not finite."""
         if self.folder is None:
             return
         if not all_finite(value.detach() for value in self.net.parameters()):
-            raise CnngraphError(
+            raise NotFiniteError(
                 f"a weight is not finite after step {self.progress.step}; the last good checkpoint"
-                f" is {self.folder / checkpoint.LAST}. A lower learning rate (--lr) may help"
+                f" is {self.folder / checkpoint.LAST}. A lower learning rate (--lr) may help",
+                self.progress.results(),
             )
         start = perf_counter()
         checkpoint.save(self.folder / checkpoint.LAST, self.best_net, self.state())

@@ -88,7 +88,7 @@ def write_metrics(folder: Path, history: Sequence[EpochResult]) -> None:
 
 def draw_curves(history: Sequence[EpochResult], path: Path) -> None:
     """Draws the loss and the accuracy of each epoch."""
-    figure = _figure(9, 3.5)
+    figure = new_figure(9, 3.5)
     epochs = [result.epoch for result in history]
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part, label in (("train", "training"), ("val", "validation")):
@@ -97,7 +97,7 @@ def draw_curves(history: Sequence[EpochResult], path: Path) -> None:
         axes.set(xlabel="epoch", ylabel=name)
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(found: Evaluation, path: Path) -> None:
@@ -105,7 +105,7 @@ def draw_confusion(found: Evaluation, path: Path) -> None:
     classes = len(found.classes)
     named = classes <= _MOST_NAMED_CLASSES
     side = 2.5 + 0.35 * min(classes, _MOST_NAMED_CLASSES)
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.add_subplot()
     confusion = found.confusion
     shares = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
@@ -121,7 +121,7 @@ def draw_confusion(found: Evaluation, path: Path) -> None:
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 if count:
                     axes.text(column, row, count, ha="center", va="center", color=colour, size=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_grid(images: Tensor, titles: Sequence[str], path: Path) -> None:
@@ -145,7 +145,7 @@ def draw_grid(images: Tensor, titles: Sequence[str], path: Path) -> None:
     for index, title in enumerate(titles):
         left, top = index % columns * (width + 2), index // columns * (height + gap)
         axes.text(left + width / 2, top + gap / 2, title, ha="center", va="center", size=7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_batch(setup: Setup, path: Path) -> None:
@@ -170,10 +170,10 @@ def draw_batch(setup: Setup, path: Path) -> None:
     draw_grid(transform.restored(augmented), titles, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     return require("matplotlib.figure").Figure((width, height), layout="constrained")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     ending = path.suffix.lstrip(".") or "png"
     atomic_write(path, lambda file: figure.savefig(file, format=ending, dpi=120), (ValueError,))

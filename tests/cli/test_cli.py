@@ -431,6 +431,7 @@ COMMANDS = [
             "compile",
             "draw",
             "evaluate",
+            "experiment",
             "import",
             "literature",
             "ops",
