@@ -44,6 +44,7 @@ CODES = {
     "W403": "joined-twice",
     "W404": "channels-last-input",
     "W405": "unused-value",
+    "W406": "shared-by-name",
 }
 """Every diagnostic: stable code -> stable name. `E` is an error, `W` a warning."""
 

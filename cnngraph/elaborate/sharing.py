@@ -71,6 +71,31 @@ def share(
     return values.get(str(walk.paths.values[target].path), INVALID)
 
 
+def same_node(one: Call, other: Call) -> bool:
+    """Whether two nodes are written alike, apart from the value that they read."""
+
+    def written(call: Call) -> tuple[object, ...]:
+        bare = call.bare.plain() if call.bare is not None else None
+        return call.kind, {key: item.plain() for key, item in call.arguments.items()}, bare
+
+    return written(one) == written(other)
+
+
+def follows(walk: Walker, value: Value, path: str) -> bool:
+    """Whether a value is computed from a node at `path` or inside of it."""
+    found, waiting = set[str](), [value.path]
+    while waiting:
+        item = waiting.pop()
+        if item is None or item in found:
+            continue
+        if _is_in(item, path):
+            return True
+        found.add(item)
+        if item in walk.graph.nodes:
+            waiting.extend(walk.graph.nodes[item].inputs)
+    return False
+
+
 def _is_in(path: str, target: str) -> bool:
     return path == target or path.startswith(f"{target}.")
 

@@ -15,7 +15,7 @@ from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.params import input_shapes, network_params
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, Call, Level, Place, Value
-from cnngraph.elaborate.sharing import share
+from cnngraph.elaborate.sharing import follows, same_node, share
 from cnngraph.errors import Diagnostic, Position, has_errors, is_list, show
 from cnngraph.graph import Graph, Scope
 from cnngraph.ops import Op, find_op
@@ -54,6 +54,7 @@ class Walk:
         self._depth = 0
         self.features: dict[str, str] = {}
         self._starts: dict[str, str] = {}
+        self._named: dict[str, tuple[Call, dict[str, Any]]] = {}
         self._goes_back = False
 
     def run(self, params: Mapping[str, Any]) -> Graph | None:
@@ -217,6 +218,8 @@ class Walk:
         return value if name == CURRENT else self.paths.lookup(name, place, call.origin.position)
 
     def _dispatch(self, call: Call, place: Place, value: Value, own: str | None) -> Value:
+        if self._is_repeated(call, place, value):
+            return self._share_by_name(call, place, value)
         if call.kind in COMPOSITES:
             return self._composite(call, COMPOSITES[call.kind], place, value, own)
         if block := place.library.blocks.get(call.kind):
@@ -224,6 +227,30 @@ class Walk:
         if op := find_op(call.kind):
             return self._leaf(call, op, place, self.start(call, place, value), own)
         self.calls.unknown_kind(call.kind, place, call.position)
+
+    def _is_repeated(self, call: Call, place: Place, value: Value) -> bool:
+        """Whether the same node, with the same name, stands in another branch."""
+        if call.name is None or not isinstance(call.name.value, str) or place.copies:
+            return False
+        path = place.level.join(call.name.value)
+        written = self._named.setdefault(path, (call, place.variables))
+        if written[0] is call or written[1] != place.variables or not same_node(written[0], call):
+            return False
+        start = self.start(call, place, value)
+        return self.paths.values.get(path, INVALID).path is not None and not follows(
+            self, start, path
+        )
+
+    def _share_by_name(self, call: Call, place: Place, value: Value) -> Value:
+        """Calls the node of the same name with another input, and warns."""
+        assert call.name is not None
+        first = self._named[place.level.join(call.name.value)][0]
+        message = f"two branches call `{call.name.value}`, which has the same weights in both"
+        help = f"the first is at line {first.position.line}; `share: {call.name.value}` says the same"
+        notes = (("help", help),)
+        self.diagnostics.report(Diagnostic("W406", message, call.name.position, notes=notes), place)
+        again = Call(Share.kind, call.position, {}, {}, call.name, None, call.origin)
+        return self._composite(again, Share, place, value, None)
 
     def _leaf(
         self, call: Call, kind: type[Op], place: Place, value: Value, own: str | None
