@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnngraph.elaborate import elaborate, elaborate_or_raise, not_a_network
 from cnngraph.errors import CnngraphError, Source, SpecError, fail
+from cnngraph.graph import INPUT
 from cnngraph.report.check import Report
 from cnngraph.spec.loader import Spec, load_spec
 from cnngraph.spec.shipped import find_spec, similar_names
@@ -20,8 +21,16 @@ SpecLike = str | os.PathLike[str]
 """A spec: its path, the name of a shipped one (`resnet50`), or its text of more than one line."""
 
 
+InputLike = Sequence[int] | Mapping[str, Sequence[int]]
+"""The shape of an input without the batch, or the shapes of several by name."""
+
+
 def check(
-    spec: SpecLike, params: Mapping[str, Any] | None = None, *, allow_code: bool = False
+    spec: SpecLike,
+    params: Mapping[str, Any] | None = None,
+    *,
+    input: InputLike | None = None,
+    allow_code: bool = False,
 ) -> Report:
     """Checks a spec: its syntax, shapes, expected figures, and the input sizes that it accepts.
 
@@ -30,6 +39,8 @@ def check(
             itself (any text with a line break). A file is preferred to a name.
         params: values for the spec's `params`. If any are given, the figures in `expect` are not
             checked, because they describe the network with default params.
+        input: a shape such as `(3, 96, 96)` in place of the spec's `input`, or shapes by name in
+            place of some of its `inputs`. `params` accepts it too, as `{"input": [3, 96, 96]}`.
         allow_code: allows the spec to import Python code, with `module` and `plugins`. Only for
             specs that you trust.
 
@@ -40,7 +51,8 @@ def check(
     Raises:
         CnngraphError: `spec` is not a path or text, or the keys of `params` are not names.
     """
-    return _check(spec_name(spec), lambda: read_spec(spec, allow_code), given_params(params))
+    given = given_params(params, input)
+    return _check(spec_name(spec), lambda: read_spec(spec, allow_code), given)
 
 
 def check_source(
@@ -103,8 +115,15 @@ def draw(
     return draw_graph(graph, depth=depth, width=width, dark=dark, fused=fused)
 
 
-def given_params(params: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The `params` of a caller. Raises `CnngraphError` if they are not a mapping from names."""
+def given_params(
+    params: Mapping[str, Any] | None, input: InputLike | None = None
+) -> Mapping[str, Any]:
+    """The `params` of a caller, and the shape of the input as one of them.
+
+    Raises `CnngraphError` if they are not a mapping from names.
+    """
+    if input is not None:
+        return {**given_params(params), INPUT: input}
     if params is None:
         return {}
     names: list[Any] = [*params] if isinstance(params, Mapping) else [None]  # pyright: ignore

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnngraph.allocator import tune_memory
-from cnngraph.checker import SpecLike, given_params, read_spec
+from cnngraph.checker import InputLike, SpecLike, given_params, read_spec
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
@@ -22,6 +22,7 @@ def compile(
     spec: SpecLike,
     params: Mapping[str, Any] | None = None,
     *,
+    input: InputLike | None = None,
     outputs: Sequence[str] = (),
     backend: Backend = "fused",
     memory: str = "fast",
@@ -37,6 +38,8 @@ def compile(
         spec: path of a YAML file, the name of a network in the zoo (`resnet50`), or the YAML text
             itself (any text with a line break). A file is preferred to a name.
         params: values for the spec's `params`, such as `{"num_classes": 10}`.
+        input: a shape such as `(3, 96, 96)` in place of the spec's `input`, or shapes by name in
+            place of some of its `inputs`.
         outputs: names of the values to return as a dict, such as `["layer2", "layer4"]`. Layers
             that they do not need are left out. If empty, the network returns its result.
         backend: `fused` uses the fused operators, `eager` plain `torch.nn`. Both have the same
@@ -68,7 +71,7 @@ def compile(
         raise CnngraphError('`disable_passes` is a list of names, such as ["channels_last"]')
     options = Options(tuple(outputs), backend, memory, batch_size, tuple(disable_passes))
     loaded = read_spec(spec, allow_code)
-    return compile_spec(loaded, given_params(params), options, observe, memory_tuning)
+    return compile_spec(loaded, given_params(params, input), options, observe, memory_tuning)
 
 
 def compile_spec(

@@ -13,6 +13,7 @@ from cnngraph.ops import OPS, Op, find_op
 from cnngraph.spec.arguments import InvalidError, validate
 from cnngraph.spec.document import (
     COMPOSITES,
+    PASS_PARAMS,
     Composite,
     Parallel,
     argument_names,
@@ -84,8 +85,35 @@ class Calls:
         if not isinstance(inner.value, dict):
             return Call(kind, position, {}, {}, inner, None)
         arguments = dict(inner.value)
+        keys = inner.keys
+        if PASS_PARAMS in arguments:
+            passed = self._passed_params(kind, arguments.pop(PASS_PARAMS), keys, place)
+            arguments = {**passed, **arguments}
+            keys = {**dict.fromkeys(passed, keys[PASS_PARAMS]), **keys}
         name, origin = arguments.pop("name", None), arguments.pop("from", None)
-        return Call(kind, position, arguments, inner.keys, None, name, origin)
+        return Call(kind, position, arguments, keys, None, name, origin)
+
+    def _passed_params(
+        self, kind: str, wanted: Located, keys: dict[str, Position], place: Place
+    ) -> dict[str, Located]:
+        """The params of the enclosing block that the node also takes, as arguments."""
+        position = keys[PASS_PARAMS]
+        if not isinstance(wanted.value, bool):
+            message = f"`{PASS_PARAMS}` must be true or false, not {show(wanted.plain())}"
+            self._diagnostics.fail(place, "E103", message, wanted.position)
+        if not wanted.value:
+            return {}
+        if not place.calls:
+            message = f"`{PASS_PARAMS}` passes on the params of a block, and this node is in none"
+            self._diagnostics.fail(place, "E103", message, position)
+        enclosing, _ = place.calls[-1]
+        block, op = place.library.blocks.get(kind), find_op(kind)
+        taken = block.params if block else argument_names(op) if op else ()
+        shared = [name for name in enclosing.params if name in taken]
+        if not shared:
+            message = f"`{kind}` takes none of the params of `{enclosing.name}`"
+            self._diagnostics.fail(place, "E103", message, position)
+        return {name: Located(f"${{{name}}}", position) for name in shared}
 
     def _refuse_other_forms(self, located: Located, place: Place) -> None:
         """Reports a node written as `{type: conv2d, out_channels: 8}`."""

@@ -36,7 +36,7 @@ def network_params(
     place = Place(Level(""), spec.library, values)
     count_params(spec.params, place, spec.position, diagnostics)
     for name in given:
-        if name not in spec.params:
+        if name not in spec.params and name != INPUT:
             notes = did_you_mean(name, spec.params)
             notes = notes or (("note", f"its params are: {', '.join(spec.params) or 'none'}"),)
             diagnostics.report(
@@ -81,9 +81,41 @@ def count_params(
 
 
 def input_shapes(
+    spec: Spec, given: Any, place: Place, diagnostics: Diagnostics, evaluator: Evaluator
+) -> dict[str, TensorShape] | None:
+    """The shapes of the network's inputs by name; None after reporting a mistake in them.
+
+    `given` replaces the shape in the spec, or the shapes by name; None replaces nothing.
+    """
+    shapes = _written_shapes(spec, place, diagnostics, evaluator)
+    if given is None or shapes is None:
+        return shapes
+    if not isinstance(given, Mapping):
+        if len(shapes) > 1:
+            names = ", ".join(f"{name}: [...]" for name in shapes)
+            message = f"`{spec.name}` has several inputs: `input` must be a mapping, {{{names}}}"
+            diagnostics.report(Diagnostic("E103", message))
+            return None
+        given = {next(iter(shapes)): given}
+    for name, sizes in cast(Mapping[Any, Any], given).items():
+        sizes = _frozen(sizes)
+        if name not in shapes:
+            notes = did_you_mean(str(name), shapes)
+            message = f"`{spec.name}` has no input {show(name)}"
+            diagnostics.report(Diagnostic("E113", message, notes=notes))
+            return None
+        if problem := _shape_problem(name, sizes):
+            message, notes, _ = problem
+            diagnostics.report(Diagnostic("E103", message, notes=notes))
+            return None
+        shapes[name] = TensorShape(sizes)
+        _warn_of_order(name, shapes[name], None, diagnostics)
+    return shapes
+
+
+def _written_shapes(
     spec: Spec, place: Place, diagnostics: Diagnostics, evaluator: Evaluator
 ) -> dict[str, TensorShape] | None:
-    """The shapes of the network's inputs by name; None after reporting a mistake in them."""
     if spec.input is not None:
         shape = _input_shape(INPUT, spec.input, place, diagnostics, evaluator)
         return None if shape is None else {INPUT: shape}
@@ -114,16 +146,9 @@ def _input_shape(
     """The shape of an input; None after reporting a mistake in it."""
     try:
         sizes = evaluator.resolve(located, place, NO_SHAPE)
-        rule = f"`{name}` must be [channels, height, width], or [features] for flat inputs"
-        if not is_list(sizes) or not 1 <= len(sizes) <= MAX_RANK:
-            notes: Notes = ()
-            if is_list(sizes) and len(sizes) == MAX_RANK + 1:
-                notes = (("help", f"the batch is implicit: write {show(sizes[1:])}"),)
-            diagnostics.fail(place, "E103", rule, located.position, notes=notes)
-        for index, size in enumerate(sizes):
-            if type(size) is not int or not 1 <= size <= MAX_SIZE:
-                message = f"{rule}, each a whole number from 1 to {MAX_SIZE:,}, not {show(size)}"
-                diagnostics.fail(place, "E103", message, located.at((index,)))
+        if problem := _shape_problem(name, sizes):
+            message, notes, index = problem
+            diagnostics.fail(place, "E103", message, located.at(index), notes=notes)
         shape = TensorShape(sizes)
         _warn_of_order(name, shape, located.position, diagnostics)
         return shape
@@ -133,8 +158,23 @@ def _input_shape(
         return None
 
 
+def _shape_problem(name: str, sizes: Any) -> tuple[str, Notes, tuple[int, ...]] | None:
+    """Why a value is no shape of an input, notes on it, and the index of the wrong size."""
+    rule = f"`{name}` must be [channels, height, width], or [features] for flat inputs"
+    if not is_list(sizes) or not 1 <= len(sizes) <= MAX_RANK:
+        notes: Notes = ()
+        if is_list(sizes) and len(sizes) == MAX_RANK + 1:
+            notes = (("help", f"the batch is implicit: write {show(sizes[1:])}"),)
+        return rule, notes, ()
+    for index, size in enumerate(sizes):
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            message = f"{rule}, each a whole number from 1 to {MAX_SIZE:,}, not {show(size)}"
+            return message, (), (index,)
+    return None
+
+
 def _warn_of_order(
-    name: str, shape: TensorShape, position: Position, diagnostics: Diagnostics
+    name: str, shape: TensorShape, position: Position | None, diagnostics: Diagnostics
 ) -> None:
     """Warns of an input that was probably written with a batch, or with the channels last."""
     colours = (1, 3, 4)

@@ -17,7 +17,7 @@ from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, Call, Level, Place, Value
 from cnngraph.elaborate.sharing import follows, same_node, share
 from cnngraph.errors import Diagnostic, Position, has_errors, is_list, show
-from cnngraph.graph import Graph, Scope
+from cnngraph.graph import INPUT, Graph, Scope
 from cnngraph.ops import Op, find_op
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import (
@@ -102,7 +102,8 @@ class Walk:
         self.blocks.params = network_params(spec, params, self.diagnostics, self.evaluator)
         place = Place(Level(""), spec.library, dict(self.blocks.params))
         result = value = INVALID
-        inputs = input_shapes(spec, place, self.diagnostics, self.evaluator)
+        given = None if INPUT in spec.params else params.get(INPUT)
+        inputs = input_shapes(spec, given, place, self.diagnostics, self.evaluator)
         if inputs is not None:
             self.graph = GraphBuilder(inputs, self.diagnostics, self.evaluator)
             self.paths.inputs.update(inputs)
@@ -244,9 +245,12 @@ class Walk:
     def _share_by_name(self, call: Call, place: Place, value: Value) -> Value:
         """Calls the node of the same name with another input, and warns."""
         assert call.name is not None
+        assert isinstance(call.name.value, str)
         first = self._named[place.level.join(call.name.value)][0]
         message = f"two branches call `{call.name.value}`, which has the same weights in both"
-        help = f"the first is at line {first.position.line}; `share: {call.name.value}` says the same"
+        help = (
+            f"the first is at line {first.position.line}; `share: {call.name.value}` says the same"
+        )
         notes = (("help", help),)
         self.diagnostics.report(Diagnostic("W406", message, call.name.position, notes=notes), place)
         again = Call(Share.kind, call.position, {}, {}, call.name, None, call.origin)

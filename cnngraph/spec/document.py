@@ -84,6 +84,9 @@ Identifiers = Annotated[
 ValueName = Annotated[Any, RAW, WithJsonSchema({"type": "string"})]
 ValueNames = Annotated[Any, RAW, WithJsonSchema(_one_or_more({"type": "string"}))]
 
+PASS_PARAMS = "pass_params"
+"""The argument of ops and blocks that passes on the params of the enclosing block."""
+
 CURRENT = "."
 """The name of the current value."""
 

@@ -15,6 +15,7 @@ from pydantic.json_schema import CoreRef, GenerateJsonSchema, JsonRef
 from cnngraph.ops import OPS, Op, load_plugins
 from cnngraph.spec.document import (
     COMPOSITES,
+    PASS_PARAMS,
     BlockDefinition,
     Composite,
     Document,
@@ -30,6 +31,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _EXPRESSION: Schema = {"$ref": "#/$defs/expression"}
 _BODY: Schema = {"$ref": "#/$defs/body"}
 _NAME: Schema = {"$ref": "#/$defs/name"}
+_PASS_PARAMS: Schema = {
+    "type": "boolean",
+    "description": "Passes on the params of the enclosing block that this node also takes.",
+}
 _FROM: Schema = {"type": "string", "description": "The name of the value that the node reads."}
 _LEVEL_NAME: Schema = {"anyOf": [_NAME, {"type": "null"}]}
 
@@ -154,6 +159,11 @@ def _arguments(model: type[Op] | type[Composite], name: Schema) -> Schema:
         "required": needed,
         "additionalProperties": False,
     }
+    if issubclass(model, Op):
+        mapping["properties"][PASS_PARAMS] = _PASS_PARAMS
+        if needed:
+            del mapping["required"]
+            mapping["anyOf"] = [{"required": needed}, {"required": [PASS_PARAMS]}]
     forms: list[Schema] = [mapping]
     main = main_key(model)
     if main is not None and set(needed) <= {main}:

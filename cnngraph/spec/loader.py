@@ -23,6 +23,7 @@ from cnngraph.ops import find_op, load_plugin_file
 from cnngraph.spec.arguments import InvalidError, Model, valid_part, validate
 from cnngraph.spec.document import (
     COMPOSITES,
+    PASS_PARAMS,
     BlockDefinition,
     Document,
     Expect,
@@ -433,7 +434,7 @@ class _Loader:
         for param in params:
             assert written is not None
             self._check_param(param, written.keys[param])
-            if param in ("name", "from"):
+            if param in ("name", "from", PASS_PARAMS):
                 message = f"a param cannot be called `{param}`: every node takes `{param}`"
                 self.report("E116", message, written.keys[param])
         return Block(name, params, definition.body, position, library, located.entries.get("order"))

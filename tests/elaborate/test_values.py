@@ -209,3 +209,125 @@ def test_call_without_a_level_whose_whole_body_is_a_composite_adds_none() -> Non
     body = "- sequential: {name: s, body: [outer: {name: ~}, inner: {name: ~}]}"
     body = body.replace(", inner: {name: ~}", "") + "\n- twice: {name: ~}\n- inner"
     assert paths(body, head) == ["s.a", "s.1", "1", "2", "3.a", "3.1"]
+
+
+def test_the_same_node_in_two_branches_has_one_set_of_weights() -> None:
+    body = """
+    - parallel:
+        name: ~
+        branches:
+          - [conv2d: {name: head, out_channels: 2, kernel_size: 1}, flatten]
+          - [max_pool2d: 2, conv2d: {name: head, out_channels: 2, kernel_size: 1}, flatten]
+    """
+    net = cnngraph.compile(f"{HEAD}graph:{body}").eval()
+    assert list(net.state_dict()) == ["head.weight", "head.bias"]
+    x = torch.randn(2, 3, 8, 8)
+    pooled = torch.nn.functional.max_pool2d(x, 2)
+    expected = torch.cat([net.head(x).flatten(1), net.head(pooled).flatten(1)], 1)
+    torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("second", "codes"),
+    [
+        ("[max_pool2d: 2, conv2d: {name: head, out_channels: 2, kernel_size: 1}]", ["W406"]),
+        ("[max_pool2d: 2, conv2d: {name: head, out_channels: 3, kernel_size: 1}]", ["E108"]),
+        ("[max_pool2d: 2, conv2d: {name: head, out_channels: 2, kernel_size: 3}]", ["E108"]),
+        ("[conv2d: 4, conv2d: {name: head, out_channels: 2, kernel_size: 1}]", ["W406", "E201"]),
+    ],
+)
+def test_nodes_of_one_name_share_weights_only_if_they_are_the_same(
+    second: str, codes: list[str]
+) -> None:
+    second = second.replace("conv2d: 4", "conv2d: {out_channels: 4, kernel_size: 1}")
+    body = f"""
+    - parallel:
+        name: ~
+        branches:
+          - [conv2d: {{name: head, out_channels: 2, kernel_size: 1}}, flatten]
+          - {second[:-1]}, flatten]
+    """
+    report = cnngraph.check(f"{HEAD}graph:{body}")
+    assert [item.code for item in report.diagnostics] == codes
+
+
+def test_a_node_that_follows_one_of_its_name_is_an_error() -> None:
+    body = """
+    - conv2d: {name: head, out_channels: 3, kernel_size: 1}
+    - conv2d: {name: head, out_channels: 3, kernel_size: 1}
+    """
+    report = cnngraph.check(f"{HEAD}graph:{body}")
+    assert [item.code for item in report.diagnostics] == ["E108"]
+
+
+def test_the_shape_of_the_input_can_be_given() -> None:
+    spec = f"{HEAD}graph:\n- flatten\n- linear: 2\n"
+    net = cnngraph.compile(spec, input=(1, 4, 5))
+    assert net.get_submodule("1").in_features == 20
+    assert net(torch.zeros(2, 1, 4, 5)).shape == (2, 2)
+    assert cnngraph.check(spec, input=[1, 4, 5]).graph == net.compilation.graph
+    assert cnngraph.check(spec, {"input": (1, 4, 5)}).graph == net.compilation.graph
+
+
+def test_shapes_of_several_inputs_can_be_given_by_name() -> None:
+    spec = """
+cnngraph: 1
+name: two
+inputs: {rgb: [3, 8, 8], depth: [1, 8, 8]}
+graph: [flatten: {name: a}, flatten: {from: depth}, concat: [a, .]]
+"""
+    graph = cnngraph.check(spec, input={"depth": (2, 4, 4)}).graph
+    assert graph is not None
+    assert {name: tuple(shape) for name, shape in graph.inputs.items()} == {
+        "rgb": (3, 8, 8),
+        "depth": (2, 4, 4),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((3, 8, 0), "each a whole number from 1 to"),
+        ("3x8x8", "must be [channels, height, width]"),
+        ((1, 3, 8, 8, 8), "must be [channels, height, width]"),
+        ({"depth": (3, 8, 8)}, '`net` has no input "depth"'),
+    ],
+)
+def test_a_wrong_shape_of_the_input_is_reported(given: object, message: str) -> None:
+    report = cnngraph.check(f"{HEAD}graph: [relu]", {"input": given})
+    assert [item.severity for item in report.diagnostics] == ["error"]
+    assert message in report.diagnostics[0].message
+
+
+def test_params_are_passed_on() -> None:
+    head = """
+blocks:
+  unit:
+    params: {out_channels: ~, stride: 1, groups: 1}
+    body:
+      - conv2d: {kernel_size: 3, padding: 1, pass_params: true}
+  stage:
+    params: {out_channels: ~, stride: 1, deep: true}
+    body:
+      - unit: {pass_params: true}
+      - unit: {stride: 1, pass_params: true}
+      - relu: {}
+"""
+    ops = [node.op for node in graph_of("- stage: {out_channels: 6, stride: 2}", head).nodes]
+    assert [(op.stride, op.out_channels) for op in ops[:2]] == [((2, 2), 6), ((1, 1), 6)]
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ("conv2d: {pass_params: 1}", "`pass_params` must be true or false, not 1"),
+        ("relu: {pass_params: true}", "`relu` takes none of the params of `unit`"),
+        ("conv2d: {pass_params: true}", "`kernel_size` must be"),
+    ],
+)
+def test_params_that_cannot_be_passed_on(node: str, message: str) -> None:
+    blocks = f"blocks: {{unit: {{params: {{kernel_size: x}}, body: [{node}]}}}}\n"
+    report = cnngraph.check(f"{HEAD}{blocks}graph: [unit]")
+    assert message in str(report)
+    outside = cnngraph.check(f"{HEAD}graph: [conv2d: {{pass_params: true}}]")
+    assert "this node is in none" in str(outside)
