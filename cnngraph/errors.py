@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -225,11 +226,14 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
 
     short = (item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word))
     near = nsmallest(_MOST_COMPARED, short, key=distance)
-    close = difflib.get_close_matches(word, near, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(word, near, n=3, cutoff=0.7)
     if not close and len(word) > 2:  # one wrong character in a short name is below 0.7
         near = [item for item in near if len(item) == len(word)]
         close = difflib.get_close_matches(word, near, n=1, cutoff=(len(word) - 1) / len(word))
-    return close[0] if close else None
+    if not close:
+        return None
+    maps = re.sub(r"[13]d$", "2d", close[0])  # as near as conv1d and conv3d, and more common
+    return maps if maps in close else close[0]
 
 
 def is_list(value: Any) -> TypeGuard[tuple[Any, ...]]:

@@ -539,7 +539,7 @@ def test_a_full_disk_is_reported_in_one_line() -> None:
 
 
 def test_an_interrupt_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cnngraph.checker.check", interrupt)
