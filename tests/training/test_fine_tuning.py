@@ -115,6 +115,15 @@ def test_weights_of_the_same_classes_load_completely(published: Path) -> None:
     assert "16 of 16 tensors loaded" in load_pretrained(net, published)
 
 
+def test_a_checkpoint_of_a_run_is_weights_for_other_classes(tmp_path: Path) -> None:
+    first = fit(output=tmp_path / "run", overrides={"ema": 0.5})
+    two = training.Data("two", stripes.images(20, classes=2), stripes.images(8, 1, 2), ("a", "b"))
+    setup = training.plan(ONE_CHANNEL, two, weights=tmp_path / "run" / "last.ckpt")
+    trained, loaded = first.network.state_dict(), setup.net.state_dict()
+    assert torch.equal(loaded["conv2.weight"], trained["conv2.weight"])
+    assert loaded["fc.weight"].shape == (2, 4)
+
+
 def test_mistakes_are_refused(published: Path, tmp_path: Path) -> None:
     with pytest.raises(CnngraphError, match="`convv1` matches nothing; did you mean `conv1`"):
         fit(weights=published, overrides={"freeze": "convv1"})
