@@ -91,7 +91,8 @@ class Calls:
             arguments = {**passed, **arguments}
             keys = {**dict.fromkeys(passed, keys[PASS_PARAMS]), **keys}
         name, origin = arguments.pop("name", None), arguments.pop("from", None)
-        return Call(kind, position, arguments, keys, None, name, origin)
+        init = arguments.pop("init", None) if _takes_init(kind, place) else None
+        return Call(kind, position, arguments, keys, None, name, origin, init)
 
     def _passed_params(
         self, kind: str, wanted: Located, keys: dict[str, Position], place: Place
@@ -257,6 +258,12 @@ def _expressions(call: Call, model: type[Op | Composite]) -> list[Located]:
     if call.bare is not None and (key := main_key(model)) is not None:
         given = [(key, call.bare)]
     return [item for key, item in given if not raw[key] and has_expressions(item)]
+
+
+def _takes_init(kind: str, place: Place) -> bool:
+    """Whether `init` says how the weights of such a node start; it is an argument of `prelu`."""
+    op = None if kind in place.library.blocks else find_op(kind)
+    return op is not None and "init" not in written_fields(op)
 
 
 def is_kind(word: str, place: Place) -> bool:

@@ -104,6 +104,7 @@ class Call:
     Attributes:
         bare: the argument given without its name, as in `linear: 10`.
         origin: the `from` of the node, the name of the value that it reads.
+        init: how the weights of an op are initialised, where the node says so.
     """
 
     kind: str
@@ -113,6 +114,7 @@ class Call:
     bare: Located | None
     name: Located | None
     origin: Located | None = None
+    init: Located | None = None
 
     @property
     def flat(self) -> bool:

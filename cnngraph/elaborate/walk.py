@@ -12,6 +12,7 @@ from cnngraph.elaborate.calls import Calls
 from cnngraph.elaborate.composites import WALKS, from_value, join, references
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.initial import initialised
 from cnngraph.elaborate.params import input_shapes, network_params
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, Call, Level, Place, Value
@@ -265,6 +266,9 @@ class Walk:
         op = self.calls.arguments(call, kind, place, value)
         values = (value, *references(self, call, op, place, path, value))
         result = self.graph.add(path, op, values, place, call.position)
+        if call.init is not None and result.shape is not None:
+            node = self.graph.nodes[path]
+            self.graph.nodes[path] = initialised(self, call, call.init, node, place, values)
         self.paths.values[path] = result
         return result
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from cnngraph.errors import CnngraphError, Position
 from cnngraph.ops.op import Op
@@ -43,6 +44,7 @@ class Node:
         aux: the path of the side head it belongs to, or "".
         copies: the repeats it is a copy in, outermost first.
         shared: the path of the earlier node whose module it calls; empty if it has its own.
+        init: parameter -> how it is initialised, where the node says so (`cnngraph.spec.initial`).
     """
 
     path: str
@@ -54,6 +56,9 @@ class Node:
     aux: str = ""
     copies: tuple[Copy, ...] = ()
     shared: str = ""
+    init: Mapping[str, tuple[str, dict[str, Any]]] = field(
+        default_factory=dict[str, Any], hash=False
+    )
 
     @property
     def module(self) -> str:

@@ -21,12 +21,12 @@ _NAMES = {"truncated_normal": "trunc_normal"}
 """Schemes with another name in `torch.nn.init`."""
 
 
-def initialise(module: nn.Module | nn.Parameter, kind: str, rules: Rules) -> None:
-    """Applies the rules for an op of this kind to the parameters of its new module."""
-    for name, scheme in rules.get(kind, {}).items():
+def initialise(module: nn.Module | nn.Parameter, node: Node, rules: Rules) -> None:
+    """Applies the rules for a node to the parameters of its new module; its own count first."""
+    for name, scheme in {**rules.get(node.op.kind, {}), **node.init}.items():
         parameter = getattr(module, name, None)
         if isinstance(parameter, nn.Parameter):
-            _apply(scheme, parameter)
+            _apply(Scheme(*scheme), parameter)
 
 
 def zero_last_norms(
@@ -41,7 +41,9 @@ def zero_last_norms(
         return
     for node in graph.leaves():
         last = _last_norm(graph, node)
-        weight = getattr(modules.get(last), "weight", None) if last else None
+        if last is None or "weight" in graph.by_path[last].init:
+            continue
+        weight = getattr(modules.get(last), "weight", None)
         if isinstance(weight, nn.Parameter):
             nn.init.zeros_(weight)
 

@@ -31,7 +31,7 @@ def modules_of(graph: Graph, init: Rules | None = None) -> dict[str, nn.Module |
         shapes[leaf.path] = leaf.shape
         if leaf.op.has_module and not leaf.shared:
             module = leaf.op.module(*(shapes[path] for path in leaf.inputs))
-            initialise(module, leaf.op.kind, init or {})
+            initialise(module, leaf, init or {})
             modules[leaf.path] = module
     zero_last_norms(graph, modules, init or {})
     return modules

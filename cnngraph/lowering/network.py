@@ -185,7 +185,7 @@ class Network(nn.Module):
                 and not node.shared
             ):
                 module = node.op.module(*graph.input_shapes(node))
-                initialise(module, node.op.kind, old.spec.init)
+                initialise(module, node, old.spec.init)
                 self._replace(node.path, module)
         optimized, _ = run_passes(graph, passes_of(old.options))
         self.compilation = replace(old, params=params, graph=graph, optimized=optimized)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import operator
-import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from math import prod
@@ -246,16 +245,35 @@ def _closing_brace(text: str, start: int) -> int:
     raise ExpressionError("`${` is never closed by `}`", start - 2)
 
 
+_TOKEN = re.compile(
+    r"""(?P<format>\b[fFrRtT]{1,2}(?=['"]))|'[^']*'|"[^"]*"|(?<!\w)(?P<number>[0-9][\w.]*)"""
+)
+_NUMBER = re.compile(r"[0-9_]*\.?[0-9_]*(?:[eE][0-9_]*)?[jJ]?|0[bBoOxX][0-9a-fA-F_]+")
+
+
+def _warns(source: str) -> bool:
+    """Whether Python warns of this text: of unknown escapes, or of a number glued to a word.
+
+    Hiding the warning is not an option: filters of warnings belong to all threads.
+    """
+    if "\\" in source:
+        return True
+    return any(
+        match["format"] or (match["number"] and not _NUMBER.fullmatch(match["number"]))
+        for match in _TOKEN.finditer(source)
+    )
+
+
 def _parse(source: str, offset: int) -> ast.expr:
     if len(source) > MAX_LENGTH:
         raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters", offset)
     stripped = source.strip()
     if not stripped:
         raise ExpressionError("the expression is empty", offset)
+    if _warns(stripped):
+        raise ExpressionError("this is not a valid expression", offset)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(stripped, mode="eval").body
+        return ast.parse(stripped, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise ExpressionError("this is not a valid expression", offset) from None
 

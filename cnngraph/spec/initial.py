@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from cnngraph.errors import closest, listing, show
 from cnngraph.ops import OPS, find_op
 from cnngraph.ops.fields import is_number
+from cnngraph.spec.suggestions.kinds import same_kind
 
 SCHEMES: dict[str, dict[str, float | str]] = {
     "constant": {"val": 0.0},
@@ -37,8 +38,10 @@ class Scheme(NamedTuple):
     arguments: dict[str, Any]
 
 
-Rules = dict[str, dict[str, Scheme]]
-"""Op -> parameter (`weight`, `bias`) -> scheme. `zero_last_norm` is an entry without schemes."""
+Schemes = dict[str, Scheme]
+"""Parameter (`weight`, `bias`) -> scheme."""
+Rules = dict[str, Schemes]
+"""Op -> schemes of its parameters. `zero_last_norm` is an entry without schemes."""
 
 
 def rules(value: Any) -> Rules:
@@ -54,14 +57,20 @@ def rules(value: Any) -> Rules:
                 found[kind] = {}
             continue
         if find_op(kind) is None:
-            near = closest(kind, [*OPS, ZERO_LAST_NORM])
+            kinds = [*OPS, ZERO_LAST_NORM]
+            near = same_kind(kind, kinds) or closest(kind, kinds)
             hint = f" (did you mean `{near}`?)" if near else ""
             raise ValueError(f"must name ops, not `{kind}`{hint}")
-        parts: Any = scheme
-        if not (isinstance(parts, Mapping) and {*parts} <= {"weight", "bias"}):  # pyright: ignore
-            parts = {"weight": scheme}
-        found[kind] = {name: _scheme(kind, item) for name, item in parts.items()}
+        found[kind] = schemes(kind, scheme)
     return found
+
+
+def schemes(kind: str, value: Any) -> Schemes:
+    """What an op's `init` states. Raises `ValueError` with a clause on what is wrong."""
+    parts: Any = value
+    if not (isinstance(parts, Mapping) and {*parts} <= {"weight", "bias"}):  # pyright: ignore
+        parts = {"weight": value}
+    return {name: _scheme(kind, item) for name, item in parts.items()}
 
 
 def _scheme(kind: str, value: Any) -> Scheme:

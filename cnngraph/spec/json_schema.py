@@ -36,6 +36,10 @@ _PASS_PARAMS: Schema = {
     "description": "Passes on the params of the enclosing block that this node also takes.",
 }
 _FROM: Schema = {"type": "string", "description": "The name of the value that the node reads."}
+_INIT: Schema = {
+    "description": "How the op's weights are initialised: a scheme, or schemes of weight and bias.",
+    "type": ["string", "object"],
+}
 _LEVEL_NAME: Schema = {"anyOf": [_NAME, {"type": "null"}]}
 
 _DEFINITIONS: dict[str, Schema] = {
@@ -122,7 +126,9 @@ def required(model: type[BaseModel]) -> list[str]:
 
 
 def _op_arguments(op: type[Op]) -> Schema:
-    return _arguments(op, _NAME)
+    schema = _arguments(op, _NAME)
+    schema["anyOf"][0]["properties"].setdefault("init", _INIT)
+    return schema
 
 
 def _composite_arguments(model: type[Composite]) -> Schema:

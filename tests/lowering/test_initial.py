@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SPECS, every_target
-from torch import Tensor
+from torch import Tensor, nn
 
 import cnngraph
 
@@ -103,13 +103,84 @@ def test_a_new_classifier_is_initialised_as_the_spec_says() -> None:
     assert torch.equal(last[-1], torch.zeros(200))
 
 
+OWN = """
+cnngraph: 1
+name: net
+input: [8, 8, 8]
+params: {num_classes: 32}
+init: {conv2d: {weight: ones, bias: zeros}, zero_last_norm: true}
+blocks:
+  conv:
+    params: {std: ~}
+    body: {conv2d: {out_channels: 64, kernel_size: 3, init: {normal: {std: "${std}"}}}}
+graph:
+  - residual:
+      name: block
+      body: {batch_norm: {name: bn, init: {constant: {val: 0.5}}}}
+  - conv: {name: small, std: 0.01}
+  - conv: {name: large, std: 1}
+  - conv2d: {name: other, out_channels: 4, kernel_size: 1, init: {bias: ones}}
+  - prelu: {name: act, init: 0.1}
+  - flatten
+  - linear:
+      name: fc
+      out_features: ${num_classes}
+      init: {weight: {normal: {std: 0.01}}, bias: ones}
+"""
+
+
+@every_target
+def test_an_op_states_its_own_init_which_replaces_the_networks(target) -> None:
+    torch.manual_seed(0)
+    net = cnngraph.compile(OWN, **target)
+    assert spread(net.small.weight.detach()) == pytest.approx(0.01, rel=0.05)
+    assert spread(net.large.weight.detach()) == pytest.approx(1, rel=0.05)
+    assert torch.equal(net.small.bias, torch.zeros(64))
+    assert torch.equal(net.other.weight, torch.ones(4, 64, 1, 1))
+    assert torch.equal(net.other.bias, torch.ones(4))
+    assert torch.equal(net.block.bn.weight, torch.full((8,), 0.5))
+    assert net.act.weight.item() == pytest.approx(0.1)
+
+
+def test_a_new_classifier_keeps_its_own_init() -> None:
+    net = cnngraph.compile(OWN)
+    net.reset_classifier(50)
+    assert spread(net.fc.weight.detach()) == pytest.approx(0.01, rel=0.1)
+    assert torch.equal(net.fc.bias, torch.ones(50))
+
+
+def torchvisions(name: str, torchvision) -> nn.Module:
+    models = torchvision.models
+    match name:
+        case "deeplabv3_resnet50":
+            return models.segmentation.deeplabv3_resnet50(weights_backbone=None, aux_loss=True)
+        case "fpn_resnet50":
+            from torchvision.models.detection import backbone_utils
+
+            return backbone_utils.resnet_fpn_backbone(
+                backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d
+            )
+        case "googlenet_aux" | "inception_v3_aux":
+            build = getattr(models, name.removesuffix("_aux"))
+            return build(weights=None, init_weights=True, aux_logits=True)
+        case _:
+            return getattr(models, name)(weights=None)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "densenet121", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnext_tiny", "deeplabv3_resnet50", "densenet121", "efficientnet_b0", "fpn_resnet50",
+        "googlenet_aux", "inception_v3_aux", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_small",
+        "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "vgg11",
+    ],
+)  # fmt: skip
 def test_shipped_specs_have_torchvisions_initial_weights(name: str, torchvision) -> None:
     torch.manual_seed(0)
-    theirs = getattr(torchvision.models, name)(weights=None).state_dict()
+    theirs = torchvisions(name, torchvision).state_dict()
     ours = cnngraph.compile(SPECS / f"{name}.yaml").state_dict()
-    assert list(ours) == list(theirs)
+    assert set(ours) == set(theirs)
     for key, expected in theirs.items():
         found = ours[key].float()
         if expected.numel() < 2 or expected.float().std() == 0:

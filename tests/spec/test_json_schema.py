@@ -56,7 +56,7 @@ def test_every_kind_is_described_with_all_its_arguments(kind: str) -> None:
     assert definition["description"]
     properties = definition["anyOf"][0]["properties"]
     shared = set() if kind == "from" else {"name", "from"}
-    shared |= {"pass_params"} if kind in OPS else set()
+    shared |= {"init", "pass_params"} if kind in OPS else set()
     assert set(properties) == {*fields(model), *shared}
     assert definition["anyOf"][0]["additionalProperties"] is False
 
