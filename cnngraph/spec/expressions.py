@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from math import prod
@@ -245,23 +246,19 @@ def _closing_brace(text: str, start: int) -> int:
     raise ExpressionError("`${` is never closed by `}`", start - 2)
 
 
-_TOKEN = re.compile(
-    r"""(?P<format>\b[fFrRtT]{1,2}(?=['"]))|'[^']*'|"[^"]*"|(?<!\w)(?P<number>[0-9][\w.]*)"""
-)
-_NUMBER = re.compile(r"[0-9_]*\.?[0-9_]*(?:[eE][0-9_]*)?[jJ]?|0[bBoOxX][0-9a-fA-F_]+")
+_TOKEN = re.compile(r"""'[^']*'|"[^"]*"|(?<!\w)(?P<number>[0-9][\w.]*)""")
+_NUMBER = re.compile(r"0[bBoOxX][0-9a-fA-F_]+|[0-9_]*\.?[0-9_]*([eE][0-9_]*)?[jJ]?")
 
 
 def _warns(source: str) -> bool:
-    """Whether Python warns of this text: of unknown escapes, or of a number glued to a word.
+    """Whether Python warns of this text: of an unknown escape, or a number glued to a word.
 
-    Hiding the warning is not an option: filters of warnings belong to all threads.
+    The warning cannot be hidden, because the filters of warnings belong to all threads.
     """
     if "\\" in source:
         return True
-    return any(
-        match["format"] or (match["number"] and not _NUMBER.fullmatch(match["number"]))
-        for match in _TOKEN.finditer(source)
-    )
+    numbers = (match["number"] for match in _TOKEN.finditer(source))
+    return any(number and not _NUMBER.fullmatch(number) for number in numbers)
 
 
 def _parse(source: str, offset: int) -> ast.expr:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+import warnings
 
 import pytest
 from hypothesis import given
@@ -193,3 +194,38 @@ def test_divisible_never_removes_more_than_a_tenth(value: float, divisor: int) -
     assert rounded % divisor == 0
     assert rounded >= 0.9 * value
     assert abs(rounded - value) <= divisor
+
+
+@pytest.mark.parametrize(
+    "text", ["1if i else 2", "'\\d'", "0x1for i", "[1 for i in 2in kind]", ".5or i"]
+)
+def test_text_of_which_python_would_warn_is_refused_silently(text: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(ExpressionError, match="this is not a valid expression"):
+            evaluate(f"${{{text}}}", SCOPE)
+    assert not caught
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e3", 1e3),
+        ("0xff", 255),
+        ("1_000", 1000),
+        (".5 + 1.", 1.5),
+        ("1e-5", 1e-5),
+        ("'1if'", "1if"),
+    ],
+)
+def test_numbers_are_pythons(text: str, value: object) -> None:
+    assert evaluate(f"${{{text}}}", SCOPE) == value
+
+
+def test_evaluating_leaves_the_filters_of_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("the filters of warnings belong to all threads")
+
+    monkeypatch.setattr(warnings, "catch_warnings", refuse)
+    monkeypatch.setattr(warnings, "simplefilter", refuse)
+    assert evaluate("${i + 40 + 1}", SCOPE) == 43
