@@ -75,7 +75,7 @@ def test_a_click_unfolds_a_block_and_marks_its_line_and_its_box(visit: Any) -> N
     row(page, "layer1.0.conv2").click()
     assert row(page, "layer1.0.conv2").get_attribute("aria-selected") == "true"
     assert page.locator(".line.chosen").inner_text().strip() == "- conv2d:"
-    assert page.locator(".sheet .chosen").get_attribute("data-path") == "layer1"
+    assert page.locator(".sheet .chosen").get_attribute("data-path") == "layer1.0.conv2"
     assert "parameters 36.9 k" in page.locator("#details").inner_text()
     row(page, "layer1").click()  # marks it
     row(page, "layer1").click()
