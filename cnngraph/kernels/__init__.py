@@ -32,6 +32,11 @@ def available() -> bool:
     return extension is not None
 
 
+def problem() -> str | None:
+    """Why the compiled kernels are not loaded, or None."""
+    return _problem
+
+
 def warn_if_unavailable() -> None:
     """Warn once that kernels run as plain PyTorch, and why."""
     if extension is None and not torch.compiler.is_compiling():
