@@ -97,11 +97,12 @@ def row(items: Sequence[Item], arcs: Sequence[Arc], first: int, lead: bool) -> P
         for index in range(start, end):
             tops[index] = y
         tops[end] = min(tops[end], y + 3)
+    spans = [(left, left + item.piece.width) for left, item in zip(lefts, items, strict=True)]
     for index, item in enumerate(items):
         x = lefts[index] + item.piece.port[0]
-        _port(shapes, item.ins, x, tops, (index,), item.piece.port[1])
+        _port(shapes, item.ins, x, tops, spans, item.piece.port[1])
         x = lefts[index] + item.piece.width + GAP / 2
-        _port(shapes, item.outs, x, tops, (index, index + 1), None)
+        _port(shapes, item.outs, x, tops, spans, None)
         if item.outs:
             shapes.append(Wire(((x - GAP / 2, 0), (x + GAP / 2, 0)), arrow=False))
     top = min([*tops, *(-item.piece.axis for item in items)])
@@ -129,7 +130,7 @@ def _port(
     letters: Sequence[str],
     x: float,
     tops: list[float],
-    beside: Sequence[int],
+    spans: Sequence[tuple[float, float]],
     end: float | None,
 ) -> None:
     """Letters above a line at `x`; it goes on where the same letter is found once more.
@@ -140,7 +141,8 @@ def _port(
         return
     text = " ".join(letters)
     half = max(5.5, width(text, bold=True) / 2 + 3)
-    near = [index for index in beside if 0 <= index < len(tops)]
+    left, right = x - half - GAP / 2, x + half + GAP / 2
+    near = [index for index, span in enumerate(spans) if span[0] < right and span[1] > left]
     y = min(tops[index] for index in near) - 9
     points = ((x, 0.0), (x, y + 5.5)) if end is None else ((x, y + 5.5), (x, end))
     shapes.append(Wire(points))
