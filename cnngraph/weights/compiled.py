@@ -2,7 +2,8 @@
 
 A file contains the arguments of `compile` (the text of all spec files, params and options) and the
 `state_dict`. Loading compiles the texts, so files survive changes of the compiler, and an untrusted
-file is as safe to read as a spec.
+file is as safe to read as a spec: all of it is checked, and the network is compared with the size
+of the file, before the network is made.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnngraph import __version__
-from cnngraph.atomic_write import atomic_write, one_line
-from cnngraph.compiler import compile_spec
+from cnngraph.atomic_write import atomic_write
+from cnngraph.compiler import compile_graph
+from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError, Source, fail, listing
 from cnngraph.graph import Graph
+from cnngraph.graph.features import select
 from cnngraph.lowering.network import Compilation, InferenceNetwork, Network
 from cnngraph.options import Backend, Options
+from cnngraph.passes import passes_of
 from cnngraph.spec.loader import Spec, load_spec
-from cnngraph.weights.torch_files import ZIP_START, load, readable
+from cnngraph.weights.files import unusual
+from cnngraph.weights.torch_files import ZIP_START, load, open_file, readable, shown
+from cnngraph.weights.unpickle import RefusedTensor
 
 MARK = "cnngraph compiled network"
 FORMAT = 2
@@ -33,6 +39,19 @@ _CONTENTS = {
     "cnngraph": str, "files": dict, "main": str, "params": dict, "outputs": list, "backend": str,
     "memory": str, "batch_size": int, "disable_passes": list, "state_dict": dict,
 }  # fmt: skip
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64}
+
+_MOST_DEPTH = 50
+_MOST_ITEMS = 1_000_000
+"""Of the contents, with everything that appears several times counted as often."""
+
+_MOST_GROWTH = 8
+"""How many times larger than its file a network may be. A file of bfloat16 has half the size."""
+
+_SMALL_NETWORK = 2_000
+_LEAST_BYTES_OF_NODE = 100
+"""A file has many more bytes for each node, as most nodes have weights or follow one that has."""
+
 _OTHER_ENDINGS = {
     ".safetensors": "weights: use `save_weights`",
     ".yaml": "specs",
@@ -109,15 +128,24 @@ def unpacked(
     allow_code: bool = False,
 ) -> Network:
     """The network of what `read_packed` found in the file at `path`; see `load_compiled`."""
+    size = os.stat(path).st_size
+    options = _options(contents, backend)
+    passes_of(options)
     spec = _spec(contents, Path(os.path.realpath(path)), os.fspath(path), allow_code)
     params = {name: _tuples(value) for name, value in contents["params"].items()}
+    graph = elaborate_or_raise(spec, params)
+    state: dict[str, Tensor] = contents["state_dict"]
+    kept = select(graph, options.outputs) if options.outputs else graph
+    if problems := _misfits(kept, {name: tuple(value.shape) for name, value in state.items()}):
+        raise _damaged(path, f"its weights do not fit its spec: {listing(problems)}")
+    _require_proportion(path, kept, state, size)
     # The initial weights are replaced: they must not advance the caller's generator.
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
-        net = compile_spec(spec, params, _options(contents, backend))
-    try:
-        net.load_state_dict(contents["state_dict"], assign=True)
-    except RuntimeError as error:
-        raise _damaged(path, f"its weights do not fit its spec: {one_line(error)}") from None
+        net = compile_graph(spec, params, graph, options)
+    for name, initial in net.state_dict().items():
+        if state[name].dtype.is_floating_point != initial.dtype.is_floating_point:
+            raise _damaged(path, f"`{name}` has numbers of another kind: {state[name].dtype}")
+    net.load_state_dict(state, assign=True)
     return net
 
 
@@ -151,6 +179,16 @@ def _compilation(net: nn.Module) -> Compilation:
 
 def _require_fit(net: nn.Module, graph: Graph) -> None:
     """Raises unless the network has exactly the weights of its spec."""
+    found = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    if problems := _misfits(graph, found):
+        raise CnngraphError(
+            f"cannot save this network: its weights no longer fit its spec: {listing(problems)}."
+            " Compile a spec of the changed network, or use `save_weights`"
+        )
+
+
+def _misfits(graph: Graph, found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How a `state_dict` of these shapes differs from that of a graph: the first differences."""
     shapes = dict(graph.inputs)
     expected: dict[str, tuple[int, ...]] = {}
     for leaf in graph.leaves():
@@ -163,20 +201,14 @@ def _require_fit(net: nn.Module, graph: Graph) -> None:
             f"{leaf.path}.{name}" if name else leaf.path: tuple(shape)
             for name, shape in tensors.items()
         }
-    found = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     problems = [
-        f"`{name}` is missing" if name not in found
-        else f"`{name}` is not in the spec" if name not in expected
+        f"`{shown(name)}` is missing" if name not in found
+        else f"`{shown(name)}` is not in the spec" if name not in expected
         else f"`{name}` has the shape {_shape(found[name])}, in the spec {_shape(expected[name])}"
         for name in dict.fromkeys((*expected, *found))
         if found.get(name) != expected.get(name)
     ]  # fmt: skip
-    if problems:
-        shown = [*problems[:3], f"{len(problems) - 3} more"] if len(problems) > 4 else problems
-        raise CnngraphError(
-            f"cannot save this network: its weights no longer fit its spec: {listing(shown)}."
-            " Compile a spec of the changed network, or use `save_weights`"
-        )
+    return [*problems[:3], f"{len(problems) - 3} more"] if len(problems) > 4 else problems
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -218,27 +250,71 @@ def _tuples(value: Any) -> Any:
 
 
 def read_packed(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a file, checked as far as possible without compiling. See `load_compiled`."""
-    name = os.fspath(path)
+    """The contents of a file, checked as far as possible without its spec. See `load_compiled`."""
+    name = shown(os.fspath(path))
     unpacked = _unpack(path)
+    _require_plain(path, unpacked)
     contents = cast("dict[str, Any]", unpacked) if isinstance(unpacked, dict) else {}
     if contents.get("format") != MARK:
         raise CnngraphError(f"{name} is a PyTorch file, but not a network compiled by cnngraph")
     version = contents.get("version")
     if version != FORMAT:
         raise CnngraphError(
-            f"{name} was written by cnngraph {contents.get('cnngraph')}, in format {version};"
+            f"{name} was written by cnngraph {shown(str(contents.get('cnngraph')))}, in format"
+            f" {shown(str(version))};"
             f" this is cnngraph {__version__}, which reads format {FORMAT}: {_advice(version)}"
         )
     for key, kind in _CONTENTS.items():
-        if not isinstance(contents.get(key), kind):
+        if type(contents.get(key)) is not kind:
             raise _damaged(path, f"it has no `{key}`")
         if kind is dict and not all(isinstance(name, str) for name in contents[key]):
             raise _damaged(path, f"its `{key}` has keys that are not strings")
     texts: dict[str, Any] = contents["files"]
     if contents["main"] not in texts or not all(isinstance(text, str) for text in texts.values()):
         raise _damaged(path, "its spec is missing")
+    for key in ("outputs", "disable_passes"):
+        if not all(isinstance(name, str) for name in contents[key]):
+            raise _damaged(path, f"its `{key}` are not all strings")
+    for name, value in contents["state_dict"].items():
+        reason = unusual(value)
+        if not reason and value.dtype not in _DTYPES:
+            reason = f"has numbers of an uncommon kind: {value.dtype}"
+        if reason:
+            raise _damaged(path, f"`{shown(name)}` {reason}")
     return contents
+
+
+def _require_plain(path: str | os.PathLike[str], contents: Any) -> None:
+    """Raises unless the contents are a tree of tensors and plain data, neither deep nor endless."""
+    items: list[tuple[Any, int]] = [(contents, 0)]
+    for _ in range(_MOST_ITEMS):
+        if not items:
+            return
+        item, depth = items.pop()
+        if isinstance(item, dict):
+            inside: list[Any] = list(cast("dict[Any, Any]", item).values())
+        elif isinstance(item, list | tuple):
+            inside = list(cast("Sequence[Any]", item))
+        elif item is None or isinstance(item, bool | int | float | str | Tensor | RefusedTensor):
+            continue
+        else:
+            raise _damaged(path, "it contains something else than tensors and plain data")
+        if depth == _MOST_DEPTH or len(items) + len(inside) > _MOST_ITEMS:
+            break
+        items += ((value, depth + 1) for value in inside)
+    raise _damaged(path, "its contents are nested too deeply, or have too many items")
+
+
+def _require_proportion(
+    path: str | os.PathLike[str], graph: Graph, state: Mapping[str, Tensor], size: int
+) -> None:
+    """Raises if the network is much larger than its file, before it is made."""
+    needed = sum(4 * value.numel() for value in state.values())
+    if needed > _MOST_GROWTH * size:
+        raise _damaged(path, f"it has {size:,} bytes, but the weights of its network {needed:,}")
+    nodes = sum(1 for _ in graph.leaves())
+    if nodes > _SMALL_NETWORK + size // _LEAST_BYTES_OF_NODE:
+        raise _damaged(path, f"it has {size:,} bytes, but its network {nodes:,} nodes")
 
 
 def _advice(version: Any) -> str:
@@ -248,14 +324,13 @@ def _advice(version: Any) -> str:
 
 
 def _unpack(path: str | os.PathLike[str]) -> Any:
-    with readable(path, CnngraphError):
-        with open(path, "rb") as file:
-            start = file.read(len(ZIP_START))
+    with readable(path, CnngraphError), open_file(path, CnngraphError) as file:
+        start = file.read(len(ZIP_START))
         if not ZIP_START.startswith(start):
-            raise CnngraphError(f"{os.fspath(path)} is not a network compiled by cnngraph")
+            raise CnngraphError(f"{shown(os.fspath(path))} is not a network compiled by cnngraph")
         if start != ZIP_START:
             raise EOFError
-        return load(path, CnngraphError)
+        return load(file)
 
 
 def _options(contents: dict[str, Any], backend: Backend | None) -> Options:
@@ -290,4 +365,4 @@ def _spec(contents: dict[str, Any], root: Path, name: str, allow_code: bool) -> 
 
 
 def _damaged(path: str | os.PathLike[str], problem: str) -> CnngraphError:
-    return CnngraphError(f"{os.fspath(path)} is damaged: {problem}")
+    return CnngraphError(f"{shown(os.fspath(path))} is damaged: {problem}")

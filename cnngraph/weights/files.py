@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,15 @@ from cnngraph.errors import CnngraphError
 from cnngraph.lowering.network import Network
 from cnngraph.weights.patterns import unwrapped
 from cnngraph.weights.report import WeightsError
-from cnngraph.weights.torch_files import PLAIN_OBJECTS, ZIP_START, load, readable
+from cnngraph.weights.torch_files import (
+    PLAIN_OBJECTS,
+    ZIP_START,
+    load,
+    open_file,
+    readable,
+    shown,
+)
+from cnngraph.weights.unpickle import RefusedTensor
 
 CHECKPOINT_KEYS = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights",
@@ -31,6 +39,13 @@ CHECKPOINT_KEYS = (
 
 COUNT = "n_averaged"
 """The counter of `torch.optim.swa_utils.AveragedModel`."""
+
+MOST_TENSORS = 300_000
+MOST_CHARACTERS = 1_000
+"""Of the name of a tensor."""
+
+_MOST_NESTED = 10
+"""Checkpoints in checkpoints; a file may contain itself."""
 
 _ORDER = "modules"
 _SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -79,12 +94,16 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
             " .pth"
         )
     state = net.state_dict()
-    if meta := next((key for key, value in state.items() if value.is_meta), None):
-        raise WeightsError(
-            f"cannot write {os.fspath(path)}: `{meta}` is on the meta device and has no values"
-        )
+    for key, value in state.items():
+        if reason := unusual(value):
+            raise WeightsError(f"cannot write {os.fspath(path)}: `{key}` {reason}")
     if suffix != ".safetensors":
-        _write(path, lambda file: torch.save(state, file))
+        # torch.save writes the single value of an expanded tensor, not all of its numbers.
+        dense = {
+            key: value.clone() if value.nbytes > value.untyped_storage().nbytes() else value
+            for key, value in state.items()
+        }
+        _write(path, lambda file: torch.save(dense, file))
         return
     tensors = {
         key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()
@@ -96,6 +115,17 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         _ORDER: json.dumps(module_kinds(net, tensors)),
     }
     _write(path, lambda file: save_file(tensors, file, metadata))
+
+
+def unusual(value: Any) -> str:
+    """Why a value is not a dense tensor of real numbers; empty if it is one."""
+    if not isinstance(value, Tensor):
+        return "is not a tensor"
+    if value.is_meta:
+        return "is on the meta device and has no values"
+    if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+        return f"is not an ordinary tensor: it is {value.layout} of {value.dtype}"
+    return ""
 
 
 def network_name(net: nn.Module) -> str:
@@ -131,21 +161,20 @@ def read_weights(path: str | os.PathLike[str], key: str | None = None) -> Weight
     Raises:
         WeightsError: the file cannot be read, is damaged, could run code, or has no weights.
     """
-    name = os.fspath(path)
+    name = shown(os.fspath(path))
     trust = (
         "; if you trust the file, pass the state_dict of torch.load(..., weights_only=False) to"
         " load_weights"
     )
-    with readable(path, WeightsError, trust):
-        with open(path, "rb") as file:
-            start = file.read(9)
+    with readable(path, WeightsError, trust), open_file(path, WeightsError) as file:
+        start = file.read(9)
         if start[8:9] == b"{":
             return _read_safetensors(path)
         if len(start) < 9 or not (start.startswith(ZIP_START) or start[0] == 0x80):
             raise WeightsError(
                 f"{name} has no weights: it was written neither by safetensors nor by torch.save"
             )
-        contents = load(path, WeightsError, PLAIN_OBJECTS)
+        contents = load(file, PLAIN_OBJECTS)
     return from_mapping(contents, name, key)
 
 
@@ -153,11 +182,12 @@ def _read_safetensors(path: str | os.PathLike[str]) -> Weights:
     name = os.fspath(path)
     opened: Any = safe_open(name, framework="pt")
     with opened as file:
+        _require_bounded(name, file.keys())
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata: dict[str, str] = file.metadata() or {}
-    if not tensors:
-        raise WeightsError(f"{name} has no weights: it is empty")
     kinds = _kinds(metadata)
+    if not tensors and _ORDER not in metadata:
+        raise WeightsError(f"{name} has no weights: it is empty")
     order = {module: index for index, module in enumerate(kinds)}
     ordered = all(key.rpartition(".")[0] in order for key in tensors)
     if ordered:
@@ -170,10 +200,19 @@ def _read_safetensors(path: str | os.PathLike[str]) -> Weights:
 def _kinds(metadata: Mapping[str, str]) -> dict[str, str]:
     try:
         data = json.loads(metadata.get(_ORDER, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     kinds = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     return {path: str(kind) for path, kind in kinds.items()}
+
+
+def _require_bounded(name: str, keys: Iterable[str]) -> None:
+    """Raises for names that no network has and that would take long to compare."""
+    keys = list(keys)
+    if len(keys) > MOST_TENSORS:
+        raise WeightsError(f"{name} has {len(keys):,} tensors: more than {MOST_TENSORS:,}")
+    if any(len(key) > MOST_CHARACTERS for key in keys):
+        raise WeightsError(f"{name} has a name of more than {MOST_CHARACTERS:,} characters")
 
 
 def _natural(key: str) -> list[tuple[int, str]]:
@@ -188,7 +227,9 @@ def from_mapping(contents: Any, name: str, key: str | None = None) -> Weights:
         WeightsError: there are no tensors, no entry `key`, or several entries to choose from.
     """
     notes: list[str] = []
-    while isinstance(contents, Mapping):
+    for _ in range(_MOST_NESTED):
+        if not isinstance(contents, Mapping):
+            break
         contents = cast("Mapping[Any, Any]", contents)
         found = _entries(contents)
         taken = key if key is not None else _choice(contents, found, name)
@@ -204,10 +245,14 @@ def from_mapping(contents: Any, name: str, key: str | None = None) -> Weights:
         kind = type(contents).__name__
         raise WeightsError(f"{name} has no weights: it contains a {kind}, not a state_dict")
     contents = cast("Mapping[Any, Any]", contents)
+    for entry, value in contents.items():
+        if isinstance(value, RefusedTensor):
+            raise WeightsError(f"cannot load {name}: `{_shown(entry)}` is a {value.kind} tensor")
     tensors = {str(key): value for key, value in contents.items() if isinstance(value, Tensor)}
-    if not tensors:
+    if not tensors and (contents or notes):
         raise WeightsError(f"{name} has no weights: {_overview(contents)}")
-    others = [str(key) for key, value in contents.items() if not isinstance(value, Tensor)]
+    _require_bounded(name, tensors)
+    others = [_shown(key) for key, value in contents.items() if not isinstance(value, Tensor)]
     if others:
         listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
         notes.append(f"ignored entries that are not tensors: {listed}")
@@ -240,12 +285,24 @@ def _choice(contents: Mapping[Any, Any], found: list[str], name: str) -> str | N
 
 def _has_tensors(value: Any) -> bool:
     """Whether a state dict is in here, at any depth."""
-    return isinstance(value, Mapping) and any(
-        isinstance(item, Tensor) or (isinstance(key, str) and _has_tensors(item))
-        for key, item in cast("Mapping[Any, Any]", value).items()
-    )
+    mappings, seen = [value], {id(value)}  # a file may contain itself
+    while mappings:
+        mapping = mappings.pop()
+        if not isinstance(mapping, Mapping):
+            continue
+        for key, item in cast("Mapping[Any, Any]", mapping).items():
+            if isinstance(item, Tensor | RefusedTensor):
+                return True
+            if isinstance(key, str) and id(item) not in seen:
+                seen.add(id(item))
+                mappings.append(item)
+    return False
+
+
+def _shown(key: Any) -> str:
+    return shown(str(key))
 
 
 def _overview(contents: Mapping[Any, Any]) -> str:
-    keys = ", ".join(map(str, list(contents)[:8]))
+    keys = ", ".join(map(_shown, list(contents)[:8]))
     return f"its keys are {keys}" if keys else "it is empty"

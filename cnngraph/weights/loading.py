@@ -20,6 +20,7 @@ from cnngraph.weights.files import (
     module_kinds,
     network_name,
     read_weights,
+    unusual,
 )
 from cnngraph.weights.input_channels import adapt, stems
 from cnngraph.weights.patterns import as_patterns, matches, require_match, unwrapped
@@ -140,7 +141,9 @@ def _without_count(source: Weights, here: Mapping[str, Tensor]) -> Weights:
 def _without_prefixes(source: Weights, here: Mapping[str, Tensor]) -> Weights:
     """The file without the prefix of all its keys that keeps them from matching the network's."""
     modules = [_module(key).split(".") for key in source.tensors if "." in key]
-    shared = common(min(modules), max(modules)) if len(modules) == len(source.tensors) else 0
+    if not modules or len(modules) < len(source.tensors):
+        return source
+    shared = common(min(modules), max(modules))
     prefixes = ["".join(f"{name}." for name in modules[0][:end]) for end in range(shared + 1)]
 
     def known(prefix: str) -> int:
@@ -392,14 +395,8 @@ def _copy(origins: Mapping[str, str], here: Mapping[str, Tensor], source: Weight
                 f"cannot load into `{key}`: it is on the meta device (call net.to_empty(device=...)"
                 " first)"
             )
-        if there.is_meta or there.layout is not torch.strided or there.is_quantized:
-            raise WeightsError(
-                f"cannot load `{origin}` of {source.name}: it is not an ordinary tensor with values"
-            )
-        if there.is_complex() and not here[key].is_complex():
-            raise WeightsError(
-                f"cannot load `{origin}` of {source.name}: it is complex, but real here"
-            )
+        if reason := unusual(there):
+            raise WeightsError(f"cannot load `{origin}` of {source.name}: it {reason}")
     with torch.no_grad():
         for key, origin in origins.items():
             here[key].copy_(source.tensors[origin])

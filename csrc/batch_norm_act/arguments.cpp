@@ -4,6 +4,7 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "../checks.h"
 #include "../data_type_of.h"
 #include "batch_norm_act.h"
 
@@ -64,26 +65,16 @@ bool is_channels_last(const at::Tensor& tensor) {
 at::Tensor parameter(const OptionalTensor& given, const char* name, const at::Tensor& input,
                      at::ScalarType compute_type) {
   if (!given.has_value() || !given->defined()) return {};
-  TORCH_CHECK(given->dim() == 1 && given->size(0) == input.size(1), "batch_norm_act: ", name,
-              " should hold ", input.size(1), " elements, one per channel, got shape ",
-              given->sizes());
-  TORCH_CHECK(given->device() == input.device(), "batch_norm_act: ", name, " is on ",
-              given->device(), ", the input on ", input.device());
-  TORCH_CHECK(given->scalar_type() == input.scalar_type() || given->scalar_type() == compute_type,
-              "batch_norm_act: expected ", name, " of type ", input.scalar_type(), " or ",
-              compute_type, ", got ", given->scalar_type());
-  return given->to(compute_type).contiguous();
+  check_per_channel("batch_norm_act", name, *given, input.size(1), input, compute_type);
+  // torch negates lazily, and its dispatcher skips lists of optional tensors.
+  return given->to(compute_type).resolve_neg().contiguous();
 }
 
 at::Tensor like_input(const OptionalTensor& given, const char* name,
                       const BatchNormArguments& call) {
   if (!given.has_value() || !given->defined()) return {};
   const at::Tensor& input = call.input;
-  TORCH_CHECK(given->sizes() == input.sizes() && given->scalar_type() == input.scalar_type() &&
-                  given->device() == input.device(),
-              "batch_norm_act: the ", name, " must have the input's shape, type and device, got ",
-              given->sizes(), " ", given->scalar_type(), " on ", given->device(), " for ",
-              input.sizes(), " ", input.scalar_type(), " on ", input.device());
+  check_like("batch_norm_act", name, *given, input);
   return call.in_layout(*given);
 }
 
@@ -148,7 +139,7 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
   const auto stride = call.stride_of(input);
   call.input = stride ? input : input.contiguous(suggested);
   call.input_stride = stride.value_or(call.stride());
-  call.residual = like_input(residual, "residual", call);
+  call.residual = like_input(residual, "a residual", call);
   return call;
 }
 
@@ -159,7 +150,7 @@ BatchNormArguments check_arguments_of_backward(const at::Tensor& input,
                                                const OptionalTensor& residual,
                                                const OptionalTensor& output) {
   BatchNormArguments call = check_arguments(input, weight, bias, mean, var, residual);
-  call.output = like_input(output, "output", call);
+  call.output = like_input(output, "an output", call);
   TORCH_CHECK(
       !call.output.defined() || (act.activation == Activation::relu && !call.residual.defined()),
       "batch_norm_act_backward: the output replaces the residual, and only for a relu");
@@ -167,11 +158,7 @@ BatchNormArguments check_arguments_of_backward(const at::Tensor& input,
 }
 
 void check_gradient(const at::Tensor& grad_output, const at::Tensor& input) {
-  TORCH_CHECK(
-      grad_output.sizes() == input.sizes() && grad_output.scalar_type() == input.scalar_type(),
-      "batch_norm_act_backward: the gradient must have the input's shape and type, got ",
-      grad_output.sizes(), " ", grad_output.scalar_type(), " for ", input.sizes(), " ",
-      input.scalar_type());
+  check_like("batch_norm_act_backward", "a gradient", grad_output, input);
 }
 
 void check_batch_size(const at::Tensor& input) {

@@ -78,7 +78,7 @@ using BatchNormActInto = Statistics(const BatchNormArguments& call, double eps,
                                     const ActivationSpec& act, const at::Tensor& output);
 BatchNormActInto batch_norm_act_into_cpu, batch_norm_act_into_cuda;
 
-// Raises unless the gradient has the input's shape and type.
+// Raises unless the gradient has the input's shape, type and device.
 void check_gradient(const at::Tensor& grad_output, const at::Tensor& input);
 
 // Calls the operators through the dispatcher.

@@ -37,11 +37,12 @@ void update_in_place(const Tensor& running, const Tensor& batch, double correcti
 // then, so that the device is not synchronised.
 void update(const Tensor& running, const Tensor& batch, double correction,
             std::optional<double> momentum, const OptionalTensor& batches) {
-  const bool same_type = running.scalar_type() == batch.scalar_type();
-  if (momentum.has_value() && same_type && running.is_cpu() && batch.is_cpu() &&
+  const auto type = running.scalar_type();
+  const bool same_type = type == batch.scalar_type();
+  if (momentum.has_value() && same_type && (type == at::kFloat || type == at::kDouble) &&
+      !running.is_neg() && !batch.is_neg() && running.is_cpu() && batch.is_cpu() &&
       running.is_contiguous() && batch.is_contiguous()) {  // the usual case: no temporaries
-    const auto run =
-        running.scalar_type() == at::kDouble ? &update_in_place<double> : &update_in_place<float>;
+    const auto run = type == at::kDouble ? &update_in_place<double> : &update_in_place<float>;
     return run(running, batch, correction, *momentum);
   }
   const Tensor added = correction == 1 ? batch : batch * correction;
@@ -73,6 +74,11 @@ TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
       "update_running_statistics(Tensor(a!) mean, Tensor(b!) var, Tensor(c!)? batches, "
       "Tensor batch_mean, Tensor batch_var, float? momentum, SymInt values_per_channel) -> ()",
       {at::Tag::pt2_compliant_tag});
+}
+
+// torch's own handling of lazily negated arguments breaks for operators that return nothing.
+TORCH_LIBRARY_IMPL(cnngraph, Negative, library) {
+  library.impl("update_running_statistics", torch::CppFunction::makeFallthrough());
 }
 
 TORCH_LIBRARY_IMPL(cnngraph, CompositeExplicitAutograd, library) {

@@ -1,4 +1,5 @@
 // Every branch writes its slice of the output's channels.
+#include "../data_type_of.h"
 #include "cat_batch_norm_act.h"
 
 namespace cnngraph {
@@ -9,10 +10,11 @@ using at::Tensor;
 int64_t check(const CatArguments& call) {
   check_lengths(call);
   const Tensor& first = call.inputs[0];
+  data_type_of(first, "cat_batch_norm_act");
   int64_t channels = 0;
   for (size_t i = 0; i < call.branches(); ++i) {
     const Tensor& input = call.inputs[i];
-    bool alike = input.dim() == first.dim() && input.dim() >= 2 &&
+    bool alike = input.dim() == first.dim() && input.dim() >= 2 && input.dim() <= 5 &&
                  input.scalar_type() == first.scalar_type() && input.device() == first.device();
     for (int64_t dim = 0; alike && dim < input.dim(); ++dim) {
       alike = dim == 1 || input.size(dim) == first.size(dim);
@@ -32,6 +34,7 @@ int64_t check(const CatArguments& call) {
 
 void check_lengths(const CatArguments& call) {
   const size_t branches = call.branches();
+  TORCH_CHECK_VALUE(branches > 0, "cat_batch_norm_act: expected one input or more");
   TORCH_CHECK_VALUE(call.weights.size() == branches && call.biases.size() == branches &&
                         call.means.size() == branches && call.vars.size() == branches &&
                         call.eps.size() == branches && call.normalized.size() == branches &&

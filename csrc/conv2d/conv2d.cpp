@@ -14,8 +14,10 @@
 #include <torch/library.h>
 
 #include "../autograd.h"
+#include "../checks.h"
 #include "../cpu/capability.h"
 #include "../linear/linear.h"
+#include "arguments.h"
 #include "pointwise.h"
 #include "weight_gradient.h"
 #include "winograd.h"
@@ -53,16 +55,38 @@ bool is_linear(const Tensor& input, IntArrayRef weight, IntArrayRef padding, int
          input.size(1) == weight[1];
 }
 
+bool is_defined(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
+
+// Whether oneDNN's weight gradient in channels_last writes past its memory: a strided 1x1 kernel
+// over fewer channels (per group) than a vector has
+// (https://github.com/uxlfoundation/oneDNN/issues/6035).
+bool strides_few_channels(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
+  return input.is_cpu() && weight.size(2) == 1 && weight.size(3) == 1 && weight.size(1) < 16 &&
+         (geometry.stride[0] != 1 || geometry.stride[1] != 1);
+}
+
+// The pixels that a strided 1x1 kernel reads.
+Tensor strided_pixels(const Tensor& input, const ConvGeometry& geometry) {
+  const auto [vertical, horizontal] = geometry.padding;
+  return at::constant_pad_nd(input, {horizontal, horizontal, vertical, vertical})
+      .slice(2, 0, std::nullopt, geometry.stride[0])
+      .slice(3, 0, std::nullopt, geometry.stride[1]);
+}
+
+// Whether no window may reach a pixel along an axis: oneDNN segfaults if it adds a bias then.
+bool may_read_only_padding(const Tensor& input, const ConvGeometry& geometry) {
+  for (int axis = 0; axis < 2; ++axis) {
+    if (geometry.padding[axis] > 0 &&
+        input.size(2 + axis) < std::max(geometry.stride[axis], geometry.dilation[axis])) {
+      return true;
+    }
+  }
+  return false;
+}
+
 ConvGeometry geometry_of(IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                          int64_t groups) {
   return {{stride[0], stride[1]}, {padding[0], padding[1]}, {dilation[0], dilation[1]}, groups};
-}
-
-// Whether a bias fits this weight; torch reports what is wrong with others.
-bool fits(const OptionalTensor& bias, const Tensor& weight) {
-  return !bias.has_value() || !bias->defined() ||
-         (bias->sizes() == IntArrayRef{weight.size(0)} && bias->device() == weight.device() &&
-          bias->scalar_type() == weight.scalar_type());
 }
 
 // Conversions between a matrix and maps of one pixel.
@@ -120,19 +144,59 @@ Tensor conv2d_autograd(const Tensor& input, const Tensor& weight, const Optional
   return Conv2d::apply(input, weight, bias, stride, padding, dilation, groups);
 }
 
+Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+              IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+  const ConvGeometry geometry =
+      check_convolution(input, weight, bias, stride, padding, dilation, groups);
+  return convolution(input, weight, bias, geometry.stride, geometry.padding, geometry.dilation,
+                     groups);
+}
+
 // Second derivatives are torch's.
 ConvGradients conv2d_backward_autograd(const Tensor& grad_output, const Tensor& input,
                                        const Tensor& weight, IntArrayRef stride,
                                        IntArrayRef padding, IntArrayRef dilation, int64_t groups,
                                        std::array<bool, 3> output_mask) {
   if (differentiated(grad_output, input, weight)) {
-    return at::convolution_backward(grad_output, input, weight, IntArrayRef{weight.size(0)}, stride,
-                                    padding, dilation, /*transposed=*/false,
-                                    /*output_padding=*/{0, 0}, groups, output_mask);
+    const char* op = "conv2d_backward";
+    auto gradients = at::convolution_backward(
+        grad_output, input, weight, IntArrayRef{weight.size(0)},
+        check_pair(op, "stride", stride, 1), check_pair(op, "padding", padding, 0),
+        check_pair(op, "dilation", dilation, 1),
+        /*transposed=*/false, /*output_padding=*/{0, 0}, groups, output_mask);
+    const auto define = [&](Tensor& gradient) {
+      if (!gradient.defined()) gradient = at::empty({0}, input.options());
+    };
+    std::apply([&](auto&... each) { (define(each), ...); }, gradients);
+    return gradients;
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return call_conv2d_backward(grad_output, input, weight, stride, padding, dilation, groups,
                               output_mask);
+}
+
+template <class... Tensors>
+void refuse_gradients(const char* op, const Tensors&... tensors) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!differentiated(tensors...), "cnngraph::", op,
+                              " has no gradient: it is for evaluation without gradients");
+}
+
+Tensor winograd_weight_autograd(const Tensor& weight) {
+  refuse_gradients("winograd_weight", weight);
+  static const auto op =
+      find_operator<decltype(winograd_weight_autograd)>("cnngraph::winograd_weight");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(weight);
+}
+
+Tensor winograd_conv2d_autograd(const Tensor& input, const Tensor& transformed_weight,
+                                int64_t channels, const OptionalTensor& bias, IntArrayRef padding,
+                                const OptionalTensor& residual, bool relu) {
+  refuse_gradients("winograd_conv2d", input, transformed_weight, bias, residual);
+  static const auto op =
+      find_operator<decltype(winograd_conv2d_autograd)>("cnngraph::winograd_conv2d");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(input, transformed_weight, channels, bias, padding, residual, relu);
 }
 
 Tensor conv2d_autocast(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
@@ -159,8 +223,14 @@ Tensor in_layout_of(const Tensor& tensor, const Tensor& gradient, bool wanted) {
 ConvGradients conv2d_backward(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
                               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                               int64_t groups, std::array<bool, 3> output_mask) {
-  const auto [dinput, dweight, dbias] = convolution_backward(
-      grad_output, input, weight, stride, padding, dilation, groups, output_mask);
+  const ConvGeometry geometry =
+      check_convolution(input, weight, {}, stride, padding, dilation, groups);
+  check_sizes("conv2d_backward", "a gradient", grad_output,
+              sizes_of_results(input, weight, geometry));
+  check_kind("conv2d_backward", "a gradient", grad_output, input);
+  const auto [dinput, dweight, dbias] =
+      convolution_backward(grad_output, input, weight, geometry.stride, geometry.padding,
+                           geometry.dilation, groups, output_mask);
   return {in_layout_of(input, dinput, output_mask[0]),
           in_layout_of(weight, dweight, output_mask[1]),
           output_mask[2] ? dbias : at::empty({0}, weight.options())};
@@ -184,7 +254,7 @@ TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
 }
 
 TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
-  library.impl("conv2d", &convolution);
+  library.impl("conv2d", &conv2d);
   library.impl("conv2d_backward", &conv2d_backward);
   library.impl("winograd_weight", &winograd_weight);
   library.impl("winograd_conv2d", &winograd_folded_convolution);
@@ -195,6 +265,8 @@ TORCH_LIBRARY_IMPL(cnngraph, AutocastCPU, library) { library.impl("conv2d", &con
 TORCH_LIBRARY_IMPL(cnngraph, Autograd, library) {
   library.impl("conv2d", &conv2d_autograd);
   library.impl("conv2d_backward", &conv2d_backward_autograd);
+  library.impl("winograd_weight", &winograd_weight_autograd);
+  library.impl("winograd_conv2d", &winograd_conv2d_autograd);
 }
 
 // A dense copy of channels_last maps with gaps between pixels, such as slices of the channels: our
@@ -213,11 +285,15 @@ Tensor convolution(const Tensor& given_input, const Tensor& weight, const Option
     return as_maps(cnngraph::linear(as_matrix(input), as_matrix(weight), bias));
   }
   const ConvGeometry geometry = geometry_of(stride, padding, dilation, groups);
-  if (winograd_is_faster(input, weight, geometry) && fits(bias, weight)) {
+  if (winograd_is_faster(input, weight, geometry)) {
     return winograd_convolution(input, weight, bias, geometry);
   }
-  if (pointwise_is_faster(input, weight, geometry) && !(bias.has_value() && bias->defined())) {
+  if (pointwise_is_faster(input, weight, geometry) && !is_defined(bias)) {
     return pointwise_convolution(input, weight);
+  }
+  if (is_defined(bias) && input.is_cpu() && may_read_only_padding(input, geometry)) {
+    return convolution(input, weight, {}, stride, padding, dilation, groups)
+        .add_(bias->view({-1, 1, 1}));
   }
   const auto convolve = [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {
     return at::convolution(x, w, b, stride, padding, dilation, /*transposed=*/false,
@@ -225,7 +301,7 @@ Tensor convolution(const Tensor& given_input, const Tensor& weight, const Option
   };
   if (!computes_in_float(input)) return convolve(input, weight, bias);
   OptionalTensor wide_bias;
-  if (bias.has_value() && bias->defined()) wide_bias = bias->to(at::kFloat);
+  if (is_defined(bias)) wide_bias = bias->to(at::kFloat);
   return convolve(input.to(at::kFloat), weight.to(at::kFloat), wide_bias).to(input.scalar_type());
 }
 
@@ -249,21 +325,28 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& give
       winograd_weight ||
       (output_mask[1] && weight_gradient_is_faster(grad_output, input, weight.sizes(), geometry));
   // The library computes both gradients if either the weight's or the bias's is requested.
-  const std::array<bool, 3> rest = {output_mask[0] && !winograd && !pointwise,
-                                    output_mask[1] && !ours, output_mask[2] && !ours};
+  std::array<bool, 3> rest = {output_mask[0] && !winograd && !pointwise, output_mask[1] && !ours,
+                              output_mask[2] && !ours};
   ConvGradients gradients;
   auto& [dinput, dweight, dbias] = gradients;
+  if (rest[1] && strides_few_channels(input, weight, geometry)) {
+    std::tie(std::ignore, dweight, dbias) =
+        convolution_backward(grad_output, strided_pixels(input, geometry), weight, {1, 1}, {0, 0},
+                             {1, 1}, groups, {false, rest[1], rest[2]});
+    rest[1] = rest[2] = false;
+  }
   if (rest[0] || rest[1] || rest[2]) {
     const bool wide = computes_in_float(input);
     const auto widen = [&](const Tensor& tensor) { return wide ? tensor.to(at::kFloat) : tensor; };
     const Tensor values =  // the input's own gradient only depends on its size
         wide && !rest[1] && !rest[2] ? at::empty_like(input, at::kFloat) : widen(input);
-    gradients = at::convolution_backward(
+    const auto [x, w, b] = at::convolution_backward(
         widen(grad_output), values, widen(weight), IntArrayRef{weight.size(0)}, stride, padding,
         dilation, /*transposed=*/false, /*output_padding=*/{0, 0}, groups, rest);
-    for (Tensor* gradient : {&dinput, &dweight, &dbias}) {
-      if (wide && gradient->defined()) *gradient = gradient->to(input.scalar_type());
-    }
+    const auto take = [&](const Tensor& gradient, Tensor& to) {
+      if (gradient.defined()) to = gradient.to(input.scalar_type());
+    };
+    take(x, dinput), take(w, dweight), take(b, dbias);
   }
   if (output_mask[0] && winograd) dinput = winograd_input_gradient(grad_output, weight, geometry);
   if (output_mask[0] && pointwise) dinput = pointwise_input_gradient(grad_output, weight);

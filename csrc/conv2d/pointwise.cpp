@@ -51,7 +51,7 @@ Tensor product(const Tensor& map, const PointwiseWeight& weight) {
 }  // namespace
 
 bool pointwise_takes(at::IntArrayRef weight_sizes) {
-  return weight_sizes[2] == 1 && weight_sizes[3] == 1 &&
+  return weight_sizes.size() == 4 && weight_sizes[2] == 1 && weight_sizes[3] == 1 &&
          std::min(weight_sizes[0], weight_sizes[1]) >= least_channels;
 }
 

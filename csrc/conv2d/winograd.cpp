@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../checks.h"
 #include "../cpu/threads.h"
 #include "winograd_tiles.h"
 
@@ -197,6 +198,7 @@ Tensor winograd_input_gradient(const Tensor& grad_output, const Tensor& weight,
 
 Tensor winograd_weight(const Tensor& weight) {
   TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
+                  weight.numel() > 0 &&
                   (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
               "winograd_weight: expected 3x3 kernels in float32 or bfloat16, got ",
               weight.scalar_type(), " of ", weight.sizes());
@@ -214,27 +216,31 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
                   (input.scalar_type() == at::kFloat || input.scalar_type() == at::kBFloat16),
               "winograd_conv2d: expected a float32 or bfloat16 input of 4 dimensions, got ",
               input.scalar_type(), " of ", input.sizes());
-  TORCH_CHECK(padding[0] >= 0 && padding[0] <= 2 && padding[1] >= 0 && padding[1] <= 2,
-              "winograd_conv2d: expected paddings from 0 to 2, got ", padding);
+  const auto pads = check_pair("winograd_conv2d", "padding", padding, 0);
+  TORCH_CHECK(pads[0] <= 2 && pads[1] <= 2, "winograd_conv2d: expected paddings from 0 to 2, got ",
+              padding);
+  const auto [height, width] = size_of_results(input, pads);
+  const std::array<int64_t, 4> sizes = {input.size(0), channels, height, width};
+  TORCH_CHECK(sizes[2] >= 0 && sizes[3] >= 0, "winograd_conv2d: a 3x3 kernel does not fit into ",
+              input.sizes(), " with padding ", padding);
+  TORCH_CHECK(channels > 0 && channels <= most_of_geometry && input.size(1) > 0,
+              "winograd_conv2d: expected channels, got ", channels, " from ", input.sizes());
   const WeightLayout layout(2, input.size(1), channels);
   TORCH_CHECK(transformed_weight.sizes() == at::IntArrayRef{layout.size()} &&
-                  transformed_weight.scalar_type() == at::kFloat,
+                  transformed_weight.scalar_type() == at::kFloat &&
+                  transformed_weight.device() == input.device(),
               "winograd_conv2d: expected the transformed weight of ", channels, " kernels over ",
               input.size(1), " channels");
   After after{.bias = float_bias(bias), .relu = relu};
   TORCH_CHECK(!after.bias.defined() || after.bias.sizes() == at::IntArrayRef{channels},
               "winograd_conv2d: expected a bias of ", channels, " values");
-  if (residual.has_value()) {
-    const auto [height, width] = size_of_results(input, {padding[0], padding[1]});
-    const std::array<int64_t, 4> sizes = {input.size(0), channels, height, width};
-    TORCH_CHECK(residual->sizes() == at::IntArrayRef(sizes) &&
-                    residual->scalar_type() == input.scalar_type(),
-                "winograd_conv2d: expected a residual of ", at::IntArrayRef(sizes), " in ",
-                input.scalar_type());
+  if (residual.has_value() && residual->defined()) {
+    check_sizes("winograd_conv2d", "a residual", *residual, sizes);
+    check_kind("winograd_conv2d", "a residual", *residual, input);
     after.addend = residual->contiguous(channels_last);
   }
-  return convolve(input.contiguous(channels_last), layout,
-                  transformed_weight.contiguous().const_data_ptr<float>(), {padding[0], padding[1]},
+  const Tensor packed = transformed_weight.contiguous();
+  return convolve(input.contiguous(channels_last), layout, packed.const_data_ptr<float>(), pads,
                   after);
 }
 

@@ -159,9 +159,19 @@ DenseBlockResults dense_block_autograd(const Tensor& input, TensorList norm_weig
   const variable_list tensors =
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
   refuse_tangents("dense_block", tensors);
-  const Settings settings{means,  vars,           eps, activation, activation_args, dilation,
-                          groups, steps_of_layer, keep};
-  if (!differentiated(tensors)) {
+  check_lengths(norm_weights, norm_biases, conv_weights, conv_biases, means, vars, dilation, groups,
+                steps_of_layer);
+  const bool kept = differentiated(tensors);  // backward needs at least the maps
+  const Settings settings{means,
+                          vars,
+                          eps,
+                          activation,
+                          activation_args,
+                          dilation,
+                          groups,
+                          steps_of_layer,
+                          kept ? std::max(keep, static_cast<int64_t>(Keep::maps)) : keep};
+  if (!kept) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(tensors, settings);
   }
@@ -230,6 +240,12 @@ std::vector<Tensor> dense_block_backward_autograd(
   const variable_list given =
       differentiable(input, norm_weights, norm_biases, conv_weights, conv_biases);
   refuse_tangents("dense_block", given, grad_output);
+  check_lengths(norm_weights, norm_biases, conv_weights, conv_biases, means, vars, dilation, groups,
+                steps_of_layer);
+  TORCH_CHECK(!means.empty() && output_mask.size() == given.size(),
+              "dense_block_backward: expected a mean and a variance of every norm, and a value of "
+              "output_mask for each of ",
+              given.size(), " gradients");
   if (differentiated(grad_output, given)) {
     return differentiable_backward(grad_output, given, groups.size(), means, vars, batch_statistics,
                                    eps, parse_activation(activation, activation_args), dilation,

@@ -59,6 +59,12 @@ struct DenseBlockArguments {
   int64_t stride_of(const at::Tensor& map) const { return outer_stride(map, inner() == 1).value(); }
 };
 
+// Raises unless the lists have one element per step, or as many as the steps need.
+void check_lengths(at::TensorList norm_weights, at::TensorList norm_biases,
+                   at::TensorList conv_weights, at::TensorList conv_biases, at::TensorList means,
+                   at::TensorList vars, at::IntArrayRef dilation, at::IntArrayRef groups,
+                   int64_t steps_of_layer);
+
 DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm_weights,
                                     at::TensorList norm_biases, at::TensorList conv_weights,
                                     at::TensorList conv_biases, at::TensorList means,

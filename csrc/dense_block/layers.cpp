@@ -14,6 +14,7 @@
 
 #include <ATen/ATen.h>
 
+#include "../checks.h"
 #include "../conv2d/conv2d.h"
 
 namespace cnngraph {
@@ -159,6 +160,36 @@ class Wanted {
   int64_t lowest_ = 0;
 };
 
+// Raises unless these are what forward returned for this call. The maps that are not the first of a
+// layer are listed apart; an activation is empty if its convolution is computed with its norm.
+void check_kept(const DenseBlockArguments& call, const DenseBlockPasses& passes,
+                const Tensor& grad_output, const Tensor& output, at::TensorList means,
+                at::TensorList maps, at::TensorList activations, size_t gradients) {
+  const char* op = "dense_block_backward";
+  const size_t steps = call.steps.size();
+  const bool conv_biases = call.steps[0].conv_bias.has_value();
+  check_length(op, "values of output_mask", gradients, 1 + steps * (conv_biases ? 4 : 3));
+  check_length(op, "means", means.size(), steps);
+  check_length(op, "maps", maps.size(), call.layers() * (call.steps_of_layer - 1));
+  if (!activations.empty()) check_length(op, "activations", activations.size(), steps);
+  const auto check_map = [&](const char* name, const Tensor& map, int64_t channels) {
+    const auto sizes = call.input.sizes();
+    check_sizes(op, name, map, {sizes[0], channels, sizes[2], sizes[3]});
+    check_kind(op, name, map, call.input);
+  };
+  check_map("an output", output, call.channels.back());
+  check_map("a gradient", grad_output, call.channels.back());
+  auto map = maps.begin();
+  for (size_t i = 0; i < steps; ++i) {
+    const int64_t channels = call.steps[i].norm_weight.size(0);
+    const bool first = i % call.steps_of_layer == 0;
+    if (!first) check_map("a map", *map++, channels);
+    if (!activations.empty() && !(first && passes.multiplies(call.steps[i]))) {
+      check_map("an activation", activations[i], channels);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Tensor> dense_block_backward(const DenseBlockArguments& call,
@@ -167,12 +198,7 @@ std::vector<Tensor> dense_block_backward(const DenseBlockArguments& call,
                                          at::TensorList given_vars, bool batch_statistics,
                                          at::TensorList maps, at::TensorList activations,
                                          const c10::List<bool>& mask) {
-  TORCH_CHECK(grad_output.sizes() == given_output.sizes() &&
-                  grad_output.scalar_type() == given_output.scalar_type() &&
-                  given_output.size(1) == call.channels.back(),
-              "dense_block_backward: the gradient must have the output's shape and type, got ",
-              grad_output.sizes(), " ", grad_output.scalar_type(), " for ", given_output.sizes(),
-              " ", given_output.scalar_type());
+  check_kept(call, passes, grad_output, given_output, given_means, maps, activations, mask.size());
   const Tensor output = call.as_map(given_output);
   const int64_t steps = static_cast<int64_t>(call.steps.size());
   const Wanted wanted(mask, steps, call.steps[0].conv_bias.has_value());

@@ -70,6 +70,8 @@ DenseBlockResults dense_block_on(const at::Tensor& input, at::TensorList norm_we
   const auto call =
       check_arguments(input, norm_weights, norm_biases, conv_weights, conv_biases, means, vars, eps,
                       activation, activation_args, dilation, groups, steps_of_layer);
+  TORCH_CHECK(keep >= 0 && keep <= static_cast<int64_t>(Keep::activations),
+              "dense_block: `keep` must be 0, 1 or 2, got ", keep);
   if (means.empty()) check_batch_size(input);
   return dense_block_forward(call, Passes(call), means, vars, static_cast<Keep>(keep));
 }

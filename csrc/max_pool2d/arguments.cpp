@@ -2,12 +2,14 @@
 #include <ATen/ATen.h>
 #include <ATen/native/Pool.h>
 
+#include "../checks.h"
 #include "../data_type_of.h"
 #include "max_pool2d.h"
 
 namespace cnngraph {
 namespace {
 
+// Without results yet.
 PoolAxis axis_of(const PoolWindow& window, int axis, int64_t size) {
   return {size,
           0,
@@ -15,6 +17,11 @@ PoolAxis axis_of(const PoolWindow& window, int axis, int64_t size) {
           window.stride[axis],
           window.padding[axis],
           window.dilation[axis]};
+}
+
+int64_t results_along(const PoolAxis& axis, bool ceil_mode) {
+  return at::native::pooling_output_shape<int64_t>(axis.size, axis.kernel, axis.padding,
+                                                   axis.stride, axis.dilation, ceil_mode);
 }
 
 Pool pool_of(const at::Tensor& tensor, const PoolWindow& window, int64_t height, int64_t width) {
@@ -26,10 +33,9 @@ Pool pool_of(const at::Tensor& tensor, const PoolWindow& window, int64_t height,
                tensor.size(1),
                false,
                false};
-  TORCH_CHECK(pool.height.kernel > 0 && pool.width.kernel > 0 &&
-                  pool.height.kernel <= most_positions / pool.width.kernel,
+  TORCH_CHECK(pool.height.kernel <= most_positions / pool.width.kernel,
               "max_pool2d: a window may have ", most_positions, " positions, got ",
-              window.kernel_size);
+              at::IntArrayRef(window.kernel_size));
   pool.channels_last = tensor.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
   return pool;
 }
@@ -40,15 +46,22 @@ at::MemoryFormat format_of(const Pool& pool) {
 
 }  // namespace
 
-MaxPool2dForward::MaxPool2dForward(const at::Tensor& given, PoolWindow window, bool ceil_mode,
-                                   bool relu, bool return_indices)
+PoolWindow check_window(at::IntArrayRef kernel_size, at::IntArrayRef stride,
+                        at::IntArrayRef padding, at::IntArrayRef dilation) {
+  const char* op = "max_pool2d";
+  const auto kernel = check_pair(op, "kernel_size", kernel_size, 1);
+  return {kernel, stride.empty() ? kernel : check_pair(op, "stride", stride, 0),
+          check_pair(op, "padding", padding, 0), check_pair(op, "dilation", dilation, 1)};
+}
+
+MaxPool2dForward::MaxPool2dForward(const at::Tensor& given, const PoolWindow& window,
+                                   bool ceil_mode, bool relu, bool return_indices)
     : pool(pool_of(given, window, given.dim() == 4 ? given.size(2) : 0,
                    given.dim() == 4 ? given.size(3) : 0)),
       data_type(data_type_of(given, "max_pool2d")) {
   pool.relu = relu;
   for (PoolAxis* axis : {&pool.height, &pool.width}) {
-    axis->out_size = at::native::pooling_output_shape<int64_t>(
-        axis->size, axis->kernel, axis->padding, axis->stride, axis->dilation, ceil_mode);
+    axis->out_size = results_along(*axis, ceil_mode);
   }
   const PoolAxis &height = pool.height, &width = pool.width;
   const auto format = format_of(pool);
@@ -65,15 +78,23 @@ MaxPool2dForward::MaxPool2dForward(const at::Tensor& given, PoolWindow window, b
 }
 
 MaxPool2dBackward::MaxPool2dBackward(const at::Tensor& grad, const at::Tensor& given_indices,
-                                     int64_t height, int64_t width, PoolWindow window)
+                                     int64_t height, int64_t width, const PoolWindow& window)
     : pool(pool_of(given_indices, window, height, width)),
       data_type(data_type_of(grad, "max_pool2d_backward")) {
+  TORCH_CHECK(height > 0 && width > 0 && height <= most_of_geometry && width <= most_of_geometry,
+              "max_pool2d_backward: expected the size of the input, got ", height, "x", width);
   TORCH_CHECK(grad.sizes() == given_indices.sizes() && grad.device() == given_indices.device() &&
                   given_indices.scalar_type() == at::kByte,
               "max_pool2d_backward: the indices must be bytes, one for each of the gradient, got ",
               given_indices.sizes(), " ", given_indices.scalar_type(), " for ", grad.sizes());
   pool.height.out_size = grad.size(2);
   pool.width.out_size = grad.size(3);
+  for (const PoolAxis& axis : {pool.height, pool.width}) {
+    TORCH_CHECK(axis.padding <= axis.kernel / 2 && (axis.out_size == results_along(axis, false) ||
+                                                    axis.out_size == results_along(axis, true)),
+                "max_pool2d_backward: windows of ", at::IntArrayRef(window.kernel_size),
+                " over an input of ", height, "x", width, " do not have results of ", grad.sizes());
+  }
   const auto format = format_of(pool);
   grad_output = grad.contiguous(format);
   indices = given_indices.contiguous(format);

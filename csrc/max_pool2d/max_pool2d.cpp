@@ -129,9 +129,11 @@ std::tuple<Tensor, Tensor> max_pool2d_autograd(const Tensor& input, IntArrayRef 
     return call_forward(input, kernel_size, stride, padding, dilation, ceil_mode, relu,
                         return_indices);
   }
+  const PoolWindow window = check_window(kernel_size, stride, padding, dilation);
   Tensor indices;
-  const Tensor output =
-      MaxPool2d::apply(input, kernel_size, stride, padding, dilation, ceil_mode, relu, &indices);
+  const Tensor output = MaxPool2d::apply(input, IntArrayRef(window.kernel_size),
+                                         IntArrayRef(window.stride), IntArrayRef(window.padding),
+                                         IntArrayRef(window.dilation), ceil_mode, relu, &indices);
   return {output, return_indices ? indices : indices.new_empty({0})};
 }
 
@@ -140,8 +142,10 @@ Tensor max_pool2d_backward_autograd(const Tensor& grad_output, const Tensor& ind
                                     IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
   refuse_tangents("max_pool2d", grad_output);
   if (differentiated(grad_output)) {
+    const PoolWindow window = check_window(kernel_size, stride, padding, dilation);
     return MaxPool2dGradient::apply(grad_output, indices, std::move(height), std::move(width),
-                                    kernel_size, stride, padding, dilation);
+                                    IntArrayRef(window.kernel_size), IntArrayRef(window.stride),
+                                    IntArrayRef(window.padding), IntArrayRef(window.dilation));
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return call_backward(grad_output, indices, std::move(height), std::move(width), kernel_size,

@@ -29,8 +29,8 @@ std::tuple<Tensor, Tensor> max_pool2d_cpu(const Tensor& input, at::IntArrayRef k
                                           at::IntArrayRef stride, at::IntArrayRef padding,
                                           at::IntArrayRef dilation, bool ceil_mode, bool relu,
                                           bool return_indices) {
-  MaxPool2dForward call(input, {kernel_size, stride, padding, dilation}, ceil_mode, relu,
-                        return_indices);
+  MaxPool2dForward call(input, check_window(kernel_size, stride, padding, dilation), ceil_mode,
+                        relu, return_indices);
   const Pool& pool = call.pool;
   const int64_t maps = pool.channels_last ? pool.samples : pool.samples * pool.channels;
   const void* x = call.input.const_data_ptr();
@@ -48,7 +48,7 @@ Tensor max_pool2d_backward_cpu(const Tensor& grad_output, const Tensor& indices,
                                int64_t width, at::IntArrayRef kernel_size, at::IntArrayRef stride,
                                at::IntArrayRef padding, at::IntArrayRef dilation) {
   MaxPool2dBackward call(grad_output, indices, height, width,
-                         {kernel_size, stride, padding, dilation});
+                         check_window(kernel_size, stride, padding, dilation));
   const Pool& pool = call.pool;
   const int64_t pixels = height * width;
   const void* dy = call.grad_output.const_data_ptr();

@@ -19,8 +19,8 @@ std::tuple<Tensor, Tensor> max_pool2d_cuda(const Tensor& input, at::IntArrayRef 
                                            at::IntArrayRef dilation, bool ceil_mode, bool relu,
                                            bool return_indices) {
   const c10::cuda::CUDAGuard guard(input.device());
-  MaxPool2dForward call(input, {kernel_size, stride, padding, dilation}, ceil_mode, relu,
-                        return_indices);
+  MaxPool2dForward call(input, check_window(kernel_size, stride, padding, dilation), ceil_mode,
+                        relu, return_indices);
   if (call.output.numel() > 0) {
     C10_CUDA_CHECK(cuda::max_pool2d(
         call.data_type, call.pool, call.input.const_data_ptr(), call.output.mutable_data_ptr(),
@@ -35,7 +35,7 @@ Tensor max_pool2d_backward_cuda(const Tensor& grad_output, const Tensor& indices
                                 at::IntArrayRef padding, at::IntArrayRef dilation) {
   const c10::cuda::CUDAGuard guard(grad_output.device());
   MaxPool2dBackward call(grad_output, indices, height, width,
-                         {kernel_size, stride, padding, dilation});
+                         check_window(kernel_size, stride, padding, dilation));
   if (call.grad_input.numel() > 0) {
     C10_CUDA_CHECK(cuda::max_pool2d_backward(
         call.data_type, call.pool, call.grad_output.const_data_ptr(),

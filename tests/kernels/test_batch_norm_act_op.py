@@ -688,9 +688,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(RuntimeError, match="both mean and var"):
         op(x, weight, bias, weight, None, 1e-5, "relu", [])
     for residual in (x[:1], x[..., :1], x[0], x.double()):
-        with pytest.raises(
-            RuntimeError, match="residual must have the input's shape, type and device"
-        ):
+        with pytest.raises(RuntimeError, match="expected a residual of (shape|type)"):
             op(x, weight, bias, None, None, 1e-5, "relu", [], residual)
 
 

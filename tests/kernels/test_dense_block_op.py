@@ -366,7 +366,7 @@ def test_wrong_arguments_are_refused() -> None:
     call()
     with pytest.raises(RuntimeError, match="a norm's weight should hold 4 elements"):
         call(norm_weight=torch.ones(7))
-    with pytest.raises(RuntimeError, match="expected a convolution weight"):
+    with pytest.raises(RuntimeError, match="expected a convolution's weight of type Double"):
         call(conv_weight=torch.ones(2, 4, 1, 1))
     with pytest.raises(RuntimeError, match="cannot keep the map's size"):
         call(conv_weight=torch.ones(3, 4, 2, 2, dtype=torch.float64))

@@ -235,7 +235,7 @@ def test_a_relu_lets_nan_through() -> None:
         ({"bias": torch.zeros(15)}, "expected a bias of 16 values"),
         (
             {"residual": torch.zeros(1, 16, 9, 8)},
-            r"expected a residual of \[1, 16, 9, 9\] in Float",
+            r"expected a residual of shape \[1, 16, 9, 9\]",
         ),
         ({"input": torch.zeros(1, 16, 9, 9).double()}, "expected a float32 or bfloat16 input"),
         ({"padding": (3, 1)}, "expected paddings from 0 to 2"),

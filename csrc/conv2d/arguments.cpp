@@ -1,0 +1,48 @@
+#include "arguments.h"
+
+#include "../checks.h"
+
+namespace cnngraph {
+
+ConvGeometry check_convolution(const at::Tensor& input, const at::Tensor& weight,
+                               const OptionalTensor& bias, at::IntArrayRef stride,
+                               at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  TORCH_CHECK(input.dim() == 4 && weight.dim() == 4,
+              "conv2d: expected an input and a weight of 4 dimensions, got shapes ", input.sizes(),
+              " and ", weight.sizes());
+  const ConvGeometry geometry = {check_pair("conv2d", "stride", stride, 1),
+                                 check_pair("conv2d", "padding", padding, 0),
+                                 check_pair("conv2d", "dilation", dilation, 1), groups};
+  const int64_t outputs = weight.size(0);
+  TORCH_CHECK(weight.numel() > 0, "conv2d: the weight is empty: its shape is ", weight.sizes());
+  TORCH_CHECK(groups > 0 && groups <= outputs && outputs % groups == 0, "conv2d: ", groups,
+              " groups do not divide the ", outputs, " output channels");
+  // As torch says it.
+  TORCH_CHECK(input.size(1) % groups == 0 && input.size(1) / groups == weight.size(1),
+              "Given groups=", groups, ", weight of size ", weight.sizes(), ", expected input",
+              input.sizes(), " to have ", weight.size(1) * groups, " channels, but got ",
+              input.size(1), " channels instead");
+  check_kind("conv2d", "a weight", weight, input);
+  if (bias.has_value() && bias->defined()) {
+    check_sizes("conv2d", "a bias", *bias, {outputs});
+    check_kind("conv2d", "a bias", *bias, input);
+  }
+  const auto sizes = sizes_of_results(input, weight, geometry);
+  TORCH_CHECK(sizes[2] > 0 && sizes[3] > 0, "conv2d: a kernel of ", weight.sizes().slice(2),
+              " with dilation ", dilation, " does not fit into an input of ",
+              input.sizes().slice(2), " with padding ", padding);
+  return geometry;
+}
+
+std::array<int64_t, 4> sizes_of_results(const at::Tensor& input, const at::Tensor& weight,
+                                        const ConvGeometry& geometry) {
+  std::array<int64_t, 4> sizes = {input.size(0), weight.size(0), 0, 0};
+  for (int axis = 0; axis < 2; ++axis) {
+    const int64_t span = geometry.dilation[axis] * (weight.size(2 + axis) - 1);
+    const int64_t free = input.size(2 + axis) + 2 * geometry.padding[axis] - span - 1;
+    sizes[2 + axis] = free < 0 ? 0 : free / geometry.stride[axis] + 1;
+  }
+  return sizes;
+}
+
+}  // namespace cnngraph

@@ -1,0 +1,21 @@
+// The checked arguments of a convolution.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+
+#include "conv2d.h"
+#include "weight_gradient.h"
+
+namespace cnngraph {
+
+// Raises unless these are a convolution of (N, C, H, W) with at least one result per map.
+ConvGeometry check_convolution(const at::Tensor& input, const at::Tensor& weight,
+                               const OptionalTensor& bias, at::IntArrayRef stride,
+                               at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
+
+std::array<int64_t, 4> sizes_of_results(const at::Tensor& input, const at::Tensor& weight,
+                                        const ConvGeometry& geometry);
+
+}  // namespace cnngraph
