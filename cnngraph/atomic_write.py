@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +20,9 @@ def atomic_write(
 ) -> None:
     """Calls `write` on a temporary file beside `path`, which then replaces `path`.
 
+    A file that is replaced keeps its permissions. Temporary files that a killed process left are
+    removed.
+
     Args:
         path: the file to write.
         write: fills the file that it is given.
@@ -25,32 +31,75 @@ def atomic_write(
     Raises:
         CnngraphError: the file cannot be written.
     """
-    name = os.fspath(path)
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        what = "a folder" if target.is_dir() else "not an ordinary file"
-        raise CnngraphError(f"cannot write {name}: it is {what}")
-    if not target.parent.is_dir():
-        folder = os.path.dirname(name) or "."
-        raise CnngraphError(f"cannot write {name}: the folder {folder} does not exist")
-    unfinished = target.with_name(f".{target.name[:100]}.{uuid4().hex}.tmp")
+    name = printable(os.fspath(path))
+    unfinished = None
     try:
-        unfinished.open("xb").close()
-        write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+        target = Path(os.path.realpath(path))
+        mode = _mode_of(target, name)
+        _remove_abandoned(target)
+        unfinished = target.with_name(f"{_prefix(target)}{uuid4().hex}.tmp")
+        with unfinished.open("xb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            write(unfinished)
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+        if mode is not None:
+            unfinished.chmod(mode)
         os.replace(unfinished, target)
     except OSError as error:
         raise CnngraphError(f"cannot write {name}: {error.strerror or error}") from None
+    except ValueError as error:  # a name with a NUL character, or one that cannot be encoded
+        raise CnngraphError(f"cannot write {name}: {one_line(error)}") from None
     except faults as error:
         raise CnngraphError(f"cannot write {name}: {one_line(error)}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+
+
+def _mode_of(target: Path, name: str) -> int | None:
+    """The permissions of the file to replace, if there is one. Raises if it cannot be replaced."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            folder = os.path.dirname(name) or "."
+            raise CnngraphError(
+                f"cannot write {name}: the folder {folder} does not exist"
+            ) from None
+        return None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
+        raise CnngraphError(f"cannot write {name}: it is {what}")
+    return stat.S_IMODE(mode)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name.encode()[:100].decode(errors='ignore')}."
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes temporary files of `target`, except those that a process writes and has locked."""
+    ours = re.compile(re.escape(_prefix(target)) + r"[0-9a-f]{32}\.tmp")
+    for name in filter(ours.fullmatch, os.listdir(target.parent)):
+        file = target.with_name(name)
+        try:
+            with file.open("rb") as opened:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
+        except OSError:  # being written, finished meanwhile, or not ours
+            continue
 
 
 def atomic_write_text(path: PathLike, text: str) -> None:
     """Writes `text` in UTF-8. Raises `CnngraphError` if the file cannot be written."""
     atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def printable(text: str) -> str:
+    """`text` as it may be printed: short, and without characters that cannot be."""
+    kept = text if len(text) <= 200 else f"{text[:200]}..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
 
 
 def one_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cnngraph import __version__
-from cnngraph.atomic_write import atomic_write
+from cnngraph.atomic_write import atomic_write, printable
 from cnngraph.compiler import compile_graph
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError, Source, fail, listing
@@ -28,7 +28,7 @@ from cnngraph.options import Backend, Options
 from cnngraph.passes import passes_of
 from cnngraph.spec.loader import Spec, load_spec
 from cnngraph.weights.files import unusual
-from cnngraph.weights.torch_files import ZIP_START, load, open_file, readable, shown
+from cnngraph.weights.torch_files import ZIP_START, load, open_file, readable
 from cnngraph.weights.unpickle import RefusedTensor
 
 MARK = "cnngraph compiled network"
@@ -41,6 +41,7 @@ _CONTENTS = {
 }  # fmt: skip
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64}
 
+_MOST_CHARACTERS = 1_000
 _MOST_DEPTH = 50
 _MOST_ITEMS = 1_000_000
 """Of the contents, with everything that appears several times counted as often."""
@@ -202,8 +203,8 @@ def _misfits(graph: Graph, found: Mapping[str, tuple[int, ...]]) -> list[str]:
             for name, shape in tensors.items()
         }
     problems = [
-        f"`{shown(name)}` is missing" if name not in found
-        else f"`{shown(name)}` is not in the spec" if name not in expected
+        f"`{printable(name)}` is missing" if name not in found
+        else f"`{printable(name)}` is not in the spec" if name not in expected
         else f"`{name}` has the shape {_shape(found[name])}, in the spec {_shape(expected[name])}"
         for name in dict.fromkeys((*expected, *found))
         if found.get(name) != expected.get(name)
@@ -251,22 +252,25 @@ def _tuples(value: Any) -> Any:
 
 def read_packed(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The contents of a file, checked as far as possible without its spec. See `load_compiled`."""
-    name = shown(os.fspath(path))
+    name = printable(os.fspath(path))
     unpacked = _unpack(path)
     _require_plain(path, unpacked)
     contents = cast("dict[str, Any]", unpacked) if isinstance(unpacked, dict) else {}
-    if contents.get("format") != MARK:
+    mark = contents.get("format")
+    if not isinstance(mark, str) or mark != MARK:
         raise CnngraphError(f"{name} is a PyTorch file, but not a network compiled by cnngraph")
     version = contents.get("version")
-    if version != FORMAT:
+    if type(version) is not int or version != FORMAT:
         raise CnngraphError(
-            f"{name} was written by cnngraph {shown(str(contents.get('cnngraph')))}, in format"
-            f" {shown(str(version))};"
+            f"{name} was written by cnngraph {printable(str(contents.get('cnngraph')))}, in format"
+            f" {printable(str(version))};"
             f" this is cnngraph {__version__}, which reads format {FORMAT}: {_advice(version)}"
         )
     for key, kind in _CONTENTS.items():
         if type(contents.get(key)) is not kind:
             raise _damaged(path, f"it has no `{key}`")
+        if kind is str and len(contents[key]) > _MOST_CHARACTERS:
+            raise _damaged(path, f"its `{key}` is longer than {_MOST_CHARACTERS:,} characters")
         if kind is dict and not all(isinstance(name, str) for name in contents[key]):
             raise _damaged(path, f"its `{key}` has keys that are not strings")
     texts: dict[str, Any] = contents["files"]
@@ -280,7 +284,7 @@ def read_packed(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not reason and value.dtype not in _DTYPES:
             reason = f"has numbers of an uncommon kind: {value.dtype}"
         if reason:
-            raise _damaged(path, f"`{shown(name)}` {reason}")
+            raise _damaged(path, f"`{printable(name)}` {reason}")
     return contents
 
 
@@ -327,7 +331,9 @@ def _unpack(path: str | os.PathLike[str]) -> Any:
     with readable(path, CnngraphError), open_file(path, CnngraphError) as file:
         start = file.read(len(ZIP_START))
         if not ZIP_START.startswith(start):
-            raise CnngraphError(f"{shown(os.fspath(path))} is not a network compiled by cnngraph")
+            raise CnngraphError(
+                f"{printable(os.fspath(path))} is not a network compiled by cnngraph"
+            )
         if start != ZIP_START:
             raise EOFError
         return load(file)
@@ -365,4 +371,4 @@ def _spec(contents: dict[str, Any], root: Path, name: str, allow_code: bool) -> 
 
 
 def _damaged(path: str | os.PathLike[str], problem: str) -> CnngraphError:
-    return CnngraphError(f"{shown(os.fspath(path))} is damaged: {problem}")
+    return CnngraphError(f"{printable(os.fspath(path))} is damaged: {problem}")

@@ -16,7 +16,7 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 from torch import Tensor, nn
 
 from cnngraph import __version__
-from cnngraph.atomic_write import atomic_write
+from cnngraph.atomic_write import atomic_write, printable
 from cnngraph.errors import CnngraphError
 from cnngraph.lowering.network import Network
 from cnngraph.weights.patterns import unwrapped
@@ -27,7 +27,6 @@ from cnngraph.weights.torch_files import (
     load,
     open_file,
     readable,
-    shown,
 )
 from cnngraph.weights.unpickle import RefusedTensor
 
@@ -161,7 +160,7 @@ def read_weights(path: str | os.PathLike[str], key: str | None = None) -> Weight
     Raises:
         WeightsError: the file cannot be read, is damaged, could run code, or has no weights.
     """
-    name = shown(os.fspath(path))
+    name = printable(os.fspath(path))
     trust = (
         "; if you trust the file, pass the state_dict of torch.load(..., weights_only=False) to"
         " load_weights"
@@ -300,7 +299,7 @@ def _has_tensors(value: Any) -> bool:
 
 
 def _shown(key: Any) -> str:
-    return shown(str(key))
+    return printable(str(key))
 
 
 def _overview(contents: Mapping[Any, Any]) -> str:

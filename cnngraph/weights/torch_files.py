@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from cnngraph.atomic_write import one_line
+from cnngraph.atomic_write import one_line, printable
 from cnngraph.errors import CnngraphError
 from cnngraph.weights.unpickle import MOST_OPCODES, StorageType, UnsafeGlobal, unpickle
 
@@ -62,7 +62,7 @@ def readable(path: str | os.PathLike[str], fault: Fault, trust: str = "") -> Gen
 
     `trust` is added to the message if the file contains objects that could run code.
     """
-    name = shown(os.fspath(path))
+    name = printable(os.fspath(path))
     try:
         yield
     except CnngraphError:
@@ -79,17 +79,11 @@ def readable(path: str | os.PathLike[str], fault: Fault, trust: str = "") -> Gen
         raise fault(f"cannot read {name}: {error.strerror or error}") from None
     except UnsafeGlobal as error:
         raise fault(
-            f"{name} is rejected: it contains {shown(str(error))}, and reading it could run"
+            f"{name} is rejected: it contains {printable(str(error))}, and reading it could run"
             f" code{trust}"
         ) from None
     except Exception as error:  # damaged files make zip and pickle raise anything
-        raise fault(f"{name} is damaged: {shown(one_line(error))}") from None
-
-
-def shown(text: str) -> str:
-    """`text` from a file as it may be printed: short, and without characters that cannot be."""
-    kept = text if len(text) <= 200 else f"{text[:200]}..."
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+        raise fault(f"{name} is damaged: {printable(one_line(error))}") from None
 
 
 def open_file(path: str | os.PathLike[str], fault: Fault) -> IO[bytes]:
@@ -106,7 +100,7 @@ def open_file(path: str | os.PathLike[str], fault: Fault) -> IO[bytes]:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError
-    raise fault(f"cannot read {shown(os.fspath(path))}: it is not an ordinary file")
+    raise fault(f"cannot read {printable(os.fspath(path))}: it is not an ordinary file")
 
 
 def load(file: IO[bytes], ignored: Collection[str] = ()) -> Any:

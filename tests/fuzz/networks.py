@@ -260,7 +260,21 @@ def eager_of(text: str, state: dict[str, torch.Tensor]) -> nn.Module:
     return eager
 
 
-OTHER_NAMES = ["weight", "bias", "class", "def", "self", "input", "x", "torch", "None", "len", "T", "0", "a.b"]
+OTHER_NAMES = [
+    "weight",
+    "bias",
+    "class",
+    "def",
+    "self",
+    "input",
+    "x",
+    "torch",
+    "None",
+    "len",
+    "T",
+    "0",
+    "a.b",
+]
 NAMES = st.sampled_from(
     [*sorted({*dir(nn.Module()), *dir(nn.Sequential()), *dir(Network)}), *OTHER_NAMES]
 )

@@ -1,0 +1,106 @@
+"""Files that are replaced completely or not at all, whatever their name and folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnngraph import CnngraphError
+from cnngraph.atomic_write import atomic_write, atomic_write_text
+
+SAVE_FOREVER = """
+import sys
+from pathlib import Path
+from cnngraph.atomic_write import atomic_write
+print("ready", flush=True)
+for number in range(10**9):
+    atomic_write(sys.argv[1], lambda file: file.write_bytes(bytes([number % 256]) * 2_000_000))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a\0b.pt", "null (byte|character)"),
+        ("x" * 300 + ".pt", "File name too long"),
+        ("missing/net.pt", "the folder .*missing does not exist"),
+        ("\ud800.pt", "surrogates not allowed"),
+    ],
+)
+def test_names_that_cannot_be_written_give_one_line(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    with pytest.raises(CnngraphError, match=message) as caught:
+        atomic_write_text(f"{tmp_path}/{name}", "text")
+    assert str(caught.value).isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_gives_one_line_and_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_text("old")
+
+    def full(file: Path) -> None:
+        file.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CnngraphError, match="cannot write .*net.pt: No space left on device"):
+        atomic_write(path, full)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("net.pt", "old")]
+
+
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_text("old")
+    path.chmod(0o640)
+    atomic_write_text(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_unfinished_files_are_removed_unless_they_are_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    left = tmp_path / f".net.pt.{'0' * 32}.tmp"
+    left.write_text("half")
+    other = tmp_path / f".other.pt.{'0' * 32}.tmp"
+    other.write_text("half")
+
+    def write(file: Path) -> None:
+        atomic_write_text(path, "by another")
+        file.write_text("by the first")
+
+    atomic_write(path, write)
+    assert path.read_text() == "by the first"
+    assert {file.name for file in tmp_path.iterdir()} == {"net.pt", other.name}
+
+
+def kill_while_saving(folder: Path, times: int) -> None:
+    """Kills a process that saves without pause, and requires a complete file after each kill."""
+    path = folder / "net.pt"
+    for number in range(times):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOREVER, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            process.wait(0.05 + 0.007 * number)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        if path.exists():
+            data = path.read_bytes()
+            assert data == data[:1] * 2_000_000
+    atomic_write_text(path, "last")
+    assert [file.name for file in folder.iterdir()] == ["net.pt"]
+
+
+@pytest.mark.slow
+def test_killed_while_saving_the_old_file_or_the_new_one_remains(tmp_path: Path) -> None:
+    kill_while_saving(tmp_path, 10)
