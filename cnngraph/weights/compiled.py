@@ -254,7 +254,8 @@ def read_packed(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The contents of a file, checked as far as possible without its spec. See `load_compiled`."""
     name = printable(os.fspath(path))
     unpacked = _unpack(path)
-    _require_plain(path, unpacked)
+    with readable(path, CnngraphError):
+        _require_plain(path, unpacked)
     contents = cast("dict[str, Any]", unpacked) if isinstance(unpacked, dict) else {}
     mark = contents.get("format")
     if not isinstance(mark, str) or mark != MARK:
@@ -296,10 +297,14 @@ def _require_plain(path: str | os.PathLike[str], contents: Any) -> None:
             return
         item, depth = items.pop()
         if isinstance(item, dict):
-            inside: list[Any] = list(cast("dict[Any, Any]", item).values())
+            mapping = cast("dict[Any, Any]", item)
+            inside: list[Any] = [*mapping.keys(), *mapping.values()]
         elif isinstance(item, list | tuple):
             inside = list(cast("Sequence[Any]", item))
-        elif item is None or isinstance(item, bool | int | float | str | Tensor | RefusedTensor):
+        elif isinstance(item, str):
+            item.encode()  # UnicodeEncodeError: it could not be printed
+            continue
+        elif item is None or isinstance(item, bool | int | float | Tensor | RefusedTensor):
             continue
         else:
             raise _damaged(path, "it contains something else than tensors and plain data")

@@ -212,6 +212,8 @@ def _require_bounded(name: str, keys: Iterable[str]) -> None:
         raise WeightsError(f"{name} has {len(keys):,} tensors: more than {MOST_TENSORS:,}")
     if any(len(key) > MOST_CHARACTERS for key in keys):
         raise WeightsError(f"{name} has a name of more than {MOST_CHARACTERS:,} characters")
+    if odd := next((key for key in keys if not key.isprintable()), None):
+        raise WeightsError(f"{name} has a name that cannot be printed: {printable(odd)}")
 
 
 def _natural(key: str) -> list[tuple[int, str]]:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz.documents import check_bytes, check_within_reason
-from fuzz.files import outcome
 
 from cnngraph import kernels
+from fuzz.documents import check_bytes, check_within_reason
+from fuzz.files import outcome
 
 ROOT = Path(__file__).parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
