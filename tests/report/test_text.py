@@ -33,9 +33,9 @@ def test_input_sizes_as_text(valid: list[int], stride: int | None, words: str) -
 
 def test_only_binding_limits_are_shown() -> None:
     failures = (
-        Failure((1, 2), "pool1", "too small"),
-        Failure((3, 4), "pool2", "too small"),
-        Failure((6, 8), "add", "different"),
+        Failure((1, 2), "pool1", "E202", "too small"),
+        Failure((3, 4), "pool2", "E202", "too small"),
+        Failure((6, 8), "add", "E201", "different"),
     )
     sizes = InputSizes((1, 9), (5, 7, 9), None, failures)
     assert describe_sizes(sizes, (9, 9))[1:] == [
