@@ -91,6 +91,7 @@ def draw(
     width: float = 180.0,
     dark: bool = False,
     fused: bool = False,
+    allow_code: bool = False,
 ) -> Drawing:
     """Draws the network of a spec: folded, and each distinct block open once.
 
@@ -101,6 +102,7 @@ def draw(
         width: the width of the sheet in millimetres, at least 85.
         dark: light lines on dark paper.
         fused: shades what the fused backend computes as part of a fused operation.
+        allow_code: as in `check`.
 
     Returns:
         A drawing, which a notebook displays; `save` writes it as .svg, .png, .pdf or .mmd.
@@ -111,7 +113,7 @@ def draw(
     """
     from cnngraph.drawing import draw_graph
 
-    graph = elaborate_or_raise(read_spec(spec), given_params(params))
+    graph = elaborate_or_raise(read_spec(spec, allow_code), given_params(params))
     return draw_graph(graph, depth=depth, width=width, dark=dark, fused=fused)
 
 

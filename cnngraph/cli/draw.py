@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from cnngraph.cli.app import app
-from cnngraph.cli.options import ForceOption, SetOption, SpecArgument, parse_params, require_own
+from cnngraph.cli.options import (
+    AllowCodeOption,
+    ForceOption,
+    PluginOption,
+    SetOption,
+    SpecArgument,
+    load_plugins,
+    parse_params,
+    require_own,
+)
 
 
 @app.command(
@@ -43,6 +52,8 @@ def draw(
     fused: Annotated[
         bool, typer.Option("--fused", help="Shade what runs as part of a fused operation.")
     ] = False,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     force: ForceOption = False,
 ) -> None:
     """Draw a network as SVG, PNG, PDF or Mermaid.
@@ -58,5 +69,9 @@ def draw(
     elif output.is_file() and not force:
         raise typer.BadParameter(f"{output} exists (--force overwrites it)")
     params = parse_params(sets)
-    draw(spec, params, depth=depth, width=width, dark=dark, fused=fused).save(output)
+    load_plugins(plugins)
+    drawn = draw(
+        spec, params, depth=depth, width=width, dark=dark, fused=fused, allow_code=allow_code
+    )
+    drawn.save(output)
     print(f"wrote {output}")

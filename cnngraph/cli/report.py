@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from cnngraph.cli.app import FAULT, app
-from cnngraph.cli.options import ForceOption, SetOption, SpecArgument, parse_params, require_own
+from cnngraph.cli.options import (
+    AllowCodeOption,
+    ForceOption,
+    PluginOption,
+    SetOption,
+    SpecArgument,
+    load_plugins,
+    parse_params,
+    require_own,
+)
 
 
 @app.command(
@@ -28,6 +37,8 @@ def report(
         Path, typer.Option("-o", "--output", metavar="FILE", help="The page to write.")
     ],
     sets: SetOption = None,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time each layer on this machine; this loads torch.")
     ] = False,
@@ -42,7 +53,9 @@ def report(
     from cnngraph.page.page import MARK, report_page
 
     require_own(output, MARK, "report", force)
-    page = report_page(spec, parse_params(sets), measure=measure)
+    params = parse_params(sets)
+    load_plugins(plugins)
+    page = report_page(spec, params, measure=measure, allow_code=allow_code)
     page.save(output)
     print(f"wrote {output}")
     if not page.ok:

@@ -10,10 +10,13 @@ import typer
 from cnngraph.cli.app import INTERRUPTED, app
 from cnngraph.cli.options import (
     DATA_HELP,
+    AllowCodeOption,
     DeviceOption,
     FormatOption,
+    PluginOption,
     SetOption,
     SkipBadOption,
+    load_plugins,
     parse_params,
 )
 from cnngraph.errors import CnngraphError, Source, SpecError
@@ -162,6 +165,8 @@ def train(
             show_default=False,
         ),
     ] = None,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     format: FormatOption = "text",
 ) -> None:
@@ -182,6 +187,7 @@ def train(
     elif spec is None:
         raise typer.BadParameter("give a spec, or --resume a run", param_hint="'SPEC'")
     params = parse_params(sets)
+    load_plugins(plugins)
     options = Options((), backend, memory)
     from cnngraph import training
     from cnngraph.training.listeners import JsonLines
@@ -201,7 +207,7 @@ def train(
                 setup = training.plan(
                     spec, data or "digits", recipe, params=params, overrides=overrides,
                     classes=classes, weights=weights, options=options, device=device,
-                    skip_bad=skip_bad, progress=progress,
+                    skip_bad=skip_bad, progress=progress, allow_code=allow_code,
                 )  # fmt: skip
             if dry_run or show_batch is not None:
                 listener.on_plan(setup.plan, setup.notes)

@@ -25,7 +25,11 @@ TAKEN_BY_TORCH = frozenset(
     training type xpu zero_grad
     """.split()  # noqa: SIM905
 )
-"""Attributes of every compiled network, which no submodule may replace, and the graph's `input`."""
+"""Attributes of every compiled network, which no submodule may replace, and the graph's `input`.
+
+They are those of every supported version of torch, since a check does not import it. Names of a
+later version are refused when the network is compiled (`cnngraph.lowering.names`).
+"""
 
 
 def name_problem(name: object) -> str | None:
@@ -37,8 +41,13 @@ def name_problem(name: object) -> str | None:
     if name.startswith("_"):
         return f"a name cannot begin with `_`, as `{name}` does"
     if name in TAKEN_BY_TORCH or keyword.iskeyword(name):
-        return f"`{name}` already has a meaning in a torch module"
+        return taken_problem(name)
     return None
+
+
+def taken_problem(name: str) -> str:
+    """Says that a torch module uses `name` itself."""
+    return f"`{name}` already has a meaning in a torch module"
 
 
 def free_name(name: str) -> str | None:

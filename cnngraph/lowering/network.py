@@ -21,8 +21,9 @@ from cnngraph.lowering.inference import folded
 from cnngraph.lowering.initial import initialise
 from cnngraph.lowering.levels import Levels
 from cnngraph.lowering.modules import Roots, lower
+from cnngraph.lowering.names import require_free_names
 from cnngraph.lowering.signature import class_called, with_inputs
-from cnngraph.nn.level import Code, Sequential
+from cnngraph.nn.level import Code, JoinLevel, Sequential
 from cnngraph.ops.op import Op
 from cnngraph.options import Options, budget_of
 from cnngraph.passes import INFERENCE, PassResult, passes_of, run_passes
@@ -282,6 +283,7 @@ def network_of(
 ) -> Network:
     """The network of a compilation, with these modules by path."""
     names = tuple(compilation.graph.inputs)
+    require_free_names(compilation.graph, SequentialNetwork, JoinLevel)
     network = lower(
         compilation.graph,
         compilation.optimized,

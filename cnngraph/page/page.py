@@ -58,7 +58,11 @@ class Page:
 
 
 def report_page(
-    spec: SpecLike, params: Mapping[str, Any] | None = None, *, measure: bool = False
+    spec: SpecLike,
+    params: Mapping[str, Any] | None = None,
+    *,
+    measure: bool = False,
+    allow_code: bool = False,
 ) -> Page:
     """A page about a spec: its network to unfold and search, costs, drawing and mistakes.
 
@@ -66,20 +70,21 @@ def report_page(
         spec: as in `cnngraph.check`.
         params: values for the spec's `params`.
         measure: times each layer of the plain network on this machine; this loads torch.
+        allow_code: as in `cnngraph.check`.
 
     Returns:
         The page; for an invalid spec, with its mistakes, and the part of the network that is valid.
     """
-    report = check_network(spec, params)
+    report = check_network(spec, params, allow_code=allow_code)
     graph, sources = report.graph, _sources(report)
     if graph is None:
         try:
-            loaded = read_spec(spec)
+            loaded = read_spec(spec, allow_code)
             sources = list(loaded.files.values())
             graph = valid_part(loaded, params)
         except SpecError:
             graph = None
-    seconds = seconds_by_node(spec, params) if measure and report.ok else None
+    seconds = seconds_by_node(spec, params, allow_code) if measure and report.ok else None
     return Page(report.name, _html(report, graph, sources, seconds), report.ok)
 
 

@@ -10,7 +10,9 @@ from cnngraph.checker import SpecLike
 _ROUNDS = 3
 
 
-def seconds_by_node(spec: SpecLike, params: Mapping[str, Any] | None = None) -> dict[str, float]:
+def seconds_by_node(
+    spec: SpecLike, params: Mapping[str, Any] | None = None, allow_code: bool = False
+) -> dict[str, float]:
     """Seconds of each layer for one image, in evaluation, by plain PyTorch: the least of three.
 
     Layers without a module of their own, such as a sum, are left out.
@@ -21,7 +23,7 @@ def seconds_by_node(spec: SpecLike, params: Mapping[str, Any] | None = None) -> 
 
     from cnngraph.compiler import compile
 
-    net = compile(spec, params, backend="eager").eval()
+    net = compile(spec, params, backend="eager", allow_code=allow_code).eval()
     graph = net.compilation.graph
     started: dict[str, float] = {}
     seconds: dict[str, float] = {}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from cnngraph.errors import Diagnostic, has_errors, render
 from cnngraph.graph import Graph
@@ -95,6 +96,10 @@ def summary(report: Report) -> str:
     return "\n".join(lines)
 
 
+MAX_NAMED = 50
+"""A summary lists at most this many inputs, outputs or side heads."""
+
+
 def shapes(graph: Graph) -> str:
     """`3x224x224 -> 1000`, and the results of side heads; several inputs and outputs by name."""
     heads = _named({name: graph.shape_of(path) for name, path in graph.aux.items()})
@@ -106,7 +111,9 @@ def shapes(graph: Graph) -> str:
 
 
 def _named(shapes: Mapping[str, TensorShape]) -> str:
-    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    named = [f"{name} {shape}" for name, shape in islice(shapes.items(), MAX_NAMED)]
+    more = len(shapes) - len(named)
+    return ", ".join(named) + (f" and {more:,} more" if more else "")
 
 
 def params(costs: Summary) -> str:

@@ -15,13 +15,19 @@ if TYPE_CHECKING:
 LEFT, RIGHT = ("stage", "kind"), ("output", "params", "MACs")
 """The titles of the columns, by alignment."""
 
+MAX_ROWS = 500
+"""A table lists at most this many stages."""
+
 Row = tuple[str, str, str, str, str]
 
 
 def stage_rows(graph: Graph) -> tuple[list[Row], Row]:
     """The rows of the table, and its last row with the totals."""
     shown = stages(graph)
-    rows = [_row(stage.path, kind_of(stage), str(stage.shape), stage.cost) for stage in shown]
+    listed = shown[:MAX_ROWS]
+    rows = [_row(stage.path, kind_of(stage), str(stage.shape), stage.cost) for stage in listed]
+    if more := shown[MAX_ROWS:]:
+        rows.append(_row(f"{len(more):,} more", "", "", sum((s.cost for s in more), Cost())))
     name = "total with side heads" if any(stage.aux for stage in shown) else "total"
     return rows, _row(name, "", "", sum((stage.cost for stage in shown), Cost()))
 

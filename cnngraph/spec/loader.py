@@ -122,6 +122,8 @@ class Spec:
     mistakes: tuple[Diagnostic, ...] = ()
 
 
+MAX_PATH = 4096
+"""The most characters in the path of an import, as in Linux."""
 ALLOW_CODE = (
     "if you trust this spec as you would trust a program, use `--allow-code`, or `allow_code=True` "
     "in Python"
@@ -380,6 +382,9 @@ class _Loader:
 
     def _target(self, path: Path, name: str, where: Position, code: str) -> Path:
         """The path of the file that another file refers to."""
+        if len(name) > MAX_PATH:
+            message = f"a path has at most {MAX_PATH:,} characters, but this has {len(name):,}"
+            raise fail(code, message, where)
         target = Path(os.path.normpath(path.parent / name))
         if Path(name).is_absolute() or not target.is_relative_to(self.reach):
             rule = "a spec can read files in the folder above its own, by relative paths"

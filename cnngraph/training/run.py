@@ -157,8 +157,12 @@ def plan(
     device: str = "auto",
     skip_bad: bool = False,
     progress: DataProgress | None = None,
+    allow_code: bool = False,
 ) -> Setup:
-    """A run before its first step; its `plan` says what the run will do and need. See `fit`."""
+    """A run before its first step; its `plan` says what the run will do and need. See `fit`.
+
+    `allow_code` lets the spec import Python code, as in `cnngraph.check`.
+    """
     changes = dict(overrides or {})
     automatic = changes.get("batch_size") == "auto"
     if automatic:
@@ -179,6 +183,7 @@ def plan(
         device=device,
         skip_bad=skip_bad,
         progress=progress,
+        allow_code=allow_code,
     )
     if not automatic:
         return setup

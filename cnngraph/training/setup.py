@@ -60,6 +60,7 @@ def prepare(
     skip_bad: bool = False,
     progress: Progress | None = None,
     normalisation: Normalisation | None = None,
+    allow_code: bool = False,
 ) -> Setup:
     """Opens the data, and compiles the network for it; see `fit`.
 
@@ -75,7 +76,7 @@ def prepare(
         opened = _opened(data, net.compilation.graph.input, skip_bad, progress)
         _require_classes(net.compilation.graph, opened)
     else:
-        source, given = read_spec(spec), dict(given_params(params))
+        source, given = read_spec(spec, allow_code), dict(given_params(params))
         recipe.require_network(source.name)
         if classes is not None:
             given = _with_classes(source, given, classes)

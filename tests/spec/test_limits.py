@@ -109,3 +109,22 @@ def test_expressions_over_none_are_diagnostics(expression: str, tmp_path: Path) 
     value = json.dumps(f"${{{expression}}}")
     report = check(tmp_path, f"{HEAD}params: {{a: {value}}}\ngraph: [relu]\n")
     assert codes(report) == {"E105"}
+
+
+@pytest.mark.parametrize("name", ["a/" * 100_000 + "b.yaml", "a" * 100_000 + ".yaml"])
+def test_a_path_has_a_limited_length(name: str, tmp_path: Path) -> None:
+    for text, code in [(imports([name]), "E111"), (f"cnngraph: 1\nextends: {name}\n", "E112")]:
+        report = check(tmp_path, text)
+        assert codes(report) == {code}
+        assert "at most 4,096 characters" in str(report)
+        assert len(str(report)) < 1000
+
+
+def test_the_report_of_a_large_network_is_limited() -> None:
+    heads = "".join(f"  - aux: {{name: h{i}, body: [relu]}}\n" for i in range(200))
+    report = cnngraph.check(f"{HEAD}graph:\n{heads}" + "  - relu\n" * 2001)
+    text = str(report)
+    assert report.ok
+    assert "and 150 more)" in text
+    assert "1,701 more" in text
+    assert len(text.splitlines()) < 600
