@@ -17,6 +17,7 @@ from cnngraph.cli import (
     predict,
     report,
     schema,
+    summary,
     train,
     zoo,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "predict",
     "report",
     "schema",
+    "summary",
     "train",
     "zoo",
 ]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
     AllowCodeOption,
-    FormatOption,
+    FitOption,
+    OptimizerOption,
     PluginOption,
     SetOption,
     load_plugins,
@@ -26,6 +29,9 @@ from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 from cnngraph.spec.yaml import MAX_BYTES, decode, read_source
 
+if TYPE_CHECKING:
+    from cnngraph.report.check import Report
+
 
 @app.command(
     epilog="""\b
@@ -35,6 +41,9 @@ Examples:
   cnngraph check specs/*.yaml --format json
   cnngraph check .
   cnngraph check specs/resnet18.yaml --set num_classes=10
+  cnngraph check specs/resnet18.yaml --batch-size 64 --optimizer AdamW --fit 8GB
+  cnngraph check my_net.yaml --watch
+  cnngraph check . --format github
 
 \b
 With --format json, stdout is one object:
@@ -68,7 +77,24 @@ def check(
     sets: SetOption = None,
     plugins: PluginOption = None,
     allow_code: AllowCodeOption = False,
-    format: FormatOption = "text",
+    format: Annotated[
+        Literal["text", "json", "github", "sarif"],
+        typer.Option(help="`github` prints annotations of a workflow, `sarif` a log of mistakes."),
+    ] = "text",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Add the memory of a training step.", show_default=False
+        ),
+    ] = None,
+    optimizer: OptimizerOption = "SGD",
+    fit: FitOption = None,
+    specs_only: Annotated[
+        bool, typer.Option("--specs-only", help="Leave out files without the key `cnngraph`.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Check once more whenever a file changes, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Check specs without building anything or loading PyTorch.
 
@@ -76,34 +102,79 @@ def check(
     costs and the input sizes that it accepts. In a folder, all YAML files with the key
     `cnngraph` are checked, those in folders inside of it too.
     """
-    from cnngraph.checker import check, check_source
-    from cnngraph.report.check import Report, summary
-    from cnngraph.report.data import report_data
+    from cnngraph.report.check import summary
+    from cnngraph.report.memory import describe_memory_of
 
     params = parse_params(sets)
     load_plugins(plugins)
-    reports: list[Report] = []
-    for spec in chain.from_iterable(map(_specs_in, specs)):
-        with terminal.progress(f"checking {spec}"):
-            stdin = str(spec) == "-"
-            report = (
-                check_source(_stdin(), params, allow_code=allow_code)
-                if stdin
-                else check(spec, params, allow_code=allow_code)
-            )
-        reports.append(report)
-        if format == "json":
-            continue
+    if specs_only:
+        specs = [spec for spec in specs if not spec.is_file() or _is_spec(spec)]
+
+    def print_report(report: Report) -> None:
+        if format != "text":
+            return
         print_diagnostics(report)
-        if report.ok:
-            print(printable(summary(report)), flush=True)
-    failed = [report for report in reports if not report.ok]
+        if not report.ok:
+            return
+        print(printable(summary(report)), flush=True)
+        if report.graph is not None and (batch_size is not None or fit is not None):
+            print(describe_memory_of(report.graph, batch_size, optimizer, fit), flush=True)
+
+    def run() -> list[Report]:
+        reports: list[Report] = []
+        for spec in chain.from_iterable(map(_specs_in, specs)):
+            reports.append(_checked(spec, params, allow_code))
+            print_report(reports[-1])
+        _print_all(reports, format)
+        return reports
+
+    if watch:
+        if format != "text" or Path("-") in specs:
+            raise typer.BadParameter("--watch is for files and the format text")
+        _watch(run, specs)
+    if not all(report.ok for report in run()):
+        raise typer.Exit(FAULT)
+
+
+def _checked(spec: Path, params: dict[str, Any], allow_code: bool) -> Report:
+    from cnngraph.checker import check, check_source
+
+    with terminal.progress(f"checking {spec}"):
+        if str(spec) == "-":
+            return check_source(_stdin(), params, allow_code=allow_code)
+        return check(spec, params, allow_code=allow_code)
+
+
+def _print_all(reports: list[Report], format: str) -> None:
+    """What is printed once, after all reports."""
+    from cnngraph.report.annotations import github_annotation, sarif
+    from cnngraph.report.data import report_data
+
+    diagnostics = [item for report in reports for item in report.diagnostics]
+    failed = sum(not report.ok for report in reports)
     if format == "json":
         print_json({"ok": not failed, "specs": [report_data(report) for report in reports]})
+    elif format == "sarif":
+        print(json.dumps(sarif(diagnostics), indent=2))
+    elif format == "github":
+        for item in diagnostics:
+            print(printable(github_annotation(item)))
     elif len(reports) > 1 and failed:
-        terminal.print_diagnostics(f"{len(failed)} of {len(reports)} specs are invalid")
-    if failed:
-        raise typer.Exit(FAULT)
+        terminal.print_diagnostics(f"{failed} of {len(reports)} specs are invalid")
+
+
+def _watch(run: Callable[[], list[Report]], specs: list[Path]) -> NoReturn:
+    """Checks once more whenever a spec, or a file that it imports, has changed."""
+    from cnngraph.cli.watching import stamps, wait_for_change
+    from cnngraph.spec.shipped import find_spec
+
+    while True:
+        files = [find_spec(str(spec)) for spec in chain.from_iterable(map(_specs_in, specs))]
+        before = stamps(files)
+        for report in run():
+            before |= stamps(report.spec.files if report.spec else ())
+        print("waiting for changes; Ctrl-C ends", file=sys.stderr, flush=True)
+        wait_for_change(before)
 
 
 def _specs_in(path: Path) -> list[Path]:

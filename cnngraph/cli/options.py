@@ -50,6 +50,20 @@ PluginOption = Annotated[
 FormatOption = Annotated[
     Format, typer.Option("--format", help="`json` prints a single JSON object on stdout.")
 ]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Images in a batch, for activations and memory.")
+]
+OptimizerOption = Annotated[
+    str, typer.Option(metavar="NAME", help="An optimizer of torch.optim, to predict memory.")
+]
+FitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Find the largest batch whose training step fits, such as 8GB.",
+        show_default=False,
+    ),
+]
 OutputOption = Annotated[
     Path | None,
     typer.Option(

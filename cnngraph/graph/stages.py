@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
 
 from cnngraph.graph import Graph, Node
 from cnngraph.graph.cost import Cost, node_cost
+from cnngraph.graph.patterns import matches
+from cnngraph.ops.saved import Batch
 from cnngraph.shape import TensorShape
 
 
@@ -17,6 +20,9 @@ class Stage:
 
     Attributes:
         kind: the name of its op, composite or block.
+        output: the path of its result.
+        frozen: how many of its parameters are not trained.
+        values: how many values its nodes result in for one image; views of others do not count.
         copies: the number of copies of a repeat, otherwise 1.
         aux: whether it is a side head, which is not computed in evaluation.
     """
@@ -25,35 +31,46 @@ class Stage:
     kind: str
     shape: TensorShape
     cost: Cost
+    output: str = ""
+    values: int = 0
+    frozen: int = 0
     copies: int = 1
     aux: bool = False
 
 
-def stages(graph: Graph) -> tuple[Stage, ...]:
-    """The stages of a graph: the children of the top level.
+def stages(graph: Graph, depth: int | None = 1, frozen: Sequence[str] = ()) -> tuple[Stage, ...]:
+    """The parts of a graph at a depth: 1 stands for the children of the top level, None for nodes.
 
     A `sequential` is replaced by its children. Copies of an unnamed repeat that differ only in
-    their names are one stage.
+    their names are one stage. `frozen` are patterns of the paths of weights that are not trained,
+    as of `cnngraph.freeze`.
     """
     groups: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        groups.setdefault(_stage_path(graph, node.path), []).append(node)
-    rows = [(_repeat(path, nodes[0]), _stage(graph, path, nodes)) for path, nodes in groups.items()]
+        groups.setdefault(_stage_path(graph, node.path, depth), []).append(node)
+    rows = [
+        (_repeat(path, nodes[0]), _stage(graph, path, nodes, frozen))
+        for path, nodes in groups.items()
+    ]
     return tuple(_collapsed(rows))
 
 
-def _stage_path(graph: Graph, path: str) -> str:
-    parts = path.split(".")
+def _stage_path(graph: Graph, path: str, depth: int | None) -> str:
+    if depth is None:
+        return path
+    parts, level = path.split("."), 1
     stage = parts[0]
     for part in parts[1:]:
         scope = graph.scopes.get(stage)
         if stage not in graph.containers and (scope is None or scope.kind != "sequential"):
-            break
+            if level == depth:
+                break
+            level += 1
         stage = f"{stage}.{part}"
     return stage
 
 
-def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
+def _stage(graph: Graph, path: str, nodes: list[Node], frozen: Sequence[str]) -> Stage:
     scope = graph.scopes.get(path)
     copies = [copy.times for node in nodes for copy in node.copies if copy.repeat == path]
     kind = scope.kind if scope else nodes[-1].op.kind
@@ -67,8 +84,27 @@ def _stage(graph: Graph, path: str, nodes: list[Node]) -> Stage:
         kind=_repeated_kind(graph, path, nodes) if kind == "repeat" else kind,
         shape=shape,
         cost=sum((node_cost(graph, node) for node in nodes), Cost()),
+        output=scope.output if scope else nodes[-1].path,
+        values=sum(_values(graph, node) for node in nodes),
+        frozen=sum(_frozen(graph, node, frozen) for node in nodes) if frozen else 0,
         copies=copies[0] if copies else 1,
         aux=path in graph.aux,
+    )
+
+
+def _values(graph: Graph, node: Node) -> int:
+    saved = node.op.saves(Batch(1), node.shape, *graph.input_shapes(node))
+    return 0 if saved.view else node.shape.elements
+
+
+def _frozen(graph: Graph, node: Node, patterns: Sequence[str]) -> int:
+    if node.shared:
+        return 0
+    weights = node.op.parameters(*graph.input_shapes(node))
+    return sum(
+        prod(shape)
+        for name, shape in weights.items()
+        if any(matches(f"{node.path}.{name}".rstrip("."), pattern) for pattern in patterns)
     )
 
 
@@ -101,7 +137,9 @@ def _collapsed(rows: list[tuple[tuple[str, int] | None, Stage]]) -> Iterator[Sta
 
 
 def _signature(copy: list[Stage]) -> tuple[object, ...]:
-    return tuple((stage.kind, stage.shape, stage.cost, stage.copies) for stage in copy)
+    return tuple(
+        (stage.kind, stage.shape, stage.cost, stage.values, stage.copies) for stage in copy
+    )
 
 
 def _merged(same: tuple[Stage, ...]) -> Stage:
@@ -113,6 +151,9 @@ def _merged(same: tuple[Stage, ...]) -> Stage:
         kind=first.kind,
         shape=last.shape,
         cost=sum((stage.cost for stage in same), Cost()),
+        output=last.output,
+        values=sum(stage.values for stage in same),
+        frozen=sum(stage.frozen for stage in same),
         copies=len(same) * first.copies,
         aux=first.aux,
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
-from cnngraph.errors import CnngraphError
+from cnngraph.errors import CnngraphError, listing
 from cnngraph.graph import Graph, Node
 from cnngraph.graph.cost import node_cost
 from cnngraph.graph.recomputed import Recomputed
@@ -17,6 +17,25 @@ from cnngraph.ops.saved import Batch, Saved
 
 ITEMSIZES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 """Bytes per value. The 16-bit types mean autocast: weights and their gradients stay in float32."""
+
+
+OPTIMIZERS = {
+    "SGD": 1,
+    "Adam": 2,
+    "AdamW": 2,
+    "NAdam": 2,
+    "RAdam": 2,
+    "Adamax": 2,
+    "Adadelta": 2,
+    "Adagrad": 1,
+    "ASGD": 1,
+    "Rprop": 2,
+    "RMSprop": 1,
+}
+"""Optimizers of `torch.optim` -> the values that they keep for each parameter.
+
+SGD is with momentum; without it, it keeps none. The others have their default arguments.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,13 @@ class StepMemory:
         """The most that is allocated at any moment."""
         return self.weights + self.optimizer + self.input + self.step
 
+    def with_optimizer(self, name: str) -> StepMemory:
+        """The same with another optimizer. Raises `CnngraphError` unless `OPTIMIZERS` has it."""
+        if name not in OPTIMIZERS:
+            known = listing([*OPTIMIZERS], "or")
+            raise CnngraphError(f"memory is predicted for {known}, not for `{name}`")
+        return replace(self, optimizer=self.optimizer * OPTIMIZERS[name])
+
 
 def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepMemory:
     """The memory of a training step of an optimized graph, in which all weights are trained.
@@ -74,6 +100,24 @@ def predict(graph: Graph, batch_size: int = 16, dtype: str = "float32") -> StepM
         kept=kept,
         step=step.peak,
     )
+
+
+def largest_batch(graph: Graph, budget: int, optimizer: str = "SGD") -> int:
+    """The largest batch whose training step fits into a budget in bytes; 0 if not even one image.
+
+    The graph is an optimized one, as for `predict`.
+    """
+
+    def peak(batch_size: int) -> int:
+        return predict(graph, batch_size).with_optimizer(optimizer).peak
+
+    fits, too_large = 0, 1
+    while peak(too_large) <= budget:
+        fits, too_large = too_large, 2 * too_large
+    while too_large - fits > 1:
+        middle = (fits + too_large) // 2
+        fits, too_large = (middle, too_large) if peak(middle) <= budget else (fits, middle)
+    return fits
 
 
 _MACS_PER_BYTE = 8

@@ -214,6 +214,7 @@ class GLU(Op):
     """The first half of the channels times the sigmoid of the second, `torch.nn.GLU`."""
 
     kind = "glu"
+    pointwise = True
     module_class = "torch.nn.GLU"
     sets_channels = True
     saved = INPUT

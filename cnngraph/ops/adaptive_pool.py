@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from cnngraph.ops.fields import OutputSingle, OutputSize, OutputTriple
 from cnngraph.ops.op import Op, require_map
 from cnngraph.ops.pool import with_indices
+from cnngraph.ops.reach import Reach, bins
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, NOTHING, Batch, Saved
 from cnngraph.shape import TensorShape
@@ -25,6 +26,13 @@ class AdaptivePool(Op):
         require_map(self, shape, self.rank)
         wanted = zip(self.output_size, shape.spatial, strict=True)
         return TensorShape((shape.channels, *(size or own for size, own in wanted)))
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        if max(output.spatial) == 1:
+            return None
+        return tuple(map(bins, inputs[0].spatial, output.spatial))
 
     def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
         size = self.output_size

@@ -18,6 +18,7 @@ class ChannelShuffle(Op):
     """Interleaves the channels of `groups` groups, as in ShuffleNet, `torch.nn.ChannelShuffle`."""
 
     kind = "channel_shuffle"
+    pointwise = True
     module_class = "torch.nn.ChannelShuffle"
     main = "groups"
     saved = NOTHING
@@ -37,6 +38,7 @@ class Chunk(Op):
     """Part `index` of `chunks` equal parts of the channels, `torch.chunk`."""
 
     kind = "chunk"
+    pointwise = True
     module_class = "cnngraph.nn.Chunk"
     sets_channels = True
     saved = Saved(view=True)
@@ -63,6 +65,7 @@ class Split(Op):
     """Part `index` of the channels, split into parts of these sizes, `torch.split`."""
 
     kind = "split"
+    pointwise = True
     module_class = "cnngraph.nn.Split"
     sets_channels = True
     saved = Saved(view=True)
@@ -95,6 +98,7 @@ class Slice(Op):
     """The channels from `start` up to `end`, `x[:, start:end]`; negative counts from the end."""
 
     kind = "slice"
+    pointwise = True
     module_class = "cnngraph.nn.Slice"
     sets_channels = True
     saved = Saved(view=True)
@@ -121,6 +125,7 @@ class ChannelMean(Op):
     """Mean over the channels at each position of a map, `x.mean(1, keepdim=True)`, as in CBAM."""
 
     kind = "channel_mean"
+    pointwise = True
     module_class = "cnngraph.nn.ChannelMean"
     sets_channels = True
     saved = NOTHING
@@ -136,6 +141,7 @@ class ChannelMax(Op):
     """Largest value of the channels at each position of a map, `x.amax(1, keepdim=True)` (CBAM)."""
 
     kind = "channel_max"
+    pointwise = True
     module_class = "cnngraph.nn.ChannelMax"
     sets_channels = True
 
@@ -158,6 +164,7 @@ class GroupSoftmax(Op):
     """
 
     kind = "group_softmax"
+    pointwise = True
     module_class = "cnngraph.nn.GroupSoftmax"
     main = "groups"
     saved = OUTPUT

@@ -21,6 +21,7 @@ from cnngraph.ops.fields import (
     sizes_schema,
 )
 from cnngraph.ops.op import Op, new_module, require_map, same_padding, too_small, window_size
+from cnngraph.ops.reach import Reach, transposed_window, window
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
@@ -93,6 +94,10 @@ class _Convolution(Op):
         return weight | ({"bias": (self.out_channels,)} if self.bias else {})
 
 
+_SMALL = 20_480
+"""Values of an image up to which torch's own convolution is faster than oneDNN's."""
+
+
 class _Conv(_Convolution):
     padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros"
 
@@ -137,18 +142,39 @@ class _Conv(_Convolution):
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return output.elements * (inputs[0].channels // self.groups) * prod(self.kernel_size)
 
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        return tuple(
+            window(kernel, stride, self._padding(axis, size)[0], dilation)
+            for axis, (kernel, stride, dilation, size) in enumerate(
+                zip(self.kernel_size, self.stride, self.dilation, inputs[0].spatial, strict=True)
+            )
+        )
+
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         weight = prod(self.parameters(*inputs)["weight"]) * batch.accumulated
         # The weight's gradient in oneDNN's layout and in its own.
         relaid = 0 if max(self.kernel_size) == 1 else 2 * weight
         size = (own + sum(self._padding(axis, own)) for axis, own in enumerate(inputs[0].spatial))
         whole = TensorShape((inputs[0].channels, *size))
+        columns = self._columns(batch, output, inputs[0])
         copies = whole != inputs[0] if self.pads_by_size else self.padding_mode != "zeros"
         if not copies:
-            return Saved(inputs=(0,), backward=relaid)
+            return Saved(inputs=(0,), forward=columns, backward=max(relaid, columns))
         padded = batch.bytes_of(whole)
+        relaid = max(relaid, columns)
         own = (0,) if self.padding_mode in ("reflect", "replicate") else ()
         return Saved(inputs=own, extra=padded, backward=relaid + padded)
+
+    def _columns(self, batch: Batch, output: TensorShape, shape: TensorShape) -> int:
+        """The bytes of the windows of a single small image, which torch writes out on a CPU."""
+        small = batch.size == 1 and shape.elements <= _SMALL and self.groups == 1
+        if not small or self.rank > 2 or max(self.dilation) > 1 or min(self.kernel_size) > 3:
+            return 0
+        if max(self.kernel_size) == 1:
+            return 0
+        return batch.bytes_of(output.with_channels(shape.channels * prod(self.kernel_size)))
 
     def module(self, *inputs: TensorShape) -> nn.Module:
         if not self.pads_by_size:
@@ -234,6 +260,12 @@ class _ConvTranspose(_Convolution):
 
     def parameters(self, *inputs: TensorShape) -> dict[str, tuple[int, ...]]:
         return self._weight(inputs[0].channels, self.out_channels // self.groups)
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        axes = zip(self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        return tuple(transposed_window(*axis) for axis in axes)
 
     def macs(self, output: TensorShape, *inputs: TensorShape) -> int:
         return inputs[0].elements * (self.out_channels // self.groups) * prod(self.kernel_size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cnngraph.ops.activation import ReLU
@@ -172,10 +173,20 @@ class Convolution(_ChoosesKernel):
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         """The weight's gradient is computed in its own layout, so no other copy is needed.
 
-        Backward has the gradient of a padded input, if there is one.
+        Backward has the gradient of a padded input, if there is one. Small convolutions are the
+        library's (`LEAST_MACS` in kernels/conv2d.py), and so are the gradients of few positions
+        (`least_positions` in csrc/conv2d/weight_gradient.cpp).
         """
         saved = super().saves(batch, output, *inputs)
+        positions = batch.size * output.elements // output.channels
+        weight = prod(self.op.parameters(*inputs)["weight"])
+        macs = batch.size * inputs[0].elements * weight // inputs[0].channels
+        if positions < _LEAST_POSITIONS or macs < _LEAST_MACS or saved.forward:
+            return saved
         return dataclasses.replace(saved, backward=saved.extra)
+
+
+_LEAST_POSITIONS, _LEAST_MACS = 128, 10_000_000
 
 
 class FullyConnected(_ChoosesKernel):

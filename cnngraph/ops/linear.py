@@ -47,6 +47,7 @@ class Linear2d(Op):
     """`linear` over the channels of each pixel: a 1x1 convolution whose weight is a matrix."""
 
     kind = "linear2d"
+    pointwise = True
     module_class = "cnngraph.nn.Linear2d"
     channels_argument = "in_features"
     main = "out_features"

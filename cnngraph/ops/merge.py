@@ -19,6 +19,7 @@ class Concat(Op):
     """Concatenation on channels (on features for flat values), `torch.cat(..., dim=1)`."""
 
     kind: ClassVar[str] = "concat"
+    pointwise = True
     sets_channels = True
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
@@ -42,6 +43,7 @@ class Add(Op):
     """Sum of values of one shape."""
 
     kind: ClassVar[str] = "add"
+    pointwise = True
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         if len(set(inputs)) > 1:
@@ -62,6 +64,7 @@ class Multiply(Op):
     """Product of values. Dimensions of size 1 are broadcast: a Cx1x1 gate scales a CxHxW map."""
 
     kind: ClassVar[str] = "multiply"
+    pointwise = True
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         sizes = [set(sizes) - {1} for sizes in zip(*inputs, strict=False)]

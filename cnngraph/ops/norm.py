@@ -31,6 +31,7 @@ class BatchNorm(Op):
     """
 
     kind = "batch_norm"
+    pointwise = True
     channels_argument = "num_features"
 
     eps: PositiveNumber = 1e-5
@@ -63,6 +64,7 @@ class LayerNorm(Op):
     """Layer norm over the features, or over the channels of each pixel of a map, as in ConvNeXt."""
 
     kind = "layer_norm"
+    pointwise = True
     channels_argument = "normalized_shape"
 
     eps: PositiveNumber = 1e-5
@@ -195,6 +197,7 @@ class LocalResponseNorm(Op):
     """AlexNet's normalization over neighbouring channels, `torch.nn.LocalResponseNorm`."""
 
     kind = "local_response_norm"
+    pointwise = True
     module_class = "torch.nn.LocalResponseNorm"
     main = "size"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from cnngraph.errors import show
+from cnngraph.ops.reach import FIRST, SAME, Reach
 from cnngraph.ops.saved import INPUT, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
 
@@ -46,6 +47,8 @@ class Op(BaseModel):
     """Whether it imports code that the spec names, which the user must allow."""
     references: ClassVar[tuple[str, ...]] = ()
     """Fields that name earlier values; those given are further inputs, in this order."""
+    pointwise: ClassVar[bool] = False
+    """Whether a position of the result reads the same position of each input, and no other."""
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         """The output's shape. Raises `ShapeError` if the op cannot be applied to the inputs."""
@@ -75,6 +78,19 @@ class Op(BaseModel):
         if self.saved is not None:
             return self.saved
         return Saved(inputs=tuple(range(len(inputs))), output=True)
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        """For each axis of a map, the positions of input `index` that a position of `output` reads.
+
+        None if it may read all of them, which is the default of an op that is not `pointwise`.
+        """
+        spatial = inputs[index].spatial
+        if not self.pointwise or not spatial or len(spatial) != len(output.spatial):
+            return None
+        sizes = zip(spatial, output.spatial, strict=True)
+        return tuple(SAME if own == size else FIRST for own, size in sizes)
 
     def module(self, *inputs: TensorShape) -> nn.Module | nn.Parameter:
         """The torch module that computes the op, or a parameter to put at the op's own path."""
@@ -111,6 +127,7 @@ class ShapePreserving(Op):
     """An op with one input that keeps its shape, and keeps that input for backward."""
 
     saved = INPUT
+    pointwise = True
 
     def infer(self, *inputs: TensorShape) -> TensorShape:
         return inputs[0]

@@ -18,6 +18,7 @@ from cnngraph.ops.fields import (
     sizes_schema,
 )
 from cnngraph.ops.op import Op, new_module, require_map, same_padding, too_small, window_size
+from cnngraph.ops.reach import Reach, transposed_window, window
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import INPUT, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
@@ -139,6 +140,16 @@ class _WindowPool(Op):
                     help="use a smaller `dilation`, or no padding",
                 )
         return TensorShape((shape.channels, *size))
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        strides, paddings = self.stride or self.kernel_size, self.padding_of(inputs[0])
+        axes = zip(self.kernel_size, strides, paddings, strict=True)
+        return tuple(
+            window(kernel, stride, before, self._dilation(axis))
+            for axis, (kernel, stride, (before, _)) in enumerate(axes)
+        )
 
     def _padded(self, shape: TensorShape) -> TensorShape:
         sizes = zip(shape.spatial, self.padding_of(shape), strict=True)
@@ -299,6 +310,12 @@ class MaxUnpool2d(Op):
                 "`kernel_size`, `stride` and `padding`",
             )
         return like
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        axes = zip(self.kernel_size, self.stride or self.kernel_size, self.padding, strict=True)
+        return tuple(transposed_window(*axis) for axis in axes)
 
     def arguments(self, *inputs: TensorShape) -> dict[str, Any]:
         return {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding}

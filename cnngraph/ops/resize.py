@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from cnngraph.ops.fields import Number, Pair, ScalePair, Sides
 from cnngraph.ops.op import Op, new_module, require_map, too_small
+from cnngraph.ops.reach import Reach, resized, window
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import NOTHING, Batch, Saved
 from cnngraph.shape import ShapeError, TensorShape
@@ -101,6 +103,26 @@ class Upsample(Op):
             )
         return TensorShape((shape.channels, *size))
 
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        factors = self.scale_factor or (None, None)
+        sizes = zip(inputs[0].spatial, output.spatial, factors, strict=True)
+        return tuple(self._resized(*axis) for axis in sizes)
+
+    def _resized(self, length: int, count: int, factor: float | None) -> Reach:
+        if self.align_corners:
+            scale, shift = Fraction(length - 1, max(1, count - 1)), Fraction(0)
+        else:
+            scale = Fraction(length, count)
+            if factor is not None:
+                scale = 1 / Fraction(factor).limit_denominator(1000)
+            shift = Fraction(0) if self.mode == "nearest" else (scale - 1) / 2
+        if self.mode == "nearest-exact":
+            shift = scale / 2
+        before, after = {"bilinear": (0, 1), "bicubic": (1, 2)}.get(self.mode, (0, 0))
+        return resized(scale, shift, before, after)
+
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return LIKE if self.like is not None else NOTHING
 
@@ -141,6 +163,12 @@ class Crop(Op):
                 help="use `pad` to enlarge a map, or `upsample` to resize it",
             )
         return result
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        sizes = zip(inputs[0].spatial, output.spatial, strict=True)
+        return tuple(window(1, 1, -((own - wanted) // 2)) for own, wanted in sizes)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         return Saved(view=True, no_gradient=LIKE.no_gradient if self.like is not None else ())
@@ -203,6 +231,12 @@ class Pad(Op):
                     help="use a larger `input`, fewer strides before it, or crop less",
                 )
         return TensorShape((shape.channels, *size))
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        left, _, top, _ = self.padding or _sides_to(self, inputs)
+        return window(1, 1, top), window(1, 1, left)
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         kept = (0,) if self.mode in ("reflect", "replicate") else ()

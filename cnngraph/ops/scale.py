@@ -21,6 +21,7 @@ class Scale(Op):
     """Multiplication by a constant `factor`."""
 
     kind = "scale"
+    pointwise = True
     main = "factor"
     saved = NOTHING
 
@@ -38,6 +39,7 @@ class LayerScale(Op):
     """Multiplication of each channel by a learned factor, as in ConvNeXt: a bare parameter."""
 
     kind = "layer_scale"
+    pointwise = True
     main = "init_value"
 
     init_value: Number = 1e-6
@@ -68,6 +70,7 @@ class ChannelBias(Op):
     """Addition of a learned value to each channel: a bare parameter, zero at first."""
 
     kind = "channel_bias"
+    pointwise = True
     main = "init_value"
     saved = Saved(passes_gradient=(0,))
 
@@ -94,6 +97,7 @@ class Normalize(Op):
     """(x - mean) / std of each channel by constants, which are not part of the `state_dict`."""
 
     kind = "normalize"
+    pointwise = True
     module_class = "cnngraph.nn.Normalize"
 
     mean: tuple[Number, ...]

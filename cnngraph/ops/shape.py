@@ -10,6 +10,7 @@ from annotated_types import Ge
 
 from cnngraph.ops.fields import Count
 from cnngraph.ops.op import Op, ShapePreserving, indivisible, require_map
+from cnngraph.ops.reach import Reach, transposed_window, window
 from cnngraph.ops.registry import register
 from cnngraph.ops.saved import NOTHING, UNCHANGED
 from cnngraph.shape import ShapeError, TensorShape
@@ -166,6 +167,12 @@ class PixelShuffle(Op):
             raise indivisible(self, shape, "a number of channels", factor**2)
         return TensorShape((shape.channels // factor**2, shape[1] * factor, shape[2] * factor))
 
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        factor = self.upscale_factor
+        return (transposed_window(factor, factor),) * 2
+
 
 @register
 class PixelUnshuffle(Op):
@@ -186,3 +193,9 @@ class PixelUnshuffle(Op):
         if any(size % factor for size in shape.spatial):
             raise indivisible(self, shape, "a height and width", factor)
         return TensorShape((shape.channels * factor**2, shape[1] // factor, shape[2] // factor))
+
+    def reach(
+        self, index: int, output: TensorShape, *inputs: TensorShape
+    ) -> tuple[Reach, ...] | None:
+        factor = self.downscale_factor
+        return (window(factor, factor),) * 2

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 
-from cnngraph.weights.patterns import matches, require_match, unwrapped
+from cnngraph.graph.patterns import matches
+from cnngraph.weights.patterns import require_match, unwrapped
 from cnngraph.weights.report import WeightsError
 
 

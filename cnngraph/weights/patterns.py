@@ -1,19 +1,13 @@
-"""Patterns of paths, such as `fc`, `layer4.*` or `*.bn?`, and the network in a wrapper."""
+"""Patterns that the user gives, checked, and the network in a wrapper."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
+from cnngraph.graph.patterns import matches
 from cnngraph.weights.report import WeightsError, closest
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Whether the pattern matches the path or a module around it. `*` also matches dots."""
-    parts = path.split(".")
-    return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
 
 
 def require_match(pattern: str, paths: Iterable[str]) -> None:

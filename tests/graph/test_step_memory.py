@@ -52,7 +52,20 @@ def test_the_prediction_is_what_a_step_needs(name: str, variant: str) -> None:
         held, rel=0.01
     )
     assert predicted.step == pytest.approx(peak - held, rel=0.1)
-    assert predicted.peak == pytest.approx(peak, rel=0.05)
+    assert 0.97 <= predicted.peak / peak <= 1.1
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", POLICIES)
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("name", ["resnet18", "resnet20_cifar"])
+def test_the_prediction_at_other_batches(name: str, batch_size: int, variant: str) -> None:
+    """Small convolutions and few positions are the library's, whose gradients need copies."""
+    spec = SPECS / f"{name}.yaml"
+    graph = optimized(spec, *POLICIES[variant])
+    _, peak = measured(variant, Work(str(spec), {}, batch_size, tuple(graph.input)))
+    assert 0.97 <= predict(graph, batch_size).peak / peak <= 1.1
 
 
 def measured(variant: str, work: Work) -> tuple[int, int]:
