@@ -43,7 +43,7 @@ CODES = {
     "W401": "fragile-name",
     "W402": "single-value-norm",
     "W403": "joined-twice",
-    "W404": "channels-last-input",
+    "W404": "input-order",
     "W405": "unused-value",
     "W406": "shared-by-name",
 }
