@@ -17,6 +17,7 @@ from cnngraph.cli.options import ForceOption, require_own
     epilog="""\b
 Examples:
   cnngraph schema -o spec.schema.json
+  cnngraph schema my_net.yaml -o my_net.schema.json
 For editors with yaml-language-server, begin a spec with the line:
   # yaml-language-server: $schema=spec.schema.json
 
@@ -26,6 +27,14 @@ Exit codes: 0 success, 1 a broken plugin or a file that cannot be written,
 """
 )
 def schema(
+    spec: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SPEC]",
+            help="A spec, whose blocks the schema then knows.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -36,12 +45,15 @@ def schema(
 ) -> None:
     """Print the JSON Schema of specs, for completion in editors.
 
-    The schema is of draft 2020-12 and includes the ops of installed plugins.
+    The schema is of draft 2020-12 and includes the ops of installed plugins. With a SPEC,
+    nodes can only be ops and the blocks that it defines or imports.
     """
+    from cnngraph.checker import read_spec
     from cnngraph.spec.json_schema import json_schema
 
     require_own(output, '"title": "cnngraph spec"', "schema", force)
-    text = json.dumps(json_schema(), indent=2) + "\n"
+    blocks = None if spec is None else read_spec(spec).library.blocks
+    text = json.dumps(json_schema(blocks), indent=2) + "\n"
     if output is None:
         print(text, end="")
     else:

@@ -6,8 +6,8 @@ any value may be an expression, and a node of unknown kind is the call of a bloc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 from pydantic.json_schema import CoreRef, GenerateJsonSchema, JsonRef
@@ -24,10 +24,14 @@ from cnngraph.spec.document import (
     main_key,
 )
 
+if TYPE_CHECKING:
+    from cnngraph.spec.loader import Block
+
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+_EXPRESSION_PATTERN = r"\$\{"
 _EXPRESSION: Schema = {"$ref": "#/$defs/expression"}
 _BODY: Schema = {"$ref": "#/$defs/body"}
 _NAME: Schema = {"$ref": "#/$defs/name"}
@@ -45,7 +49,7 @@ _LEVEL_NAME: Schema = {"anyOf": [_NAME, {"type": "null"}]}
 _DEFINITIONS: dict[str, Schema] = {
     "expression": {
         "type": "string",
-        "pattern": r"\$\{",
+        "pattern": _EXPRESSION_PATTERN,
         "description": "Text with `${...}`: params, loop variables, in_channels, arithmetic.",
     },
     "name": {
@@ -64,8 +68,13 @@ _DEFINITIONS: dict[str, Schema] = {
 }
 
 
-def json_schema() -> Schema:
-    """The JSON Schema (draft 2020-12) of specs and block libraries, with the ops of plugins."""
+def json_schema(blocks: Mapping[str, Block] | None = None) -> Schema:
+    """The JSON Schema (draft 2020-12) of specs and block libraries, with the ops of plugins.
+
+    Args:
+        blocks: the blocks that the file defines and imports. If they are given, a node of any other
+            kind is a mistake, and so is an argument that its block does not have.
+    """
     load_plugins()
     arguments = {kind: _composite_arguments(model) for kind, model in COMPOSITES.items()}
     arguments |= {kind: _op_arguments(op) for kind, op in OPS.items()}
@@ -101,6 +110,8 @@ def json_schema() -> Schema:
         **document.pop("$defs", {}),
         **{_definition(kind): schema for kind, schema in arguments.items()},
     }
+    if blocks is not None:
+        _add_blocks(definitions, blocks)
     return {
         "$schema": DIALECT,
         "title": "cnngraph spec",
@@ -113,6 +124,40 @@ def json_schema() -> Schema:
         },
         "$defs": definitions,
     }
+
+
+def _add_blocks(definitions: dict[str, Schema], blocks: Mapping[str, Block]) -> None:
+    """Makes the schema of nodes accept calls of these blocks, and no other kinds."""
+    named = definitions["node_with_arguments"]
+    named["properties"] |= {name: _call_of(block) for name, block in blocks.items()}
+    named["patternProperties"] = {_EXPRESSION_PATTERN: True}
+    named["additionalProperties"] = False
+    bare = definitions["bare_node"]["anyOf"]
+    optional = [name for name, block in blocks.items() if not _required_of(block)]
+    bare[1:] = [{"enum": optional}, _EXPRESSION]
+
+
+def _call_of(block: Block) -> Schema:
+    """What may follow the name of a block: its params, the only required one alone, or nothing."""
+    needed = _required_of(block)
+    properties = {**dict.fromkeys(block.params, True), "name": _LEVEL_NAME, "from": _FROM}
+    forms: list[Schema] = [
+        {
+            "type": "object",
+            "properties": properties,
+            "required": needed,
+            "additionalProperties": False,
+        }
+    ]
+    if not needed:
+        forms.append({"type": "null"})
+    if len(needed) == 1:
+        forms.append({"not": {"type": ["object", "null"]}})
+    return {"anyOf": forms}
+
+
+def _required_of(block: Block) -> list[str]:
+    return [name for name, default in block.params.items() if default.value is None]
 
 
 def fields(model: type[BaseModel]) -> dict[str, Schema]:

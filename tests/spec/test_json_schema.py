@@ -8,15 +8,17 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import SPECS
+from conftest import ROOT, SPECS
 
 import cnngraph
+from cnngraph.checker import read_spec
 from cnngraph.errors import Source
 from cnngraph.ops import OPS
 from cnngraph.spec.document import COMPOSITES
 from cnngraph.spec.json_schema import DIALECT, fields, json_schema
 from cnngraph.spec.yaml import parse_yaml
 
+GOLDENS = ROOT / "tests" / "goldens"
 SCHEMA = json_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
@@ -180,3 +182,25 @@ DOCUMENTS = [
 @pytest.mark.parametrize(("text", "valid"), DOCUMENTS)
 def test_documents(text: str, valid: bool) -> None:
     assert VALIDATOR.is_valid(data(text)) == valid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", sorted(SPECS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(SPECS))
+)
+def test_the_schema_with_its_blocks_accepts_every_shipped_file(path: Path) -> None:
+    schema = json_schema(read_spec(path).library.blocks)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert not [error.message for error in validator.iter_errors(data(path.read_text(), str(path)))]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["unknown_op", "ops_named_as_in_other_libraries", "block_unknown_param", "block_missing_param"],
+)
+def test_the_schema_with_its_blocks_rejects_unknown_kinds_and_arguments(name: str) -> None:
+    path = GOLDENS / f"{name}.yaml"
+    broken = data(path.read_text(), str(path))
+    assert VALIDATOR.is_valid(broken)  # any name could be that of a block
+    schema = json_schema(read_spec(path).library.blocks)
+    assert not jsonschema.Draft202012Validator(schema).is_valid(broken)
