@@ -15,10 +15,11 @@ from torch.utils import checkpoint
 
 from cnngraph import kernels
 from cnngraph.kernels import batch_norm_act as kernel
+from cnngraph.nn.sync_batch_norm import SyncBatchNorm, sync_batch_norm_act, synchronises
 from cnngraph.nn.watched import is_transformed, is_watched
 
 # Exact types only: a subclass may compute something else.
-_BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d})
+_BATCH_NORMS = frozenset({nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SyncBatchNorm})
 
 
 class CopiedBuffers(dict[str, Tensor | None]):
@@ -79,7 +80,7 @@ def batch_norm_act_with_recompute(
 
     The function updates no statistics and has no gradient. It is None if the modules ran.
     """
-    call = lowered(batch_norm, activation, input, residual)
+    call = _lowered(batch_norm, activation, input, residual)
     if call is None:
         kernels.warn_if_unavailable()
         value = batch_norm(input)
@@ -94,9 +95,13 @@ def batch_norm_act_with_recompute(
         return kernel.batch_norm_act(input, weight, bias, mean, var, norm.eps, *call, residual)
 
     def run() -> tuple[Tensor, Callable[[], Tensor]]:
-        output, batch_mean, batch_var = compute(mean, var)
-        if norm.training and norm.track_running_stats:
-            update_running_statistics(norm, batch_mean, batch_var, input.numel() // input.shape[1])
+        if synchronises(norm):
+            output, batch_mean, batch_var = sync_batch_norm_act(norm, input, *call, residual)
+        else:
+            output, batch_mean, batch_var = compute(mean, var)
+            if norm.training and norm.track_running_stats:
+                values = input.numel() // input.shape[1]
+                update_running_statistics(norm, batch_mean, batch_var, values)
         statistics = (batch_mean, batch_var) if mean is None else (mean, var)
 
         def recompute() -> Tensor:
@@ -108,16 +113,22 @@ def batch_norm_act_with_recompute(
     return run_to_completion(run, [batch_norm])
 
 
-def lowered(
+def lowered(batch_norm: nn.Module, activation: nn.Module | None, input: Tensor) -> Lowered | None:
+    """The activation's name in the operator and its arguments; None if the modules must run.
+
+    They also must run if the batch norm exchanges its statistics with other processes.
+
+    Raises the batch norm's error if `input` has the wrong rank.
+    """
+    return None if synchronises(batch_norm) else _lowered(batch_norm, activation, input)
+
+
+def _lowered(
     batch_norm: nn.Module,
     activation: nn.Module | None,
     input: Tensor,
     residual: Tensor | None = None,
 ) -> Lowered | None:
-    """The activation's name in the operator and its arguments; None if the modules must run.
-
-    Raises the batch norm's error if `input` has the wrong rank.
-    """
     lower = ACTIVATIONS.get(nn.Identity if activation is None else type(activation))
     if (
         lower is None
