@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +40,8 @@ Examples:
   cnngraph train specs/resnet20_cifar.yaml --data cifar/ --recipe resnet_cifar
   cnngraph train specs/vgg11.yaml --data photos/ --batch-size auto --dry-run
   cnngraph train --resume runs/lenet
+  cnngraph train specs/resnet50.yaml --data photos/ --devices 8
+  torchrun --nnodes 4 --nproc-per-node 8 ... -m cnngraph train specs/resnet50.yaml
 
 \b
 The folder of the run contains:
@@ -57,7 +61,7 @@ With --format json, each line of stdout is one object:
 \b
 Exit codes: 0 success, 1 an invalid spec or recipe, wrong data, a loss that is
 not finite, or a file that cannot be written, 2 wrong usage, 130 interrupted
-(the run is saved).
+(the run is saved). With torchrun: 75 another process has ended.
 """
 )
 def train(
@@ -138,6 +142,14 @@ def train(
         typer.Option(metavar="[fast|lean|SIZE]", help="As for `cnngraph compile`."),
     ] = "fast",
     device: DeviceOption = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Train on N GPUs, or in N processes on CPUs, each with a part of every batch.",
+        ),
+    ] = 1,
     workers: Annotated[
         int,
         typer.Option(
@@ -186,10 +198,13 @@ def train(
         _require_alone(recipe, output, sets, overrides, weights, classes, dry_run, show_batch)
     elif spec is None:
         raise typer.BadParameter("give a spec, or --resume a run", param_hint="'SPEC'")
+    if devices > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(_launch(devices, resume or output))
     params = parse_params(sets)
     load_plugins(plugins)
     options = Options((), backend, memory)
     from cnngraph import training
+    from cnngraph.training.distributed import LOST, LostProcessError, rank
     from cnngraph.training.listeners import JsonLines
 
     listener: Listener = (
@@ -222,8 +237,20 @@ def train(
     except training.Interrupted as stopped:
         terminal.print_error(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
-    if not quiet:
+    except LostProcessError as lost:
+        if os.environ.get("TORCHELASTIC_RUN_ID") != "cnngraph":  # else `launch` explains it
+            terminal.print_error(str(lost))
+        raise typer.Exit(LOST) from None
+    if not quiet and not rank():
         _print_end(run, format)
+
+
+def _launch(devices: int, folder: Path | None) -> int:
+    """Runs this command in a process for each device."""
+    from cnngraph.training.distributed import launch
+
+    command = [sys.executable, "-m", "cnngraph", *sys.argv[1:]]
+    return launch(command, devices, f"`cnngraph train --resume {folder or 'runs/NAME'}` continues")
 
 
 def _print_end(run: Run, format: str) -> None:

@@ -54,7 +54,7 @@ def sync_batch_norms(net: nn.Module) -> None:
     """
     for module in net.modules():
         if type(module) in _KINDS:
-            module.plain = type(module)
+            vars(module)["plain"] = type(module)
             module.__class__ = SyncBatchNorm
 
 
@@ -62,8 +62,7 @@ def plain_batch_norms(net: nn.Module) -> None:
     """Undoes `sync_batch_norms`."""
     for module in net.modules():
         if type(module) is SyncBatchNorm:
-            module.__class__ = module.plain
-            del module.plain
+            module.__class__ = vars(module).pop("plain")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def synchronises(batch_norm: nn.Module) -> bool:
@@ -109,7 +108,7 @@ def _in_plain_torch(norm: SyncBatchNorm, input: Tensor) -> Tensor:
     centred = exact - mean.view(shape)
     var = functional.all_reduce(centred.square().sum(dims)) / count
     output = centred * torch.rsqrt(var + norm.eps).view(shape)
-    if norm.weight is not None:
+    if norm.affine:
         output = output * norm.weight.view(shape) + norm.bias.view(shape)
     with torch.no_grad():
         _update_running_statistics(norm, mean, var, count)

@@ -3,9 +3,11 @@ saved or resumed."""
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,9 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from cnngraph.errors import CnngraphError
+from cnngraph.nn.sync_batch_norm import plain_batch_norms, sync_batch_norms
 from cnngraph.training import checkpoint
 from cnngraph.training.augmentation import Targets, Transform, cross_entropy
 from cnngraph.training.data.loader import Order, loader_of, seed_everything, seed_of
+from cnngraph.training.distributed import (
+    LostProcessError,
+    is_loss_of_process,
+    processes,
+    processes_here,
+)
 from cnngraph.training.extras import require
 from cnngraph.training.fine_tuning import apply_freezing
 from cnngraph.training.listeners import Clock, EpochResult, Listener, Step
@@ -48,6 +57,13 @@ class NotFiniteError(CnngraphError):
     def __init__(self, message: str, history: Sequence[EpochResult]) -> None:
         super().__init__(message)
         self.history = tuple(history)
+
+
+def _strategy() -> Any:
+    """How several processes work together. All have the same statistics of batch norms already."""
+    if processes() == 1:
+        return "auto"
+    return require("lightning_fabric.strategies").DDPStrategy(broadcast_buffers=False)
 
 
 @dataclass
@@ -113,9 +129,15 @@ class Loop:
         fabric_module = require("lightning_fabric")
         self.fabric: Any = fabric_module.Fabric(
             accelerator=setup.device.type,
-            devices=1,
+            devices=processes_here(),
+            num_nodes=processes() // processes_here(),
+            strategy=_strategy(),
             precision=_PRECISIONS[recipe.precision],
         )
+        if processes() > 1:
+            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+            self.fabric.launch()
+            sync_batch_norms(setup.net)
         self.order = Order(
             len(setup.data.train.labels),
             recipe.batch_size,
@@ -128,7 +150,9 @@ class Loop:
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.net: nn.Module = setup.net
         optimizer = optimizer_of(self.net, recipe)
-        self.model, self.optimizer = self.fabric.setup(self.net, optimizer)
+        with warnings.catch_warnings():  # torch 2.13 renames it, torch 2.11 has no other name
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+            self.model, self.optimizer = self.fabric.setup(self.net, optimizer)
         self.average = None if recipe.ema is None else moving_average(self.net, recipe.ema)
         self.transform = Transform(
             setup.normalisation, recipe.augment, setup.net.compilation.graph.input
@@ -136,6 +160,7 @@ class Loop:
         self.loader = loader_of(setup.data.train, self.order, workers)
         self.progress = Progress()
         self.interrupted = False
+        self._asked = False
         self._saved_at = monotonic()
         self._saving_took = 0.0
 
@@ -151,14 +176,23 @@ class Loop:
 
         Raises:
             Interrupted: after Ctrl-C or SIGTERM.
+            LostProcessError: another process of the run has ended.
             CnngraphError: the loss is not finite, or a checkpoint cannot be written.
         """
         torch.backends.cudnn.deterministic = True  # for runs on a GPU to be reproducible
-        self.save()
-        with self._signals():
-            while not self.done:
-                self._train_epoch()
-                self._finish_epoch(*self.validate())
+        try:
+            self.save()
+            with self._signals():
+                while not self.done:
+                    self._train_epoch()
+                    self._finish_epoch(*self.validate())
+        except RuntimeError as error:
+            if processes() == 1 or not is_loss_of_process(error):
+                raise
+            raise LostProcessError(
+                f"lost the connection to another process after step {self.progress.step}"
+                + (f": `cnngraph train --resume {self.folder}` continues" if self.folder else "")
+            ) from None
 
     @property
     def done(self) -> bool:
@@ -180,7 +214,7 @@ class Loop:
             seed_everything(seed)
             images, labels = self.fabric.to_device((images, labels))
             self._train_batch(images, labels)
-            clock.images += len(labels)
+            clock.images += self.order.size_of(progress.batch - 1)
             progress.seconds = before + clock.seconds
             if progress.batch % recipe.accumulate and progress.batch < self.batches:
                 continue
@@ -204,16 +238,28 @@ class Loop:
         inputs, targets = self.transform.augmented(images, labels)
         with self.fabric.no_backward_sync(self.model, enabled=not last):
             loss, logits = self._loss(self.model, inputs, targets)
-            value = loss.item()
-            if not math.isfinite(value):
-                self._fail(f"the loss is {value}", images, labels)
-            self.fabric.backward(loss / group)
-        progress.loss += value * len(labels)
-        progress.correct += int((logits.argmax(1) == labels).sum())
-        progress.seen += len(labels)
+            correct = (logits.argmax(1) == labels).sum()
+            summed, correct, asked = self._summed(loss * len(labels), correct, self._asked)
+            self.interrupted = asked > 0
+            seen = self.order.size_of(progress.batch)
+            if not math.isfinite(summed):
+                self._fail(f"the loss is {summed}", images, labels)
+            # Processes average their gradients, and the last batch is not divided equally.
+            share = len(labels) * self.order.devices / seen
+            self.fabric.backward(loss * (share / group))
+        progress.loss += summed
+        progress.correct += int(correct)
+        progress.seen += seen
         progress.batch += 1
         if last:
             self._update(images, labels)
+
+    def _summed(self, *values: Any) -> list[float]:
+        """The sum of each value over all processes."""
+        found = torch.stack([torch.as_tensor(value).detach().double().cpu() for value in values])
+        if processes() > 1:
+            found = self.fabric.all_reduce(found.to(self.fabric.device), reduce_op="sum")
+        return found.tolist()
 
     def _loss(self, model: nn.Module, inputs: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """The loss of a batch, side heads included, and the logits."""
@@ -257,6 +303,7 @@ class Loop:
         """Raises, after repeating the batch with a look at every layer."""
         progress, recipe = self.progress, self.setup.recipe
         seed_everything(seed_of(recipe.seed, progress.epoch, progress.batch, self.order.rank))
+        plain_batch_norms(self.net)  # processes may stop at different layers
         inputs, targets = self.transform.augmented(images, labels)
         with self.fabric.autocast():
             found = first_nonfinite(self.net, lambda: self._loss(self.net, inputs, targets)[0])
@@ -280,7 +327,7 @@ class Loop:
         images, model = self.setup.data.val, self.best_net.eval()
         count, size = len(images.labels), self.order.batch_size
         sums = torch.zeros(2, dtype=torch.float64)
-        for start in range(0, count, size):
+        for start in range(size * self.order.rank, count, size * self.order.devices):
             indices = list(range(start, min(start + size, count)))
             labels = images.labels[indices].to(self.fabric.device)
             inputs = self.transform(images.batch(indices).to(self.fabric.device))
@@ -289,8 +336,8 @@ class Loop:
             loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
             correct = (logits.argmax(1) == labels).sum()
             sums += torch.stack([loss.double(), correct.double()]).cpu()
-        loss, correct = (sums / max(1, count)).tolist()
-        return loss, correct
+        loss, correct = self._summed(*sums)
+        return loss / max(1, count), correct / max(1, count)
 
     def _finish_epoch(self, loss: float, accuracy: float) -> None:
         progress = self.progress
@@ -321,7 +368,7 @@ class Loop:
         due = monotonic() - self._saved_at > _SHARE_OF_SAVING * self._saving_took
         if best or due or self.done or self.interrupted:
             self.save()
-            if best and self.folder is not None:
+            if best and self.folder is not None and not self.order.rank:
                 checkpoint.keep_as_best(self.folder / checkpoint.LAST)
         self._stop_if_interrupted()
 
@@ -355,6 +402,8 @@ class Loop:
                 f" is {self.folder / checkpoint.LAST}. A lower learning rate (--lr) may help",
                 self.progress.results(),
             )
+        if self.order.rank:
+            return
         start = perf_counter()
         checkpoint.save(self.folder / checkpoint.LAST, self.best_net, self.state())
         self._saving_took = perf_counter() - start
@@ -399,7 +448,8 @@ class Loop:
         previous: dict[int, Any] = {}
 
         def interrupt(number: int, frame: Any) -> None:
-            self.interrupted = True
+            self._asked = True
+            self.interrupted = processes() == 1  # several stop at the same step
             signal.signal(number, previous[number])
             self.listener.on_message("stopping after this step; once more stops without saving")
 

@@ -16,6 +16,7 @@ from cnngraph.report.numbers import plural, short, size
 from cnngraph.shape import TensorShape
 from cnngraph.training.data import Data
 from cnngraph.training.data.loader import Order
+from cnngraph.training.distributed import processes
 from cnngraph.training.optimization import state_slots
 from cnngraph.training.recipe import Recipe
 
@@ -111,8 +112,8 @@ def plan_of(net: Network, data: Data, recipe: Recipe, device: torch.device) -> P
 
 
 def memory_of(net: Network, recipe: Recipe, batch_size: int) -> int:
-    """Predicted bytes of a training step, without the scratch memory of torch's libraries."""
-    step = _step(net, recipe, batch_size)
+    """Predicted bytes of a training step in a process, without the scratch memory of libraries."""
+    step = _step(net, recipe, -(-batch_size // processes()))
     kept = state_slots(recipe) + (recipe.ema is not None)
     return step.weights + kept * step.optimizer + step.input + step.step
 

@@ -12,13 +12,15 @@ import torch
 from cnngraph.checker import SpecLike, read_spec
 from cnngraph.errors import CnngraphError, Source
 from cnngraph.lowering.network import Network
+from cnngraph.nn.sync_batch_norm import plain_batch_norms
 from cnngraph.options import Options, budget_of
 from cnngraph.report.html import table
 from cnngraph.report.numbers import duration
-from cnngraph.training import checkpoint, extras, report
+from cnngraph.training import checkpoint, distributed, extras, report
 from cnngraph.training.augmentation import Normalisation
 from cnngraph.training.data import Data
 from cnngraph.training.data.files import Progress as DataProgress
+from cnngraph.training.distributed import rank
 from cnngraph.training.evaluation import other_classes
 from cnngraph.training.listeners import EpochResult, Listener, Several
 from cnngraph.training.loop import Loop
@@ -135,9 +137,10 @@ def train(
 ) -> Run:
     """Carries out a plan. For the arguments and errors, see `fit`."""
     setup.plan.require_fit()
+    distributed.require_parts(setup.recipe)
     extras.require_all()
     folder = None if output is None else Path(output)
-    if folder is not None:
+    if folder is not None and not rank():
         checkpoint.prepare_folder(folder, False, _bytes_of_checkpoints(setup))
     loop = Loop(setup, folder, _with_files(listener, folder), save_every, workers)
     loop.listener.on_plan(setup.plan, setup.notes)
@@ -237,12 +240,14 @@ def resume(
         normalisation=Normalisation(tuple(state["mean"]), tuple(state["std"])),
     )
     _require_same_data(saved, setup.data, setup.plan)
-    checkpoint.prepare_folder(folder, True, 0)
+    if not rank():
+        checkpoint.prepare_folder(folder, True, 0)
     done = state["progress"]["history"]
     listener = _with_files(listener, folder, [EpochResult(**row) for row in done])
     loop = Loop(setup, folder, listener, save_every, workers)
     loop.load_state(state)
-    if loop.progress.best_epoch == loop.progress.epoch > 0 and not loop.progress.batch:
+    at_best = loop.progress.best_epoch == loop.progress.epoch > 0 and not loop.progress.batch
+    if at_best and not rank():
         checkpoint.keep_as_best(last)  # in case the run ended between the two
     listener.on_plan(setup.plan)
     listener.on_message(_where(loop))
@@ -257,7 +262,12 @@ def resume(
 def _with_files(
     listener: Listener | None, folder: Path | None, done: Sequence[EpochResult] = ()
 ) -> Listener:
-    """The listener, and one that writes the figures of each epoch into the folder."""
+    """The listener, and one that writes the figures of each epoch into the folder.
+
+    Only the first process of a run writes and reports.
+    """
+    if rank() > 0:
+        return Listener()
     shown = listener or Listener()
     return shown if folder is None else Several(report.Figures(folder, done), shown)
 
@@ -269,9 +279,10 @@ def _run(loop: Loop) -> Run:
     finally:
         loop.listener.on_end()
     net: Any = loop.best_net.eval()
+    plain_batch_norms(net)
     history = tuple(loop.progress.results())
     run = Run(net, history, loop.progress.best_epoch, loop.folder)
-    if loop.folder is not None:
+    if loop.folder is not None and not rank():
         report.write(loop.folder, loop.setup, history)
     return run
 

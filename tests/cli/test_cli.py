@@ -438,6 +438,7 @@ COMMANDS = [
             "literature",
             "ops",
             "predict",
+            "scaling",
             "report",
             "schema",
             "train",
