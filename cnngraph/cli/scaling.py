@@ -24,10 +24,10 @@ Examples:
   cnngraph scaling resnet50 --step 250 --bandwidth 25 --latency 10
 
 \b
-The prediction is that of a ring all-reduce. Of two shares, the first is reached
-if nothing overlaps, the second if gradients are exchanged during the backward
-pass, two thirds of the step. `needs` is the bandwidth with which the exchange of
-gradients on many devices takes as long as the backward pass.
+The prediction is that of a ring all-reduce. Of two shares, the first is
+reached if nothing overlaps, the second if gradients are exchanged during the
+backward pass, two thirds of the step. `needs` is the bandwidth with which the
+exchange of gradients takes as long as the backward pass.
 
 \b
 Exit codes: 0 success, 1 an invalid spec, 2 wrong usage.
@@ -37,7 +37,7 @@ def scaling(
     specs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SPEC...", help="Specs, or names of `cnngraph zoo`.", show_default=False
+            metavar="SPEC", help="Specs in YAML, or names of `cnngraph zoo`.", show_default=False
         ),
     ],
     step: Annotated[

@@ -41,7 +41,6 @@ Examples:
   cnngraph train specs/vgg11.yaml --data photos/ --batch-size auto --dry-run
   cnngraph train --resume runs/lenet
   cnngraph train specs/resnet50.yaml --data photos/ --devices 8
-  torchrun --nnodes 4 --nproc-per-node 8 ... -m cnngraph train specs/resnet50.yaml
 
 \b
 The folder of the run contains:
