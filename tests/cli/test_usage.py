@@ -26,7 +26,10 @@ def run(*args: str, input: str | bytes | None = None) -> Result:
     [
         (["check"], "SPEC is missing"),
         (["check", "--formt", "json", "x"], "there is no option --formt; did you mean --format?"),
-        (["check", "--format", "xml", "x"], "--format must be text or json, not `xml`"),
+        (
+            ["check", "--format", "xml", "x"],
+            "--format must be text, json, github or sarif, not `xml`",
+        ),
         (["check", "--set"], "--set needs a value"),
         (["check", "--set", "width", "x"], "--set: `width` is not of the form NAME=VALUE"),
         (["chek", "x"], "there is no command `chek`; did you mean `check`?"),
