@@ -41,7 +41,7 @@ Examples:
   cnngraph check specs/*.yaml --format json
   cnngraph check .
   cnngraph check specs/resnet18.yaml --set num_classes=10
-  cnngraph check specs/resnet18.yaml --batch-size 64 --optimizer AdamW --fit 8GB
+  cnngraph check resnet18 --batch-size 64 --optimizer AdamW --fit 8GB
   cnngraph check my_net.yaml --watch
   cnngraph check . --format github
 
