@@ -70,7 +70,7 @@ def summary(
         Literal["text", "markdown", "csv", "json"], typer.Option(help="How to print it.")
     ] = "text",
 ) -> None:
-    """Show the shapes, costs and receptive fields of a network by part.
+    """Show shapes, costs and receptive fields by part.
 
     Costs are parameters, multiply-accumulates, and bytes of activations for the batch.
     Nothing is built, and PyTorch is not loaded.
