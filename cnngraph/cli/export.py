@@ -31,12 +31,12 @@ Examples:
 
 \b
 ONNX needs: pip install "cnngraph[export]"
-Batches may have any size, and images too, if the network accepts that. Each file
-is run and compared with the network.
+Batches may have any size, and images too, if the network accepts that. Each
+file is run and compared with the network.
 
 \b
-Exit codes: 0 success, 1 an invalid spec, a network that cannot be exported or a
-file that cannot be written, 2 wrong usage.
+Exit codes: 0 success, 1 an invalid spec, a network that cannot be exported or
+a file that cannot be written, 2 wrong usage.
 """
 )
 def export(

@@ -89,7 +89,7 @@ def test_a_registered_op_compiles(backend: str) -> None:
 
 def test_mistakes_in_its_arguments_and_shapes_are_diagnostics() -> None:
     cnngraph.register_op(ChannelShift)
-    found = cnngraph.check(SPEC.replace("factor: 3", "factr: 3").replace("bias: 2", "bias: two"))
+    found = cnngraph.check(SPEC.replace("factor: 3", "factr: 3").replace("shift: 2", "shift: two"))
     assert [d.code for d in found.diagnostics] == ["E101", "E103"]
     found = cnngraph.check(SPEC.replace("[4, 6, 6]", "[4, 2, 6]"))
     assert [d.code for d in found.diagnostics] == ["E202"]
