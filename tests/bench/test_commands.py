@@ -53,6 +53,7 @@ def test_bench_writes_a_table_a_json_file_and_a_chart(tmp_path: Path) -> None:
     assert chart.read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_json_output_is_the_only_output() -> None:
     evaluate = ("--mode", "eval", "--dtype", "bfloat16")
     result = run(

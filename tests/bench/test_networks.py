@@ -160,6 +160,7 @@ def test_variants_on_a_gpu() -> None:
     assert found.machine["gpu"]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_reported_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = Worker.ask
 
@@ -294,6 +295,7 @@ def test_torchvisions_densenet_must_have_the_same_weights(
         build(dense(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_memory_budget_is_a_variant() -> None:
     found = bench("lean", "3MB", "1KB")
     *_, lean, enough, short = found.rows

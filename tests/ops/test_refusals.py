@@ -16,7 +16,7 @@ from cnngraph.shape import ShapeError, TensorShape
 FLAT, MAP = TensorShape((4,)), TensorShape((4, 8, 8))
 
 PAIR = "must be a whole number of at least 1 or a list of two, [height, width]"
-PADDING = "must be a whole number of at least 0 or a list of two, [height, width]"
+PADDING = "must be a whole number of at least 0 or a list of two, [height, width], or `same`"
 OUTPUT_SIZE = f"{PAIR}, in which null keeps the input's"
 
 REQUIRED = {

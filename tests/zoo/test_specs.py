@@ -46,9 +46,14 @@ RESIZED = {
 """Networks that only have more or wider layers than another: running them shows nothing new."""
 
 SLOW = {
-    "cspdarknet53", "darknet53", "deeplabv3_resnet50", "dla34", "efficientnet_v2_s", "fpn_resnet50", "mnasnet1_0", "mobilenet_v3_large",
-    "hrnet_w18_small", "mobilenet_v3_small", "regnet_x_400mf", "repvgg_a0", "res2net50", "seresnet50", "unet",
-    "xception",
+    "convnext_tiny", "cspdarknet53", "darknet53", "deeplabv3_resnet50", "densenet161",
+    "densenet169", "densenet201", "densenet264", "dla34", "efficientnet_v2_s", "fpn_resnet50",
+    "hrnet_w18_small", "inception_resnet_v2", "inception_v3", "inception_v3_aux",
+    "inception_v4", "mnasnet1_0", "mobilenet_v3_large", "mobilenet_v3_small", "regnet_x_400mf",
+    "repvgg_a0", "res2net50", "resnet1001_cifar", "resnet101", "resnet1202_cifar", "resnet152",
+    "resnet34", "resnetv2_101", "resnetv2_50", "resnext50_32x4d", "seresnet50", "unet",
+    "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "wide_resnet50_2", "xception",
 }  # fmt: skip
 """Networks whose steps run with the slow tests."""
 
