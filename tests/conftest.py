@@ -208,7 +208,7 @@ def torchvision() -> Any:
     if found is None or found.origin is None:
         pytest.skip("torchvision is not installed")
     try:
-        import torchvision  # pyright: ignore[reportMissingTypeStubs]
+        return importlib.import_module("torchvision")
     except RuntimeError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
@@ -218,5 +218,4 @@ def torchvision() -> Any:
         for name in dict.fromkeys(names):
             if not hasattr(torch.ops.torchvision, name):
                 library.define(f"{name}(Tensor input) -> Tensor")
-        import torchvision  # pyright: ignore[reportMissingTypeStubs]
-    return torchvision
+        return importlib.import_module("torchvision")
