@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -56,7 +56,10 @@ class ForwardWriter:
         arguments = ", ".join(f"{name}: torch.Tensor" for name in names)
         result = "torch.Tensor" if len(level.outputs) == 1 else "tuple[torch.Tensor, ...]"
         heads = self._graph.aux if not level.path else {}
-        result = "torch.Tensor | dict[str, torch.Tensor]" if heads else result
+        values = self._graph.features if not level.path else {}
+        if heads or values:
+            result = "dict[str, torch.Tensor]"
+            result = result if values else f"torch.Tensor | {result}"
         lines = [f"def forward(self, {arguments}) -> {result}:"]
         for index, item in enumerate(items):
             expression = self._expression(item)
@@ -69,18 +72,23 @@ class ForwardWriter:
             if isinstance(item, Level) and item.path in self._graph.aux:
                 line = f"    {targets[0]} = {expression} if self.training else None"
             lines.append(line)
-        if not heads and len(level.outputs) == 1 and len(lines) > 1:
+        if not heads and not values and len(level.outputs) == 1 and len(lines) > 1:
             return [*lines[:-1], f"    return {lines[-1].partition(' = ')[2]}"]
-        return [*lines, *self._returned(heads)]
+        return [*lines, *self._returned(heads, values)]
 
-    def _returned(self, heads: dict[str, str]) -> list[str]:
+    def _returned(self, heads: Mapping[str, str], values: Mapping[str, str]) -> list[str]:
         found = [self._variables[path] for path in self._level.outputs]
+        result = self._dict(values) if values else ", ".join(found)
         if heads:
-            pairs = [f'"{name}": {self._variables[path]}' for name, path in heads.items()]
-            main = self._variables[self._graph.output]
-            results = ", ".join([f'"logits": {main}', *pairs])
-            return ["    if self.training:", f"        return {{{results}}}", f"    return {main}"]
-        return [f"    return {', '.join(found)}"]
+            main = values or {"logits": self._graph.output}
+            results = self._dict({**main, **heads})
+            result = result if values else self._variables[self._graph.output]
+            return ["    if self.training:", f"        return {results}", f"    return {result}"]
+        return [f"    return {result}"]
+
+    def _dict(self, paths: Mapping[str, str]) -> str:
+        pairs = [f'"{name}": {self._variables[path]}' for name, path in paths.items()]
+        return f"{{{', '.join(pairs)}}}"
 
     def _target(self, item: Item, path: str) -> str:
         taken = set(self._variables.values())

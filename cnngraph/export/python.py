@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cnngraph.errors import CnngraphError
 from cnngraph.export.constructs import (
     Affine,
     Construct,
@@ -55,8 +56,17 @@ def python_source(network: Network) -> str:
 
     Blocks are classes, and repeats loops. It imports torch only.
 
-    Raises `CnngraphError` if an op of a plugin cannot be written as plain PyTorch.
+    Raises `CnngraphError` if an op of a plugin cannot be written as plain PyTorch, or if the
+    network shares weights or has names with dots.
     """
+    graph = network.compilation.graph
+    shared = next((node.path for node in graph.nodes if node.shared), None)
+    if shared is not None:
+        raise CnngraphError(f"`{shared}` shares its weights, which `--python` cannot write yet")
+    if graph.containers:
+        name = min(graph.containers)
+        message = f"nodes are named `{name}.NAME` with a dot, which `--python` cannot write yet"
+        raise CnngraphError(f"{message}: give `{name}` its nodes in a `sequential`")
     return _Emitter(network).source()
 
 

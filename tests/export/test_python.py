@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -52,7 +53,12 @@ def assert_stands_for(name: str) -> nn.Module:
     assert list(state) == list(network.state_dict())
     graph = network.compilation.graph
     x = torch.empty(2, *graph.input, device="meta")
-    assert module.eval()(x).shape == (2, *graph.shape_of(graph.output))
+    found = module.eval()(x)
+    found = found if isinstance(found, dict) else {"": found}
+    wanted = graph.features or {"": graph.output}
+    assert {key: value.shape for key, value in found.items()} == {
+        key: (2, *graph.shape_of(path)) for key, path in wanted.items()
+    }
     return module
 
 
@@ -61,10 +67,36 @@ def test_emitted_module_has_the_same_keys_and_shapes(name: str) -> None:
     assert_stands_for(name)
 
 
+WITH_DOTS = ["res2net50"]
+"""Specs with names such as `convs.0`, which no class stands for."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALL if name not in FAST])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in FAST + WITH_DOTS])
 def test_every_shipped_spec_is_emitted(name: str) -> None:
     assert_stands_for(name)
+
+
+SHARED = """
+cnngraph: 1
+name: shared
+input: [3, 8, 8]
+graph: [conv2d: {name: conv, out_channels: 3, kernel_size: 1}, share: conv]
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (SHARED, "`1` shares its weights, which `--python` cannot write yet"),
+        ("res2net50", "named `layer1.0.bns.NAME` with a dot"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(spec: str, message: str) -> None:
+    with torch.device("meta"):
+        network = cnngraph.compile(spec, backend="eager")
+    with pytest.raises(CnngraphError, match=re.escape(message)):
+        python_source(network)
 
 
 @pytest.mark.parametrize("name", ["lenet", "d2l/densenet", "resnet20_cifar", "convnext_tiny"])
