@@ -20,8 +20,8 @@ _WORDS = [
     (r"does not take a value", "takes no value"),
     (r"(integer|int_)", "must be a whole number"),
     (r"(valid number|float)", "must be a number"),
-    (r"(?:>=|greater than or equal to) *([\d.]+)", r"must be at least \1"),
-    (r"(?:<=|less than or equal to) *([\d.]+)", r"must be at most \1"),
+    (r"(?:>=|greater than or equal to) *(\d+(?:[.]\d+)?)", r"must be at least \1"),
+    (r"(?:<=|less than or equal to) *(\d+(?:[.]\d+)?)", r"must be at most \1"),
 ]
 """What other versions say of a value (a pattern) -> what is said here."""
 
