@@ -19,6 +19,7 @@ constexpr int64_t least_of_part = 48;  // outputs or columns that are worth a th
 
 // Whether these products are faster than the library for this many rows.
 bool is_faster(const Tensor& tensor, int64_t rows) {
+  if (rows == 0 || tensor.numel() == 0) return false;  // nothing to share out
   if (!tensor.is_cpu()) return false;
   if (tensor.scalar_type() == at::kBFloat16) return bfloat16_is_slow();
   return tensor.scalar_type() == at::kFloat && rows >= least_rows && rows <= most_rows;

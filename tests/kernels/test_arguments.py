@@ -195,3 +195,14 @@ def test_operators_for_evaluation_refuse_gradients() -> None:
         ops.winograd_weight(weight)
     with torch.no_grad():
         assert ops.winograd_weight(weight).numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_empty_batch_of_one_pixel_maps_has_gradients(dtype: torch.dtype) -> None:
+    grad, x = torch.zeros(0, 48, 1, 1, dtype=dtype), torch.zeros(0, 32, 1, 1, dtype=dtype)
+    weight = torch.ones(48, 32, 1, 1, dtype=dtype)
+    found = torch.ops.cnngraph.conv2d_backward(
+        grad, x, weight, (1, 1), (0, 0), (1, 1), 1, [True, True, True]
+    )
+    assert [item.shape for item in found] == [x.shape, weight.shape, (48,)]
+    assert not found[1].any()
