@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import ConfigDict, Field, PlainValidator
 
 from cnngraph.errors import (
     CnngraphError,
@@ -19,11 +18,17 @@ from cnngraph.errors import (
     Position,
     Source,
     SpecError,
-    closest,
     did_you_mean,
 )
-from cnngraph.spec.arguments import InvalidError, validate
-from cnngraph.spec.yaml import Located, parse_yaml, read_source
+from cnngraph.spec.yaml import Located, parse_yaml
+from cnngraph.training.document import (
+    StrictModel,
+    find_document,
+    read_document,
+    require_mapping,
+    shipped_in,
+    validated,
+)
 
 FOLDER = Path(__file__).parent / "recipes"
 """The recipes that are installed with the package."""
@@ -33,11 +38,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Optimizer(_Model):
+class Optimizer(StrictModel):
     """An optimizer of `torch.optim` by its name; other keys are its arguments.
 
     Attributes:
@@ -57,7 +58,7 @@ class Optimizer(_Model):
         return dict(self.__pydantic_extra__ or {})
 
 
-class Schedule(_Model):
+class Schedule(StrictModel):
     """How the learning rate changes from step to step.
 
     Attributes:
@@ -75,14 +76,14 @@ class Schedule(_Model):
     gamma: Positive = 0.1
 
 
-class RandomResizedCrop(_Model):
+class RandomResizedCrop(StrictModel):
     """Crops a random part and resizes it to the input (Szegedy et al., 2015)."""
 
     scale: tuple[Share, Share] = (0.08, 1.0)
     ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
 
 
-class ColorJitter(_Model):
+class ColorJitter(StrictModel):
     """Random changes of the colours, by at most these shares."""
 
     brightness: Annotated[float, Field(ge=0)] = 0.0
@@ -91,7 +92,7 @@ class ColorJitter(_Model):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
-class Augmentation(_Model):
+class Augmentation(StrictModel):
     """What changes the images of a training batch at random. Evaluation changes nothing.
 
     Attributes:
@@ -115,7 +116,7 @@ class Augmentation(_Model):
     cutmix: Annotated[float, Field(ge=0)] = 0.0
 
 
-class EarlyStopping(_Model):
+class EarlyStopping(StrictModel):
     """Ends the run when the validation loss has not improved for `patience` epochs."""
 
     patience: Count = 10
@@ -139,7 +140,7 @@ def _unfreeze(value: Any) -> dict[int, tuple[str, ...]]:
 Patterns = Annotated[tuple[str, ...], PlainValidator(_patterns)]
 
 
-class Recipe(_Model):
+class Recipe(StrictModel):
     """How a network is trained.
 
     Attributes:
@@ -199,7 +200,7 @@ class Recipe(_Model):
 
 def shipped() -> dict[str, Path]:
     """Name -> file of the recipes that are installed with the package."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    return shipped_in(FOLDER)
 
 
 def load_recipe(
@@ -220,8 +221,7 @@ def load_recipe(
             return recipe
         source = Source("<recipe>", recipe.to_yaml())
     else:
-        path = _path(recipe or "default")
-        source = read_source(path, str(path) if path.parent != FOLDER else path.name)
+        source = read_document(find_document(recipe or "default", FOLDER, "recipe"), FOLDER)
     return parse_recipe(source, overrides)
 
 
@@ -230,40 +230,11 @@ def parse_recipe(source: Source, overrides: Mapping[str, Any] | None = None) -> 
     found = parse_yaml(source)
     for key, value in (overrides or {}).items():
         found = _replaced(found, key.split("."), _located(key, value), key)
-    diagnostics: list[Diagnostic] = []
-    if not isinstance(found.value, dict):
-        raise SpecError([Diagnostic("E103", "a recipe must be a mapping", found.position)])
+    require_mapping(found, "a recipe")
     if "recipe" not in found.entries:
         message = "this is not a recipe: the key `recipe: 1` is missing"
         raise SpecError([Diagnostic("E102", message, found.position)])
-    made: Recipe | None = None
-    with suppress(InvalidError):  # every mistake has been reported
-        made = validate(
-            Recipe,
-            found.entries,
-            found.keys,
-            what="a recipe",
-            position=found.position,
-            resolve=lambda item: item.plain(),
-            report=diagnostics.append,
-        )
-    if made is not None:
-        diagnostics += _optimizer_mistakes(made.optimizer, found.follow(("optimizer",)))
-        diagnostics += _contradictions(made, found)
-    if made is None or diagnostics:
-        raise SpecError(diagnostics)
-    return made
-
-
-def _path(recipe: str | Path) -> Path:
-    path, known = Path(recipe), shipped()
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    if str(recipe) in known:
-        return known[str(recipe)]
-    near = closest(str(recipe), known)
-    hint = f"did you mean `{near}`?" if near else f"there are: {', '.join(known)}"
-    raise CnngraphError(f"there is no recipe `{recipe}`; {hint}")
+    return validated(Recipe, found, "a recipe", _contradictions)
 
 
 def _located(key: str, value: Any) -> Located:
@@ -331,6 +302,7 @@ def _nearest(word: str, known: list[str]) -> Notes:
 
 
 def _contradictions(recipe: Recipe, found: Located) -> Iterable[Diagnostic]:
+    yield from _optimizer_mistakes(recipe.optimizer, found.follow(("optimizer",)))
     schedule = recipe.schedule
     at = found.follow(("schedule",)).position
     if schedule.name == "step" and not schedule.milestones:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from cnngraph.errors import CnngraphError, Diagnostic, SpecError, closest, did_you_mean
-from cnngraph.spec.arguments import InvalidError, validate
-from cnngraph.spec.yaml import Located, parse_yaml, read_source
+from cnngraph.errors import Diagnostic, did_you_mean
+from cnngraph.spec.yaml import Located, parse_yaml
+from cnngraph.training.document import (
+    StrictModel,
+    find_document,
+    read_document,
+    require_mapping,
+    shipped_in,
+    validated,
+)
 
 FOLDER = Path(__file__).parent
 """The experiments that are installed with the package."""
@@ -19,11 +25,7 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Variant(_Model):
+class Variant(StrictModel):
     """A run of an experiment.
 
     Attributes:
@@ -58,7 +60,7 @@ Name = Annotated[str, Field(pattern=r"^[\w][\w ,.+-]*$")]
 """Names of variants are also those of folders."""
 
 
-class Experiment(_Model):
+class Experiment(StrictModel):
     """Variants of a network or of its training, to be compared.
 
     Attributes:
@@ -85,7 +87,7 @@ class Experiment(_Model):
 
 def shipped() -> dict[str, Path]:
     """Name -> file of the experiments that are installed with the package."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    return shipped_in(FOLDER)
 
 
 def load_experiment(experiment: str | Path) -> Experiment:
@@ -95,36 +97,11 @@ def load_experiment(experiment: str | Path) -> Experiment:
         SpecError: the experiment is invalid; its `diagnostics` list every mistake.
         CnngraphError: there is no such experiment.
     """
-    path = _path(experiment)
-    found = parse_yaml(read_source(path, path.name if path.parent == FOLDER else str(path)))
-    if not isinstance(found.value, dict):
-        raise SpecError([Diagnostic("E103", "an experiment must be a mapping", found.position)])
-    diagnostics: list[Diagnostic] = []
-    with suppress(InvalidError):  # every mistake has been reported
-        made = validate(
-            Experiment,
-            found.entries,
-            found.keys,
-            what="an experiment",
-            position=found.position,
-            resolve=lambda item: item.plain(),
-            report=diagnostics.append,
-        )
-        diagnostics += _contradictions(made, found)
-        if not diagnostics:
-            return _with_paths(made, path.parent)
-    raise SpecError(diagnostics)
-
-
-def _path(experiment: str | Path) -> Path:
-    path, known = Path(experiment), shipped()
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    if str(experiment) in known:
-        return known[str(experiment)]
-    near = closest(str(experiment), known)
-    hint = f"did you mean `{near}`?" if near else f"there are: {', '.join(known)}"
-    raise CnngraphError(f"there is no experiment `{experiment}`; {hint}")
+    path = find_document(experiment, FOLDER, "experiment")
+    found = parse_yaml(read_document(path, FOLDER))
+    require_mapping(found, "an experiment")
+    made = validated(Experiment, found, "an experiment", _contradictions)
+    return _with_paths(made, path.parent)
 
 
 def _contradictions(experiment: Experiment, found: Located) -> list[Diagnostic]:
