@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cnngraph.checker import check as check
     from cnngraph.checker import draw as draw
+    from cnngraph.comparison.diff import Diff as Diff
+    from cnngraph.comparison.diff import diff as diff
     from cnngraph.compiler import compile as compile
     from cnngraph.drawing import Drawing as Drawing
     from cnngraph.errors import CnngraphError as CnngraphError
@@ -45,6 +47,7 @@ else:
 
     _NAMES = {
         "checker": "check draw",
+        "comparison.diff": "Diff diff",
         "compiler": "compile",
         "drawing": "Drawing",
         "errors": "CnngraphError Diagnostic SpecError",

@@ -21,7 +21,7 @@ LAYERS = [
     ["lowering", "report", "drawing"],
     ["checker"],
     ["compiler", "zoo"],
-    ["weights", "bench", "importer", "export", "page"],
+    ["weights", "bench", "comparison", "importer", "export", "page"],
     ["info"],
     ["training"],
     ["cli"],
@@ -133,8 +133,9 @@ HEAVY = {"torch", "numpy", "lightning", "matplotlib", "sklearn", "kornia", "type
         "import cnngraph",
         f"import cnngraph\nassert cnngraph.check({str(SPECS / 'googlenet.yaml')!r}).ok",
         "import cnngraph\ncnngraph.json_schema()",
+        "import cnngraph\nassert cnngraph.diff('resnet18', 'resnet34').weights.new",
     ],
-    ids=["import", "check", "schema"],
+    ids=["import", "check", "schema", "diff"],
 )
 def test_light_work_imports_nothing_heavy(statement: str) -> None:
     assert not modules_after(statement) & HEAVY

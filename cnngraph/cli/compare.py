@@ -51,9 +51,9 @@ def compare(
     Memory is that of a training step of the batch, predicted. PyTorch is not loaded.
     """
     from cnngraph.checker import given_params, read_spec
+    from cnngraph.comparison.networks import compare as compared
+    from cnngraph.comparison.networks import comparison_data, comparison_table
     from cnngraph.elaborate import elaborate_or_raise
-    from cnngraph.report.comparison import compare as compared
-    from cnngraph.report.comparison import comparison_data, comparison_table
 
     params = given_params(parse_params(sets))
     graphs = [(str(spec), elaborate_or_raise(read_spec(spec), params)) for spec in specs]

@@ -85,14 +85,15 @@ def _stage(graph: Graph, path: str, nodes: list[Node], frozen: Sequence[str]) ->
         shape=shape,
         cost=sum((node_cost(graph, node) for node in nodes), Cost()),
         output=scope.output if scope else nodes[-1].path,
-        values=sum(_values(graph, node) for node in nodes),
+        values=sum(result_values(graph, node) for node in nodes),
         frozen=sum(_frozen(graph, node, frozen) for node in nodes) if frozen else 0,
         copies=copies[0] if copies else 1,
         aux=path in graph.aux,
     )
 
 
-def _values(graph: Graph, node: Node) -> int:
+def result_values(graph: Graph, node: Node) -> int:
+    """How many values a node results in for one image; 0 for a view of another value."""
     saved = node.op.saves(Batch(1), node.shape, *graph.input_shapes(node))
     return 0 if saved.view else node.shape.elements
 

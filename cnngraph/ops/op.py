@@ -111,7 +111,7 @@ class Op(BaseModel):
         return self.module_class is not None or type(self).module is not Op.module
 
     def __str__(self) -> str:
-        given = [f"{name}={_brief(getattr(self, name))}" for name in sorted(self.model_fields_set)]
+        given = [f"{name}={brief(getattr(self, name))}" for name in sorted(self.model_fields_set)]
         return f"{self.kind}[{', '.join(given)}]" if given else self.kind
 
 
@@ -133,7 +133,8 @@ class ShapePreserving(Op):
         return inputs[0]
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value as in YAML; a list of equal values, such as `[3, 3]`, as one of them."""
     match value:
         case (first, *others) if all(item == first for item in others):
             return show(first)

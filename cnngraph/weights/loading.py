@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnngraph.elaborate import elaborate_or_raise
+from cnngraph.graph.alignment import Alignment, Unit, align, common
 from cnngraph.graph.patterns import matches
 from cnngraph.lowering.network import Network
 from cnngraph.weights.files import (
@@ -26,7 +27,6 @@ from cnngraph.weights.files import (
 from cnngraph.weights.input_channels import adapt, stems
 from cnngraph.weights.patterns import as_patterns, require_match, unwrapped
 from cnngraph.weights.report import SHOWN, LoadReport, Mismatch, WeightsError, closest, listed
-from cnngraph.weights.transfer import Alignment, Unit, align, common
 
 WRAPPERS = {"module.": "DataParallel or DistributedDataParallel", "_orig_mod.": "torch.compile"}
 """Prefixes that wrappers of a network add to all keys -> the wrapper."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cnngraph.errors import CnngraphError
+from cnngraph.graph.alignment import common
 from cnngraph.report.html import preformatted, table
-from cnngraph.weights.transfer import common
 
 SHOWN = 10
 """The number of lines of a list that are shown."""

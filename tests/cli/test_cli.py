@@ -430,6 +430,7 @@ COMMANDS = [
             "check",
             "compare",
             "compile",
+            "diff",
             "draw",
             "evaluate",
             "experiment",

@@ -19,8 +19,8 @@ from torch import Tensor, fx, nn
 
 import cnngraph
 from cnngraph import WeightsError, freeze, load_weights, parameter_groups, save_weights, unfreeze
+from cnngraph.graph.alignment import Unit, align
 from cnngraph.weights import loading
-from cnngraph.weights.transfer import Unit, align
 from cnngraph.zoo.standalone import standalone
 
 SMALL = """\

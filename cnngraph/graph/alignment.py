@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -231,6 +232,7 @@ def common(a: Sequence[str], b: Sequence[str]) -> int:
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))))
 
 
+@cache
 def _skeleton(path: str) -> str:
     return re.sub(r"\d+", "#", path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import cnngraph
-from cnngraph.report.comparison import compare, comparison_table
+from cnngraph.comparison.networks import compare, comparison_table
 from cnngraph.report.memory import step_memory
 from cnngraph.report.terminal import to_text
 

@@ -1,0 +1,1 @@
+"""Networks side by side: their costs, and what differs between two of them."""
