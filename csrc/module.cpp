@@ -1,9 +1,13 @@
 // The Python module: importing it registers the operators. Functions that are not operators are
 // defined here.
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
+#include "checks.h"
+#include "conv2d/arguments.h"
 #include "conv2d/pointwise.h"
 #include "cpu/capability.h"
 
@@ -18,6 +22,36 @@ PYBIND11_MODULE(_C, module) {
       "pointwise_takes",
       [](std::vector<int64_t> weight_sizes) { return cnngraph::pointwise_takes(weight_sizes); },
       "Whether a dense block on the CPU multiplies a float32 weight of these sizes with its norm.");
+  module.def(
+      "conv_kernel",
+      [](const std::string& result, std::array<int64_t, 4> input, std::array<int64_t, 4> weight,
+         std::array<int64_t, 2> stride, std::array<int64_t, 2> padding,
+         std::array<int64_t, 2> dilation, int64_t groups, bool bfloat16) {
+        using namespace cnngraph;
+        return name_of(choose_kernel(conv_result_of(result.c_str()),
+                                     sizes_of(input, weight, {stride, padding, dilation, groups}),
+                                     bfloat16 ? at::kBFloat16 : at::kFloat));
+      },
+      py::arg("result"), py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
+      py::arg("dilation"), py::arg("groups"), py::arg("bfloat16") = false,
+      "The kernel that computes this result of a convolution of channels_last maps on the CPU.");
+  module.def(
+      "convolve_by",
+      [](const std::string& kernel, const std::string& result, const at::Tensor& grad_output,
+         const at::Tensor& input, const at::Tensor& weight, std::vector<int64_t> stride,
+         std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups) {
+        using namespace cnngraph;
+        const py::gil_scoped_release release;
+        const at::AutoDispatchBelowADInplaceOrView guard;
+        const auto geometry =
+            check_convolution(input, weight, {}, stride, padding, dilation, groups);
+        check_sizes("convolve_by", "a gradient", grad_output,
+                    sizes_of_results(input, weight, geometry));
+        check_kind("convolve_by", "a gradient", grad_output, input);
+        return convolution_by(conv_kernel_of(kernel.c_str()), conv_result_of(result.c_str()),
+                              grad_output, input, weight, geometry);
+      },
+      "One result of a convolution of channels_last maps on the CPU by a given kernel.");
   module.def(
       "build_info",
       [] {

@@ -49,7 +49,7 @@ class Floor:
             peak, self._peak = "large matrix products", [_large_product(dtype)]
         else:
             peak = "large convolutions"
-            self._peak = [_large_convolution(*sizes, dtype) for sizes in CONVOLUTIONS]
+            self._peak = peak_convolutions(dtype)
         self._layers = _layers(graph_of(work), work, dtype)
         for run in (*(run for run, _ in self._peak), *(layer.run for layer in self._layers)):
             run()
@@ -117,6 +117,11 @@ def _run_of(module: nn.Module, inputs: list[Tensor], train: bool, reads_input: b
         torch.autograd.grad(module(*inputs), leaves, grad)
 
     return forward_and_backward
+
+
+def peak_convolutions(dtype: torch.dtype) -> list[tuple[Run, int]]:
+    """The convolutions that measure a processor's peak rate, and the FLOP of each."""
+    return [_large_convolution(*sizes, dtype) for sizes in CONVOLUTIONS]
 
 
 def _large_product(dtype: torch.dtype) -> tuple[Run, int]:

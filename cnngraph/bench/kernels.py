@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cnngraph.bench import machine
 from cnngraph.bench.networks import Progress
@@ -14,7 +14,8 @@ from cnngraph.bench.samples import Samples
 MEGABYTES = {"cpu": (0.5, 2.0, 8.0, 32.0, 100.0), "cuda": (16.0, 64.0, 256.0, 1000.0)}
 """The default sizes of the tensors on each device."""
 MEMORY_FORMATS = ("channels_last", "contiguous_format")
-DTYPES = ("float32", "bfloat16")
+KernelDtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[KernelDtype, ...] = get_args(KernelDtype)
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,14 @@ class KernelBench:
     machine: dict[str, Any]
 
 
-def cases(kernels: Iterable[str], megabytes: Sequence[float]) -> list[Case]:
+def cases(
+    kernels: Iterable[str], megabytes: Sequence[float], dtypes: Sequence[str] = DTYPES
+) -> list[Case]:
     """Every combination of kernel, size, memory format and data type."""
     return [
         Case(kernel, size, memory_format, dtype)
         for kernel in kernels
-        for dtype in DTYPES
+        for dtype in dtypes
         for memory_format in MEMORY_FORMATS
         for size in megabytes
     ]
@@ -96,6 +99,7 @@ def cases(kernels: Iterable[str], megabytes: Sequence[float]) -> list[Case]:
 
 def bench_kernels(
     megabytes: Sequence[float] | None = None,
+    dtypes: Sequence[KernelDtype] = DTYPES,
     rounds: int = 5,
     seconds: float = 0.02,
     threads: int | None = None,
@@ -108,6 +112,7 @@ def bench_kernels(
 
     Args:
         megabytes: approximate sizes of the tensors; None for `MEGABYTES` of the device.
+        dtypes: data types of the tensors.
         rounds: number of rounds.
         seconds: least time of a measurement.
         threads: threads of the process; None for torch's default.
@@ -125,7 +130,8 @@ def bench_kernels(
         progress("starting", 0)
         found |= worker.ask("prepare_kernels", threads=threads, device=device)
         least_passes: dict[str, int] = found.pop("least_passes")
-        every = cases(least_passes, MEGABYTES[device] if megabytes is None else megabytes)
+        sizes = MEGABYTES[device] if megabytes is None else megabytes
+        every = cases(least_passes, sizes, dtypes)
         others = machine.OtherWork([worker.process_id])
         for index, case in enumerate(every):
             name = f"{case.kernel}, {case.megabytes:g} MB, {case.dtype}, {case.memory_format}"

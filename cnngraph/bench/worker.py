@@ -1,7 +1,7 @@
 """`python -m cnngraph.bench.worker`: reads requests and writes answers, one line of JSON each.
 
-A worker has one subject (a network's step, the floor, or the kernels) and calls its methods. It
-ends when stdin does.
+A worker has one subject (a network's step, the floor, the fused kernels, or the kernels of layers)
+and calls its methods. It ends when stdin does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,17 @@ def prepare_kernels(threads: int | None, device: str) -> Any:
     return Kernels(threads, device)
 
 
-SUBJECTS = {item.__name__: item for item in (prepare_variant, prepare_floor, prepare_kernels)}
+def prepare_layers(threads: int | None, dtype: str, batch_size: int) -> Any:
+    """The kernels of layers."""
+    from cnngraph.bench.layer_benchmarks import Layers
+
+    return Layers(threads, dtype, batch_size)
+
+
+SUBJECTS = {
+    item.__name__: item
+    for item in (prepare_variant, prepare_floor, prepare_kernels, prepare_layers)
+}
 """The requests that make a subject; any other is a method of the last one made."""
 
 

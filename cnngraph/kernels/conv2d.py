@@ -27,9 +27,12 @@ def conv2d(
     return torch.ops.cnngraph.conv2d.default(input, weight, bias, stride, padding, dilation, groups)
 
 
-def winograd_weight(weight: Tensor) -> Tensor:
-    """The transformed weight of a 3x3 convolution, for `winograd_conv2d`. Not differentiable."""
-    return torch.ops.cnngraph.winograd_weight(weight)
+def winograd_weight(weight: Tensor, tile: int) -> Tensor:
+    """The transformed weight of a 3x3 convolution, for `winograd_conv2d`. Not differentiable.
+
+    A `tile` has 2x2 or 4x4 results.
+    """
+    return torch.ops.cnngraph.winograd_weight(weight, tile)
 
 
 def winograd_conv2d(
@@ -51,31 +54,25 @@ def winograd_conv2d(
     )
 
 
-LEAST_TILES, LEAST_CHANNELS = 32, 16
-"""The fewest 2x2 tiles of results and the fewest channels for which `winograd_conv2d` is faster."""
-
-
-def winograd_is_faster(input: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> bool:
-    """Whether `winograd_conv2d` supports these and is faster than the library.
+def winograd_tile(input: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> int | None:
+    """The tile with which `winograd_conv2d` is faster than the library; None if it is not.
 
     `geometry` is (padding, stride, dilation, groups).
     """
+    if (
+        kernels.extension is None
+        or input.device.type != "cpu"
+        or input.dtype is not torch.float32
+        or input.shape[1] != weight.shape[1]
+        or not input.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return None
     padding, stride, dilation, groups = geometry
-    if kernels.extension is None or input.device.type != "cpu" or input.dtype is not torch.float32:
-        return False
-    if weight.shape[2:] != (3, 3) or max(padding) > 2:
-        return False
-    if (stride, dilation, groups) != ((1, 1), (1, 1), 1):
-        return False
-    rows, columns = (
-        (size + 2 * pad - 1) // 2 for size, pad in zip(input.shape[2:], padding, strict=True)
+    sizes = list(input.shape), list(weight.shape)
+    chosen = kernels.extension.conv_kernel(
+        "constant_output", *sizes, stride, padding, dilation, groups
     )
-    return (
-        input.shape[1] == weight.shape[1]
-        and min(weight.shape[:2]) >= LEAST_CHANNELS
-        and input.shape[0] * rows * columns >= LEAST_TILES
-        and input.is_contiguous(memory_format=torch.channels_last)
-    )
+    return {"winograd_2x2": 2, "winograd_4x4": 4}.get(chosen)
 
 
 LEAST_MACS = 10_000_000
@@ -223,9 +220,11 @@ def _fake_backward(
     return dinput, dweight, dbias
 
 
-def _fake_winograd_weight(weight: Tensor) -> Tensor:
+def _fake_winograd_weight(weight: Tensor, tile: int) -> Tensor:
     channels, depth = weight.shape[:2]
-    return weight.new_empty(16 * (depth * -(-channels // 32) * 32 + 16), dtype=torch.float32)
+    return weight.new_empty(
+        (tile + 2) ** 2 * (depth * -(-channels // 32) * 32 + 16), dtype=torch.float32
+    )
 
 
 def _fake_winograd_conv2d(

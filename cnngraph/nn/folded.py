@@ -13,7 +13,7 @@ from cnngraph.kernels.conv2d import (
     is_unsafe,
     safe_conv2d,
     winograd_conv2d,
-    winograd_is_faster,
+    winograd_tile,
     winograd_weight,
 )
 from cnngraph.nn.conv2d import geometry_of
@@ -195,10 +195,11 @@ class FoldedConv2d(nn.Conv2d):
         padding, stride, dilation, _ = self._geometry
         if is_unsafe(input, self.weight, stride, padding, dilation):
             return None
-        if winograd_is_faster(input, self.weight, self._geometry):
-            layout = b"winograd"
+        tile = winograd_tile(input, self.weight, self._geometry)
+        if tile is not None:
+            layout = b"winograd %d" % tile
             known = self._by_layout.get(layout)
-            packed = winograd_weight(self.weight) if known is None else known
+            packed = winograd_weight(self.weight, tile) if known is None else known
         else:
             made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, *self._geometry, input.shape

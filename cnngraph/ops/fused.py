@@ -175,7 +175,7 @@ class Convolution(_ChoosesKernel):
 
         Backward has the gradient of a padded input, if there is one. Small convolutions are the
         library's (`LEAST_MACS` in kernels/conv2d.py), and so are the gradients of few positions
-        (`least_positions` in csrc/conv2d/weight_gradient.cpp).
+        (csrc/conv2d/choice.cpp).
         """
         saved = super().saves(batch, output, *inputs)
         positions = batch.size * output.elements // output.channels

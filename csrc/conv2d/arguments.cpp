@@ -34,15 +34,22 @@ ConvGeometry check_convolution(const at::Tensor& input, const at::Tensor& weight
   return geometry;
 }
 
-std::array<int64_t, 4> sizes_of_results(const at::Tensor& input, const at::Tensor& weight,
-                                        const ConvGeometry& geometry) {
-  std::array<int64_t, 4> sizes = {input.size(0), weight.size(0), 0, 0};
+ConvSizes sizes_of(at::IntArrayRef input, at::IntArrayRef weight, const ConvGeometry& geometry) {
+  ConvSizes sizes{
+      input[0], input[1], weight[0], {input[2], input[3]}, {0, 0}, {weight[2], weight[3]},
+      geometry};
   for (int axis = 0; axis < 2; ++axis) {
-    const int64_t span = geometry.dilation[axis] * (weight.size(2 + axis) - 1);
-    const int64_t free = input.size(2 + axis) + 2 * geometry.padding[axis] - span - 1;
-    sizes[2 + axis] = free < 0 ? 0 : free / geometry.stride[axis] + 1;
+    const int64_t span = geometry.dilation[axis] * (sizes.kernel[axis] - 1);
+    const int64_t free = sizes.input[axis] + 2 * geometry.padding[axis] - span - 1;
+    sizes.output[axis] = free < 0 ? 0 : free / geometry.stride[axis] + 1;
   }
   return sizes;
+}
+
+std::array<int64_t, 4> sizes_of_results(const at::Tensor& input, const at::Tensor& weight,
+                                        const ConvGeometry& geometry) {
+  const ConvSizes sizes = sizes_of(input.sizes(), weight.sizes(), geometry);
+  return {sizes.images, sizes.out_channels, sizes.output[0], sizes.output[1]};
 }
 
 }  // namespace cnngraph

@@ -5,8 +5,7 @@
 
 #include <array>
 
-#include "conv2d.h"
-#include "weight_gradient.h"
+#include "convolution.h"
 
 namespace cnngraph {
 
@@ -15,6 +14,7 @@ ConvGeometry check_convolution(const at::Tensor& input, const at::Tensor& weight
                                const OptionalTensor& bias, at::IntArrayRef stride,
                                at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
 
+ConvSizes sizes_of(at::IntArrayRef input, at::IntArrayRef weight, const ConvGeometry& geometry);
 std::array<int64_t, 4> sizes_of_results(const at::Tensor& input, const at::Tensor& weight,
                                         const ConvGeometry& geometry);
 

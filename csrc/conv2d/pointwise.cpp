@@ -19,7 +19,6 @@ constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
 constexpr int64_t bytes_of_block = 192 * 1024;
 constexpr int64_t most_pixels_of_block = 384;
-constexpr int64_t least_pixels = 128;   // fewer are not worth packing the weight
 constexpr int64_t least_channels = 32;  // fewer leave much of a tile empty
 // Channel counts are mostly powers of two; as strides these map to few cache lines.
 constexpr int64_t gap = 16;
@@ -53,16 +52,6 @@ Tensor product(const Tensor& map, const PointwiseWeight& weight) {
 bool pointwise_takes(at::IntArrayRef weight_sizes) {
   return weight_sizes.size() == 4 && weight_sizes[2] == 1 && weight_sizes[3] == 1 &&
          std::min(weight_sizes[0], weight_sizes[1]) >= least_channels;
-}
-
-bool pointwise_is_faster(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
-  const std::array<int64_t, 2> ones = {1, 1}, zeros = {0, 0};
-  return input.is_cpu() && input.dim() == 4 && weight.dim() == 4 &&
-         input.scalar_type() == weight.scalar_type() && input.size(1) == weight.size(1) &&
-         geometry.stride == ones && geometry.padding == zeros && geometry.groups == 1 &&
-         input.suggest_memory_format() == channels_last && input.is_contiguous(channels_last) &&
-         input.size(0) * input.size(2) * input.size(3) >= least_pixels &&
-         weight.scalar_type() == at::kFloat && pointwise_takes(weight.sizes());
 }
 
 Tensor pointwise_convolution(const Tensor& input, const Tensor& weight) {

@@ -6,19 +6,12 @@
 #include <c10/util/ArrayRef.h>
 
 #include <memory>
-#include <optional>
-
-#include "weight_gradient.h"
 
 namespace cnngraph {
 
 // Whether a float32 weight of these sizes has 1x1 kernels and enough channels to fill the tiles of
 // these products. A dense block multiplies such a layer together with its norm.
 bool pointwise_takes(at::IntArrayRef weight_sizes);
-
-// Whether these functions support the convolution and are faster than the library.
-bool pointwise_is_faster(const at::Tensor& input, const at::Tensor& weight,
-                         const ConvGeometry& geometry);
 
 at::Tensor pointwise_convolution(const at::Tensor& input, const at::Tensor& weight);
 at::Tensor pointwise_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight);

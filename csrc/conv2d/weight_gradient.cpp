@@ -30,7 +30,6 @@ constexpr int64_t positions_of_block = 384;
 constexpr int64_t most_merged_channels = 64;
 constexpr int64_t least_together = 64;
 constexpr int64_t most_merged_positions = 1024;
-constexpr int64_t least_positions = 128;
 constexpr int64_t most_pixels_made = 64;
 constexpr double most_padding = 1.5;
 constexpr int64_t most_bytes_of_parts = 4 * 1024 * 1024;
@@ -50,17 +49,14 @@ struct Problem {
   int64_t row_elements;     // of the input
   int64_t column_elements;  // from one column of the input to the next
 
-  Problem(const Tensor& grad, at::IntArrayRef input, at::IntArrayRef weight,
-          const ConvGeometry& geometry)
-      : images(input[0]),
-        in_channels(input[1]),
-        out_channels(grad.size(1)),
-        y{input[2],           grad.size(2),        weight[2],
-          geometry.stride[0], geometry.padding[0], geometry.dilation[0]},
-        x{input[3],           grad.size(3),        weight[3],
-          geometry.stride[1], geometry.padding[1], geometry.dilation[1]},
-        row_elements(input[3] * input[1]),
-        column_elements(input[1]) {
+  explicit Problem(const ConvSizes& sizes)
+      : images(sizes.images),
+        in_channels(sizes.in_channels),
+        out_channels(sizes.out_channels),
+        y(axis(sizes, 0)),
+        x(axis(sizes, 1)),
+        row_elements(sizes.input[1] * sizes.in_channels),
+        column_elements(sizes.in_channels) {
     if (x.kernel > 1 && x.dilation == 1 && in_channels * x.kernel <= most_merged_channels) {
       in_channels *= x.kernel;
       x.kernel = 1;
@@ -75,6 +71,12 @@ struct Problem {
   }
 
   int64_t places() const { return y.kernel * x.kernel; }
+
+ private:
+  static Axis axis(const ConvSizes& sizes, int i) {
+    const auto& [stride, padding, dilation, groups] = sizes.geometry;
+    return {sizes.input[i], sizes.output[i], sizes.kernel[i], stride[i], padding[i], dilation[i]};
+  }
 };
 
 // How the input is packed: all columns and rows that its windows cover, or, for a kernel of size 1,
@@ -104,6 +106,11 @@ struct Operand {
   int64_t padded() const { return panels * width; }
 };
 
+// The elements of the sums with these numbers of channels in the rows and columns of tiles.
+int64_t padding_with(int64_t a, int64_t b) {
+  return Operand(a, kernels().height).padded() * Operand(b, kernels().width).padded();
+}
+
 class WeightGradient {
  public:
   WeightGradient(const Tensor& grad, const Tensor& input, at::IntArrayRef weight,
@@ -117,12 +124,6 @@ class WeightGradient {
                        {{1, 1}, {0, 0}, {1, 1}, 1}) {
     make_pixels_ = &input;
   }
-  // With few channels, tiles would be mostly padding.
-  bool fills_tiles() const {
-    return static_cast<double>(a_.padded() * b_.padded()) <=
-           most_padding * static_cast<double>(a_.channels * b_.channels);
-  }
-
   Tensor compute(at::IntArrayRef weight_sizes) {
     sums_.reset(new float[parts_ * size_of_sums()]);
     at::parallel_for(0, parts_ * shares_, 1, [&](int64_t begin, int64_t end) {
@@ -144,7 +145,13 @@ class WeightGradient {
  private:
   WeightGradient(const Tensor& grad, at::IntArrayRef input, at::IntArrayRef weight,
                  const ConvGeometry& geometry)
-      : problem_(grad, input, weight, geometry),
+      : problem_({input[0],
+                  input[1],
+                  grad.size(1),
+                  {input[2], input[3]},
+                  {grad.size(2), grad.size(3)},
+                  {weight[2], weight[3]},
+                  geometry}),
         grad_(grad),
         type_(data_type_of(grad, "conv2d")),
         input_is_a_(padding_with(problem_.in_channels, problem_.out_channels) <=
@@ -173,9 +180,6 @@ class WeightGradient {
         std::clamp(static_cast<int64_t>(std::sqrt(terms)), least_together, positions_of_block);
   }
 
-  static int64_t padding_with(int64_t a, int64_t b) {
-    return Operand(a, kernels().height).padded() * Operand(b, kernels().width).padded();
-  }
   int64_t size_of_tile() const { return a_.width * b_.width; }
   int64_t size_of_sums() const {
     return a_.panels * b_.panels * problem_.places() * size_of_tile();
@@ -334,27 +338,13 @@ class WeightGradient {
   std::unique_ptr<float[]> sums_;
 };
 
-// oneDNN occasionally never returns for strided 1x1 kernels.
-bool library_hangs(at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
-  return weight_sizes[2] == 1 && weight_sizes[3] == 1 &&
-         std::max(geometry.stride[0], geometry.stride[1]) > 1;
-}
-
 }  // namespace
 
-bool weight_gradient_is_faster(const Tensor& grad_output, const Tensor& input,
-                               at::IntArrayRef weight_sizes, const ConvGeometry& geometry) {
-  static const bool bfloat16_is_faster = !multiplies_bfloat16();
-  const auto type = input.scalar_type();
-  if (!input.is_cpu() || geometry.groups != 1 || grad_output.numel() == 0 ||
-      !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_is_faster)) ||
-      grad_output.scalar_type() != type) {
-    return false;
-  }
-  if (library_hangs(weight_sizes, geometry)) return true;
-  const int64_t positions = grad_output.size(0) * grad_output.size(2) * grad_output.size(3);
-  return positions >= least_positions && input.is_contiguous(at::MemoryFormat::ChannelsLast) &&
-         WeightGradient(grad_output, input, weight_sizes, geometry).fills_tiles();
+bool weight_gradient_fills_tiles(const ConvSizes& sizes) {
+  const Problem problem(sizes);
+  const int64_t in = problem.in_channels, out = problem.out_channels;
+  const int64_t padded = std::min(padding_with(in, out), padding_with(out, in));
+  return static_cast<double>(padded) <= most_padding * static_cast<double>(in * out);
 }
 
 Tensor weight_gradient(const Tensor& grad_output, const Tensor& input, at::IntArrayRef weight_sizes,

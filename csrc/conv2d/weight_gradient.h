@@ -3,19 +3,15 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <functional>
+
+#include "sizes.h"
 
 namespace cnngraph {
 
-struct ConvGeometry {
-  std::array<int64_t, 2> stride, padding, dilation;
-  int64_t groups;
-};
-
-// Whether `weight_gradient` supports these and is faster than torch.
-bool weight_gradient_is_faster(const at::Tensor& grad_output, const at::Tensor& input,
-                               at::IntArrayRef weight_sizes, const ConvGeometry& geometry);
+// Whether less than a third of the multiplications of `weight_gradient` are padding, as for all but
+// few channels.
+bool weight_gradient_fills_tiles(const ConvSizes& sizes);
 
 // A channels_last tensor of weight_sizes in the type of the input.
 at::Tensor weight_gradient(const at::Tensor& grad_output, const at::Tensor& input,

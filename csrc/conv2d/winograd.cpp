@@ -24,11 +24,6 @@ constexpr int64_t pixels_of_block = 1536;  // of transformed patches
 // The summed channels of one product. The rows and panels of a block stay in the first cache, and
 // rounding errors grow with the length of a sum.
 constexpr int64_t depth_of_block = 64;
-// Fewer are not worth transforming the weight, or leave much of a tile empty.
-constexpr int64_t least_tiles = 64;
-constexpr int64_t least_channels = 16;
-// For fewer, errors are more than twice the library's.
-constexpr int64_t least_channels_of_4x4 = 128;
 
 std::array<int64_t, 2> size_of_results(const Tensor& input, std::array<int64_t, 2> padding) {
   return {input.size(2) + 2 * padding[0] - 2, input.size(3) + 2 * padding[1] - 2};
@@ -147,38 +142,10 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
 
 }  // namespace
 
-int64_t winograd_tile(int64_t height, int64_t width, int64_t channels) {
-  const auto products = [&](int64_t tile) {
-    return ceil_div(height, tile) * ceil_div(width, tile) * (tile + 2) * (tile + 2);
-  };
-  const bool large = channels >= least_channels_of_4x4 && 8 * products(4) <= 5 * products(2);
-  return large ? 4 : 2;
-}
-
-bool winograd_is_faster(const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
-  const auto type = input.scalar_type();
-  if (!input.is_cpu() || weight.scalar_type() != type || input.dim() != 4 || weight.dim() != 4 ||
-      !(type == at::kFloat || (type == at::kBFloat16 && bfloat16_is_slow())) ||
-      input.suggest_memory_format() != channels_last || !input.is_contiguous(channels_last)) {
-    return false;
-  }
-  for (int axis = 0; axis < 2; ++axis) {
-    if (weight.size(2 + axis) != 3 || geometry.stride[axis] != 1 || geometry.dilation[axis] != 1 ||
-        geometry.padding[axis] < 0 || geometry.padding[axis] > 2) {
-      return false;
-    }
-  }
-  const auto [height, columns] = size_of_results(input, geometry.padding);
-  const Tiles tiles(2, input.size(0), height, columns);
-  return geometry.groups == 1 && input.size(1) == weight.size(1) && tiles.count >= least_tiles &&
-         std::min(weight.size(0), weight.size(1)) >= least_channels;
-}
-
 Tensor winograd_convolution(const Tensor& input, const Tensor& weight,
-                            const std::optional<Tensor>& bias, const ConvGeometry& geometry) {
-  const auto [height, width] = size_of_results(input, geometry.padding);
-  const int64_t in = weight.size(1), out = weight.size(0);
-  const WeightLayout layout(winograd_tile(height, width, in), in, out);
+                            const std::optional<Tensor>& bias, const ConvGeometry& geometry,
+                            int64_t tile) {
+  const WeightLayout layout(tile, weight.size(1), weight.size(0));
   const std::unique_ptr<float[]> values(new float[layout.size()]);
   transform(weight, /*for_gradient=*/false, layout, values.get());
   return convolve(input.contiguous(channels_last), layout, values.get(), geometry.padding,
@@ -186,23 +153,22 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight,
 }
 
 Tensor winograd_input_gradient(const Tensor& grad_output, const Tensor& weight,
-                               const ConvGeometry& geometry) {
+                               const ConvGeometry& geometry, int64_t tile) {
   const std::array<int64_t, 2> padding = {2 - geometry.padding[0], 2 - geometry.padding[1]};
-  const auto [height, width] = size_of_results(grad_output, padding);
-  const int64_t in = weight.size(0), out = weight.size(1);
-  const WeightLayout layout(winograd_tile(height, width, in), in, out);
+  const WeightLayout layout(tile, weight.size(0), weight.size(1));
   const std::unique_ptr<float[]> values(new float[layout.size()]);
   transform(weight, /*for_gradient=*/true, layout, values.get());
   return convolve(grad_output.contiguous(channels_last), layout, values.get(), padding, {});
 }
 
-Tensor winograd_weight(const Tensor& weight) {
+Tensor winograd_weight(const Tensor& weight, int64_t tile) {
   TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
                   weight.numel() > 0 &&
                   (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
               "winograd_weight: expected 3x3 kernels in float32 or bfloat16, got ",
               weight.scalar_type(), " of ", weight.sizes());
-  const WeightLayout layout(2, weight.size(1), weight.size(0));
+  TORCH_CHECK(tile == 2 || tile == 4, "winograd_weight: expected a tile of 2 or 4, got ", tile);
+  const WeightLayout layout(tile, weight.size(1), weight.size(0));
   Tensor values = at::zeros({layout.size()}, weight.options().dtype(at::kFloat));
   transform(weight, /*for_gradient=*/false, layout, values.mutable_data_ptr<float>());
   return values;
@@ -225,7 +191,8 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
               input.sizes(), " with padding ", padding);
   TORCH_CHECK(channels > 0 && channels <= most_of_geometry && input.size(1) > 0,
               "winograd_conv2d: expected channels, got ", channels, " from ", input.sizes());
-  const WeightLayout layout(2, input.size(1), channels);
+  const auto layout_of = [&](int64_t tile) { return WeightLayout(tile, input.size(1), channels); };
+  const WeightLayout layout = layout_of(transformed_weight.numel() == layout_of(4).size() ? 4 : 2);
   TORCH_CHECK(transformed_weight.sizes() == at::IntArrayRef{layout.size()} &&
                   transformed_weight.scalar_type() == at::kFloat &&
                   transformed_weight.device() == input.device(),

@@ -4,30 +4,23 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <optional>
 
-#include "weight_gradient.h"
+#include "sizes.h"
 
 namespace cnngraph {
 
-// Whether these functions support the convolution and are faster than the library.
-bool winograd_is_faster(const at::Tensor& input, const at::Tensor& weight,
-                        const ConvGeometry& geometry);
-// The size of the tiles, 2 or 4, for a result of this size and this number of summed channels.
-int64_t winograd_tile(int64_t height, int64_t width, int64_t channels);
-bool winograd_weight_gradient_is_faster(const at::Tensor& input, const at::Tensor& weight,
-                                        const ConvGeometry& geometry);
-
+// `tile` is the height and width of a tile of results, 2 or 4.
 at::Tensor winograd_convolution(const at::Tensor& input, const at::Tensor& weight,
-                                const std::optional<at::Tensor>& bias,
-                                const ConvGeometry& geometry);
+                                const std::optional<at::Tensor>& bias, const ConvGeometry& geometry,
+                                int64_t tile);
 
 at::Tensor winograd_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight,
-                                   const ConvGeometry& geometry);
+                                   const ConvGeometry& geometry, int64_t tile);
 
-// For evaluation: with a weight transformed in advance, a residual and a ReLU.
-at::Tensor winograd_weight(const at::Tensor& weight);
+// For evaluation: with a weight transformed in advance, a residual and a ReLU. The number of values
+// of the transformed weight determines its tile.
+at::Tensor winograd_weight(const at::Tensor& weight, int64_t tile);
 at::Tensor winograd_folded_convolution(const at::Tensor& input,
                                        const at::Tensor& transformed_weight, int64_t channels,
                                        const std::optional<at::Tensor>& bias,
@@ -35,6 +28,6 @@ at::Tensor winograd_folded_convolution(const at::Tensor& input,
                                        const std::optional<at::Tensor>& residual, bool relu);
 
 at::Tensor winograd_weight_gradient(const at::Tensor& grad_output, const at::Tensor& input,
-                                    const ConvGeometry& geometry);
+                                    const ConvGeometry& geometry, int64_t tile);
 
 }  // namespace cnngraph

@@ -20,19 +20,16 @@ using at::Tensor;
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 
 constexpr int64_t pixels_of_block = 1536;  // of transformed patches
-constexpr int64_t least_channels =
-    32;  // more than winograd_is_faster asks for, as tiles are larger
 constexpr int64_t least_panels = 2;
 constexpr int64_t most_bytes_of_parts = 4 * 1024 * 1024;
 
 class Sums {
  public:
-  Sums(const Tensor& grad_output, const Tensor& input, const ConvGeometry& geometry)
+  Sums(const Tensor& grad_output, const Tensor& input, const ConvGeometry& geometry, int64_t tile)
       : grad_(grad_output),
         input_(input),
         geometry_(geometry),
-        kernels_(winograd_kernels(
-            winograd_tile(grad_output.size(2), grad_output.size(3), grad_output.size(1)))),
+        kernels_(winograd_kernels(tile)),
         tiles_(kernels_.tile, input.size(0), grad_output.size(2), grad_output.size(3)),
         out_channels_(grad_output.size(1)),
         in_channels_(input.size(1)),
@@ -146,16 +143,10 @@ class Sums {
 
 }  // namespace
 
-bool winograd_weight_gradient_is_faster(const Tensor& input, const Tensor& weight,
-                                        const ConvGeometry& geometry) {
-  return winograd_is_faster(input, weight, geometry) &&
-         std::min(weight.size(0), weight.size(1)) >= least_channels;
-}
-
 Tensor winograd_weight_gradient(const Tensor& grad_output, const Tensor& input,
-                                const ConvGeometry& geometry) {
+                                const ConvGeometry& geometry, int64_t tile) {
   const Tensor grad = grad_output.contiguous(channels_last), map = input.contiguous(channels_last);
-  return Sums(grad, map, geometry).compute();
+  return Sums(grad, map, geometry, tile).compute();
 }
 
 }  // namespace cnngraph

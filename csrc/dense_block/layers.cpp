@@ -15,7 +15,7 @@
 #include <ATen/ATen.h>
 
 #include "../checks.h"
-#include "../conv2d/conv2d.h"
+#include "../conv2d/convolution.h"
 
 namespace cnngraph {
 namespace {

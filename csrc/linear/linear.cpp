@@ -14,16 +14,7 @@ using at::Tensor;
 
 const LinearKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(linear); }
 
-constexpr int64_t least_rows = 2, most_rows = 32;
 constexpr int64_t least_of_part = 48;  // outputs or columns that are worth a thread
-
-// Whether these products are faster than the library for this many rows.
-bool is_faster(const Tensor& tensor, int64_t rows) {
-  if (rows == 0 || tensor.numel() == 0) return false;  // nothing to share out
-  if (!tensor.is_cpu()) return false;
-  if (tensor.scalar_type() == at::kBFloat16) return bfloat16_is_slow();
-  return tensor.scalar_type() == at::kFloat && rows >= least_rows && rows <= most_rows;
-}
 
 Tensor as_floats(const Tensor& tensor) { return tensor.to(at::kFloat).contiguous(); }
 
@@ -35,9 +26,8 @@ void for_parts(int64_t size, Body body) {
 
 }  // namespace
 
-Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
+Tensor rows_linear(const Tensor& input, const Tensor& weight, const OptionalTensor& bias) {
   const int64_t rows = input.size(0), inputs = weight.size(1), outputs = weight.size(0);
-  if (!is_faster(weight, rows)) return at::linear(input, weight, bias);
   const Tensor x = as_floats(input), w = weight.contiguous();
   const bool has_bias = bias.has_value() && bias->defined();
   Tensor result =
@@ -50,9 +40,8 @@ Tensor linear(const Tensor& input, const Tensor& weight, const OptionalTensor& b
   return result.to(weight.scalar_type());
 }
 
-Tensor linear_input_gradient(const Tensor& grad_output, const Tensor& weight) {
+Tensor rows_input_gradient(const Tensor& grad_output, const Tensor& weight) {
   const int64_t rows = grad_output.size(0), inputs = weight.size(1), outputs = weight.size(0);
-  if (!is_faster(weight, rows)) return grad_output.mm(weight);
   const Tensor grad = as_floats(grad_output), w = weight.contiguous();
   Tensor result = at::zeros({rows, inputs}, grad.options());
   float* to = result.mutable_data_ptr<float>();
@@ -63,9 +52,8 @@ Tensor linear_input_gradient(const Tensor& grad_output, const Tensor& weight) {
   return result.to(weight.scalar_type());
 }
 
-Tensor linear_weight_gradient(const Tensor& grad_output, const Tensor& input) {
+Tensor rows_weight_gradient(const Tensor& grad_output, const Tensor& input) {
   const int64_t rows = input.size(0), inputs = input.size(1), outputs = grad_output.size(1);
-  if (!is_faster(input, rows)) return grad_output.t().mm(input);
   const Tensor grad = as_floats(grad_output), x = as_floats(input);
   Tensor result = at::empty({outputs, inputs}, input.options());
   void* to = result.mutable_data_ptr();

@@ -4,15 +4,16 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "../conv2d/conv2d.h"
+#include "../conv2d/convolution.h"
 
 namespace cnngraph {
 
 // input (N, I), weight (O, I), bias (O): the result is (N, O) in the type of the weight.
-at::Tensor linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias);
+at::Tensor rows_linear(const at::Tensor& input, const at::Tensor& weight,
+                       const OptionalTensor& bias);
 
 // The gradients of the input and of the weight.
-at::Tensor linear_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight);
-at::Tensor linear_weight_gradient(const at::Tensor& grad_output, const at::Tensor& input);
+at::Tensor rows_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight);
+at::Tensor rows_weight_gradient(const at::Tensor& grad_output, const at::Tensor& input);
 
 }  // namespace cnngraph

@@ -24,6 +24,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet1001_cifar", "resnet1202_cifar"])
 def test_a_thousand_layers_compile_in_little_memory(name: str) -> None:
     command = [sys.executable, "-c", MEASURED, str(SPECS / f"{name}.yaml")]
@@ -38,6 +39,7 @@ def calls(function: Callable[[], object]) -> int:
     return pstats.Stats(profile).total_calls  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [cnngraph.check, cnngraph.compile])
 def test_the_work_grows_linearly_with_the_depth(function: Callable[..., object]) -> None:
     function(SPECS / "resnet20_cifar.yaml")  # first calls import

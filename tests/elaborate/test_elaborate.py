@@ -136,6 +136,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEAVY)
 def test_large_networks_take_linear_time(name: str) -> None:
     start = time.process_time()

@@ -94,12 +94,13 @@ def conv2d_backward(make: Maker) -> Call:
 
 
 def winograd_weight(make: Maker) -> Call:
-    return "winograd_weight", [make.map(make.size(1, 16, 33), make.size(1, 16, 20), 3, 3)]
+    weight = make.map(make.size(1, 16, 33), make.size(1, 16, 20), 3, 3)
+    return "winograd_weight", [weight, make.random.choice((2, 4))]
 
 
 def winograd_conv2d(make: Maker) -> Call:
     outputs, depth = make.size(1, 16, 33), make.size(1, 16, 20)
-    weight = torch.ops.cnngraph.winograd_weight(torch.randn(outputs, depth, 3, 3))
+    weight = torch.ops.cnngraph.winograd_weight(torch.randn(outputs, depth, 3, 3), make.size(2, 4))
     height, width, padding = make.size(1, 5, 9), make.size(3, 8), [make.size(1, 2), 1]
     x = make.map(2, depth, height, width)
     like = make.map(2, outputs, height + 2 * padding[0] - 2, width + 2 * padding[1] - 2)

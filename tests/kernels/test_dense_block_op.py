@@ -118,6 +118,7 @@ def arguments_of(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("fixed", [False, True], ids=["batch", "fixed"])
 @pytest.mark.parametrize("keep", [0, 1, 2])

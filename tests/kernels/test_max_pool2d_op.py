@@ -116,6 +116,7 @@ def test_indices_are_positions_in_the_window_and_tell_where_a_relu_is_closed():
     assert op(x, *WINDOWS["2x2"], False, False, False)[1].shape == (0,)
 
 
+@pytest.mark.slow
 @with_or_without_relu
 @every_layout
 @every_window

@@ -1,4 +1,4 @@
-// A convolution and its gradients, for operators that contain one.
+// A convolution by the fastest kernel for its sizes, for operators that contain one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,6 +6,8 @@
 #include <array>
 #include <optional>
 #include <tuple>
+
+#include "choice.h"
 
 namespace cnngraph {
 
@@ -21,5 +23,11 @@ ConvGradients convolution_backward(const at::Tensor& grad_output, const at::Tens
                                    const at::Tensor& weight, at::IntArrayRef stride,
                                    at::IntArrayRef padding, at::IntArrayRef dilation,
                                    int64_t groups, std::array<bool, 3> output_mask);
+
+// One result by a given kernel, to measure and test the choice. The tensors are channels_last, on
+// the CPU and of one type. Raises if the kernel does not support them.
+at::Tensor convolution_by(ConvKernel kernel, ConvResult result, const at::Tensor& grad_output,
+                          const at::Tensor& input, const at::Tensor& weight,
+                          const ConvGeometry& geometry);
 
 }  // namespace cnngraph
