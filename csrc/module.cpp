@@ -6,6 +6,8 @@
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
+#include <algorithm>
+
 #include "checks.h"
 #include "conv2d/arguments.h"
 #include "conv2d/pointwise.h"
@@ -28,6 +30,8 @@ PYBIND11_MODULE(_C, module) {
          std::array<int64_t, 2> stride, std::array<int64_t, 2> padding,
          std::array<int64_t, 2> dilation, int64_t groups, bool bfloat16) {
         using namespace cnngraph;
+        TORCH_CHECK(groups > 0 && std::min(stride[0], stride[1]) > 0,
+                    "conv_kernel: expected positive strides and groups");
         return name_of(choose_kernel(conv_result_of(result.c_str()),
                                      sizes_of(input, weight, {stride, padding, dilation, groups}),
                                      bfloat16 ? at::kBFloat16 : at::kFloat));

@@ -27,54 +27,6 @@ def conv2d(
     return torch.ops.cnngraph.conv2d.default(input, weight, bias, stride, padding, dilation, groups)
 
 
-def winograd_weight(weight: Tensor, tile: int) -> Tensor:
-    """The transformed weight of a 3x3 convolution, for `winograd_conv2d`. Not differentiable.
-
-    A `tile` has 2x2 or 4x4 results.
-    """
-    return torch.ops.cnngraph.winograd_weight(weight, tile)
-
-
-def winograd_conv2d(
-    input: Tensor,
-    transformed_weight: Tensor,
-    channels: int,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    residual: Tensor | None = None,
-    relu: bool = False,
-) -> Tensor:
-    """relu(conv2d(input) + residual) on the CPU, with a 3x3 kernel and stride 1.
-
-    Not differentiable. `channels` are those of the result, `padding` is at most 2, and the residual
-    has the result's shape.
-    """
-    return torch.ops.cnngraph.winograd_conv2d(
-        input, transformed_weight, channels, bias, padding, residual, relu
-    )
-
-
-def winograd_tile(input: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> int | None:
-    """The tile with which `winograd_conv2d` is faster than the library; None if it is not.
-
-    `geometry` is (padding, stride, dilation, groups).
-    """
-    if (
-        kernels.extension is None
-        or input.device.type != "cpu"
-        or input.dtype is not torch.float32
-        or input.shape[1] != weight.shape[1]
-        or not input.is_contiguous(memory_format=torch.channels_last)
-    ):
-        return None
-    padding, stride, dilation, groups = geometry
-    sizes = list(input.shape), list(weight.shape)
-    chosen = kernels.extension.conv_kernel(
-        "constant_output", *sizes, stride, padding, dilation, groups
-    )
-    return {"winograd_2x2": 2, "winograd_4x4": 4}.get(chosen)
-
-
 LEAST_MACS = 10_000_000
 """Smaller float32 convolutions gain less than the calls of the operator cost."""
 
@@ -220,37 +172,10 @@ def _fake_backward(
     return dinput, dweight, dbias
 
 
-def _fake_winograd_weight(weight: Tensor, tile: int) -> Tensor:
-    channels, depth = weight.shape[:2]
-    return weight.new_empty(
-        (tile + 2) ** 2 * (depth * -(-channels // 32) * 32 + 16), dtype=torch.float32
-    )
-
-
-def _fake_winograd_conv2d(
-    input: Tensor,
-    transformed_weight: Tensor,
-    channels: int,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    residual: Tensor | None,
-    relu: bool,
-) -> Tensor:
-    height, width = (size + 2 * pad - 2 for size, pad in zip(input.shape[2:], padding, strict=True))
-    result = input.new_empty(input.shape[0], channels, height, width)
-    return result.to(memory_format=torch.channels_last)
-
-
 def _flops(
     input: Any, weight: Any, bias: Any, *geometry: Any, out_shape: Any, **others: Any
 ) -> int:
     return conv_flop_count(input, weight, out_shape)
-
-
-def _flops_winograd(
-    input: Any, transformed_weight: Any, channels: int, *others: Any, out_shape: Any, **more: Any
-) -> int:
-    return conv_flop_count(input, [channels, input[1], 3, 3], out_shape)
 
 
 def _flops_backward(
@@ -270,8 +195,5 @@ def _flops_backward(
 if kernels.extension is not None:
     torch.library.register_fake("cnngraph::conv2d", _fake)
     torch.library.register_fake("cnngraph::conv2d_backward", _fake_backward)
-    torch.library.register_fake("cnngraph::winograd_weight", _fake_winograd_weight)
-    torch.library.register_fake("cnngraph::winograd_conv2d", _fake_winograd_conv2d)
     register_flop_formula(torch.ops.cnngraph.conv2d)(_flops)
-    register_flop_formula(torch.ops.cnngraph.winograd_conv2d)(_flops_winograd)
     register_flop_formula(torch.ops.cnngraph.conv2d_backward)(_flops_backward)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnngraph.kernels.conv2d import (
-    is_unsafe,
-    safe_conv2d,
+from cnngraph.kernels.constant_conv2d import (
+    constant_kernel,
+    depthwise_conv2d,
+    pointwise_conv2d,
+    pointwise_weight,
     winograd_conv2d,
-    winograd_tile,
     winograd_weight,
 )
+from cnngraph.kernels.conv2d import is_unsafe, safe_conv2d
 from cnngraph.nn.conv2d import geometry_of
 from cnngraph.nn.same import Conv2dSame, pad_same
 from cnngraph.nn.watched import is_traced, is_transformed, is_watched
@@ -99,13 +102,18 @@ class FoldedLinear(nn.Linear):
         return value if self.activation is None else self.activation(value)
 
 
+_Run = Callable[[Tensor, Tensor | None], Tensor]
+"""Computes a result from an input and a residual."""
+
+
 class FoldedConv2d(nn.Conv2d):
-    """activation(conv(input) + residual) with constant weights, packed for oneDNN.
+    """activation(conv(input) + residual) with constant weights, packed for the fastest kernel.
 
     `input` is `(N, C, H, W)`, and `residual`, if given, has the shape of the result. Only
-    `load_state_dict` and `.to()` change the weights. They are packed once for each memory format
-    that oneDNN chooses for an input's shape, so inputs of several sizes may alternate.
-    Activations run after the convolution, not inside it, since oneDNN's ReLU turns NaN into zero.
+    `load_state_dict` and `.to()` change the weights. They are packed once for each kernel, and for
+    oneDNN once for each memory format that it chooses for an input's shape, so inputs of several
+    sizes may alternate. After oneDNN's convolution the activation runs on its own, since oneDNN's
+    ReLU turns NaN into zero.
     """
 
     def __init__(
@@ -131,21 +139,7 @@ class FoldedConv2d(nn.Conv2d):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         if self._pads_same:
             input = pad_same(input, self.kernel_size, self.stride, self.dilation)
-        packed = self._packed_for(input, residual)
-        if packed is None:
-            return self._by_modules(input, residual)
-        if packed.is_mkldnn:
-            value = self._by_onednn(input, packed, residual)
-            return value if self.activation is None else self.activation(value)
-        if not isfinite(input.sum().item()):
-            # In Winograd's algorithm one infinity makes the results around it NaN.
-            return self._by_modules(input, residual)
-        relu = type(self.activation) is nn.ReLU
-        padding, *_ = self._geometry  # pyright: ignore[reportGeneralTypeIssues]
-        value = winograd_conv2d(
-            input, packed, self.out_channels, self.bias, padding, residual, relu
-        )
-        return value if relu or self.activation is None else self.activation(value)
+        return (self._run_for(input, residual) or self._by_modules)(input, residual)
 
     def _by_modules(self, input: Tensor, residual: Tensor | None) -> Tensor:
         value = self._convolved(input)
@@ -158,14 +152,6 @@ class FoldedConv2d(nn.Conv2d):
             if is_unsafe(input, self.weight, stride, padding, dilation):
                 return safe_conv2d(input, self.weight, self.bias, stride, padding, dilation, groups)
         return super().forward(input)
-
-    def _by_onednn(self, input: Tensor, packed: Tensor, residual: Tensor | None) -> Tensor:
-        given = (packed, self.bias, *self._geometry)  # pyright: ignore[reportOptionalIterable]
-        if residual is None:
-            return torch.ops.mkldnn._convolution_pointwise.default(input, *given, "none", [], None)
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            input, residual, *given, "add", 1.0, None, [], None
-        )
 
     def _runs(self, input: Tensor, residual: Tensor | None) -> bool:
         """Whether oneDNN's operator accepts these tensors; otherwise the modules run."""
@@ -184,8 +170,8 @@ class FoldedConv2d(nn.Conv2d):
             and not is_transformed()
         )
 
-    def _packed_for(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
-        """The weight, packed for the fastest convolution of this input; None if the modules run."""
+    def _run_for(self, input: Tensor, residual: Tensor | None) -> _Run | None:
+        """The fastest convolution of this input with packed weights; None if the modules run."""
         if self._geometry is None or not self._runs(input, residual):
             return None
         key = input.shape, input.stride()
@@ -195,26 +181,80 @@ class FoldedConv2d(nn.Conv2d):
         padding, stride, dilation, _ = self._geometry
         if is_unsafe(input, self.weight, stride, padding, dilation):
             return None
-        tile = winograd_tile(input, self.weight, self._geometry)
-        if tile is not None:
-            layout = b"winograd %d" % tile
-            known = self._by_layout.get(layout)
-            packed = winograd_weight(self.weight, tile) if known is None else known
-        else:
-            made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+        layout: str | bytes = constant_kernel(input, self.weight, self._geometry)
+        packed: Tensor | None = None
+        if layout == "library":
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, *self._geometry, input.shape
             )
-            layout: bytes = torch.ops.mkldnn._get_mkldnn_serialized_md(made).numpy().tobytes()
-            packed = self._by_layout.get(layout, made)
+            described = torch.ops.mkldnn._get_mkldnn_serialized_md(packed)
+            layout = described.numpy().tobytes()
+        run = self._by_layout.get(layout)
+        if run is None:
+            run = self._by_kernel(str(layout)) if packed is None else self._by_onednn(packed)
         full = layout not in self._by_layout and len(self._by_layout) >= _MOST_LAYOUTS
         if full or len(self._by_shape) >= _MOST_SHAPES:
             self._forget()
-        self._by_layout[layout] = self._by_shape[key] = packed
-        return packed
+        self._by_layout[layout] = self._by_shape[key] = run
+        return run
+
+    def _by_kernel(self, name: str) -> _Run:
+        """The convolution by one of our kernels."""
+        assert self._geometry is not None
+        padding, stride, dilation, _ = self._geometry
+        bias, channels, activation = self.bias, self.out_channels, self.activation
+        bounds = _bounds_of(activation)
+        low, high = bounds or (-inf, inf)
+        after = activation if bounds is None else None
+
+        if name == "pointwise":
+            packed = pointwise_weight(self.weight)
+
+            def pointwise(input: Tensor, residual: Tensor | None) -> Tensor:
+                value = pointwise_conv2d(input, packed, channels, bias, residual, low, high)
+                return value if after is None else after(value)
+
+            return pointwise
+
+        if name == "depthwise":
+            taps = self.weight.squeeze(1).permute(1, 2, 0).contiguous()
+            geometry = stride, padding, dilation
+
+            def depthwise(input: Tensor, residual: Tensor | None) -> Tensor:
+                value = depthwise_conv2d(input, taps, bias, *geometry, residual, low, high)
+                return value if after is None else after(value)
+
+            return depthwise
+
+        relu = type(activation) is nn.ReLU
+        transformed = winograd_weight(self.weight, 4 if name == "winograd_4x4" else 2)
+
+        def winograd(input: Tensor, residual: Tensor | None) -> Tensor:
+            if not isfinite(input.sum().item()):
+                # In Winograd's algorithm one infinity makes the results around it NaN.
+                return self._by_modules(input, residual)
+            value = winograd_conv2d(input, transformed, channels, bias, padding, residual, relu)
+            return value if relu or activation is None else activation(value)
+
+        return winograd
+
+    def _by_onednn(self, packed: Tensor) -> _Run:
+        assert self._geometry is not None
+        given, activation = (packed, self.bias, *self._geometry), self.activation
+        pointwise = torch.ops.mkldnn._convolution_pointwise
+
+        def onednn(input: Tensor, residual: Tensor | None) -> Tensor:
+            if residual is None:
+                value = pointwise.default(input, *given, "none", [], None)
+            else:
+                value = pointwise.binary(input, residual, *given, "add", 1.0, None, [], None)
+            return value if activation is None else activation(value)
+
+        return onednn
 
     def _forget(self) -> None:
-        self._by_shape: dict[tuple[torch.Size, tuple[int, ...]], Tensor] = {}
-        self._by_layout: dict[bytes, Tensor] = {}
+        self._by_shape: dict[tuple[torch.Size, tuple[int, ...]], _Run] = {}
+        self._by_layout: dict[str | bytes, _Run] = {}
 
     def _apply(self, fn: Any, recurse: bool = True) -> FoldedConv2d:
         self._forget()
@@ -226,6 +266,17 @@ class FoldedConv2d(nn.Conv2d):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_by_shape": {}, "_by_layout": {}}
+
+
+def _bounds_of(activation: nn.Module | None) -> tuple[float, float] | None:
+    """The bounds of an activation that only limits values; None for any other."""
+    if activation is None:
+        return -inf, inf
+    if type(activation) is nn.ReLU:
+        return 0.0, inf
+    if type(activation) in (nn.ReLU6, nn.Hardtanh):
+        return float(activation.min_val), float(activation.max_val)  # pyright: ignore
+    return None
 
 
 def _requires_grad(value: Tensor | None) -> bool:

@@ -15,6 +15,7 @@ enum class ConvKernel {
   winograd_4x4,
   pointwise,  // pointwise.h: 1x1 kernels as products of rows of pixels
   packed,     // weight_gradient.h: a product of two packed maps
+  depthwise,  // depthwise.h, for inference
 };
 
 enum class ConvResult {

@@ -9,6 +9,8 @@
 #include "../checks.h"
 #include "arguments.h"
 #include "convolution.h"
+#include "depthwise.h"
+#include "pointwise.h"
 #include "winograd.h"
 
 namespace cnngraph {
@@ -137,6 +139,35 @@ Tensor winograd_conv2d_autograd(const Tensor& input, const Tensor& transformed_w
   return op.call(input, transformed_weight, channels, bias, padding, residual, relu);
 }
 
+Tensor pointwise_weight_autograd(const Tensor& weight) {
+  refuse_gradients("pointwise_weight", weight);
+  static const auto op =
+      find_operator<decltype(pointwise_weight_autograd)>("cnngraph::pointwise_weight");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(weight);
+}
+
+Tensor pointwise_conv2d_autograd(const Tensor& input, const Tensor& packed_weight, int64_t channels,
+                                 const OptionalTensor& bias, const OptionalTensor& residual,
+                                 double low, double high) {
+  refuse_gradients("pointwise_conv2d", input, packed_weight, bias, residual);
+  static const auto op =
+      find_operator<decltype(pointwise_conv2d_autograd)>("cnngraph::pointwise_conv2d");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(input, packed_weight, channels, bias, residual, low, high);
+}
+
+Tensor depthwise_conv2d_autograd(const Tensor& input, const Tensor& weight,
+                                 const OptionalTensor& bias, IntArrayRef stride,
+                                 IntArrayRef padding, IntArrayRef dilation,
+                                 const OptionalTensor& residual, double low, double high) {
+  refuse_gradients("depthwise_conv2d", input, weight, bias, residual);
+  static const auto op =
+      find_operator<decltype(depthwise_conv2d_autograd)>("cnngraph::depthwise_conv2d");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(input, weight, bias, stride, padding, dilation, residual, low, high);
+}
+
 Tensor conv2d_autocast(const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
                        IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                        int64_t groups) {
@@ -189,6 +220,15 @@ TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
       "winograd_conv2d(Tensor input, Tensor transformed_weight, int channels, Tensor? bias, "
       "int[2] padding, Tensor? residual, bool relu) -> Tensor",
       {at::Tag::pt2_compliant_tag});
+  library.def("pointwise_weight(Tensor weight) -> Tensor", {at::Tag::pt2_compliant_tag});
+  library.def(
+      "pointwise_conv2d(Tensor input, Tensor packed_weight, int channels, Tensor? bias, "
+      "Tensor? residual, float low, float high) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  library.def(
+      "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, "
+      "int[2] dilation, Tensor? residual, float low, float high) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
 }
 
 TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
@@ -196,6 +236,9 @@ TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
   library.impl("conv2d_backward", &conv2d_backward);
   library.impl("winograd_weight", &winograd_weight);
   library.impl("winograd_conv2d", &winograd_folded_convolution);
+  library.impl("pointwise_weight", &pointwise_weight);
+  library.impl("pointwise_conv2d", &pointwise_folded_convolution);
+  library.impl("depthwise_conv2d", &depthwise_folded_convolution);
 }
 
 TORCH_LIBRARY_IMPL(cnngraph, AutocastCPU, library) { library.impl("conv2d", &conv2d_autocast); }
@@ -205,6 +248,9 @@ TORCH_LIBRARY_IMPL(cnngraph, Autograd, library) {
   library.impl("conv2d_backward", &conv2d_backward_autograd);
   library.impl("winograd_weight", &winograd_weight_autograd);
   library.impl("winograd_conv2d", &winograd_conv2d_autograd);
+  library.impl("pointwise_weight", &pointwise_weight_autograd);
+  library.impl("pointwise_conv2d", &pointwise_conv2d_autograd);
+  library.impl("depthwise_conv2d", &depthwise_conv2d_autograd);
 }
 
 }  // namespace

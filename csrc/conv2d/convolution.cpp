@@ -221,8 +221,9 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& give
 Tensor convolution_by(ConvKernel kernel, ConvResult result, const Tensor& grad_output,
                       const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
   const ConvSizes sizes = sizes_of(input.sizes(), weight.sizes(), geometry);
-  TORCH_CHECK(supports(kernel, result, sizes, input.scalar_type()), "the kernel ", name_of(kernel),
-              " does not compute this");
+  TORCH_CHECK(
+      result != ConvResult::constant_output && supports(kernel, result, sizes, input.scalar_type()),
+      "the kernel ", name_of(kernel), " does not compute this");
   const std::array<bool, 3> wanted = {result == ConvResult::input_gradient,
                                       result == ConvResult::weight_gradient, false};
   if (!wanted[0] && !wanted[1]) return output_by(kernel, input, weight, {}, geometry);

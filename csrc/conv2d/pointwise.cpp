@@ -5,9 +5,11 @@
 
 #include <algorithm>
 
+#include "../checks.h"
 #include "../cpu/capability.h"
 #include "../cpu/range.h"
 #include "../cpu/threads.h"
+#include "epilogue.h"
 #include "row_product_kernels.h"
 
 namespace cnngraph {
@@ -20,31 +22,64 @@ constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
 constexpr int64_t bytes_of_block = 192 * 1024;
 constexpr int64_t most_pixels_of_block = 384;
 constexpr int64_t least_channels = 32;  // fewer leave much of a tile empty
-// Channel counts are mostly powers of two; as strides these map to few cache lines.
-constexpr int64_t gap = 16;
+
+// The same for every panel width.
+int64_t size_of_packed(int64_t channels, int64_t depth) {
+  return depth * round_up(channels, RowProductKernels::width_multiple);
+}
 
 const RowProductKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(row_product); }
 
-Tensor product(const Tensor& map, const PointwiseWeight& weight) {
+int64_t panels_of(int64_t channels) { return ceil_div(channels, kernels().width); }
+
+// Packs the matrix into panels of rows: panel[depth][row].
+void pack(const Tensor& matrix, float* packed) {
+  const int64_t channels = matrix.size(0), depth = matrix.size(1), width = kernels().width;
+  const float* values = matrix.const_data_ptr<float>();
+  const int64_t channel_stride = matrix.stride(0), depth_stride = matrix.stride(1);
+  at::parallel_for(0, panels_of(channels), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      float* to = packed + panel * depth * width;
+      const float* from = values + panel * width * channel_stride;
+      const int64_t columns = std::min(width, channels - panel * width);
+      for (int64_t d = 0; d < depth; ++d, to += width) {
+        for (int64_t c = 0; c < columns; ++c) to[c] = from[c * channel_stride + d * depth_stride];
+        std::fill(to + columns, to + width, 0.0f);
+      }
+    }
+  });
+}
+
+// Calls finish(results, first pixel, count, panels) after each block of the product. With few
+// pixels the panels are shared among threads too.
+template <class Finish>
+Tensor product(const Tensor& map, const PointwiseWeight& weight, const Finish& finish) {
   const Tensor pixels = map.contiguous(channels_last);
-  const int64_t channels = pixels.size(1), stride = channels + gap;
-  Tensor result = at::empty({map.size(0), weight.channels(), map.size(2), map.size(3)},
-                            map.options(), channels_last);
+  const int64_t depth = pixels.size(1), channels = weight.channels();
+  Tensor result =
+      at::empty({map.size(0), channels, map.size(2), map.size(3)}, map.options(), channels_last);
   const float* from = pixels.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
-  const int64_t count = pixels.numel() / channels;
-  const int64_t block = PointwiseWeight::pixels_of_block(channels);
-  share_out(ceil_div(count, block), [&](Tasks& tasks) {
-    const std::unique_ptr<float[]> rows(new float[block * stride]);
+  const int64_t count = pixels.numel() / depth, panels = panels_of(channels);
+  if (count == 0) return result;
+  const int64_t blocks = ceil_div(count, PointwiseWeight::pixels_of_block(depth));
+  const int64_t block = round_up(ceil_div(count, blocks), kernels().height);
+  const int64_t shares = std::clamp<int64_t>(threads_to_share() / blocks, 1, panels);
+  share_out(blocks * shares, [&](Tasks& tasks) {
     tasks.each([&](int64_t task) {
-      const int64_t first = task * block, size = std::min(block, count - first);
-      for (int64_t i = 0; i < size; ++i) {
-        std::copy_n(from + (first + i) * channels, channels, rows.get() + i * stride);
-      }
-      weight.multiply(rows.get(), stride, size, to + first * weight.channels());
+      const int64_t first = task / shares * block, size = std::min(block, count - first);
+      if (size <= 0) return;
+      const Range range = Range::of_part(panels, task % shares, shares);
+      float* results = to + first * channels;
+      weight.multiply(from + first * depth, depth, size, range, results);
+      finish(results, first, size, range);
     });
   });
   return result;
+}
+
+Tensor product(const Tensor& map, const PointwiseWeight& weight) {
+  return product(map, weight, [](auto...) {});
 }
 
 }  // namespace
@@ -62,36 +97,69 @@ Tensor pointwise_input_gradient(const Tensor& grad_output, const Tensor& weight)
   return product(grad_output, {weight, PointwiseWeight::Product::input_gradient});
 }
 
+Tensor pointwise_weight(const Tensor& weight) {
+  TORCH_CHECK(weight.dim() == 4 && weight.size(2) == 1 && weight.size(3) == 1 &&
+                  weight.numel() > 0 && weight.scalar_type() == at::kFloat,
+              "pointwise_weight: expected 1x1 kernels in float32, got ", weight.scalar_type(),
+              " of ", weight.sizes());
+  const int64_t channels = weight.size(0), depth = weight.size(1);
+  Tensor packed = at::zeros({size_of_packed(channels, depth)}, weight.options());
+  pack(weight.reshape({channels, depth}), packed.mutable_data_ptr<float>());
+  return packed;
+}
+
+Tensor pointwise_folded_convolution(const Tensor& input, const Tensor& packed_weight,
+                                    int64_t channels, const std::optional<Tensor>& bias,
+                                    const std::optional<Tensor>& residual, double low,
+                                    double high) {
+  const char* op = "pointwise_conv2d";
+  TORCH_CHECK(input.dim() == 4 && input.scalar_type() == at::kFloat && input.size(1) > 0, op,
+              ": expected a float32 input of 4 dimensions, got ", input.scalar_type(), " of ",
+              input.sizes());
+  TORCH_CHECK(channels > 0 && channels <= most_of_geometry, op, ": expected channels, got ",
+              channels);
+  check_sizes(op, "the packed weight", packed_weight, {size_of_packed(channels, input.size(1))});
+  check_kind(op, "the packed weight", packed_weight, input);
+  const auto after = Epilogue::of(op, {input.size(0), channels, input.size(2), input.size(3)},
+                                  input, bias, residual, low, high);
+  const Tensor packed = packed_weight.contiguous();
+  const PointwiseWeight weight(packed.const_data_ptr<float>(), input.size(1), channels);
+  const int64_t width = kernels().width;
+  return product(input, weight, [&](float* results, int64_t first, int64_t count, Range panels) {
+    const int64_t column = panels.begin * width;
+    kernels().finish(results + column, count, channels,
+                     std::min(channels, panels.end * width) - column, after.bias_at(column),
+                     after.addend_at(first * channels + column), after.low, after.high);
+  });
+}
+
 PointwiseWeight::PointwiseWeight(const Tensor& weight, Product product) {
   Tensor matrix = weight.reshape({weight.size(0), weight.size(1)});
   if (product == Product::input_gradient) matrix = matrix.t();
   channels_ = matrix.size(0);
   depth_ = matrix.size(1);
-  const int64_t width = kernels().width, panels = ceil_div(channels_, width);
-  panels_.reset(new float[panels * depth_ * width]);
-  const float* values = matrix.const_data_ptr<float>();
-  const int64_t channel_stride = matrix.stride(0), depth_stride = matrix.stride(1);
-  at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel) {
-      float* to = panels_.get() + panel * depth_ * width;
-      const float* from = values + panel * width * channel_stride;
-      const int64_t columns = std::min(width, channels_ - panel * width);
-      for (int64_t d = 0; d < depth_; ++d, to += width) {
-        for (int64_t c = 0; c < columns; ++c) to[c] = from[c * channel_stride + d * depth_stride];
-        std::fill(to + columns, to + width, 0.0f);
-      }
-    }
-  });
+  own_.reset(new float[panels_of(channels_) * depth_ * kernels().width]);
+  pack(matrix, own_.get());
+  panels_ = own_.get();
+}
+
+PointwiseWeight::PointwiseWeight(const float* packed, int64_t depth, int64_t channels)
+    : depth_(depth), channels_(channels), panels_(packed) {}
+
+void PointwiseWeight::multiply(const float* pixels, int64_t pixel_stride, int64_t count,
+                               Range panels, float* results) const {
+  const int64_t width = kernels().width;
+  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    const int64_t channel = panel * width;
+    kernels().multiply(pixels, count, pixel_stride, panels_ + panel * depth_ * width, depth_,
+                       /*add=*/false, results + channel, channels_,
+                       std::min(width, channels_ - channel));
+  }
 }
 
 void PointwiseWeight::multiply(const float* pixels, int64_t pixel_stride, int64_t count,
                                float* results) const {
-  const int64_t width = kernels().width;
-  const float* panel = panels_.get();
-  for (int64_t channel = 0; channel < channels_; channel += width, panel += depth_ * width) {
-    kernels().multiply(pixels, count, pixel_stride, panel, depth_, /*add=*/false, results + channel,
-                       channels_, std::min(width, channels_ - channel));
-  }
+  multiply(pixels, pixel_stride, count, {0, panels_of(channels_)}, results);
 }
 
 int64_t PointwiseWeight::pixels_of_block(int64_t channels) {

@@ -6,6 +6,9 @@
 #include <c10/util/ArrayRef.h>
 
 #include <memory>
+#include <optional>
+
+#include "../cpu/range.h"
 
 namespace cnngraph {
 
@@ -16,16 +19,27 @@ bool pointwise_takes(at::IntArrayRef weight_sizes);
 at::Tensor pointwise_convolution(const at::Tensor& input, const at::Tensor& weight);
 at::Tensor pointwise_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight);
 
+// For inference: with a weight packed in advance, a residual, and results between `low` and `high`.
+at::Tensor pointwise_weight(const at::Tensor& weight);
+at::Tensor pointwise_folded_convolution(const at::Tensor& input, const at::Tensor& packed_weight,
+                                        int64_t channels, const std::optional<at::Tensor>& bias,
+                                        const std::optional<at::Tensor>& residual, double low,
+                                        double high);
+
 // A weight packed for the products of the convolution or of its input gradient.
 class PointwiseWeight {
  public:
   enum class Product { convolution, input_gradient };
 
   PointwiseWeight(const at::Tensor& weight, Product product);
+  // Of `packed`, the values of `pointwise_weight`, which must outlive this.
+  PointwiseWeight(const float* packed, int64_t depth, int64_t channels);
 
   int64_t channels() const { return channels_; }  // of the result
 
-  // Writes the results of `count` pixels as dense rows.
+  // Writes the results of `count` pixels as dense rows, or only those of some panels of channels.
+  void multiply(const float* pixels, int64_t pixel_stride, int64_t count, Range panels,
+                float* results) const;
   void multiply(const float* pixels, int64_t pixel_stride, int64_t count, float* results) const;
 
   // The number of pixels with `channels` channels that fit in the cache.
@@ -33,7 +47,8 @@ class PointwiseWeight {
 
  private:
   int64_t depth_, channels_;
-  std::unique_ptr<float[]> panels_;
+  std::unique_ptr<float[]> own_;
+  const float* panels_;
 };
 
 }  // namespace cnngraph

@@ -17,6 +17,11 @@ struct RowProductKernels {
   // Reads all columns of the panel and writes the first `columns`.
   void (*multiply)(const float* rows, int64_t count, int64_t row_stride, const float* panel,
                    int64_t depth, bool add, float* results, int64_t result_stride, int64_t columns);
+
+  // results = clamp(results + bias + addends, low, high), where NaN stays. Bias and addends may be
+  // null; addends are laid out as the results.
+  void (*finish)(float* results, int64_t count, int64_t stride, int64_t columns, const float* bias,
+                 const float* addends, float low, float high);
 };
 
 CNNGRAPH_DECLARE_KERNELS(RowProductKernels, row_product)

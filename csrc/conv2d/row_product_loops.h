@@ -58,9 +58,23 @@ void multiply_rows(const float* rows, int64_t count, int64_t row_stride, const f
                                  columns);
 }
 
+void finish_rows(float* results, int64_t count, int64_t stride, int64_t columns, const float* bias,
+                 const float* addends, float low, float high) {
+  for (int64_t row = 0; row < count; ++row, results += stride) {
+    for_each_vector_of_channels<float>(columns,
+                                       [&](auto extent, int64_t column) CNNGRAPH_LAMBDA_INLINE {
+                                         Floats value = extent.load(results + column);
+                                         if (bias) value += extent.load(bias + column);
+                                         if (addends)
+                                           value += extent.load(addends + row * stride + column);
+                                         extent.store(results + column, clamp(value, low, high));
+                                       });
+  }
+}
+
 }  // namespace
 
-extern const RowProductKernels row_product = {tile_height, tile_width, multiply_rows};
+extern const RowProductKernels row_product = {tile_height, tile_width, multiply_rows, finish_rows};
 
 }  // namespace CNNGRAPH_CAPABILITY
 }  // namespace cnngraph

@@ -17,6 +17,9 @@ struct ConvSizes {
   ConvGeometry geometry;
 
   int64_t positions() const { return images * output[0] * output[1]; }  // of the results
+  int64_t macs() const {
+    return positions() * out_channels * (in_channels / geometry.groups) * kernel[0] * kernel[1];
+  }
 };
 
 }  // namespace cnngraph

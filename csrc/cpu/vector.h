@@ -216,6 +216,12 @@ struct Part {
   CNNGRAPH_INLINE void stream(Element* to, Vector vector) const { store(to, vector); }
 };
 
+// NaN stays.
+CNNGRAPH_INLINE Floats clamp(Floats value, float low, float high) {
+  value = value < low ? Floats{} + low : value;
+  return value > high ? Floats{} + high : value;
+}
+
 // Calls body(extent, channel) over vectors that cover the channels.
 template <class Element, class Body>
 CNNGRAPH_INLINE void for_each_vector_of_channels(int64_t channels, Body body) {

@@ -109,6 +109,31 @@ def winograd_conv2d(make: Maker) -> Call:
     return "winograd_conv2d", [x, weight, outputs, bias, padding, residual, make.size(0, 1) == 1]
 
 
+def pointwise_weight(make: Maker) -> Call:
+    return "pointwise_weight", [make.map(make.size(1, 16, 33), make.size(1, 16, 20), 1, 1)]
+
+
+def pointwise_conv2d(make: Maker) -> Call:
+    outputs, depth = make.size(1, 16, 33), make.size(1, 16, 20)
+    weight = torch.ops.cnngraph.pointwise_weight(torch.randn(outputs, depth, 1, 1))
+    height, width = make.size(1, 5, 9), make.size(1, 3, 8)
+    residual = make.optional(make.map(2, outputs, height, width))
+    bias = make.optional(torch.randn(outputs))
+    x = make.map(2, depth, height, width)
+    return "pointwise_conv2d", [x, weight, outputs, bias, residual, 0.0, 6.0]
+
+
+def depthwise_conv2d(make: Maker) -> Call:
+    channels, taps, step = make.size(1, 16, 33), make.size(1, 3), make.size(1, 2)
+    height, width = make.size(3, 5, 9), make.size(3, 8)
+    size = [(length - taps) // step + 1 for length in (height, width)]
+    residual = make.optional(make.map(2, channels, *size))
+    bias = make.optional(torch.randn(channels))
+    x, weight = make.map(2, channels, height, width), torch.randn(taps, taps, channels)
+    geometry = [step, step], [0, 0], [1, 1]
+    return "depthwise_conv2d", [x, weight, bias, *geometry, residual, -1.0, 1.0]
+
+
 def window(make: Maker) -> list[list[int]]:
     kernel = [make.size(1, 2, 3), make.size(2, 3)]
     padding = [make.size(0, kernel[0] // 2), make.size(0, kernel[1] // 2)]
@@ -225,7 +250,8 @@ def dense_block_backward(make: Maker) -> Call:
 
 
 MAKERS: tuple[Callable[[Maker], Call], ...] = (
-    conv2d, conv2d, conv2d_backward, winograd_weight, winograd_conv2d, max_pool2d,
+    conv2d, conv2d, conv2d_backward, winograd_weight, winograd_conv2d, pointwise_weight,
+    pointwise_conv2d, depthwise_conv2d, max_pool2d,
     max_pool2d_backward, batch_norm_act, batch_norm_act_backward, update_running_statistics,
     cat_batch_norm_act, dense_block, dense_block_backward,
 )  # fmt: skip

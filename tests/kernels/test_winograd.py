@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cnngraph import kernels
-from cnngraph.kernels.conv2d import conv2d, winograd_conv2d, winograd_weight
+from cnngraph.kernels.constant_conv2d import winograd_conv2d, winograd_weight
+from cnngraph.kernels.conv2d import conv2d
 
 pytestmark = pytest.mark.skipif(
     not kernels.available(), reason="the compiled kernels are not built"

@@ -1,0 +1,85 @@
+#include "depthwise.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <vector>
+
+#include "../cpu/capability.h"
+#include "../cpu/threads.h"
+#include "arguments.h"
+#include "depthwise_kernels.h"
+#include "epilogue.h"
+
+namespace cnngraph {
+namespace {
+
+using at::Tensor;
+
+constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
+
+const DepthwiseKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(depthwise); }
+
+}  // namespace
+
+Tensor depthwise_folded_convolution(const Tensor& input, const Tensor& weight,
+                                    const std::optional<Tensor>& bias, at::IntArrayRef stride,
+                                    at::IntArrayRef padding, at::IntArrayRef dilation,
+                                    const std::optional<Tensor>& residual, double low,
+                                    double high) {
+  const char* op = "depthwise_conv2d";
+  TORCH_CHECK(input.dim() == 4 && weight.dim() == 3 && input.scalar_type() == at::kFloat &&
+                  weight.size(2) == input.size(1) && weight.numel() > 0,
+              op,
+              ": expected a float32 input of 4 dimensions and a weight of 3 with its channels, ",
+              "got ", input.scalar_type(), " of ", input.sizes(), " and ", weight.sizes());
+  check_kind(op, "the weight", weight, input);
+  const int64_t channels = input.size(1);
+  const ConvGeometry geometry = {check_pair(op, "stride", stride, 1),
+                                 check_pair(op, "padding", padding, 0),
+                                 check_pair(op, "dilation", dilation, 1), channels};
+  const ConvSizes sizes =
+      sizes_of(input.sizes(), {channels, 1, weight.size(0), weight.size(1)}, geometry);
+  const auto [rows, columns] = sizes.output;
+  TORCH_CHECK(rows > 0 && columns > 0, op, ": a kernel of ", weight.sizes().slice(0, 2),
+              " does not fit into an input of ", input.sizes().slice(2));
+  const auto after =
+      Epilogue::of(op, {input.size(0), channels, rows, columns}, input, bias, residual, low, high);
+  const Tensor map = input.contiguous(channels_last), taps = weight.contiguous();
+  Tensor result =
+      at::empty({input.size(0), channels, rows, columns}, input.options(), channels_last);
+  const float* from = map.const_data_ptr<float>();
+  const float* values = taps.const_data_ptr<float>();
+  float* to = result.mutable_data_ptr<float>();
+  const auto [height, width] = sizes.input;
+  const auto [kernel_height, kernel_width] = sizes.kernel;
+  share_out(input.size(0) * rows, [&, rows = rows, columns = columns, height = height,
+                                   width = width, kernel_height = kernel_height,
+                                   kernel_width = kernel_width](Tasks& tasks) {
+    std::vector<const float*> pixels(kernel_height * kernel_width), weights(pixels.size());
+    tasks.each([&](int64_t task) {
+      const int64_t image = task / rows,
+                    top = task % rows * geometry.stride[0] - geometry.padding[0];
+      for (int64_t column = 0; column < columns; ++column) {
+        const int64_t left = column * geometry.stride[1] - geometry.padding[1];
+        int64_t count = 0;
+        for (int64_t i = 0; i < kernel_height; ++i) {
+          const int64_t y = top + i * geometry.dilation[0];
+          if (y < 0 || y >= height) continue;
+          for (int64_t j = 0; j < kernel_width; ++j) {
+            const int64_t x = left + j * geometry.dilation[1];
+            if (x < 0 || x >= width) continue;
+            pixels[count] = from + ((image * height + y) * width + x) * channels;
+            weights[count++] = values + (i * kernel_width + j) * channels;
+          }
+        }
+        const int64_t at = (task * columns + column) * channels;
+        kernels().convolve(pixels.data(), weights.data(), count, channels, after.bias_at(0),
+                           after.addend_at(at), after.low, after.high, to + at);
+      }
+    });
+  });
+  return result;
+}
+
+}  // namespace cnngraph

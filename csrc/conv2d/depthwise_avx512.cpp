@@ -1,0 +1,5 @@
+#if defined(__x86_64__)
+#include "../cpu/target_avx512.h"
+// After the target, which it is compiled for.
+#include "depthwise_loops.h"
+#endif
