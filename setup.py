@@ -30,6 +30,15 @@ def without(kernels: str, reason: str) -> None:
     )
 
 
+def unsupported_platform() -> str:
+    """The platform, if it is one of those that the kernels are not written for."""
+    if platform.system() == "Windows":
+        return "Windows"
+    if sys.maxsize < 2**32:
+        return "32-bit Python"
+    return "big-endian processors" if sys.byteorder == "big" else ""
+
+
 def builds_cuda(torch: ModuleType, home: str | None) -> bool:
     """Whether to build the CUDA kernels: torch has CUDA, nvcc matches, and FORCE_CUDA is not 0.
 
@@ -68,6 +77,13 @@ def extension() -> dict[str, Any]:
     """The arguments ext_modules and cmdclass; empty if there is nothing to build with."""
     if os.environ.get("CNNGRAPH_NO_EXTENSION") == "1":
         without("compiled", "CNNGRAPH_NO_EXTENSION=1")
+        return {}
+    if platform_name := unsupported_platform():
+        print(
+            f"cnngraph: installing without compiled kernels: not supported on {platform_name}. "
+            "Networks run with plain torch",
+            file=sys.stderr,
+        )
         return {}
     try:
         import torch

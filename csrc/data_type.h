@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "platform.h"
+
 #if defined(__CUDACC__)
 #define CNNGRAPH_ELEMENTWISE __host__ __device__ __forceinline__
 #else

@@ -2,6 +2,8 @@
 
 import os
 import runpy
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,34 @@ def run_setup(monkeypatch):
         return given
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (("platform.system", lambda: "Windows"), "Windows"),
+        (("sys.maxsize", 2**31 - 1), "32-bit Python"),
+        (("sys.byteorder", "big"), "big-endian processors"),
+    ],
+)
+def test_where_kernels_do_not_run_they_are_not_built(run_setup, change, name, monkeypatch, capsys):
+    monkeypatch.setattr(*change)
+    assert "ext_modules" not in run_setup()
+    assert capsys.readouterr().err == (
+        f"cnngraph: installing without compiled kernels: not supported on {name}. "
+        "Networks run with plain torch\n"
+    )
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+@pytest.mark.parametrize(
+    "option", ["-m32", "-D_WIN32", "-U__BYTE_ORDER__ -D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__", ""]
+)
+def test_sources_say_where_they_compile(option):
+    command = ["g++", "-fsyntax-only", "-x", "c++", *option.split(), "csrc/platform.h"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode == 0) == (not option)
+    assert ("need a 64-bit little-endian system" in result.stderr) == bool(option)
 
 
 @pytest.fixture
