@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import PlainValidator, WithJsonSchema
 
 from cnngraph.ops.fields import (
+    MOST,
     Count,
     PaddingPair,
     PaddingSingle,
@@ -122,6 +123,12 @@ class _Conv(_Convolution):
         size: list[int] = []
         for axis, own in enumerate(shape.spatial):
             padding = self._padding(axis, own)
+            if max(padding) > MOST:
+                raise ShapeError(
+                    f"`same` pads by {max(padding)} rows or columns here",
+                    code="E204",
+                    help=f"at most {MOST} are supported: use a smaller kernel or dilation",
+                )
             if self.padding_mode == "reflect" and max(padding) >= own:
                 raise too_small(self, shape, f"reflecting {max(padding)} rows or columns")
             if self.padding_mode == "circular" and max(padding) > own:

@@ -25,8 +25,12 @@ _LISTS = {
 }
 
 
+MOST = 2**29
+"""The largest of these sizes: oneDNN crashes if the extent of a window overflows 32 bits."""
+
+
 def sizes(count: int, least: int) -> Callable[[Any], tuple[int, ...]]:
-    """A validator: `count` integers of at least `least`, or one in their place.
+    """A validator: `count` integers from `least` to `MOST`, or one in their place.
 
     It raises `ValueError` for anything else.
     """
@@ -35,6 +39,8 @@ def sizes(count: int, least: int) -> Callable[[Any], tuple[int, ...]]:
         items = _items(value, count)
         if len(items) != count or not all(type(item) is int and item >= least for item in items):
             raise ValueError(f"must be a whole number of at least {least}{_LISTS[count]}")
+        if max(items) > MOST:
+            raise ValueError(f"must be at most {MOST}")
         return items
 
     return validated
@@ -51,7 +57,7 @@ def _whole(least: int) -> dict[str, Any]:
 
 def sizes_schema(count: int, least: int) -> dict[str, Any]:
     """The JSON Schema of what `sizes` accepts."""
-    return _schema(_whole(least), count)
+    return _schema({**_whole(least), "maximum": MOST}, count)
 
 
 def _output_sizes(count: int) -> Callable[[Any], tuple[int | None, ...]]:

@@ -65,6 +65,13 @@ def refusal(op, *shapes: TensorShape) -> ShapeError:
     return raised.value
 
 
+@pytest.mark.parametrize("argument", ["stride", "padding", "dilation"])
+def test_sizes_have_a_limit(argument: str) -> None:
+    OPS["conv2d"].model_validate({"out_channels": 1, "kernel_size": 3, argument: 2**29})
+    with pytest.raises(ValidationError, match="must be at most 536870912"):
+        OPS["conv2d"].model_validate({"out_channels": 1, "kernel_size": 3, argument: 2**29 + 1})
+
+
 @pytest.mark.parametrize(("kind", "arguments"), ON_MAPS_ONLY)
 def test_ops_on_maps_refuse_flat_values(kind: str, arguments) -> None:
     assert refusal(OPS[kind].model_validate(arguments), FLAT).code == "E203"
@@ -100,6 +107,12 @@ def test_linear_on_a_map_suggests_how_to_flatten_it() -> None:
         ("chunk", {"chunks": 2, "index": 2}, FLAT, "E204"),
         ("pixel_shuffle", {"upscale_factor": 3}, MAP, "E204"),
         ("pixel_unshuffle", {"downscale_factor": 3}, MAP, "E204"),
+        (
+            "conv2d",
+            {"out_channels": 1, "kernel_size": 5, "dilation": 2**29, "padding": "same"},
+            MAP,
+            "E204",
+        ),
         ("normalize", {"mean": (0.5,), "std": (1.0,) * 4}, MAP, "E204"),
         ("normalize", {"mean": (0.5,) * 4, "std": (1.0,)}, MAP, "E204"),
     ],
