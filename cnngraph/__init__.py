@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cnngraph.ops.registry import register
     from cnngraph.page.page import Page as Page
     from cnngraph.page.page import report_page as report_page
+    from cnngraph.probing.probe import Probe as Probe
+    from cnngraph.probing.probe import probe as probe
     from cnngraph.report.check import Report as Report
     from cnngraph.shape import ShapeError as ShapeError
     from cnngraph.shape import TensorShape as TensorShape
@@ -56,6 +58,7 @@ else:
         "ops.op": "Op",
         "ops.registry": "register_op",
         "page.page": "Page report_page",
+        "probing.probe": "Probe probe",
         "report.check": "Report",
         "shape": "ShapeError TensorShape",
         "spec.json_schema": "json_schema",

@@ -24,6 +24,7 @@ LAYERS = [
     ["weights", "bench", "comparison", "importer", "export", "page"],
     ["info"],
     ["training"],
+    ["probing"],
     ["cli"],
     ["__main__"],
 ]

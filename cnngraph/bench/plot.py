@@ -8,19 +8,10 @@ from typing import Any
 from cnngraph.bench.networks import NetworkBench
 from cnngraph.bench.report import headline, precise
 from cnngraph.bench.variants import always
-from cnngraph.errors import CnngraphError
 from cnngraph.report.numbers import short
+from cnngraph.report.plots import new_figure
 
-FORMATS = (".png", ".svg")
 OURS, OTHERS = "#2a6f97", "#b8c4cc"
-
-
-def require_matplotlib() -> None:
-    """Raises `CnngraphError` if matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError:
-        raise CnngraphError("a chart needs matplotlib: pip install 'cnngraph[plots]'") from None
 
 
 def save_plot(bench: NetworkBench, path: Path, format: str) -> None:
@@ -31,11 +22,8 @@ def save_plot(bench: NetworkBench, path: Path, format: str) -> None:
         path: the file to write.
         format: `png` or `svg`.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
     rows = [(row.variant.name, row, row.seconds) for row in bench.rows if row.seconds is not None]
-    figure: Any = Figure(figsize=(11, 1.6 + 0.42 * max(1, len(rows))), layout="constrained")
+    figure = new_figure(11, 1.6 + 0.42 * max(1, len(rows)))
     figure.suptitle(headline(bench))
     time, memory = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))

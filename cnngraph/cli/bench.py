@@ -173,7 +173,7 @@ def bench(
 def _check_outputs(plot: Path | None, output: Path | None) -> None:
     """Raises before the measurement what would otherwise fail after it."""
     if plot is not None:
-        from cnngraph.bench.plot import FORMATS, require_matplotlib
+        from cnngraph.report.plots import FORMATS, require_matplotlib
 
         if plot.suffix.lower() not in FORMATS:
             problem = f"a chart is a {' or '.join(FORMATS)} file"

@@ -440,6 +440,7 @@ COMMANDS = [
             "literature",
             "ops",
             "predict",
+            "probe",
             "report",
             "scaling",
             "schema",
