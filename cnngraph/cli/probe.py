@@ -72,11 +72,11 @@ def probe(
     allow_code: AllowCodeOption = False,
     format: FormatOption = "text",
 ) -> None:
-    """Run one batch forward and backward, and say whether the gradients arrive.
+    """Measure one training step, layer by layer.
 
-    Shows mean and deviation of each layer's output, its share of dead units, and its
-    gradients. The verdict is about vanishing and exploding gradients and dead units,
-    with what usually helps.
+    Runs one batch forward and backward. Shows mean and deviation of each layer's
+    output, its share of dead units, and its gradients. The verdict is about vanishing
+    and exploding gradients and dead units, with what usually helps.
     """
     from cnngraph.report.plots import require_plot_file
 
