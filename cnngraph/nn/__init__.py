@@ -8,6 +8,7 @@ from cnngraph.nn.channels_last import channels_last
 from cnngraph.nn.chunk import Chunk
 from cnngraph.nn.conv2d import conv2d
 from cnngraph.nn.dense_block import dense_block
+from cnngraph.nn.dense_layers import dense_layers
 from cnngraph.nn.dimensions import Permute, Transpose
 from cnngraph.nn.drop_path import DropPath
 from cnngraph.nn.global_response_norm import GlobalResponseNorm
@@ -66,6 +67,7 @@ __all__ = [
     "channels_last",
     "conv2d",
     "dense_block",
+    "dense_layers",
     "in_training",
     "linear",
     "max_pool2d",

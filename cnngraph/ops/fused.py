@@ -327,6 +327,41 @@ class Folded(FusedOp):
         return self.layer, self.batch_norm, "add" if self.residual else None, self.activation
 
 
+class DenseLayers(FusedOp):
+    """Layers that each append channels to one buffer, for evaluation.
+
+    Attributes:
+        layers: a batch norm with its activation and the folded layers after it, for each.
+    """
+
+    kind = "dense_layers"
+    function = "dense_layers"
+
+    layers: tuple[tuple[Op, ...], ...]
+
+    def infer(self, *inputs: TensorShape) -> TensorShape:
+        (maps,) = inputs
+        for layer in self.layers:
+            shape = maps
+            for op in layer:
+                shape = op.infer(shape)
+            maps = Concat().infer(maps, shape)
+        return maps
+
+    def call(self, modules: Sequence[fx.Node], inputs: Sequence[fx.Node]) -> tuple[Any, ...]:
+        """The input, and for each layer its batch norm, activation and other modules."""
+        rest = iter(modules)
+        layers: list[tuple[fx.Node | None, ...]] = []
+        for norm, *others in self.layers:
+            assert isinstance(norm, BatchNormAct)
+            first = next(rest), None if norm.activation is None else next(rest)
+            layers.append((*first, *(next(rest) for _ in others)))
+        return (*inputs, tuple(layers))
+
+    def described(self) -> Sequence[Op | str | None]:
+        return (f"{len(self.layers)} x ({', '.join(map(str, self.layers[0]))})",)
+
+
 def _check_residual(residual: bool, shape: TensorShape, inputs: Sequence[TensorShape]) -> None:
     if residual and inputs[1:] != (shape,):
         raise ShapeError(f"{inputs[1]} cannot be added to {shape}")

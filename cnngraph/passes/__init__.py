@@ -11,6 +11,7 @@ from cnngraph.errors import CnngraphError, closest
 from cnngraph.graph import Graph, GraphError, Node
 from cnngraph.ops import Op
 from cnngraph.options import BACKENDS, Options, budget_of
+from cnngraph.passes.append_dense_layers import append_dense_layers
 from cnngraph.passes.channels_last import channels_last
 from cnngraph.passes.convolutions import convolutions
 from cnngraph.passes.eliminate_concat import eliminate_concat
@@ -48,7 +49,12 @@ LEAN: tuple[Pass, ...] = (
 )
 """The passes of the fused backend with the memory policy `lean`, or with a budget."""
 
-INFERENCE: tuple[Pass, ...] = (fuse_batch_norm_act, channels_last, linear_layers)
+INFERENCE: tuple[Pass, ...] = (
+    fuse_batch_norm_act,
+    append_dense_layers,
+    channels_last,
+    linear_layers,
+)
 """The passes of a network for evaluation, after `fold_batch_norm`."""
 
 
