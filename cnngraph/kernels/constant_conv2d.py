@@ -64,6 +64,29 @@ def pointwise_conv2d(
     )
 
 
+def batch_norm_relu_pointwise_conv2d(
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float,
+    packed_weight: Tensor,
+    channels: int,
+    bias: Tensor | None,
+    low: float = -inf,
+    high: float = inf,
+) -> Tensor:
+    """`pointwise_conv2d` of relu(batch norm of the input), which is never stored.
+
+    Not differentiable. The batch norm is by constant statistics of the input's channels. The input
+    may be a slice of the channels of channels_last maps.
+    """
+    return torch.ops.cnngraph.batch_norm_relu_pointwise_conv2d.default(
+        input, mean, var, gamma, beta, eps, packed_weight, channels, bias, low, high
+    )
+
+
 def depthwise_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -138,6 +161,20 @@ def _fake_pointwise_conv2d(
     return result.to(memory_format=torch.channels_last)
 
 
+def _fake_batch_norm_relu_pointwise_conv2d(
+    input: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float,
+    packed_weight: Tensor,
+    channels: int,
+    *others: Any,
+) -> Tensor:
+    return _fake_pointwise_conv2d(input, packed_weight, channels)
+
+
 def _fake_depthwise_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -168,6 +205,22 @@ def _flops_pointwise(
     return conv_flop_count(input, [channels, input[1], 1, 1], out_shape)
 
 
+def _flops_normalised(
+    input: Any,
+    mean: Any,
+    var: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    packed_weight: Any,
+    channels: int,
+    *others: Any,
+    out_shape: Any,
+    **more: Any,
+) -> int:
+    return conv_flop_count(input, [channels, input[1], 1, 1], out_shape)
+
+
 def _flops_depthwise(input: Any, weight: Any, *others: Any, out_shape: Any, **more: Any) -> int:
     return conv_flop_count(input, [input[1], 1, *weight[:2]], out_shape)
 
@@ -177,7 +230,11 @@ if kernels.extension is not None:
     torch.library.register_fake("cnngraph::winograd_conv2d", _fake_winograd_conv2d)
     torch.library.register_fake("cnngraph::pointwise_weight", _fake_pointwise_weight)
     torch.library.register_fake("cnngraph::pointwise_conv2d", _fake_pointwise_conv2d)
+    torch.library.register_fake(
+        "cnngraph::batch_norm_relu_pointwise_conv2d", _fake_batch_norm_relu_pointwise_conv2d
+    )
     torch.library.register_fake("cnngraph::depthwise_conv2d", _fake_depthwise_conv2d)
     register_flop_formula(torch.ops.cnngraph.winograd_conv2d)(_flops_winograd)
     register_flop_formula(torch.ops.cnngraph.pointwise_conv2d)(_flops_pointwise)
+    register_flop_formula(torch.ops.cnngraph.batch_norm_relu_pointwise_conv2d)(_flops_normalised)
     register_flop_formula(torch.ops.cnngraph.depthwise_conv2d)(_flops_depthwise)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnngraph.nn.batch_norm_act import batch_norm_act
-from cnngraph.nn.watched import is_traced, is_transformed
+from cnngraph.nn.folded import FoldedConv2d
+from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 
 def dense_layers(input: Tensor, layers: Sequence[Sequence[Any]]) -> Tensor:
@@ -51,8 +52,16 @@ def dense_layers(input: Tensor, layers: Sequence[Sequence[Any]]) -> Tensor:
 
 
 def _run(layer: Sequence[Any], input: Tensor) -> Tensor:
-    norm, activation, *modules = layer
-    value = batch_norm_act(norm, activation, input)
-    for module in modules:
+    norm, activation, first, *rest = layer
+    value = None
+    if (
+        type(activation) is nn.ReLU
+        and type(first) is FoldedConv2d
+        and not any(map(is_watched, (norm, activation, first)))
+    ):
+        value = first.after_batch_norm_relu(norm, input)
+    if value is None:
+        value = first(batch_norm_act(norm, activation, input))
+    for module in rest:
         value = module(value)
     return value

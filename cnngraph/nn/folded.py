@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnngraph import kernels
 from cnngraph.kernels.constant_conv2d import (
+    batch_norm_relu_pointwise_conv2d,
     constant_kernel,
     depthwise_conv2d,
     pointwise_conv2d,
@@ -24,6 +26,8 @@ from cnngraph.nn.same import Conv2dSame, pad_same
 from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
+_LEAST_CHANNELS = 32
+"""For fewer, normalising the input of a product costs more than it saves."""
 _MOST_LAYOUTS, _MOST_SHAPES = 4, 256
 """Limits of the packed copies of a weight, and of the input shapes that share them."""
 
@@ -141,6 +145,35 @@ class FoldedConv2d(nn.Conv2d):
             input = pad_same(input, self.kernel_size, self.stride, self.dilation)
         return (self._run_for(input, residual) or self._by_modules)(input, residual)
 
+    def after_batch_norm_relu(self, norm: nn.Module, input: Tensor) -> Tensor | None:
+        """activation(conv(relu(norm(input)))) in one pass, or None if no kernel computes it.
+
+        The norm has no hooks. `input` may be a slice of the channels of channels_last maps.
+        """
+        bounds = _bounds_of(self.activation)
+        if (
+            type(norm) is not nn.BatchNorm2d
+            or norm.training
+            or norm.running_mean is None
+            or norm.running_var is None
+            or norm.running_mean.dtype is not torch.float32
+            or (norm.weight is not None and norm.weight.dtype is not torch.float32)
+            or kernels.extension is None
+            or bounds is None
+            or self.weight.shape[2:] != (1, 1)
+            or min(self.weight.shape[:2]) < _LEAST_CHANNELS
+            or self._geometry != ((0, 0), (1, 1), (1, 1), 1)
+            or input.stride(1) != 1
+            or not self._runs(input, None)
+        ):
+            return None
+        if self._packed is None:
+            self._packed = pointwise_weight(self.weight)
+        statistics = norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
+        return batch_norm_relu_pointwise_conv2d(
+            input, *statistics, self._packed, self.out_channels, self.bias, *bounds
+        )
+
     def _by_modules(self, input: Tensor, residual: Tensor | None) -> Tensor:
         value = self._convolved(input)
         value = value if residual is None else value + residual
@@ -255,6 +288,7 @@ class FoldedConv2d(nn.Conv2d):
     def _forget(self) -> None:
         self._by_shape: dict[tuple[torch.Size, tuple[int, ...]], _Run] = {}
         self._by_layout: dict[str | bytes, _Run] = {}
+        self._packed: Tensor | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> FoldedConv2d:
         self._forget()
@@ -265,7 +299,7 @@ class FoldedConv2d(nn.Conv2d):
         super()._load_from_state_dict(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_by_shape": {}, "_by_layout": {}}
+        return {**self.__dict__, "_by_shape": {}, "_by_layout": {}, "_packed": None}
 
 
 def _bounds_of(activation: nn.Module | None) -> tuple[float, float] | None:

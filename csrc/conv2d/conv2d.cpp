@@ -157,6 +157,19 @@ Tensor pointwise_conv2d_autograd(const Tensor& input, const Tensor& packed_weigh
   return op.call(input, packed_weight, channels, bias, residual, low, high);
 }
 
+Tensor batch_norm_relu_pointwise_autograd(const Tensor& input, const Tensor& mean,
+                                          const Tensor& var, const OptionalTensor& gamma,
+                                          const OptionalTensor& beta, double eps,
+                                          const Tensor& packed_weight, int64_t channels,
+                                          const OptionalTensor& bias, double low, double high) {
+  const char* name = "batch_norm_relu_pointwise_conv2d";
+  refuse_gradients(name, input, mean, var, gamma, beta, packed_weight, bias);
+  static const auto op = find_operator<decltype(batch_norm_relu_pointwise_autograd)>(
+      "cnngraph::batch_norm_relu_pointwise_conv2d");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(input, mean, var, gamma, beta, eps, packed_weight, channels, bias, low, high);
+}
+
 Tensor depthwise_conv2d_autograd(const Tensor& input, const Tensor& weight,
                                  const OptionalTensor& bias, IntArrayRef stride,
                                  IntArrayRef padding, IntArrayRef dilation,
@@ -226,6 +239,11 @@ TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
       "Tensor? residual, float low, float high) -> Tensor",
       {at::Tag::pt2_compliant_tag});
   library.def(
+      "batch_norm_relu_pointwise_conv2d(Tensor input, Tensor mean, Tensor var, Tensor? gamma, "
+      "Tensor? beta, float eps, Tensor packed_weight, int channels, Tensor? bias, float low, "
+      "float high) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  library.def(
       "depthwise_conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, "
       "int[2] dilation, Tensor? residual, float low, float high) -> Tensor",
       {at::Tag::pt2_compliant_tag});
@@ -238,6 +256,7 @@ TORCH_LIBRARY_IMPL(cnngraph, CPU, library) {
   library.impl("winograd_conv2d", &winograd_folded_convolution);
   library.impl("pointwise_weight", &pointwise_weight);
   library.impl("pointwise_conv2d", &pointwise_folded_convolution);
+  library.impl("batch_norm_relu_pointwise_conv2d", &batch_norm_relu_pointwise_convolution);
   library.impl("depthwise_conv2d", &depthwise_folded_convolution);
 }
 
@@ -250,6 +269,7 @@ TORCH_LIBRARY_IMPL(cnngraph, Autograd, library) {
   library.impl("winograd_conv2d", &winograd_conv2d_autograd);
   library.impl("pointwise_weight", &pointwise_weight_autograd);
   library.impl("pointwise_conv2d", &pointwise_conv2d_autograd);
+  library.impl("batch_norm_relu_pointwise_conv2d", &batch_norm_relu_pointwise_autograd);
   library.impl("depthwise_conv2d", &depthwise_conv2d_autograd);
 }
 

@@ -50,36 +50,85 @@ void pack(const Tensor& matrix, float* packed) {
   });
 }
 
-// Calls finish(results, first pixel, count, panels) after each block of the product. With few
-// pixels the panels are shared among threads too.
-template <class Finish>
-Tensor product(const Tensor& map, const PointwiseWeight& weight, const Finish& finish) {
-  const Tensor pixels = map.contiguous(channels_last);
-  const int64_t depth = pixels.size(1), channels = weight.channels();
+// The pixels of maps as rows, `stride` apart.
+struct Rows {
+  const float* first;
+  int64_t stride;
+};
+
+// Calls rows(first pixel, count, memory) before each block of the product, where `memory` belongs
+// to the thread, and finish(results, first pixel, count, panels) after it. With few pixels the
+// panels are shared among threads too.
+template <class GetRows, class Finish>
+Tensor product(const Tensor& map, const PointwiseWeight& weight, const GetRows& rows,
+               const Finish& finish) {
+  const int64_t depth = map.size(1), channels = weight.channels();
   Tensor result =
       at::empty({map.size(0), channels, map.size(2), map.size(3)}, map.options(), channels_last);
-  const float* from = pixels.const_data_ptr<float>();
   float* to = result.mutable_data_ptr<float>();
-  const int64_t count = pixels.numel() / depth, panels = panels_of(channels);
+  const int64_t count = map.numel() / depth, panels = panels_of(channels);
   if (count == 0) return result;
   const int64_t blocks = ceil_div(count, PointwiseWeight::pixels_of_block(depth));
   const int64_t block = round_up(ceil_div(count, blocks), kernels().height);
   const int64_t shares = std::clamp<int64_t>(threads_to_share() / blocks, 1, panels);
   share_out(blocks * shares, [&](Tasks& tasks) {
+    std::unique_ptr<float[]> memory;
     tasks.each([&](int64_t task) {
       const int64_t first = task / shares * block, size = std::min(block, count - first);
       if (size <= 0) return;
       const Range range = Range::of_part(panels, task % shares, shares);
+      const Rows from = rows(first, size, memory);
       float* results = to + first * channels;
-      weight.multiply(from + first * depth, depth, size, range, results);
+      weight.multiply(from.first, from.stride, size, range, results);
       finish(results, first, size, range);
     });
   });
   return result;
 }
 
+template <class Finish>
+Tensor product(const Tensor& map, const PointwiseWeight& weight, const Finish& finish) {
+  const Tensor pixels = map.contiguous(channels_last);
+  const float* from = pixels.const_data_ptr<float>();
+  const int64_t depth = map.size(1);
+  const auto rows = [&](int64_t first, int64_t, auto&) {
+    return Rows{from + first * depth, depth};
+  };
+  return product(map, weight, rows, finish);
+}
+
 Tensor product(const Tensor& map, const PointwiseWeight& weight) {
   return product(map, weight, [](auto...) {});
+}
+
+auto finish_with(const Epilogue& after, int64_t channels) {
+  return [&after, channels](float* results, int64_t first, int64_t count, Range panels) {
+    const int64_t width = kernels().width, column = panels.begin * width;
+    kernels().finish(results + column, count, channels,
+                     std::min(channels, panels.end * width) - column, after.bias_at(column),
+                     after.addend_at(first * channels + column), after.low, after.high);
+  };
+}
+
+// Raises unless the packed weight fits an input of the operator.
+Tensor packed_for(const char* op, const Tensor& input, const Tensor& packed_weight,
+                  int64_t channels) {
+  TORCH_CHECK(input.dim() == 4 && input.scalar_type() == at::kFloat && input.size(1) > 0, op,
+              ": expected a float32 input of 4 dimensions, got ", input.scalar_type(), " of ",
+              input.sizes());
+  TORCH_CHECK(channels > 0 && channels <= most_of_geometry, op, ": expected channels, got ",
+              channels);
+  check_sizes(op, "the packed weight", packed_weight, {size_of_packed(channels, input.size(1))});
+  check_kind(op, "the packed weight", packed_weight, input);
+  return packed_weight.contiguous();
+}
+
+// Maps whose pixels are equally far apart, such as a slice of the channels of channels_last maps.
+Tensor with_even_pixels(const Tensor& map) {
+  const int64_t stride = map.stride(3), row = map.size(3) * stride;
+  const bool even =
+      map.stride(1) == 1 && map.stride(2) == row && map.stride(0) == map.size(2) * row;
+  return even ? map : map.contiguous(channels_last);
 }
 
 }  // namespace
@@ -113,24 +162,48 @@ Tensor pointwise_folded_convolution(const Tensor& input, const Tensor& packed_we
                                     const std::optional<Tensor>& residual, double low,
                                     double high) {
   const char* op = "pointwise_conv2d";
-  TORCH_CHECK(input.dim() == 4 && input.scalar_type() == at::kFloat && input.size(1) > 0, op,
-              ": expected a float32 input of 4 dimensions, got ", input.scalar_type(), " of ",
-              input.sizes());
-  TORCH_CHECK(channels > 0 && channels <= most_of_geometry, op, ": expected channels, got ",
-              channels);
-  check_sizes(op, "the packed weight", packed_weight, {size_of_packed(channels, input.size(1))});
-  check_kind(op, "the packed weight", packed_weight, input);
+  const Tensor packed = packed_for(op, input, packed_weight, channels);
   const auto after = Epilogue::of(op, {input.size(0), channels, input.size(2), input.size(3)},
                                   input, bias, residual, low, high);
-  const Tensor packed = packed_weight.contiguous();
   const PointwiseWeight weight(packed.const_data_ptr<float>(), input.size(1), channels);
-  const int64_t width = kernels().width;
-  return product(input, weight, [&](float* results, int64_t first, int64_t count, Range panels) {
-    const int64_t column = panels.begin * width;
-    kernels().finish(results + column, count, channels,
-                     std::min(channels, panels.end * width) - column, after.bias_at(column),
-                     after.addend_at(first * channels + column), after.low, after.high);
-  });
+  return product(input, weight, finish_with(after, channels));
+}
+
+Tensor batch_norm_relu_pointwise_convolution(const Tensor& input, const Tensor& mean,
+                                             const Tensor& var, const std::optional<Tensor>& gamma,
+                                             const std::optional<Tensor>& beta, double eps,
+                                             const Tensor& packed_weight, int64_t channels,
+                                             const std::optional<Tensor>& bias, double low,
+                                             double high) {
+  const char* op = "batch_norm_relu_pointwise_conv2d";
+  const Tensor packed = packed_for(op, input, packed_weight, channels);
+  const int64_t depth = input.size(1);
+  const auto values_of = [&](const char* name, const Tensor& tensor) {
+    check_sizes(op, name, tensor, {depth});
+    check_kind(op, name, tensor, input);
+    return tensor.contiguous();
+  };
+  Tensor scale = (values_of("the variance", var) + eps).rsqrt_();
+  if (gamma.has_value() && gamma->defined())
+    scale.mul_(values_of("the weight of the norm", *gamma));
+  Tensor shift = -values_of("the mean", mean) * scale;
+  if (beta.has_value() && beta->defined()) shift.add_(values_of("the bias of the norm", *beta));
+  const auto after = Epilogue::of(op, {input.size(0), channels, input.size(2), input.size(3)},
+                                  input, bias, {}, low, high);
+  const Tensor map = with_even_pixels(input);
+  const float *from = map.const_data_ptr<float>(), *scales = scale.const_data_ptr<float>(),
+              *shifts = shift.const_data_ptr<float>();
+  const int64_t stride = map.stride(3);
+  const PointwiseWeight weight(packed.const_data_ptr<float>(), depth, channels);
+  const auto rows = [&](int64_t first, int64_t count, std::unique_ptr<float[]>& memory) {
+    // Channel counts are mostly powers of two; as strides these map to few cache lines.
+    const int64_t apart = depth + 16;
+    if (!memory) memory.reset(new float[PointwiseWeight::pixels_of_block(depth) * apart]);
+    kernels().normalise(from + first * stride, count, stride, depth, scales, shifts, memory.get(),
+                        apart);
+    return Rows{memory.get(), apart};
+  };
+  return product(input, weight, rows, finish_with(after, channels));
 }
 
 PointwiseWeight::PointwiseWeight(const Tensor& weight, Product product) {

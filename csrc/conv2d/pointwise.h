@@ -26,6 +26,16 @@ at::Tensor pointwise_folded_convolution(const at::Tensor& input, const at::Tenso
                                         const std::optional<at::Tensor>& residual, double low,
                                         double high);
 
+// The convolution of relu(batch norm of the input), by constant statistics: each block of pixels is
+// normalised in the cache.
+at::Tensor batch_norm_relu_pointwise_convolution(const at::Tensor& input, const at::Tensor& mean,
+                                                 const at::Tensor& var,
+                                                 const std::optional<at::Tensor>& gamma,
+                                                 const std::optional<at::Tensor>& beta, double eps,
+                                                 const at::Tensor& packed_weight, int64_t channels,
+                                                 const std::optional<at::Tensor>& bias, double low,
+                                                 double high);
+
 // A weight packed for the products of the convolution or of its input gradient.
 class PointwiseWeight {
  public:

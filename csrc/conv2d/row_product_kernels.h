@@ -18,6 +18,11 @@ struct RowProductKernels {
   void (*multiply)(const float* rows, int64_t count, int64_t row_stride, const float* panel,
                    int64_t depth, bool add, float* results, int64_t result_stride, int64_t columns);
 
+  // normalised = max(rows * scale + shift, 0), where NaN stays.
+  void (*normalise)(const float* rows, int64_t count, int64_t row_stride, int64_t columns,
+                    const float* scale, const float* shift, float* normalised,
+                    int64_t normalised_stride);
+
   // results = clamp(results + bias + addends, low, high), where NaN stays. Bias and addends may be
   // null; addends are laid out as the results.
   void (*finish)(float* results, int64_t count, int64_t stride, int64_t columns, const float* bias,

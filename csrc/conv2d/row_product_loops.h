@@ -58,6 +58,19 @@ void multiply_rows(const float* rows, int64_t count, int64_t row_stride, const f
                                  columns);
 }
 
+void normalise_rows(const float* rows, int64_t count, int64_t row_stride, int64_t columns,
+                    const float* scale, const float* shift, float* normalised,
+                    int64_t normalised_stride) {
+  for (int64_t row = 0; row < count; ++row, rows += row_stride, normalised += normalised_stride) {
+    for_each_vector_of_channels<float>(
+        columns, [&](auto extent, int64_t column) CNNGRAPH_LAMBDA_INLINE {
+          const Floats value = extent.load(rows + column) * extent.load(scale + column) +
+                               extent.load(shift + column);
+          extent.store(normalised + column, clamp(value, 0, __builtin_inff()));
+        });
+  }
+}
+
 void finish_rows(float* results, int64_t count, int64_t stride, int64_t columns, const float* bias,
                  const float* addends, float low, float high) {
   for (int64_t row = 0; row < count; ++row, results += stride) {
@@ -74,7 +87,8 @@ void finish_rows(float* results, int64_t count, int64_t stride, int64_t columns,
 
 }  // namespace
 
-extern const RowProductKernels row_product = {tile_height, tile_width, multiply_rows, finish_rows};
+extern const RowProductKernels row_product = {tile_height, tile_width, multiply_rows,
+                                              normalise_rows, finish_rows};
 
 }  // namespace CNNGRAPH_CAPABILITY
 }  // namespace cnngraph

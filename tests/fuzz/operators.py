@@ -123,6 +123,17 @@ def pointwise_conv2d(make: Maker) -> Call:
     return "pointwise_conv2d", [x, weight, outputs, bias, residual, 0.0, 6.0]
 
 
+def batch_norm_relu_pointwise_conv2d(make: Maker) -> Call:
+    outputs, depth = make.size(1, 16, 33), make.size(1, 16, 20)
+    weight = torch.ops.cnngraph.pointwise_weight(torch.randn(outputs, depth, 1, 1))
+    statistics = [torch.rand(depth) + 0.5 for _ in range(2)]
+    affine = [make.optional(torch.rand(depth)) for _ in range(2)]
+    x = make.map(2, depth, make.size(1, 5, 9), make.size(1, 3, 8))
+    bias = make.optional(torch.randn(outputs))
+    arguments = [x, *statistics, *affine, 1e-5, weight, outputs, bias, 0.0, 6.0]
+    return "batch_norm_relu_pointwise_conv2d", arguments
+
+
 def depthwise_conv2d(make: Maker) -> Call:
     channels, taps, step = make.size(1, 16, 33), make.size(1, 3), make.size(1, 2)
     height, width = make.size(3, 5, 9), make.size(3, 8)
@@ -251,7 +262,7 @@ def dense_block_backward(make: Maker) -> Call:
 
 MAKERS: tuple[Callable[[Maker], Call], ...] = (
     conv2d, conv2d, conv2d_backward, winograd_weight, winograd_conv2d, pointwise_weight,
-    pointwise_conv2d, depthwise_conv2d, max_pool2d,
+    pointwise_conv2d, batch_norm_relu_pointwise_conv2d, depthwise_conv2d, max_pool2d,
     max_pool2d_backward, batch_norm_act, batch_norm_act_backward, update_running_statistics,
     cat_batch_norm_act, dense_block, dense_block_backward,
 )  # fmt: skip

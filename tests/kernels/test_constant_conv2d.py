@@ -54,6 +54,28 @@ def test_a_pointwise_convolution(
     torch.library.opcheck(torch.ops.cnngraph.pointwise_weight.default, (weight,))
 
 
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("sliced", [False, True])
+def test_a_pointwise_convolution_after_a_batch_norm(sliced: bool, affine: bool) -> None:
+    wide = draw(3, 50, 9, 11)
+    x = wide[:, :40] if sliced else wide[:, :40].contiguous(memory_format=torch.channels_last)
+    mean, var, gamma, beta = (draw(40, seed=seed) for seed in range(4))
+    var = var.abs() + 0.1
+    scale = (gamma, beta) if affine else (None, None)
+    weight, bias = draw(36, 40, 1, 1), draw(36)
+    arguments = x, mean, var, *scale, 1e-3, pointwise_weight(weight), 36, bias, 0.0, 5.0
+    found = torch.ops.cnngraph.batch_norm_relu_pointwise_conv2d(*arguments)
+    wanted = [None if value is None else value.double() for value in scale]
+    maps = torch.batch_norm(
+        x.double(), wanted[0], wanted[1], mean.double(), var.double(), False, 0.1, 1e-3, False
+    )
+    exact = torch.conv2d(maps.relu(), weight.double(), bias.double())
+    assert_near(found, exact, None, 0.0, 5.0)
+    torch.library.opcheck(torch.ops.cnngraph.batch_norm_relu_pointwise_conv2d.default, arguments)
+    with pytest.raises(RuntimeError, match=r"expected the mean of shape \[40\]"):
+        torch.ops.cnngraph.batch_norm_relu_pointwise_conv2d(x, bias, *arguments[2:])
+
+
 @pytest.mark.parametrize("bounds", BOUNDS)
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize(
