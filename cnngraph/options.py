@@ -12,6 +12,9 @@ Backend = Literal["fused", "eager"]
 """`fused` uses the fused operators; `eager`, plain torch.nn, is the reference."""
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
+Strategy = Literal["ddp", "fsdp"]
+"""With `ddp` each process of a run has all weights; with `fsdp`, a part of them."""
+
 MemoryPolicy = Literal["fast", "lean"]
 """What the fused backend keeps for backward: `fast` keeps all, `lean` recomputes activations.
 

@@ -22,7 +22,7 @@ from cnngraph.cli.options import (
     parse_params,
 )
 from cnngraph.errors import CnngraphError, Source, SpecError
-from cnngraph.options import Backend, Options
+from cnngraph.options import Backend, Options, Strategy
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 from cnngraph.spec.yaml import parse_yaml
@@ -41,6 +41,8 @@ Examples:
   cnngraph train specs/vgg11.yaml --data photos/ --batch-size auto --dry-run
   cnngraph train --resume runs/lenet
   cnngraph train specs/resnet50.yaml --data photos/ --devices 8
+  torchrun --nproc-per-node 8 -m cnngraph train specs/resnet50.yaml \\
+      --data photos/ --strategy fsdp
 
 \b
 The folder of the run contains:
@@ -149,6 +151,12 @@ def train(
             help="Train on N GPUs, or in N processes on CPUs, each with a part of every batch.",
         ),
     ] = 1,
+    strategy: Annotated[
+        Strategy,
+        typer.Option(
+            help="With several devices: `ddp` keeps all weights on each; `fsdp` shards them."
+        ),
+    ] = "ddp",
     workers: Annotated[
         int,
         typer.Option(
@@ -213,7 +221,7 @@ def train(
         if resume is not None:
             run = training.resume(
                 resume, spec=spec, data=data, device=device, skip_bad=skip_bad, workers=workers,
-                save_every=save_every, listener=listener,
+                save_every=save_every, listener=listener, strategy=strategy,
             )  # fmt: skip
         else:
             assert spec is not None
@@ -221,7 +229,7 @@ def train(
                 setup = training.plan(
                     spec, data or "digits", recipe, params=params, overrides=overrides,
                     classes=classes, weights=weights, options=options, device=device,
-                    skip_bad=skip_bad, progress=progress, allow_code=allow_code,
+                    skip_bad=skip_bad, progress=progress, allow_code=allow_code, strategy=strategy,
                 )  # fmt: skip
             if dry_run or show_batch is not None:
                 listener.on_plan(setup.plan, setup.notes)
@@ -297,6 +305,6 @@ def _require_alone(*given: object) -> None:
     if any(given):
         raise typer.BadParameter(
             "a resumed run keeps its recipe, spec, weights and folder: give only --data, --device,"
-            " --workers and --save-every with it",
+            " --devices, --strategy, --workers and --save-every with it",
             param_hint="'--resume'",
         )

@@ -20,6 +20,7 @@ from cnngraph.atomic_write import atomic_write
 from cnngraph.errors import CnngraphError
 from cnngraph.lowering.network import Network
 from cnngraph.report.numbers import size
+from cnngraph.training.sharding import whole
 from cnngraph.weights.compiled import packed, read_packed, unpacked
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -54,13 +55,18 @@ class Checkpoint:
         return self.training["data"]
 
 
-def save(path: Path, network: nn.Module, training: Mapping[str, Any]) -> None:
+def contents_of(network: nn.Module, training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint contains. If the network is sharded, all processes must call it."""
+    contents = packed(network)
+    return {**contents, "state_dict": whole(contents["state_dict"]), _KEY: dict(training)}
+
+
+def save(path: Path, contents: Mapping[str, Any]) -> None:
     """Writes a checkpoint, completely or not at all.
 
     Raises:
         CnngraphError: the file cannot be written.
     """
-    contents = {**packed(network), _KEY: dict(training)}
     atomic_write(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
 
 

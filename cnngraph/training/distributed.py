@@ -18,6 +18,7 @@ from time import monotonic, sleep
 from typing import IO
 
 from cnngraph.errors import CnngraphError
+from cnngraph.options import Strategy
 from cnngraph.training.recipe import Recipe
 
 LOST = 75
@@ -45,13 +46,17 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def require_parts(recipe: Recipe) -> None:
-    """Raises `CnngraphError` if the recipe cannot be carried out by several processes."""
+def require_parts(recipe: Recipe, strategy: Strategy) -> None:
+    """Raises `CnngraphError` if a run cannot be divided among its processes."""
     if processes() == 1:
+        if strategy == "fsdp":
+            raise CnngraphError(
+                "`fsdp` shards a network over several processes, and this is a single one: give"
+                " --devices, or use torchrun"
+            )
         return
-    if recipe.unfreeze:
-        raise CnngraphError("`unfreeze` needs a single process: gradients are exchanged of the"
-                            " parameters that are trained from the start")  # fmt: skip
+    if strategy == "fsdp" and recipe.precision == "float16":
+        raise CnngraphError("`fsdp` does not work with `precision: float16`; use bfloat16")
     if recipe.batch_size < 2 * processes():
         raise CnngraphError(
             f"a batch of {recipe.batch_size} is too small for {processes()} processes: each needs"

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnngraph.training.sharding import whole
+
 
 def all_finite(tensors: Any) -> bool:
     """Whether all values of all tensors are finite."""
     held = list(tensors)
-    return not held or bool(torch.isfinite(torch.nn.utils.get_total_norm(held)))
+    return not held or bool(torch.isfinite(whole(torch.nn.utils.get_total_norm(held))))
 
 
 def first_nonfinite(net: nn.Module, step: Callable[[], Tensor]) -> str:
@@ -44,20 +46,19 @@ def first_nonfinite(net: nn.Module, step: Callable[[], Tensor]) -> str:
             found.append(f"the gradient of the output of `{name}` is not finite")
 
     for name, value in net.named_parameters():
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(whole(value)).all():
             return f"the weight `{name}` is not finite"
     leaves = [(name, part) for name, part in net.named_modules() if not any(part.children())]
     handles = [part.register_forward_hook(watch(name)) for name, part in leaves]
     try:
         net.zero_grad()
         loss = step()
-        if not found and loss.requires_grad:
+        if loss.requires_grad:  # even if found: in sharded networks, all processes run backward
             loss.backward()
     finally:
         for handle in handles:
             handle.remove()
-    if not found:
-        for name, value in net.named_parameters():
-            if value.grad is not None and not torch.isfinite(value.grad).all():
-                found.append(f"the gradient of `{name}` is not finite")
+    for name, value in net.named_parameters():
+        if value.grad is not None and not torch.isfinite(whole(value.grad)).all():
+            found.append(f"the gradient of `{name}` is not finite")
     return found[0] if found else "the output of every layer is finite, and only the loss overflows"

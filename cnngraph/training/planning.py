@@ -12,6 +12,7 @@ import torch
 from cnngraph.errors import CnngraphError
 from cnngraph.graph.step_memory import StepMemory, predict
 from cnngraph.lowering.network import Network
+from cnngraph.options import Strategy
 from cnngraph.report.numbers import plural, short, size
 from cnngraph.shape import TensorShape
 from cnngraph.training.data import Data
@@ -19,6 +20,7 @@ from cnngraph.training.data.loader import Order
 from cnngraph.training.distributed import processes
 from cnngraph.training.optimization import state_slots
 from cnngraph.training.recipe import Recipe
+from cnngraph.training.sharding import blocks
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class Plan:
         return "\n".join(f"{key:<8} {value}" for key, value in lines.items())
 
 
-def plan_of(net: Network, data: Data, recipe: Recipe, device: torch.device) -> Plan:
+def plan_of(
+    net: Network, data: Data, recipe: Recipe, device: torch.device, strategy: Strategy
+) -> Plan:
     """The plan of a run. Only predicts; nothing is run."""
     order = Order(len(data.train.labels), recipe.batch_size, recipe.seed)
     available = available_memory(device)
@@ -105,29 +109,44 @@ def plan_of(net: Network, data: Data, recipe: Recipe, device: torch.device) -> P
         steps=-(-order.batches // recipe.accumulate),
         device=str(device),
         precision=recipe.precision,
-        memory=memory_of(net, recipe, order.batch_size),
+        memory=memory_of(net, recipe, order.batch_size, strategy),
         available=available,
-        largest=None if available is None else largest_batch(net, recipe, available, order.count),
+        largest=None
+        if available is None
+        else largest_batch(net, recipe, available, order.count, strategy),
     )
 
 
-def memory_of(net: Network, recipe: Recipe, batch_size: int) -> int:
+def memory_of(net: Network, recipe: Recipe, batch_size: int, strategy: Strategy) -> int:
     """Predicted bytes of a training step in a process, without the scratch memory of libraries."""
     step = _step(net, recipe, -(-batch_size // processes()))
     kept = state_slots(recipe) + (recipe.ema is not None)
-    return step.weights + kept * step.optimizer + step.input + step.step
+    total = step.weights + kept * step.optimizer + step.input + step.step
+    if strategy == "ddp":
+        return total
+    elsewhere = step.weights + (kept + 1) * step.optimizer  # with the gradients
+    return total - elsewhere * (processes() - 1) // processes() + 2 * _largest_block(net)
+
+
+def _largest_block(net: Network) -> int:
+    """Bytes of the weights that sharded processes gather at once, at most."""
+    return max(
+        (sum(value.nbytes for value in block.parameters()) for block in blocks(net)), default=0
+    )
 
 
 def _step(net: Network, recipe: Recipe, batch_size: int) -> StepMemory:
     return predict(net.compilation.optimized, batch_size, recipe.precision)
 
 
-def largest_batch(net: Network, recipe: Recipe, available: int, most: int) -> int:
+def largest_batch(
+    net: Network, recipe: Recipe, available: int, most: int, strategy: Strategy
+) -> int:
     """The largest batch of at most `most` images whose step fits into `available` bytes, or 0."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if memory_of(net, recipe, middle) <= available:
+        if memory_of(net, recipe, middle, strategy) <= available:
             low = middle
         else:
             high = middle - 1

@@ -12,8 +12,7 @@ import torch
 from cnngraph.checker import SpecLike, read_spec
 from cnngraph.errors import CnngraphError, Source
 from cnngraph.lowering.network import Network
-from cnngraph.nn.sync_batch_norm import plain_batch_norms
-from cnngraph.options import Options, budget_of
+from cnngraph.options import Options, Strategy, budget_of
 from cnngraph.report.html import table
 from cnngraph.report.numbers import duration
 from cnngraph.training import checkpoint, distributed, extras, report
@@ -83,6 +82,7 @@ def fit(
     workers: int = 0,
     save_every: int | None = None,
     listener: Listener | None = None,
+    strategy: Strategy = "ddp",
 ) -> Run:
     """Trains a network.
 
@@ -105,6 +105,8 @@ def fit(
         workers: processes that read images, for sets that are too large for memory.
         save_every: steps between checkpoints, besides those at the end of epochs.
         listener: hears of every step; by default nothing is printed.
+        strategy: what the processes of a run exchange. With `ddp` each has all weights, with `fsdp`
+            a part of them.
 
     Raises:
         CnngraphError: the data or the weights do not fit, a step does not fit into memory, the loss
@@ -123,6 +125,7 @@ def fit(
         options=options,
         device=device,
         skip_bad=skip_bad,
+        strategy=strategy,
     )
     return train(setup, output=output, workers=workers, save_every=save_every, listener=listener)
 
@@ -137,7 +140,7 @@ def train(
 ) -> Run:
     """Carries out a plan. For the arguments and errors, see `fit`."""
     setup.plan.require_fit()
-    distributed.require_parts(setup.recipe)
+    distributed.require_parts(setup.recipe, setup.strategy)
     extras.require_all()
     folder = None if output is None else Path(output)
     if folder is not None and not rank():
@@ -161,6 +164,7 @@ def plan(
     skip_bad: bool = False,
     progress: DataProgress | None = None,
     allow_code: bool = False,
+    strategy: Strategy = "ddp",
 ) -> Setup:
     """A run before its first step; its `plan` says what the run will do and need. See `fit`.
 
@@ -187,15 +191,16 @@ def plan(
         skip_bad=skip_bad,
         progress=progress,
         allow_code=allow_code,
+        strategy=strategy,
     )
     if not automatic:
         return setup
     if setup.plan.available is None:
         raise CnngraphError("the free memory of this machine is unknown: give a batch size")
     count = len(setup.data.train.labels)
-    batch_size = largest_batch(setup.net, setup.recipe, setup.plan.available, count)
+    batch_size = largest_batch(setup.net, setup.recipe, setup.plan.available, count, strategy)
     chosen = setup.recipe.model_copy(update={"batch_size": max(1, batch_size)})
-    made = plan_of(setup.net, setup.data, chosen, setup.device)
+    made = plan_of(setup.net, setup.data, chosen, setup.device, strategy)
     return replace(setup, recipe=chosen, plan=made)
 
 
@@ -209,6 +214,7 @@ def resume(
     workers: int = 0,
     save_every: int | None = None,
     listener: Listener | None = None,
+    strategy: Strategy = "ddp",
 ) -> Run:
     """Continues a run from its last checkpoint, to the same weights as if it had never stopped.
 
@@ -216,7 +222,8 @@ def resume(
         folder: the folder of the run.
         spec: the spec that the run must be of, if given.
         data: where the data is now; by default where it was.
-        device, skip_bad, workers, save_every, listener: as for `fit`.
+        device, skip_bad, workers, save_every, listener, strategy: as for `fit`. The run may have
+            had another number of processes and another strategy.
 
     Raises:
         CnngraphError: there is no checkpoint, or it belongs to another spec or other data.
@@ -238,7 +245,9 @@ def resume(
         device=device,
         skip_bad=skip_bad,
         normalisation=Normalisation(tuple(state["mean"]), tuple(state["std"])),
+        strategy=strategy,
     )
+    distributed.require_parts(recipe, strategy)
     _require_same_data(saved, setup.data, setup.plan)
     if not rank():
         checkpoint.prepare_folder(folder, True, 0)
@@ -278,10 +287,8 @@ def _run(loop: Loop) -> Run:
             loop.run()
     finally:
         loop.listener.on_end()
-    net: Any = loop.best_net.eval()
-    plain_batch_norms(net)
     history = tuple(loop.progress.results())
-    run = Run(net, history, loop.progress.best_epoch, loop.folder)
+    run = Run(loop.engine.finished_net(), history, loop.progress.best_epoch, loop.folder)
     if loop.folder is not None and not rank():
         report.write(loop.folder, loop.setup, history)
     return run

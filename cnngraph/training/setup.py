@@ -15,7 +15,7 @@ from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.lowering.network import Network
-from cnngraph.options import Options
+from cnngraph.options import Options, Strategy
 from cnngraph.shape import TensorShape
 from cnngraph.spec.loader import Spec
 from cnngraph.training.augmentation import Normalisation, measure
@@ -35,6 +35,7 @@ class Setup:
 
     Attributes:
         net: the network, on the CPU.
+        strategy: what the processes of a run exchange.
         notes: what was done to load the weights.
     """
 
@@ -45,6 +46,7 @@ class Setup:
     device: torch.device
     plan: Plan
     notes: str = ""
+    strategy: Strategy = "ddp"
 
 
 def prepare(
@@ -61,6 +63,7 @@ def prepare(
     progress: Progress | None = None,
     normalisation: Normalisation | None = None,
     allow_code: bool = False,
+    strategy: Strategy = "ddp",
 ) -> Setup:
     """Opens the data, and compiles the network for it; see `fit`.
 
@@ -91,9 +94,9 @@ def prepare(
         if weights is not None:
             notes = load_pretrained(net, weights)
     apply_freezing(net, recipe, 0)
-    plan = plan_of(net, opened, recipe, place)
+    plan = plan_of(net, opened, recipe, place, strategy)
     normalisation = normalisation or measure(opened.train)
-    return Setup(net, opened, recipe, normalisation, place, plan, notes)
+    return Setup(net, opened, recipe, normalisation, place, plan, notes, strategy)
 
 
 def device_of(name: str) -> torch.device:
