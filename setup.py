@@ -101,6 +101,8 @@ def extension() -> dict[str, Any]:
         def run(self) -> None:
             try:
                 super().run()
+                library = Path(self.get_ext_fullpath("cnngraph._C"))
+                library.with_name("_built_for.py").write_text(f'torch = "{torch.__version__}"\n')
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise

@@ -69,32 +69,51 @@ class Parameters:
         return Expression(name)
 
 
-_SCALED = {"in_channels", "out_channels", "num_features", "groups", "in_features", "out_features"}
-_INPUTS = {"num_features": "channels", "normalized_shape": "channels"}
+_SCALED = {
+    "in_channels", "out_channels", "num_features", "groups", "in_features", "out_features", "shape",
+}  # fmt: skip
+_INPUTS = {"num_features": "channels", "normalized_shape": "channels", "shape": "channels"}
 
 
 def generalize(copies: Sequence[Construct], parameters: Parameters, hint: str = "") -> Construct:
     """One call for calls of the same structure, with the parameters that they need."""
     first = copies[0]
     args: dict[str, Any] = {}
-    for name in dict.fromkeys(name for copy in copies for name in copy.args):
+    for name in _in_order(first.callee, {name for copy in copies for name in copy.args}, copies):
         values = [copy.args.get(name, default_of(copy.callee, name)) for copy in copies]
-        if all(value == values[0] for value in values):
-            args[name] = values[0]
-        elif all(isinstance(value, Affine) for value in values):
-            sides = [[getattr(value, side) for value in values] for side in ("start", "step")]
-            start, step = (
-                side[0] if len(set(side)) == 1 else parameters.explain(name, side, hint)
-                for side in sides
-            )
-            args[name] = Affine(start, step)
-        else:
-            args[name] = parameters.explain(name, values, hint)
+        args[name] = _explained(name, values, parameters, hint)
     items = tuple(
         generalize(group, parameters, hint)
         for group in zip(*(copy.items for copy in copies), strict=True)
     )
     return replace(first, args=args, items=items)
+
+
+def _explained(name: str, values: list[Any], parameters: Parameters, hint: str) -> Any:
+    if all(value == values[0] for value in values):
+        return values[0]
+    if all(isinstance(value, Affine) for value in values):
+        start, step = (
+            _explained(name, [getattr(value, side) for value in values], parameters, hint)
+            for side in ("start", "step")
+        )
+        return Affine(start, step)
+    if len({len(value) if isinstance(value, tuple) else 0 for value in values}) == 1 and isinstance(
+        values[0], tuple
+    ):
+        return tuple(
+            _explained(name, [*elements], parameters, hint)
+            for elements in zip(*values, strict=True)
+        )
+    return parameters.explain(name, values, hint)
+
+
+def _in_order(callee: str, names: set[str], copies: Sequence[Construct]) -> list[str]:
+    """The names of arguments in the order of the class's signature."""
+    kind = _MODULES.get(callee)
+    known = list(_signature(kind)) if kind is not None else []
+    given = list(dict.fromkeys(name for copy in copies for name in copy.args))
+    return sorted(names, key=[*(name for name in known if name in names), *given].index)
 
 
 _MODULES: dict[str, type[nn.Module]] = {}
@@ -144,6 +163,8 @@ def _plain(value: Any) -> Any:
         value = tuple(value)
     if isinstance(value, tuple) and value and len(set(value)) == 1:
         return value[0]
+    if isinstance(value, float):
+        return float(f"{value:.12g}")  # without the rounding errors of expressions
     return value
 
 

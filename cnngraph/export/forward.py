@@ -10,13 +10,20 @@ import torch
 from torch import fx
 
 from cnngraph.errors import CnngraphError
+from cnngraph.export.shared import SharedCall
 from cnngraph.graph import Graph, Node
 from cnngraph.lowering.levels import Level
 
-Item = Node | Level
+Item = Node | Level | SharedCall
 
 _INFIX: dict[Any, str] = {operator.add: "+", operator.mul: "*", operator.sub: "-"}
 _FIRST = ("x", "out")
+_RESERVED = {"self", "torch", "nn", "layer"}
+
+
+def is_identity(node: Node) -> bool:
+    """Whether a node's result is its input."""
+    return node.op.kind == "identity"
 
 
 class ForwardWriter:
@@ -25,85 +32,106 @@ class ForwardWriter:
     Args:
         graph: the network.
         level: the level.
-        attribute: the expression for the module or parameter of a child, such as `self.conv1`.
+        items: its children in execution order.
+        attribute: the expression for the module or parameter at a path, such as `self.conv1`.
     """
 
-    def __init__(self, graph: Graph, level: Level, attribute: Callable[[str], str]) -> None:
+    def __init__(
+        self, graph: Graph, level: Level, items: list[Item], attribute: Callable[[str], str]
+    ) -> None:
         self._graph = graph
         self._level = level
+        self._same: dict[str, str] = {}
+        for item in items:
+            if isinstance(item, Node) and is_identity(item):
+                self._same[item.path] = self._value(item.inputs[0])
+        self._items = [item for item in items if item.path not in self._same]
         self._attribute = attribute
         self._variables: dict[str, str] = {}
-
-    def items(self) -> list[Item]:
-        """The level's ops and levels in execution order."""
-        index = self._graph.index
-        placed: list[tuple[int, Item]] = [
-            *((index[node.path], node) for node in self._level.nodes),
-            *((child.last, child) for child in self._level.levels),
-        ]
-        return [item for _, item in sorted(placed, key=lambda pair: pair[0])]
+        self._last_use: dict[str, int] = {}
 
     def lines(self) -> list[str]:
         """The function, without indentation of its own."""
-        level, items = self._level, self.items()
+        level, items = self._level, self._items
         names = ["x"] if len(level.inputs) == 1 else [f"x{i}" for i in range(1, 9)]
         names = names[: len(level.inputs)]
         self._variables = dict(zip(level.inputs, names, strict=True))
-        last_use = {path: len(items) for path in level.outputs}
+        self._last_use = {self._value(path): len(items) for path in level.outputs}
         for index, item in reversed([*enumerate(items)]):
-            for path in item.inputs:
-                last_use.setdefault(path, index)
-        arguments = ", ".join(f"{name}: torch.Tensor" for name in names)
-        result = "torch.Tensor" if len(level.outputs) == 1 else "tuple[torch.Tensor, ...]"
+            for path in map(self._value, item.inputs):
+                self._last_use.setdefault(path, index)
+        arguments = ", ".join(f"{name}: Tensor" for name in names)
+        result = "Tensor" if len(level.outputs) == 1 else "tuple[Tensor, ...]"
         heads = self._graph.aux if not level.path else {}
         values = self._graph.features if not level.path else {}
         if heads or values:
-            result = "dict[str, torch.Tensor]"
-            result = result if values else f"torch.Tensor | {result}"
+            result = "dict[str, Tensor]" if values else "Tensor | dict[str, Tensor]"
         lines = [f"def forward(self, {arguments}) -> {result}:"]
         for index, item in enumerate(items):
             expression = self._expression(item)
-            outputs = item.outputs if isinstance(item, Level) else (item.path,)
-            for path in set(item.inputs):
-                if last_use[path] == index:
+            outputs = (item.path,) if isinstance(item, Node) else item.outputs
+            for path in set(map(self._value, item.inputs)):
+                if self._last_use[path] == index:
                     del self._variables[path]
-            targets = [self._target(item, path) for path in outputs]
-            line = f"    {', '.join(targets)} = {expression}"
+            targets = [self._target(item, index, path) for path in outputs]
             if isinstance(item, Level) and item.path in self._graph.aux:
-                line = f"    {targets[0]} = {expression} if self.training else None"
-            lines.append(line)
+                expression = f"{expression} if self.training else None"
+            lines.append(f"    {', '.join(targets)} = {expression}")
         if not heads and not values and len(level.outputs) == 1 and len(lines) > 1:
             return [*lines[:-1], f"    return {lines[-1].partition(' = ')[2]}"]
         return [*lines, *self._returned(heads, values)]
 
+    def _value(self, path: str) -> str:
+        """The value itself for the result of an identity."""
+        return self._same.get(path, path)
+
+    def _variable(self, path: str) -> str:
+        return self._variables[self._value(path)]
+
     def _returned(self, heads: Mapping[str, str], values: Mapping[str, str]) -> list[str]:
-        found = [self._variables[path] for path in self._level.outputs]
+        found = [self._variable(path) for path in self._level.outputs]
         result = self._dict(values) if values else ", ".join(found)
         if heads:
             main = values or {"logits": self._graph.output}
             results = self._dict({**main, **heads})
-            result = result if values else self._variables[self._graph.output]
+            result = result if values else self._variable(self._graph.output)
             return ["    if self.training:", f"        return {results}", f"    return {result}"]
         return [f"    return {result}"]
 
     def _dict(self, paths: Mapping[str, str]) -> str:
-        pairs = [f'"{name}": {self._variables[path]}' for name, path in paths.items()]
+        pairs = [f'"{name}": {self._variable(path)}' for name, path in paths.items()]
         return f"{{{', '.join(pairs)}}}"
 
-    def _target(self, item: Item, path: str) -> str:
+    def _target(self, item: Item, index: int, path: str) -> str:
+        """A variable for a value: `x` or `out`, or the module's name for one that is used later."""
+        if path not in self._last_use:
+            return "_"
         taken = set(self._variables.values())
-        names = [*_FIRST]
+        outputs = (path,) if isinstance(item, Node) else item.outputs
         own = item.path.rpartition(".")[2]
-        if own.isidentifier() and own not in ("self", "torch", "nn"):
-            names.append(own)
+        has_name = own.isidentifier() and own not in _RESERVED and len(outputs) == 1
+        is_module = not isinstance(item, Node) or item.op.has_module
+        names = [*_FIRST]
+        if len(outputs) > 1:
+            names = [f"x{i}" for i in range(1, len(outputs) + 1)]
+        elif has_name:
+            names.insert(0 if is_module and self._is_kept(path, index) else len(names), own)
         names += [f"branch{i}" for i in range(1, 100)]
         name = next(name for name in names if name not in taken)
         self._variables[path] = name
         return name
 
+    def _is_kept(self, path: str, index: int) -> bool:
+        """Whether a value is read by more than the next statement, or joined with two others."""
+        reads = self._last_use[path]
+        if reads != index + 1:
+            return True
+        reader = self._items[reads] if reads < len(self._items) else None
+        return isinstance(reader, Node) and len(reader.inputs) > 2
+
     def _expression(self, item: Item) -> str:
-        reads = [self._variables[path] for path in item.inputs]
-        if isinstance(item, Level):
+        reads = [self._variable(path) for path in item.inputs]
+        if not isinstance(item, Node):
             return f"{self._attribute(item.path)}({', '.join(reads)})"
         calls = fx.Graph()
         inputs = [calls.placeholder(f"input_{i}") for i in range(len(reads))]

@@ -1,7 +1,7 @@
 """The Python interface of csrc/, one module per operator, and the loading of the extension.
 
-The extension is optional. If it is missing or was built for another torch, modules run plain
-PyTorch and warn once, at the first use of a kernel.
+The extension is optional. If it is missing or was built for another minor version of torch, modules
+run plain PyTorch and warn once, at the first use of a kernel.
 """
 
 import functools
@@ -15,13 +15,26 @@ import torch
 def _load() -> tuple[Any, str | None]:
     """The extension, or None and the reason."""
     try:
+        # Loading an extension of another torch could crash: its version is in a file beside it.
+        built_for: str = importlib.import_module("cnngraph._built_for").torch
+    except ImportError:
+        built_for = ""
+    if built_for and not _fits(built_for):
+        return None, _for_another(built_for)
+    try:
         extension: Any = importlib.import_module("cnngraph._C")
     except (ImportError, OSError) as error:
         return None, str(error)
-    built_for: str = extension.build_info()["torch"]
-    if built_for.split(".")[:2] != torch.__version__.split(".")[:2]:
-        return None, f"it was built for torch {built_for}, this is {torch.__version__}"
-    return extension, None
+    built_for = extension.build_info()["torch"]
+    return (extension, None) if _fits(built_for) else (None, _for_another(built_for))
+
+
+def _fits(built_for: str) -> bool:
+    return built_for.split(".")[:2] == torch.__version__.split(".")[:2]
+
+
+def _for_another(built_for: str) -> str:
+    return f"they were built for torch {built_for}, this is {torch.__version__}"
 
 
 extension, _problem = _load()

@@ -31,6 +31,14 @@ BUILT_FOR_ANOTHER = """
 from types import SimpleNamespace
 sys.modules["cnngraph._C"] = SimpleNamespace(build_info=lambda: {"torch": "2.1.0"})
 """
+MAY_CRASH = """
+from types import SimpleNamespace
+sys.modules["cnngraph._built_for"] = SimpleNamespace(torch="2.1.0+cpu")
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        assert name != "cnngraph._C", "it must not be loaded"
+sys.meta_path.insert(0, Finder())
+"""
 DOES_NOT_LOAD = """
 class Finder:
     def find_spec(self, name, path=None, target=None):
@@ -43,10 +51,11 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.parametrize(
     ("extension", "problem"),
     [
-        (BUILT_FOR_ANOTHER, "it was built for torch 2.1.0, this is"),
+        (BUILT_FOR_ANOTHER, "they were built for torch 2.1.0, this is"),
+        (MAY_CRASH, "they were built for torch 2.1.0+cpu, this is"),
         (DOES_NOT_LOAD, "undefined symbol: _ZN2at4_ops3addE"),
     ],
-    ids=["built for another", "does not load"],
+    ids=["built for another", "may crash", "does not load"],
 )
 def test_unfit_extension_is_left_out_with_one_line(extension: str, problem: str) -> None:
     script = SCRIPT.format(extension=extension)
