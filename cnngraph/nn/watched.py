@@ -31,7 +31,7 @@ def is_traced() -> bool:
     if torch.compiler.is_compiling():
         return torch.compiler.is_exporting()
     tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return tracing or bool(_symbolic_trace._is_fx_tracing_flag)
+    return tracing or _symbolic_trace.is_fx_symbolic_tracing()
 
 
 def is_transformed() -> bool:
