@@ -150,14 +150,14 @@ class FoldedConv2d(nn.Conv2d):
 
         The norm has no hooks. `input` may be a slice of the channels of channels_last maps.
         """
-        bounds = _bounds_of(self.activation)
+        bounds, gamma = _bounds_of(self.activation), getattr(norm, "weight", None)
         if (
             type(norm) is not nn.BatchNorm2d
             or norm.training
             or norm.running_mean is None
             or norm.running_var is None
             or norm.running_mean.dtype is not torch.float32
-            or (norm.weight is not None and norm.weight.dtype is not torch.float32)
+            or (gamma is not None and gamma.dtype is not torch.float32)
             or kernels.extension is None
             or bounds is None
             or self.weight.shape[2:] != (1, 1)
@@ -169,7 +169,7 @@ class FoldedConv2d(nn.Conv2d):
             return None
         if self._packed is None:
             self._packed = pointwise_weight(self.weight)
-        statistics = norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
+        statistics = norm.running_mean, norm.running_var, gamma, norm.bias, norm.eps
         return batch_norm_relu_pointwise_conv2d(
             input, *statistics, self._packed, self.out_channels, self.bias, *bounds
         )
