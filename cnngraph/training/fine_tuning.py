@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from cnngraph.elaborate import elaborate_or_raise
+from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.lowering.network import Network
 from cnngraph.training.recipe import Recipe
@@ -55,6 +56,25 @@ def _classifier(net: Network) -> list[str]:
 def _weights(graph: Graph, path: str) -> object:
     node = graph.by_path[path]
     return node.op.parameters(*graph.input_shapes(node))
+
+
+def require_trainable(net: nn.Module, recipe: Recipe) -> None:
+    """Raises unless all patterns match, and every epoch trains a part of the network.
+
+    Raises:
+        WeightsError: a pattern matches nothing.
+        CnngraphError: an epoch trains nothing.
+    """
+    before = {parameter: parameter.requires_grad for parameter in net.parameters()}
+    for epoch in sorted({0, *recipe.unfreeze}):
+        apply_freezing(net, recipe, epoch)
+        if epoch < recipe.epochs and not any(value.requires_grad for value in net.parameters()):
+            raise CnngraphError(
+                f"epoch {epoch + 1} trains nothing: every parameter is frozen; leave some out of"
+                " `freeze`, or `unfreeze` some in epoch 0"
+            )
+    for parameter, trained in before.items():
+        parameter.requires_grad_(trained)
 
 
 def apply_freezing(net: nn.Module, recipe: Recipe, epoch: int) -> None:

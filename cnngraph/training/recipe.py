@@ -186,9 +186,8 @@ class Recipe(StrictModel):
     def require_network(self, network: str) -> None:
         """Raises `CnngraphError` if the recipe is for other networks."""
         if self.networks and not any(fnmatchcase(network, item) for item in self.networks):
-            raise CnngraphError(
-                f"the recipe `{self.name}` is for {', '.join(self.networks)}, not for `{network}`"
-            )
+            name = "the recipe" if self.name is None else f"the recipe `{self.name}`"
+            raise CnngraphError(f"{name} is for {', '.join(self.networks)}, not for `{network}`")
 
     def to_yaml(self) -> str:
         """The recipe as text that `load_recipe` reads."""

@@ -21,7 +21,7 @@ from cnngraph.spec.loader import Spec
 from cnngraph.training.augmentation import Normalisation, measure
 from cnngraph.training.data import Data, Progress, from_datasets, open_data
 from cnngraph.training.data.loader import seed_everything
-from cnngraph.training.fine_tuning import apply_freezing, load_pretrained
+from cnngraph.training.fine_tuning import apply_freezing, load_pretrained, require_trainable
 from cnngraph.training.planning import Plan, plan_of
 from cnngraph.training.recipe import Recipe
 
@@ -93,6 +93,7 @@ def prepare(
         net = compile_graph(source, given, graph, options)
         if weights is not None:
             notes = load_pretrained(net, weights)
+    require_trainable(net, recipe)
     apply_freezing(net, recipe, 0)
     plan = plan_of(net, opened, recipe, place, strategy)
     normalisation = normalisation or measure(opened.train)

@@ -243,8 +243,10 @@ def fails(source: object, match: str, shape: TensorShape = COLOUR, **options: bo
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_sources_name_the_nearest() -> None:
+def test_unknown_sources_name_the_nearest(tmp_path: Path) -> None:
     fails("digit", "there is no data `digit`; did you mean `digits`")
+    (tmp_path / "photos").mkdir()
+    fails(tmp_path / "photo", "did you mean `.*/photos`?")
     fails("photos", "give `digits`, a folder, a .csv or an .npz")
 
 

@@ -131,3 +131,33 @@ def test_mistakes_are_refused(published: Path, tmp_path: Path) -> None:
         fit(weights=tmp_path / "missing.pt")
     with pytest.raises(CnngraphError, match="published.safetensors does not fit tiny"):
         training.fit(stripes.TINY, stripes.data(), weights=published)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        ({"freeze": "*"}, "epoch 1 trains nothing"),
+        ({"freeze": "*", "unfreeze": {"1": "fc"}}, "epoch 1 trains nothing"),
+        ({"freeze": "*", "unfreeze": {"0": "fc", "9": "convv1"}}, "did you mean `conv1`"),
+    ],
+)
+def test_wrong_patterns_of_any_epoch_are_found_by_the_plan(
+    frozen: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CnngraphError, match=message):
+        training.plan(ONE_CHANNEL, stripes.data(), params={"num_classes": 3}, overrides=frozen)
+
+
+def test_the_plan_keeps_what_the_caller_froze() -> None:
+    net = cnngraph.compile(ONE_CHANNEL, params={"num_classes": 3})
+    cnngraph.freeze(net, "bn2")
+    training.plan(net, stripes.data(), overrides={"freeze": "conv1", "unfreeze": {"3": "*"}})
+    trained = {name for name, value in net.named_parameters() if value.requires_grad}
+    assert trained == {
+        "bn1.weight",
+        "bn1.bias",
+        "conv2.weight",
+        "conv2.bias",
+        "fc.weight",
+        "fc.bias",
+    }

@@ -7,6 +7,7 @@ import errno
 import json
 import re
 import sys
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import stripes
 import torch
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 import cnngraph
 from cnngraph import training
@@ -216,6 +218,31 @@ def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_does(
     monkeypatch.setattr("cnngraph.training.planning.available_memory", lambda device: 1)
     with pytest.raises(CnngraphError, match="not even one image fits"):
         fit(overrides={"batch_size": "auto"})
+
+
+def test_the_predicted_memory_of_a_step_is_what_torch_allocates() -> None:
+    """With averages and the optimizer's state, after the first step."""
+    overrides = {"batch_size": 64, "ema": 0.99}
+    setup = training.plan("resnet20_cifar", "digits", overrides=overrides)
+    run = loop.Loop(setup, None, training.Listener())
+    run.engine.start_epoch(0)
+    batches = iter(run.loader)
+
+    def step() -> None:
+        _, images, labels = next(batches)
+        run._train_batch(images, labels)  # pyright: ignore[reportPrivateUsage]
+
+    step()
+    states = run.engine.optimizer.state.values()
+    weights = [*run.engine.net.state_dict().values(), *run.engine.best_net.state_dict().values()]
+    held = [*weights, *(value for state in states for value in state.values())]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    events: Any = profiled.profiler.kineto_results.events()  # pyright: ignore
+    changes = [(item.start_ns(), item.nbytes()) for item in events if item.name() == "[memory]"]
+    peak = max(accumulate(size for _, size in sorted(changes)))
+    measured = peak + sum(value.nbytes for value in held)
+    assert setup.plan.memory == pytest.approx(measured, rel=0.02)
 
 
 def test_a_memory_budget_is_for_the_batch_of_the_recipe() -> None:

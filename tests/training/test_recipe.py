@@ -91,6 +91,8 @@ def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
 def test_a_recipe_for_other_networks_is_refused() -> None:
     with pytest.raises(CnngraphError, match="`resnet_cifar` is for resnet.*, not for `tiny`"):
         training.fit(stripes.TINY, stripes.data(), "resnet_cifar")
+    with pytest.raises(CnngraphError, match="the recipe is for other, not for `tiny`"):
+        training.fit(stripes.TINY, stripes.data(), overrides={"networks": "other", "name": None})
 
 
 # schedules and optimizers

@@ -57,7 +57,10 @@ def open_data(
             return open_cifar(path, shape)
         return open_folder(path, shape, skip_bad=skip_bad, progress=progress)
     if not path.exists():
-        near = closest(str(source), EMBEDDED)
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        usable = [item.name for item in beside if item.is_dir() or item.suffix in (".csv", ".npz")]
+        near = closest(path.name, [*EMBEDDED, *usable])
+        near = near if near is None or near in EMBEDDED else path.with_name(near)
         hint = f"did you mean `{near}`?" if near else "give `digits`, a folder, a .csv or an .npz"
         raise CnngraphError(f"there is no data `{source}`; {hint}")
     if path.suffix.lower() == ".csv":
