@@ -56,7 +56,9 @@ With --format json, stdout is one object:
      "sizes": {"tried", "valid", "least", "stride",
                "failures": [{"sizes", "path", "code", "reason"}]},
      "stages": [{"path", "kind", "copies", "shape", "params",
-                 "buffers", "macs", "aux"}]}]}
+                 "buffers", "macs", "aux"}],
+     "memory": as in `cnngraph summary`, with --batch-size,
+     "largest_batch": with --fit}]}
 Shapes are without the batch. Sizes are runs [first, last] of square inputs.
 Lines and columns count from 1. For an invalid spec, unknown values are null.
 
@@ -103,7 +105,7 @@ def check(
     `cnngraph` are checked, those in folders inside of it too.
     """
     from cnngraph.report.check import summary
-    from cnngraph.report.memory import describe_memory_of
+    from cnngraph.report.memory import describe_memory_of, memory_data_of
 
     params = parse_params(sets)
     load_plugins(plugins)
@@ -120,12 +122,16 @@ def check(
         if report.graph is not None and (batch_size is not None or fit is not None):
             print(describe_memory_of(report.graph, batch_size, optimizer, fit), flush=True)
 
+    def added(report: Report) -> dict[str, Any]:
+        given = report.graph
+        return {} if given is None else memory_data_of(given, batch_size, optimizer, fit)
+
     def run() -> list[Report]:
         reports: list[Report] = []
         for spec in chain.from_iterable(map(_specs_in, specs)):
             reports.append(_checked(spec, params, allow_code))
             print_report(reports[-1])
-        _print_all(reports, format)
+        _print_all(reports, format, added)
         return reports
 
     if watch:
@@ -145,15 +151,18 @@ def _checked(spec: Path, params: dict[str, Any], allow_code: bool) -> Report:
         return check(spec, params, allow_code=allow_code)
 
 
-def _print_all(reports: list[Report], format: str) -> None:
-    """What is printed once, after all reports."""
+def _print_all(
+    reports: list[Report], format: str, added: Callable[[Report], dict[str, Any]]
+) -> None:
+    """What is printed once, after all reports; JSON also has what `added` gives for each."""
     from cnngraph.report.annotations import github_annotation, sarif
     from cnngraph.report.data import report_data
 
     diagnostics = [item for report in reports for item in report.diagnostics]
     failed = sum(not report.ok for report in reports)
     if format == "json":
-        print_json({"ok": not failed, "specs": [report_data(report) for report in reports]})
+        found = [report_data(report) | added(report) for report in reports]
+        print_json({"ok": not failed, "specs": found})
     elif format == "sarif":
         print(json.dumps(sarif(diagnostics), indent=2))
     elif format == "github":

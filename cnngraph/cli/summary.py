@@ -39,7 +39,9 @@ With --format json, stdout is one object:
    "parts": [{"path", "kind", "copies", "aux", "shape", "params", "frozen",
               "params_share", "buffers", "macs", "macs_share",
               "activation_bytes", "receptive_field", "stride", "offset"}],
-   "memory": {"optimizer", "weights", "state", "input", "step", "peak"},
+   "memory": {"optimizer", "batch_size", "peak",
+              "bytes": {"weights", "gradients", "optimizer", "input",
+                        "activations"}},
    "largest_batch"}   with --fit
 Receptive fields are by axis; null is the whole input. Memory is in bytes.
 
@@ -87,15 +89,16 @@ def summary(
     if not checked.ok or checked.graph is None:
         raise typer.Exit(FAULT)
     graph = checked.graph
-    found = report.summarize_parts(graph, levels, batch_size, freeze.split(",") if freeze else ())
+    frozen = freeze.split(",") if freeze else ()
+    found = report.summarize_parts(graph, levels, batch_size, frozen)
     if format == "csv":
         print(printable(report.summary_csv(found)), end="")
         return
     if format == "markdown":
         print(printable(report.summary_markdown(found)))
         return
-    step = words.step_memory(graph, batch_size, optimizer)
-    largest = None if fit is None else words.largest(graph, fit, optimizer)
+    step = words.step_memory(graph, batch_size, optimizer, frozen)
+    largest = None if fit is None else words.largest(graph, fit, optimizer, frozen)
     if format == "json":
         print_json(
             {

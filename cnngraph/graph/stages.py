@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import prod
 
 from cnngraph.graph import Graph, Node
 from cnngraph.graph.cost import Cost, node_cost
-from cnngraph.graph.patterns import matches
+from cnngraph.graph.trained import trained_weights
 from cnngraph.ops.saved import Batch
 from cnngraph.shape import TensorShape
 
@@ -43,13 +42,14 @@ def stages(graph: Graph, depth: int | None = 1, frozen: Sequence[str] = ()) -> t
 
     A `sequential` is replaced by its children. Copies of an unnamed repeat that differ only in
     their names are one stage. `frozen` are patterns of the paths of weights that are not trained,
-    as of `cnngraph.freeze`.
+    as of `cnngraph.freeze`. Raises `CnngraphError` if a pattern matches nothing.
     """
     groups: dict[str, list[Node]] = {}
     for node in graph.nodes:
         groups.setdefault(_stage_path(graph, node.path, depth), []).append(node)
+    trained = trained_weights(graph, frozen)
     rows = [
-        (_repeat(path, nodes[0]), _stage(graph, path, nodes, frozen))
+        (_repeat(path, nodes[0]), _stage(graph, path, nodes, trained))
         for path, nodes in groups.items()
     ]
     return tuple(_collapsed(rows))
@@ -70,7 +70,7 @@ def _stage_path(graph: Graph, path: str, depth: int | None) -> str:
     return stage
 
 
-def _stage(graph: Graph, path: str, nodes: list[Node], frozen: Sequence[str]) -> Stage:
+def _stage(graph: Graph, path: str, nodes: list[Node], trained: Mapping[str, list[int]]) -> Stage:
     scope = graph.scopes.get(path)
     copies = [copy.times for node in nodes for copy in node.copies if copy.repeat == path]
     kind = scope.kind if scope else nodes[-1].op.kind
@@ -79,14 +79,15 @@ def _stage(graph: Graph, path: str, nodes: list[Node], frozen: Sequence[str]) ->
         shape = graph.shape_of(
             graph.aux[path]
         )  # the head's own result, not the value that passes by
+    cost = sum((node_cost(graph, node) for node in nodes), Cost())
     return Stage(
         path=path,
         kind=_repeated_kind(graph, path, nodes) if kind == "repeat" else kind,
         shape=shape,
-        cost=sum((node_cost(graph, node) for node in nodes), Cost()),
+        cost=cost,
         output=scope.output if scope else nodes[-1].path,
         values=sum(result_values(graph, node) for node in nodes),
-        frozen=sum(_frozen(graph, node, frozen) for node in nodes) if frozen else 0,
+        frozen=cost.params - sum(sum(trained.get(node.path, ())) for node in nodes),
         copies=copies[0] if copies else 1,
         aux=path in graph.aux,
     )
@@ -96,17 +97,6 @@ def result_values(graph: Graph, node: Node) -> int:
     """How many values a node results in for one image; 0 for a view of another value."""
     saved = node.op.saves(Batch(1), node.shape, *graph.input_shapes(node))
     return 0 if saved.view else node.shape.elements
-
-
-def _frozen(graph: Graph, node: Node, patterns: Sequence[str]) -> int:
-    if node.shared:
-        return 0
-    weights = node.op.parameters(*graph.input_shapes(node))
-    return sum(
-        prod(shape)
-        for name, shape in weights.items()
-        if any(matches(f"{node.path}.{name}".rstrip("."), pattern) for pattern in patterns)
-    )
 
 
 def _repeated_kind(graph: Graph, path: str, nodes: list[Node]) -> str:

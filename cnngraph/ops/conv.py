@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from cnngraph.ops.conv_memory import forward_values, weight_gradient_values
 from cnngraph.ops.fields import (
     MOST,
     Count,
@@ -160,21 +161,29 @@ class _Conv(_Convolution):
         )
 
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
-        weight = prod(self.parameters(*inputs)["weight"]) * batch.accumulated
-        # The weight's gradient in oneDNN's layout and in its own.
-        relaid = 0 if max(self.kernel_size) == 1 else 2 * weight
+        weight = self.parameters(*inputs)["weight"]
+        height = inputs[0].spatial[0] if self.rank > 1 else 1
+        copied = forward_values(weight) * batch.accumulated
+        relaid = weight_gradient_values(weight, self.groups, height) * batch.accumulated
         size = (own + sum(self._padding(axis, own)) for axis, own in enumerate(inputs[0].spatial))
         whole = TensorShape((inputs[0].channels, *size))
-        columns = self._columns(batch, output, inputs[0])
+        columns = self.columns(batch, output, inputs[0])
+        forward = columns or copied
         copies = whole != inputs[0] if self.pads_by_size else self.padding_mode != "zeros"
         if not copies:
-            return Saved(inputs=(0,), forward=columns, backward=max(relaid, columns))
+            weights = max(relaid, columns)
+            return Saved(inputs=(0,), forward=forward, backward=forward, weights=weights)
         padded = batch.bytes_of(whole)
-        relaid = max(relaid, columns)
         own = (0,) if self.padding_mode in ("reflect", "replicate") else ()
-        return Saved(inputs=own, extra=padded, backward=relaid + padded)
+        return Saved(
+            inputs=own,
+            extra=padded,
+            forward=forward,
+            backward=forward + padded,
+            weights=max(relaid, columns) + padded,
+        )
 
-    def _columns(self, batch: Batch, output: TensorShape, shape: TensorShape) -> int:
+    def columns(self, batch: Batch, output: TensorShape, shape: TensorShape) -> int:
         """The bytes of the windows of a single small image, which torch writes out on a CPU."""
         small = batch.size == 1 and shape.elements <= _SMALL and self.groups == 1
         if not small or self.rank > 2 or max(self.dilation) > 1 or min(self.kernel_size) > 3:

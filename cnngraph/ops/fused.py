@@ -142,8 +142,14 @@ class BatchNormActConv(FusedOp):
         shape = self.batch_norm_act.infer(*inputs)
         statistics = self.batch_norm_act.saves(batch, shape, *inputs).extra
         activation = batch.bytes_of(shape)
-        backward = activation + self.conv.saves(batch, output, shape).backward
-        return Saved(inputs=(0,), extra=statistics, forward=activation, backward=backward)
+        conv = self.conv.saves(batch, output, shape)
+        return Saved(
+            inputs=(0,),
+            extra=statistics,
+            forward=activation + conv.forward,
+            backward=activation + conv.backward,
+            weights=activation + conv.training,
+        )
 
     def described(self) -> Sequence[Op | str | None]:
         return self.batch_norm_act, self.conv
@@ -181,9 +187,11 @@ class Convolution(_ChoosesKernel):
         positions = batch.size * output.elements // output.channels
         weight = prod(self.op.parameters(*inputs)["weight"])
         macs = batch.size * inputs[0].elements * weight // inputs[0].channels
-        if positions < _LEAST_POSITIONS or macs < _LEAST_MACS or saved.forward:
+        columns = self.op.columns(batch, output, *inputs)
+        library = positions < _LEAST_POSITIONS or macs < _LEAST_MACS or self.op.groups > 1
+        if library or columns:
             return saved
-        return dataclasses.replace(saved, backward=saved.extra)
+        return dataclasses.replace(saved, backward=saved.extra, weights=saved.extra)
 
 
 _LEAST_POSITIONS, _LEAST_MACS = 128, 10_000_000
@@ -249,7 +257,7 @@ class DenseBlock(FusedOp):
             # The gradients of the convolution's input and result, and the gradient that is added
             # to the buffer's.
             gradients = own + activation * (1 + recompute)
-            backward = max(backward, gradients + conv.saves(batch, result, shape).backward)
+            backward = max(backward, gradients + conv.saves(batch, result, shape).training)
         return Saved(
             inputs=(0,),
             output=True,

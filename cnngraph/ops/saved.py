@@ -42,6 +42,7 @@ class Saved:
         forward: bytes of temporary memory in forward, besides inputs and result.
         backward: bytes of temporary memory in backward, besides what is kept and the gradients of
             result, inputs and parameters.
+        weights: the same if parameters are trained, where that needs more.
         view: whether the result shares the first input's memory.
         passes_gradient: indices of the inputs whose gradients share memory with the result's.
         no_gradient: indices of the inputs that get no gradient: only their size or the order of
@@ -53,9 +54,15 @@ class Saved:
     extra: int = 0
     forward: int = 0
     backward: int = 0
+    weights: int = 0
     view: bool = False
     passes_gradient: tuple[int, ...] = ()
     no_gradient: tuple[int, ...] = ()
+
+    @property
+    def training(self) -> int:
+        """Bytes of temporary memory in backward, with the gradients of the parameters."""
+        return max(self.backward, self.weights)
 
 
 NOTHING = Saved()

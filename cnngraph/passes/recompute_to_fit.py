@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph, Node
 from cnngraph.graph.recomputed import Recomputed
-from cnngraph.graph.step_memory import extra_time, predict, recompute_time
+from cnngraph.graph.step_memory import predict
+from cnngraph.graph.step_time import extra_time, recompute_time
 from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.fused import BatchNormAct, DenseBlock
 from cnngraph.ops.norm import BatchNorm

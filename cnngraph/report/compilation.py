@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnngraph.graph.step_memory import StepMemory, extra_time, predict
+from cnngraph.graph.step_memory import StepMemory, predict
+from cnngraph.graph.step_time import extra_time
 from cnngraph.report.check import Report, macs, params
 from cnngraph.report.data import report_data
 from cnngraph.report.numbers import duration, plural, size

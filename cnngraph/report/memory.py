@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cnngraph.errors import CnngraphError
@@ -17,18 +18,25 @@ def optimized(graph: Graph) -> Graph:
     return run_passes(graph, passes_of(Options()))[0]
 
 
-def step_memory(graph: Graph, batch_size: int, optimizer: str) -> StepMemory:
-    """The memory of a training step with the fused backend. Raises `CnngraphError`."""
-    return predict(optimized(graph), batch_size).with_optimizer(optimizer)
+def step_memory(
+    graph: Graph, batch_size: int, optimizer: str, frozen: Sequence[str] = ()
+) -> StepMemory:
+    """The memory of a training step with the fused backend. Raises `CnngraphError`.
+
+    `frozen` are patterns of the paths of weights that are not trained.
+    """
+    return predict(optimized(graph), batch_size, frozen=frozen).with_optimizer(optimizer)
 
 
 def describe_step(memory: StepMemory, optimizer: str) -> str:
     """`1.7 GB for a training step of 16 images with SGD (predicted): 102.4 MB parameters, ...`."""
+    part = {name: size(bytes) for name, bytes in memory.at_peak.items()}
     return (
         f"{size(memory.peak)} for a training step of {plural(memory.batch_size, 'image')}"
         f" with {optimizer} (predicted):\n"
-        f"{size(memory.weights)} weights, {size(memory.optimizer)} optimizer,"
-        f" {size(memory.input)} input, {size(memory.step)} activations and gradients"
+        f"{part['weights']} weights, {part['gradients']} gradients of weights,"
+        f" {part['optimizer']} optimizer,\n"
+        f"{part['input']} input, {part['activations']} activations and their gradients"
     )
 
 
@@ -37,15 +45,12 @@ def memory_data(memory: StepMemory, optimizer: str) -> dict[str, Any]:
     return {
         "optimizer": optimizer,
         "batch_size": memory.batch_size,
-        "weights": memory.weights,
-        "state": memory.optimizer,
-        "input": memory.input,
-        "step": memory.step,
+        "bytes": memory.at_peak,
         "peak": memory.peak,
     }
 
 
-def largest(graph: Graph, budget: str, optimizer: str) -> int:
+def largest(graph: Graph, budget: str, optimizer: str, frozen: Sequence[str] = ()) -> int:
     """The largest batch whose training step fits into a budget such as `8GB`, or 0.
 
     Raises `CnngraphError` if the budget or the optimizer is not known.
@@ -53,7 +58,19 @@ def largest(graph: Graph, budget: str, optimizer: str) -> int:
     limit = budget_of(budget)
     if limit is None:
         raise CnngraphError(f"`{budget}` is not an amount of memory; write it as 8GB or 512MB")
-    return largest_batch(optimized(graph), limit, optimizer)
+    return largest_batch(optimized(graph), limit, optimizer, frozen)
+
+
+def memory_data_of(
+    graph: Graph, batch_size: int | None, optimizer: str, budget: str | None
+) -> dict[str, Any]:
+    """What the JSON of `check` has more if a batch size or a budget is given."""
+    data: dict[str, Any] = {}
+    if batch_size is not None:
+        data["memory"] = memory_data(step_memory(graph, batch_size, optimizer), optimizer)
+    if budget is not None:
+        data["largest_batch"] = largest(graph, budget, optimizer)
+    return data
 
 
 def describe_memory_of(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cnngraph.errors import CnngraphError
-from cnngraph.graph.step_memory import StepMemory, predict
+from cnngraph.graph.step_memory import OPTIMIZERS, predict
 from cnngraph.lowering.network import Network
 from cnngraph.options import Strategy
 from cnngraph.report.numbers import plural, short, size
@@ -119,13 +119,18 @@ def plan_of(
 
 def memory_of(net: Network, recipe: Recipe, batch_size: int, strategy: Strategy) -> int:
     """Predicted bytes of a training step in a process, without the scratch memory of libraries."""
-    step = _step(net, recipe, -(-batch_size // processes()))
-    kept = state_slots(recipe) + (recipe.ema is not None)
-    total = step.weights + kept * step.optimizer + step.input + step.step
+    frozen = () if recipe.unfreeze else recipe.freeze
+    own = -(-batch_size // processes())
+    step = predict(net.compilation.optimized, own, recipe.precision, frozen)
+    state = state_slots(recipe) * step.gradients
+    _, temporary = OPTIMIZERS.get(recipe.optimizer.name, (0, 2))
+    step = replace(step, optimizer=state, update=temporary * step.largest)
+    averages = 0 if recipe.ema is None else step.weights
+    total = step.peak + averages
     if strategy == "ddp":
         return total
-    elsewhere = step.weights + (kept + 1) * step.optimizer  # with the gradients
-    return total - elsewhere * (processes() - 1) // processes() + 2 * _largest_block(net)
+    sharded = step.weights + averages + step.optimizer + step.gradients
+    return total - sharded * (processes() - 1) // processes() + 2 * _largest_block(net)
 
 
 def _largest_block(net: Network) -> int:
@@ -133,10 +138,6 @@ def _largest_block(net: Network) -> int:
     return max(
         (sum(value.nbytes for value in block.parameters()) for block in blocks(net)), default=0
     )
-
-
-def _step(net: Network, recipe: Recipe, batch_size: int) -> StepMemory:
-    return predict(net.compilation.optimized, batch_size, recipe.precision)
 
 
 def largest_batch(

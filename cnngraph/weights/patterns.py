@@ -6,22 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from cnngraph.graph.patterns import matches
-from cnngraph.weights.report import WeightsError, closest
+from cnngraph.graph.patterns import unmatched
+from cnngraph.weights.report import WeightsError
 
 
 def require_match(pattern: str, paths: Iterable[str]) -> None:
     """Raises `WeightsError` if the pattern matches none of the paths."""
-    paths = list(paths)
-    if any(matches(path, pattern) for path in paths):
-        return
-    modules = dict.fromkeys(path.rsplit(".", count)[0] for count in range(1, 9) for path in paths)
-    known = [*modules, *paths]
-    ending = ".*" if pattern.endswith(".*") else ""
-    near = closest(pattern.removesuffix(".*"), known)
-    tops = ", ".join(dict.fromkeys(path.split(".")[0] for path in paths))
-    help = f"did you mean `{near}{ending}`?" if near else f"there are: {tops}"
-    raise WeightsError(f"the pattern `{pattern}` matches nothing; {help}")
+    if (problem := unmatched(pattern, list(paths))) is not None:
+        raise WeightsError(problem)
 
 
 def as_patterns(patterns: str | Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ import cnngraph
 from cnngraph import kernels
 from cnngraph.bench.devices import peak_of_tensors
 from cnngraph.graph import Graph
-from cnngraph.graph.step_memory import extra_time, predict
+from cnngraph.graph.step_memory import predict
+from cnngraph.graph.step_time import extra_time
 from cnngraph.kernels import batch_norm_act as kernel
 from cnngraph.ops import register
 from cnngraph.ops.op import ShapePreserving

@@ -91,14 +91,18 @@ def test_the_largest_batch_fits_and_the_next_does_not() -> None:
 def test_optimizers_keep_what_torch_keeps() -> None:
     import torch
 
-    for name, slots in OPTIMIZERS.items():
-        weight = torch.zeros(3, 5, requires_grad=True)
+    from cnngraph.bench.devices import peak_of_tensors
+
+    for name, (slots, temporary) in OPTIMIZERS.items():
+        weight = torch.zeros(300, 500, requires_grad=True)
         arguments = {"momentum": 0.9} if name == "SGD" else {}
         optimizer = getattr(torch.optim, name)([weight], lr=0.1, **arguments)
-        weight.grad = torch.ones(3, 5)
+        weight.grad = torch.ones_like(weight)
         optimizer.step()
+        peak = peak_of_tensors(optimizer.step)
+        assert peak == pytest.approx(temporary * weight.nbytes, abs=1000), name
         kept = [value for value in optimizer.state[weight].values() if torch.is_tensor(value)]
-        assert sum(value.numel() == 15 for value in kept) == slots, name
+        assert sum(value.shape == weight.shape for value in kept) == slots, name
 
 
 def test_the_command_needs_no_torch() -> None:
@@ -130,6 +134,7 @@ def test_the_command_needs_no_torch() -> None:
     ("arguments", "message"),
     [
         (["--depth", "0"], "must be `all` or a whole number from 1"),
+        (["--freeze", "conv1,fc9"], "the pattern `fc9` matches nothing; did you mean `fc"),
         (["--optimizer", "Adamm"], "memory is predicted for SGD, Adam"),
     ],
 )
