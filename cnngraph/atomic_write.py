@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
+import importlib
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from cnngraph.errors import CnngraphError
@@ -21,7 +23,7 @@ def atomic_write(
     """Calls `write` on a temporary file beside `path`, which then replaces `path`.
 
     A file that is replaced keeps its permissions. Temporary files that a killed process left are
-    removed.
+    removed, where the system has `flock`.
 
     Args:
         path: the file to write.
@@ -38,14 +40,13 @@ def atomic_write(
         mode = _mode_of(target, name)
         _remove_abandoned(target)
         unfinished = target.with_name(f"{_prefix(target)}{uuid4().hex}.tmp")
-        with unfinished.open("xb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+        with _locked(unfinished):
             write(unfinished)
-            with unfinished.open("rb") as file:
+            with unfinished.open("rb+") as file:
                 os.fsync(file.fileno())
-        if mode is not None:
-            unfinished.chmod(mode)
-        os.replace(unfinished, target)
+            if mode is not None:
+                unfinished.chmod(mode)
+            os.replace(unfinished, target)
     except OSError as error:
         raise CnngraphError(f"cannot write {name}: {error.strerror or error}") from None
     except ValueError as error:  # a name with a NUL character, or one that cannot be encoded
@@ -78,8 +79,32 @@ def _prefix(target: Path) -> str:
     return f".{target.name.encode()[:100].decode(errors='ignore')}."
 
 
+def _fcntl() -> Any:
+    """The module `fcntl`; None on Windows, which has no such locks."""
+    try:
+        return importlib.import_module("fcntl")
+    except ImportError:
+        return None
+
+
+@contextmanager
+def _locked(file: Path) -> Generator[None]:
+    """Creates a file, which stays locked until it has replaced another."""
+    fcntl = _fcntl()
+    if fcntl is None:
+        file.touch(exist_ok=False)
+        yield
+        return
+    with file.open("xb") as opened:
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        yield
+
+
 def _remove_abandoned(target: Path) -> None:
     """Removes temporary files of `target`, except those that a process writes and has locked."""
+    fcntl = _fcntl()
+    if fcntl is None:
+        return
     ours = re.compile(re.escape(_prefix(target)) + r"[0-9a-f]{32}\.tmp")
     for name in filter(ours.fullmatch, os.listdir(target.parent)):
         file = target.with_name(name)

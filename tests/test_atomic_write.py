@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -53,6 +55,71 @@ def test_a_full_disk_gives_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(CnngraphError, match="cannot write .*net.pt: No space left on device"):
         atomic_write(path, full)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("net.pt", "old")]
+
+
+SAVE_TOO_MUCH = """
+import resource
+import signal
+import sys
+
+import cnngraph
+from cnngraph.atomic_write import atomic_write_text
+
+network = cnngraph.compile("lenet")
+saves = {
+    "net.pt": lambda path: cnngraph.save_compiled(network, path),
+    "weights.pt": lambda path: cnngraph.save_weights(network, path),
+    "weights.safetensors": lambda path: cnngraph.save_weights(network, path),
+    "net.svg": lambda path: atomic_write_text(path, "x" * 5000),
+}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+for name, save in saves.items():
+    with open(name, "w") as file:
+        file.write("old")
+    try:
+        save(name)
+    except cnngraph.CnngraphError as error:
+        print(error)
+"""
+
+
+def test_every_save_to_a_full_disk_gives_its_reason_and_leaves_the_old_file(tmp_path: Path) -> None:
+    """In a process whose files may not grow beyond 4 kB."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE_TOO_MUCH], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    names = ["net.pt", "weights.pt", "weights.safetensors", "net.svg"]
+    for name, line in zip(names, done.stdout.splitlines(), strict=True):
+        assert re.fullmatch(f"cannot write {name}: .*File too large.*", line)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(
+        names, "old"
+    )
+
+
+def test_a_folder_that_cannot_be_written_gives_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)  # permissions do not stop root
+    with pytest.raises(CnngraphError, match="cannot write .*net.pt: Read-only file system"):
+        atomic_write_text(tmp_path / "net.pt", "text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_system_without_fcntl_writes_files_and_removes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    path = tmp_path / "net.pt"
+    left = tmp_path / f".net.pt.{'0' * 32}.tmp"
+    left.write_text("perhaps being written")
+    atomic_write_text(path, "new")
+    assert path.read_text() == "new"
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, left.name}
 
 
 def test_a_replaced_file_keeps_its_mode(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from cnngraph.elaborate.blocks import Blocks
 from cnngraph.elaborate.builder import GraphBuilder
@@ -125,11 +125,14 @@ class Walk:
     def _find_outputs(self, located: Located, place: Place, result: Value) -> None:
         """Finds the values that the network returns, as the spec's `outputs` names them."""
         names = self.evaluator.resolve(located, place, result.shape)
-        names = {name: name for name in names} if is_list(names) else names
-        if not isinstance(names, dict) or not names or CURRENT in names:
+        if is_list(names):
+            pairs = [(name, name) for name in names]
+        else:
+            pairs = [*names.items()] if isinstance(names, dict) else []
+        if not pairs or any(key == CURRENT for key, _ in pairs):
             message = "`outputs` must be a list of names of values, or a mapping from names to them"
             self.diagnostics.fail(place, "E103", message, located.position)
-        for index, (key, name) in enumerate(cast(dict[str, Any], names).items()):
+        for index, (key, name) in enumerate(pairs):
             position = located.at((index,) if isinstance(located.value, list) else (key,))
             with suppress(InvalidError):
                 found = self._output(key, name, place, position, result)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from cnngraph.atomic_write import atomic_write
@@ -21,6 +20,7 @@ from cnngraph.errors import CnngraphError
 from cnngraph.lowering.network import Network
 from cnngraph.report.numbers import size
 from cnngraph.training.sharding import whole
+from cnngraph.weights import torch_files
 from cnngraph.weights.compiled import packed, read_packed, unpacked
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -67,7 +67,7 @@ def save(path: Path, contents: Mapping[str, Any]) -> None:
     Raises:
         CnngraphError: the file cannot be written.
     """
-    atomic_write(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
+    atomic_write(path, lambda file: torch_files.save(contents, file), faults=(RuntimeError,))
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -28,7 +28,7 @@ from cnngraph.options import Backend, Options
 from cnngraph.passes import passes_of
 from cnngraph.spec.loader import Spec, load_spec
 from cnngraph.weights.files import unusual
-from cnngraph.weights.torch_files import ZIP_START, load, open_file, readable
+from cnngraph.weights.torch_files import ZIP_START, load, open_file, readable, save
 from cnngraph.weights.unpickle import RefusedTensor
 
 MARK = "cnngraph compiled network"
@@ -51,7 +51,10 @@ _MOST_GROWTH = 8
 
 _SMALL_NETWORK = 2_000
 _LEAST_BYTES_OF_NODE = 100
-"""A file has many more bytes for each node, as most nodes have weights or follow one that has."""
+"""A file has many more bytes for each node, as most nodes have weights or follow one that has.
+
+A file of another network, which shares its weights, for example, is padded to this size.
+"""
 
 _OTHER_ENDINGS = {
     ".safetensors": "weights: use `save_weights`",
@@ -77,8 +80,7 @@ def save_compiled(net: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     _require_ending(path)
     contents = packed(net)
-    # torch's zip writer raises RuntimeError if the disk is full.
-    atomic_write(path, lambda file: torch.save(contents, file), faults=(RuntimeError,))
+    atomic_write(path, lambda file: save(contents, file), faults=(RuntimeError,))
 
 
 def packed(net: nn.Module) -> dict[str, Any]:
@@ -87,6 +89,8 @@ def packed(net: nn.Module) -> dict[str, Any]:
     _require_fit(net, compilation.graph)
     files, main = _texts(compilation.spec)
     options = compilation.options
+    nodes = sum(1 for _ in compilation.graph.leaves())
+    padding = _LEAST_BYTES_OF_NODE * max(0, nodes - _SMALL_NETWORK)
     return {
         "format": MARK,
         "version": FORMAT,
@@ -100,6 +104,7 @@ def packed(net: nn.Module) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "disable_passes": list(options.disable_passes),
         "state_dict": net.state_dict(),
+        "padding": torch.zeros(padding, dtype=torch.uint8),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+from safetensors.torch import save as as_safetensors  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 
 from cnngraph import __version__
@@ -27,8 +27,9 @@ from cnngraph.weights.torch_files import (
     load,
     open_file,
     readable,
+    save,
 )
-from cnngraph.weights.unpickle import RefusedTensor
+from cnngraph.weights.unpickle import DTYPES, RefusedTensor
 
 CHECKPOINT_KEYS = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights",
@@ -94,7 +95,10 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         )
     state = net.state_dict()
     for key, value in state.items():
-        if reason := unusual(value):
+        reason = unusual(value)
+        if not reason and suffix != ".safetensors" and value.dtype not in DTYPES.values():
+            reason = f"is of {value.dtype}, which only .safetensors files can have"
+        if reason:
             raise WeightsError(f"cannot write {os.fspath(path)}: `{key}` {reason}")
     if suffix != ".safetensors":
         # torch.save writes the single value of an expanded tensor, not all of its numbers.
@@ -102,7 +106,7 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
             key: value.clone() if value.nbytes > value.untyped_storage().nbytes() else value
             for key, value in state.items()
         }
-        _write(path, lambda file: torch.save(dense, file))
+        _write(path, lambda file: save(dense, file))
         return
     tensors = {
         key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()
@@ -113,7 +117,7 @@ def save_weights(net: nn.Module, path: str | os.PathLike[str]) -> None:
         "cnngraph": __version__,
         _ORDER: json.dumps(module_kinds(net, tensors)),
     }
-    _write(path, lambda file: save_file(tensors, file, metadata))
+    _write(path, lambda file: file.write_bytes(as_safetensors(tensors, metadata)))
 
 
 def unusual(value: Any) -> str:
@@ -141,7 +145,7 @@ def module_kinds(net: nn.Module, keys: Mapping[str, Any]) -> dict[str, str]:
 
 def _write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     try:
-        # RuntimeError: torch's writer; the others: safetensors, for a full disk or a dtype
+        # of torch's writer; of safetensors, for a full disk or a dtype
         atomic_write(path, write, faults=(RuntimeError, SafetensorError, KeyError))
     except CnngraphError as error:
         raise WeightsError(str(error)) from None

@@ -16,6 +16,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
@@ -101,6 +102,21 @@ def open_file(path: str | os.PathLike[str], fault: Fault) -> IO[bytes]:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError
     raise fault(f"cannot read {printable(os.fspath(path))}: it is not an ordinary file")
+
+
+def save(contents: object, path: Path) -> None:
+    """Writes tensors and plain data to a file by `torch.save`.
+
+    Raises:
+        OSError: the file cannot be written, because the disk is full, for example.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(contents, file)
+        except RuntimeError as error:  # of torch's zip writer, which does not say why
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load(file: IO[bytes], ignored: Collection[str] = ()) -> Any:

@@ -32,11 +32,13 @@ _REFUSED_OPCODES = {
     "OBJ", "NEWOBJ_EX",
 }  # fmt: skip
 
-_DTYPES = {
+DTYPES = {
     "Float": torch.float32, "Double": torch.float64, "Half": torch.float16,
     "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16,
     "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool,
 }  # fmt: skip
+"""The numbers that are loaded, by the name of their storage."""
+
 _INERT = {
     "torch.Tensor", "torch.device", "torch.nn.parameter.Parameter",
     "torch.serialization._get_layout", "_codecs.encode", "builtins.set", "__builtin__.set",
@@ -195,7 +197,7 @@ class _Unpickler(_InPython):
             return _CLASSES[path]
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
             kind = name.removesuffix("Storage")
-            return StorageType(kind, _DTYPES.get(kind))
+            return StorageType(kind, DTYPES.get(kind))
         if path in _INERT or path in self._ignored:
             return Ignored
         raise UnsafeGlobal(path)

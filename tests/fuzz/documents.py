@@ -95,7 +95,11 @@ def check_within_reason(text: str) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     report = cnngraph.check(text + "\n")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_utime - used
-    assert report.graph is not None if report.ok else report.diagnostics
+    if report.ok:
+        assert report.spec is not None
+        assert report.graph is not None or report.spec.is_library
+    else:
+        assert report.diagnostics
     for diagnostic in report.diagnostics:
         assert str(diagnostic).startswith(("error[", "warning["))
         diagnostic.to_dict()

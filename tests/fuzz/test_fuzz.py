@@ -19,7 +19,8 @@ CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "count"), [("operators", 1000), ("documents", 7), ("networks", 4), ("files", 200)]
+    ("kind", "count"),
+    [("operators", 1000), ("documents", 7), ("networks", 4), ("sizes", 2), ("files", 200)],
 )
 def test_nothing_is_found(kind: str, count: int) -> None:
     if kind == "operators" and not kernels.available():

@@ -11,6 +11,8 @@ import warnings
 import pytest
 import torch
 from conftest import ROOT, SPECS
+from fuzz.sizes import check_sizes, sized_specs
+from hypothesis import HealthCheck, given, settings
 
 import cnngraph
 from cnngraph.graph.input_sizes import LARGEST, InputSizes, runs
@@ -127,6 +129,12 @@ def test_sizes_are_those_at_which_the_network_runs(name: str) -> None:
     assert declared in ran
     failed = sorted(size for failure in found.failures for size in failure.sizes)
     assert failed == [size for size in range(first, last + 1) if size not in ran]
+
+
+@settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=[*HealthCheck])
+@given(sized_specs())
+def test_small_sizes_are_those_at_which_any_network_runs(text: str) -> None:
+    check_sizes(text)
 
 
 def failures(name: str) -> list[tuple[str, tuple[int, ...], str]]:

@@ -9,7 +9,7 @@ import re
 import sys
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import stripes
@@ -332,8 +332,8 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
 ) -> None:
     kept: list[bytes] = []
 
-    def save(contents: object, file: Path) -> None:
-        file.write_bytes(b"part")
+    def save(contents: object, file: IO[bytes]) -> None:
+        file.write(b"part")
         kept.append((tmp_path / "last.ckpt").read_bytes())
         raise OSError(errno.ENOSPC, "No space left on device")
 

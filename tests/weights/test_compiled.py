@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 import zipfile
 from pathlib import Path
 
@@ -277,31 +274,26 @@ def test_places_that_cannot_be_written_to_are_errors(tmp_path: Path) -> None:
         save_compiled(network, os.devnull)
 
 
-def test_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
-    """In a process whose files may not grow beyond some kilobytes, as on a full disk."""
-    script = textwrap.dedent("""
-        import resource, signal, sys
-        import cnngraph
-        network = cnngraph.compile(sys.argv[2])
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-        try:
-            cnngraph.save_compiled(network, sys.argv[1])
-        except cnngraph.CnngraphError as error:
-            print(error)
-    """)
-    target = tmp_path / "net.pt"
-    target.write_text("the old file")
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(target), str(SPECS / "lenet.yaml")],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(f"cannot write {target}: ")
-    assert len(run.stdout.splitlines()) == 1
-    assert target.read_text() == "the old file"
-    assert list(tmp_path.iterdir()) == [target]
+def test_a_network_with_many_nodes_and_few_weights_is_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact, "_SMALL_NETWORK", 20)
+    text = TEXT_OF_SHARES.format(times=100)
+    save_compiled(cnngraph.compile(text), tmp_path / "net.pt")
+    assert len(load_compiled(tmp_path / "net.pt").compilation.graph.nodes) == 101
+    monkeypatch.setattr(artifact, "_LEAST_BYTES_OF_NODE", 1000)
+    with pytest.raises(cnngraph.CnngraphError, match="but its network 101 nodes"):
+        load_compiled(tmp_path / "net.pt")
+
+
+TEXT_OF_SHARES = """
+cnngraph: 1
+name: shares
+input: [1, 4, 4]
+graph:
+  - conv2d: {{name: conv, out_channels: 1, kernel_size: 1}}
+  - repeat: {{times: {times}, body: {{share: conv}}}}
+"""
 
 
 def test_a_network_with_constants_outside_its_state_dict_is_saved(tmp_path: Path) -> None:

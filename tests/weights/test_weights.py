@@ -177,6 +177,15 @@ def _refuse(*arguments: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+def test_numbers_that_are_not_loaded_from_pt_files_are_not_written_to_them(tmp_path: Path) -> None:
+    network = small()
+    network.register_buffer("odd", torch.zeros(2, dtype=torch.uint16))
+    with pytest.raises(WeightsError, match="`odd` is of torch.uint16, which only .safetensors"):
+        save_weights(network, tmp_path / "net.pt")
+    save_weights(network, tmp_path / "net.safetensors")
+    cnngraph.load_weights(network, tmp_path / "net.safetensors")
+
+
 def test_a_dtype_that_safetensors_lacks_is_an_error(tmp_path: Path) -> None:
     network = small()
     network.register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
