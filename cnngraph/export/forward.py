@@ -67,6 +67,7 @@ class ForwardWriter:
         if heads or values:
             result = "dict[str, Tensor]" if values else "Tensor | dict[str, Tensor]"
         lines = [f"def forward(self, {arguments}) -> {result}:"]
+        outputs: tuple[str, ...] = ()
         for index, item in enumerate(items):
             expression = self._expression(item)
             outputs = (item.path,) if isinstance(item, Node) else item.outputs
@@ -77,7 +78,9 @@ class ForwardWriter:
             if isinstance(item, Level) and item.path in self._graph.aux:
                 expression = f"{expression} if self.training else None"
             lines.append(f"    {', '.join(targets)} = {expression}")
-        if not heads and not values and len(level.outputs) == 1 and len(lines) > 1:
+        results = [*map(self._value, level.outputs)]
+        computed_last = results == [*map(self._value, outputs)]
+        if not heads and not values and len(results) == 1 and computed_last:
             return [*lines[:-1], f"    return {lines[-1].partition(' = ')[2]}"]
         return [*lines, *self._returned(heads, values)]
 

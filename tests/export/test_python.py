@@ -213,6 +213,18 @@ def test_every_emitted_source_is_formatted(tmp_path: Path) -> None:
     assert_formatted(ALL, tmp_path)
 
 
+def test_an_emitted_network_that_goes_back_to_an_earlier_value_returns_it() -> None:
+    spec = """
+cnngraph: 1
+name: back
+input: [3, 4, 4]
+graph: [relu, from: input]
+"""
+    x = torch.randn(2, 3, 4, 4)
+    module = emitted(python_source(cnngraph.compile(spec, backend="eager")))()
+    assert torch.equal(module(x), x)
+
+
 @pytest.mark.parametrize("name", ["lenet", "d2l/densenet"])
 def test_emitted_module_comes_back(name: str) -> None:
     network = on_meta(name)
