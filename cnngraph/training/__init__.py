@@ -7,7 +7,8 @@ from cnngraph.training.loop import Interrupted
 from cnngraph.training.prediction import Prediction, predict
 from cnngraph.training.recipe import Recipe, load_recipe
 from cnngraph.training.report import draw_batch
-from cnngraph.training.run import Run, fit, plan, resume, train
+from cnngraph.training.resuming import resume
+from cnngraph.training.run import Run, fit, plan, train
 
 __all__ = [
     "Data",

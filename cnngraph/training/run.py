@@ -7,24 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cnngraph.checker import SpecLike, read_spec
-from cnngraph.errors import CnngraphError, Source
+from cnngraph.checker import SpecLike
+from cnngraph.errors import CnngraphError
 from cnngraph.lowering.network import Network
 from cnngraph.options import Options, Strategy, budget_of
 from cnngraph.report.html import table
 from cnngraph.report.numbers import duration
 from cnngraph.training import checkpoint, distributed, extras, report
-from cnngraph.training.augmentation import Normalisation
-from cnngraph.training.data import Data
 from cnngraph.training.data.files import Progress as DataProgress
 from cnngraph.training.distributed import rank
-from cnngraph.training.evaluation import other_classes
 from cnngraph.training.listeners import EpochResult, Listener, Several
 from cnngraph.training.loop import Loop
-from cnngraph.training.planning import Plan, largest_batch, plan_of
-from cnngraph.training.recipe import Recipe, load_recipe, parse_recipe
+from cnngraph.training.planning import largest_batch, plan_of
+from cnngraph.training.recipe import Recipe, load_recipe
 from cnngraph.training.setup import DataLike, Setup, prepare
 
 
@@ -145,9 +140,9 @@ def train(
     folder = None if output is None else Path(output)
     if folder is not None and not rank():
         checkpoint.prepare_folder(folder, False, _bytes_of_checkpoints(setup))
-    loop = Loop(setup, folder, _with_files(listener, folder), save_every, workers)
+    loop = Loop(setup, folder, with_files(listener, folder), save_every, workers)
     loop.listener.on_plan(setup.plan, setup.notes)
-    return _run(loop)
+    return carry_out(loop)
 
 
 def plan(
@@ -204,71 +199,7 @@ def plan(
     return replace(setup, recipe=chosen, plan=made)
 
 
-def resume(
-    folder: str | Path,
-    *,
-    spec: SpecLike | None = None,
-    data: DataLike | None = None,
-    device: str = "auto",
-    skip_bad: bool = False,
-    workers: int = 0,
-    save_every: int | None = None,
-    listener: Listener | None = None,
-    strategy: Strategy = "ddp",
-) -> Run:
-    """Continues a run from its last checkpoint, to the same weights as if it had never stopped.
-
-    Args:
-        folder: the folder of the run.
-        spec: the spec that the run must be of, if given.
-        data: where the data is now; by default where it was.
-        device, skip_bad, workers, save_every, listener, strategy: as for `fit`. The run may have
-            had another number of processes and another strategy.
-
-    Raises:
-        CnngraphError: there is no checkpoint, or it belongs to another spec or other data.
-    """
-    extras.require_all()
-    folder = Path(folder)
-    last = folder / checkpoint.LAST
-    if not last.is_file():
-        raise CnngraphError(f"{folder} contains no run to resume: it has no {checkpoint.LAST}")
-    saved = checkpoint.load(last)
-    if spec is not None:
-        _require_same_spec(saved, spec)
-    state = saved.training
-    recipe = parse_recipe(Source(str(last), state["recipe"]))
-    setup = prepare(
-        saved.network,
-        data or saved.data,
-        recipe,
-        device=device,
-        skip_bad=skip_bad,
-        normalisation=Normalisation(tuple(state["mean"]), tuple(state["std"])),
-        strategy=strategy,
-    )
-    distributed.require_parts(recipe, strategy)
-    _require_same_data(saved, setup.data, setup.plan)
-    if not rank():
-        checkpoint.prepare_folder(folder, True, 0)
-    done = state["progress"]["history"]
-    listener = _with_files(listener, folder, [EpochResult(**row) for row in done])
-    loop = Loop(setup, folder, listener, save_every, workers)
-    loop.load_state(state)
-    at_best = loop.progress.best_epoch == loop.progress.epoch > 0 and not loop.progress.batch
-    if at_best and not rank():
-        checkpoint.keep_as_best(last)  # in case the run ended between the two
-    listener.on_plan(setup.plan)
-    listener.on_message(_where(loop))
-    if state["threads"] != torch.get_num_threads():
-        listener.on_message(
-            f"this run used {state['threads']} threads before, now {torch.get_num_threads()}: sums"
-            " are rounded differently"
-        )
-    return _run(loop)
-
-
-def _with_files(
+def with_files(
     listener: Listener | None, folder: Path | None, done: Sequence[EpochResult] = ()
 ) -> Listener:
     """The listener, and one that writes the figures of each epoch into the folder.
@@ -281,7 +212,8 @@ def _with_files(
     return shown if folder is None else Several(report.Figures(folder, done), shown)
 
 
-def _run(loop: Loop) -> Run:
+def carry_out(loop: Loop) -> Run:
+    """Trains to the last epoch, and writes the pictures."""
     try:
         if not loop.done:
             loop.run()
@@ -294,16 +226,6 @@ def _run(loop: Loop) -> Run:
     return run
 
 
-def _where(loop: Loop) -> str:
-    progress = loop.progress
-    if loop.done:
-        return f"the run is complete: {progress.epoch} epochs"
-    return (
-        f"continuing after step {progress.step} of {loop.total_steps}: epoch {progress.epoch + 1},"
-        f" batch {progress.batch + 1}"
-    )
-
-
 def _bytes_of_checkpoints(setup: Setup) -> int:
     """The size of three checkpoints: the last, the best, and one that is being written."""
     from cnngraph.training.optimization import state_slots
@@ -311,25 +233,3 @@ def _bytes_of_checkpoints(setup: Setup) -> int:
     values = sum(value.numel() * value.element_size() for value in setup.net.state_dict().values())
     copies = 1 + state_slots(setup.recipe) + (setup.recipe.ema is not None)
     return 3 * copies * values + 10_000_000
-
-
-def _require_same_spec(saved: checkpoint.Checkpoint, spec: SpecLike) -> None:
-    compilation = saved.network.compilation
-    given = read_spec(spec)
-    texts = sorted(source.text for source in given.files.values())
-    if sorted(source.text for source in compilation.spec.files.values()) != texts:
-        raise CnngraphError(
-            f"{saved.path} is a checkpoint of `{compilation.spec.name}`, not of {spec}, or the spec"
-            " was edited since: leave the spec out to continue with the saved one"
-        )
-
-
-def _require_same_data(saved: checkpoint.Checkpoint, data: Data, plan: Plan) -> None:
-    if saved.classes != data.classes:
-        raise other_classes(data.name, data.classes, saved)
-    images = tuple(saved.training["images"])
-    if plan.images != images:
-        raise CnngraphError(
-            f"{data.name} has changed since {saved.path} was written: {plan.images[0]} and"
-            f" {plan.images[1]} images, then {images[0]} and {images[1]}"
-        )

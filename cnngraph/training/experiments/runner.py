@@ -16,7 +16,8 @@ from cnngraph.training.experiments.results import Result, Results
 from cnngraph.training.listeners import Listener
 from cnngraph.training.loop import NotFiniteError
 from cnngraph.training.recipe import load_recipe
-from cnngraph.training.run import Run, plan, resume, train
+from cnngraph.training.resuming import resume
+from cnngraph.training.run import Run, plan, train
 from cnngraph.training.setup import Setup
 
 _SHORT = {"epochs": 1, "batch_size": 8}
