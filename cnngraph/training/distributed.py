@@ -1,7 +1,7 @@
 """Runs of several processes, one per device: `torchrun`, or `cnngraph train --devices N`.
 
 The environment variables of torchrun say which process this is. Each process has a part of every
-batch; what it computes is in loop.py.
+batch; what it computes is in engine.py.
 """
 
 from __future__ import annotations
