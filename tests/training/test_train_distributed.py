@@ -72,7 +72,7 @@ def weights(path: Path) -> dict[str, Tensor]:
 @pytest.mark.slow
 @needs_gloo
 def test_two_processes_give_the_weights_of_one_and_a_lost_one_can_be_resumed(folder: Path) -> None:
-    options = ("--epochs", 40)
+    options = ("--epochs", 25)
     alone = run(folder, *command(folder, "one", *options))
     assert alone.returncode == 0, alone.stderr
     broken = subprocess.Popen(
