@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cnngraph.checker import check as check
     from cnngraph.checker import draw as draw
+    from cnngraph.comparison.compare import Comparison as Comparison
+    from cnngraph.comparison.compare import compare as compare
     from cnngraph.comparison.diff import Diff as Diff
     from cnngraph.comparison.diff import diff as diff
     from cnngraph.compiler import compile as compile
@@ -49,6 +51,7 @@ else:
 
     _NAMES = {
         "checker": "check draw",
+        "comparison.compare": "Comparison compare",
         "comparison.diff": "Diff diff",
         "compiler": "compile",
         "drawing": "Drawing",

@@ -24,14 +24,19 @@ from cnngraph.report import terminal
 Examples:
   cnngraph compare resnet18 resnet50 mobilenet_v2
   cnngraph compare resnet18 my_net.yaml --batch-size 64 --optimizer AdamW
+  cnngraph compare resnet18 mobilenet_v2 --measure -o compare.svg
 
 \b
 With --format json, stdout is one object:
-  {"cnngraph", "batch_size", "optimizer", "networks": [{"name", "input",
-   "layers", "params", "macs", "activations", "memory"}]}
+  {"cnngraph", "networks": [{"name", "input", "layers", "top1", "params",
+                             "macs", "activations", "memory",
+                             "images_per_second"}],
+   "batch_size", "optimizer", "threads"}
+What is not published or not measured is null. Memory is in bytes.
 
 \b
-Exit codes: 0 success, 1 an invalid spec, 2 wrong usage.
+Exit codes: 0 success, 1 an invalid spec, or a file that cannot be written,
+2 wrong usage.
 """
 )
 def compare(
@@ -44,23 +49,40 @@ def compare(
     sets: SetOption = None,
     batch_size: BatchSizeOption = 16,
     optimizer: OptimizerOption = "SGD",
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure images per second on this machine, with PyTorch."),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Draw a plot, .png or .svg.", show_default=False
+        ),
+    ] = None,
     format: FormatOption = "text",
 ) -> None:
-    """Compare networks: layers with weights, parameters, MACs, activations and memory.
+    """Compare networks: accuracy, parameters, MACs, activations and memory.
 
-    Memory is that of a training step of the batch, predicted. PyTorch is not loaded.
+    The accuracy is the published one, if there is any. Memory is that of a training
+    step of the batch, predicted. Without --measure, PyTorch is not loaded.
     """
-    from cnngraph.checker import given_params, read_spec
-    from cnngraph.comparison.networks import compare as compared
-    from cnngraph.comparison.networks import comparison_data, comparison_table
-    from cnngraph.elaborate import elaborate_or_raise
+    from cnngraph.comparison import networks
+    from cnngraph.comparison.compare import compare as compared
+    from cnngraph.report.plots import require_plot_file
 
-    params = given_params(parse_params(sets))
-    graphs = [(str(spec), elaborate_or_raise(read_spec(spec), params)) for spec in specs]
-    found = compared(graphs, batch_size, optimizer)
+    if output is not None:
+        require_plot_file(output)
+    with terminal.progress_bar() as progress:
+        found = compared(
+            specs, parse_params(sets), batch_size=batch_size, optimizer=optimizer,
+            measure=measure, progress=progress,
+        )  # fmt: skip
+    if output is not None:
+        found.save(output)
     if format == "json":
-        networks = comparison_data(found)
-        print_json({"batch_size": batch_size, "optimizer": optimizer, "networks": networks})
+        print_json(networks.comparison_data(found))
         return
-    terminal.print_table(comparison_table(found))
-    print(f"\nact. and memory: for a batch of {batch_size}; a training step with {optimizer}")
+    terminal.print_table(networks.comparison_table(found))
+    print(f"\n{networks.comparison_notes(found)}")
+    if output is not None:
+        print(f"wrote {output}")
