@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -55,8 +56,7 @@ def export_program(network: Network, path: Path) -> Exported:
         with file.open("wb") as stream:
             torch.export.save(program, stream)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch about its own files
+    with _quietly():
         atomic_write(path, write)
         module = torch.export.load(path).module()
     return Exported(path, least, _check(network, path, least, module))
@@ -79,7 +79,8 @@ def export_onnx(network: Network, path: Path, opset: int | None = None) -> Expor
     onnxruntime = import_module("onnxruntime")
     program, least = _program(network)
     try:
-        made: Any = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        with _quietly():
+            made: Any = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
         atomic_write(path, lambda file: made.save(str(file)))
     except (RuntimeError, ValueError) as error:
         raise CnngraphError(f"torch cannot write ONNX: {_first_line(error)}") from error
@@ -99,7 +100,8 @@ def export_openvino(network: Network, path: Path) -> Exported:
     """
     openvino = _require("openvino")
     program, least = _program(network)
-    model = openvino.convert_model(program)
+    with _quietly():
+        model = openvino.convert_model(program)
     openvino.save_model(model, str(path), compress_to_fp16=False)
     compiled = openvino.compile_model(model, "CPU")
 
@@ -107,6 +109,15 @@ def export_openvino(network: Network, path: Path) -> Exported:
         return [torch.from_numpy(result) for result in compiled(x.numpy()).values()]
 
     return Exported(path, least, _check(network, path, least, run))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what exporters deprecate in their own code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _require(package: str) -> Any:

@@ -61,6 +61,21 @@ def test_onnx_is_checked_with_onnx_runtime(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(found), network(x), rtol=1e-5, atol=1e-5)
 
 
+ONNX = ["d2l/googlenet", "shufflenet_v2_x0_5", "mobilenet_v3_small", "unet", "convnext_tiny"]
+"""Shipped specs of different kinds that are exported in seconds."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ONNX)
+def test_shipped_specs_agree_with_onnx_runtime(spec: str, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    network = cnngraph.compile(SPECS / f"{spec}.yaml", backend="eager")
+    exported = programs.export_onnx(network, tmp_path / "exported.onnx")
+    assert exported.error <= 1e-5
+    assert exported.least_size is not None or spec == "d2l/googlenet"
+
+
 def test_file_that_differs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = cnngraph.compile(TINY, backend="eager").eval()
     monkeypatch.setattr(programs, "_TOLERANCE", -1.0)
