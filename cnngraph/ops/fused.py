@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cnngraph.ops.activation import ReLU
+from cnngraph.ops.conv import Conv2d
 from cnngraph.ops.merge import Concat
 from cnngraph.ops.op import Op
 from cnngraph.ops.saved import NOTHING, UNCHANGED, Batch, Saved
@@ -187,6 +188,7 @@ class Convolution(_ChoosesKernel):
         positions = batch.size * output.elements // output.channels
         weight = prod(self.op.parameters(*inputs)["weight"])
         macs = batch.size * inputs[0].elements * weight // inputs[0].channels
+        assert isinstance(self.op, Conv2d)
         columns = self.op.columns(batch, output, *inputs)
         library = positions < _LEAST_POSITIONS or macs < _LEAST_MACS or self.op.groups > 1
         if library or columns:

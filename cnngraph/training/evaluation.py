@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnngraph.errors import CnngraphError
+from cnngraph.report.html import preformatted, table
 from cnngraph.training import checkpoint
 from cnngraph.training.augmentation import Normalisation, Transform
 from cnngraph.training.data import Data, Images
@@ -18,6 +20,13 @@ from cnngraph.training.recipe import Augmentation
 from cnngraph.training.setup import DataLike, device_of, open_for
 
 _BATCH = 64
+_MOST_SHOWN = 40
+"""The most classes that a notebook displays."""
+
+
+def _nan_last(share: float) -> float:
+    """A key to sort by that puts classes without images after all others."""
+    return inf if isnan(share) else share
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,36 @@ class Evaluation:
         confidence, predicted = self.probabilities.max(1)
         wrong = (predicted != self.labels).nonzero().flatten()
         return wrong[confidence[wrong].argsort(descending=True, stable=True)].tolist()
+
+    def _repr_html_(self) -> str:
+        """What notebooks display: the totals, and each class, the worst ones if there are many."""
+        confusion, shares = self.confusion, self.per_class
+        counts = confusion.sum(1).tolist()
+        shown = sorted(range(len(self.classes)), key=lambda index: _nan_last(shares[index]))
+        shown = sorted(shown[:_MOST_SHOWN])
+        rows = [
+            (
+                self.classes[index],
+                f"{counts[index]:,}",
+                f"{shares[index]:.2%}" if counts[index] else "-",
+                self._confused_with(confusion[index].tolist(), index),
+            )
+            for index in shown
+        ]
+        left_out = len(self.classes) - len(shown)
+        more = f"; the {len(shown)} least accurate of {len(self.classes)} classes" * bool(left_out)
+        text = (
+            f"{self.name}: {len(self.labels):,} images, top-1 {self.top1:.2%},"
+            f" top-5 {self.top5:.2%}, loss {self.loss:.4f}{more}"
+        )
+        titles = ("images", "accuracy", "most often taken for")
+        return preformatted(text) + table(("class",), titles, rows)
+
+    def _confused_with(self, predicted: list[int], own: int) -> str:
+        """`cat (12)`: the other class that was predicted most often."""
+        others = [(count, -index) for index, count in enumerate(predicted) if index != own]
+        count, index = max(others, default=(0, 0))
+        return f"{self.classes[-index]} ({count:,})" if count else "-"
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data, for `--format json`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cnngraph.errors import CnngraphError
+from cnngraph.report.html import preformatted, table
 from cnngraph.shape import TensorShape
 from cnngraph.training import checkpoint
 from cnngraph.training.data.files import ENDINGS, read_image
@@ -35,6 +36,10 @@ class Prediction:
 
     image: str
     classes: tuple[tuple[str, float], ...]
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"{share:.2%}") for name, share in self.classes]
+        return preformatted(self.image) + table(("class",), ("probability",), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data, for `--format json`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -120,6 +121,43 @@ def test_no_drawing_of_a_shipped_network_has_overlapping_or_cut_text(path: Path)
     graph = cnngraph.draw(path).graph
     for drawing in (Drawing(graph), Drawing(graph, depth=3), Drawing(graph, width=120)):
         assert not list(problems(drawing)), f"depth {drawing.depth}, {drawing.width} mm"
+
+
+NODE = (
+    r'(\w+)(?:\(\[|\[\[|\[/|\(\(|\{\{|\[|\(|>)"[^"`<>]*(?:<br/>[^"`<>]*)*"(?:[\])}\\]+)(:::(\w+))?'
+)
+
+
+def mermaid_problems(text: str) -> Iterator[str]:
+    """Lines that are not nodes, edges or classes, and edges and classes of nothing."""
+    first, second, *lines = text.splitlines()
+    if not first.startswith("%% ") or second != "flowchart LR":
+        yield f"`{first}`, `{second}`"
+    nodes: dict[str, str | None] = {}
+    edges: list[str] = []
+    classes: set[str] = set()
+    for line in map(str.strip, lines):
+        if found := re.fullmatch(NODE, line):
+            if found[1] in nodes:
+                yield f"`{found[1]}` is a node twice"
+            nodes[found[1]] = found[3]
+        elif found := re.fullmatch(r"(\w+) --> (\w+)", line):
+            edges += found.groups()
+        elif found := re.fullmatch(r"classDef (\w+) [-\w:#,.]+", line):
+            classes.add(found[1])
+        else:
+            yield f"`{line}`"
+    yield from (f"no node `{end}`" for end in edges if end not in nodes)
+    yield from (f"`{name}` has no edge" for name in nodes if name not in edges and len(nodes) > 1)
+    yield from (f"no class `{name}`" for name in nodes.values() if name and name not in classes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: str(path.relative_to(SPECS)))
+def test_the_mermaid_of_a_shipped_network_is_valid(path: Path) -> None:
+    graph = cnngraph.draw(path).graph
+    for depth in (1, 3):
+        assert not list(mermaid_problems(Drawing(graph, depth=depth).mermaid)), f"depth {depth}"
 
 
 def test_skips_that_cross_rows_end_in_letters() -> None:

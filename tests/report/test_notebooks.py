@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Any
 
@@ -54,6 +55,36 @@ def test_a_finished_run_displays_its_epochs() -> None:
     html = Run(cnngraph.compile(LENET), epochs, 2, None)._repr_html_()
     assert ">2 (best)</td>" in html
     assert html.count(">61.00%</td>") == 2
+
+
+def test_evaluations_and_predictions_display_classes_and_shares() -> None:
+    if find_spec("lightning") is None:
+        pytest.skip('lightning is not installed: pip install "cnngraph[train]"')
+    import torch
+
+    from cnngraph.training.evaluation import Evaluation
+    from cnngraph.training.prediction import Prediction
+
+    shares = torch.eye(3)[[0, 1, 1, 1]]
+    found = Evaluation("pets", ("cat", "<dog>", "owl"), torch.tensor([0, 0, 1, 1]), shares, 0.25)
+    html = found._repr_html_()
+    assert "pets: 4 images, top-1 75.00%, top-5 100.00%, loss 0.2500" in html
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert cells[:4] == ["cat", "2", "50.00%", "&lt;dog&gt; (1)"]
+    assert cells[8:] == ["owl", "0", "-", "-"]
+    assert ">87.50%</td>" in Prediction("a.png", (("cat", 0.875),))._repr_html_()
+
+
+def test_experiments_display_their_table() -> None:
+    if find_spec("lightning") is None:
+        pytest.skip('lightning is not installed: pip install "cnngraph[train]"')
+    from cnngraph.training.experiments.experiment import load_experiment
+    from cnngraph.training.experiments.results import Result, Results
+
+    experiment = load_experiment("degradation")
+    html = Results(experiment, "digits", (Result("plain", 10, (), None, "nan"),))._repr_html_()
+    assert ">plain</td>" in html
+    assert ">diverged</td>" in html
 
 
 def test_a_wrong_spec_displays_its_diagnostics_without_a_traceback() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnngraph.atomic_write import atomic_write_text
+from cnngraph.report.html import preformatted, table
 from cnngraph.training.experiments.experiment import Experiment
 from cnngraph.training.listeners import EpochResult
 from cnngraph.training.report import new_figure, save_figure
@@ -75,6 +76,12 @@ class Results:
         rows = [result.row() for result in self.results]
         used = [column for column in rows[0] if any(row[column] for row in rows)]
         return [{column: row[column] for column in used} for row in rows]
+
+    def _repr_html_(self) -> str:
+        rows = self.rows()
+        first, *others = rows[0]
+        text = f"{self.experiment.question}\nData: {self.data}."
+        return preformatted(text) + table((first,), others, [(*row.values(),) for row in rows])
 
     def to_markdown(self) -> str:
         """The question, the table and the picture, as a page of Markdown."""
