@@ -96,6 +96,6 @@ def import_module(
 
 def _shape(text: str) -> tuple[int, ...]:
     sizes = text.split(",")
-    if len(sizes) not in (1, 3) or not all(size.strip().isdecimal() for size in sizes):
+    if len(sizes) > 4 or not all(size.strip().isdecimal() for size in sizes):
         raise typer.BadParameter(f"`{text}` is no shape such as 3,224,224", param_hint="'--input'")
     return tuple(map(int, sizes))

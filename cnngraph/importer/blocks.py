@@ -19,7 +19,7 @@ from cnngraph.importer.holes import (
 )
 from cnngraph.importer.nodes import NO_LEVEL, SpecNode
 from cnngraph.importer.source import Source
-from cnngraph.importer.tree import parent_of
+from cnngraph.importer.steps import parent_of
 from cnngraph.ops import OPS
 from cnngraph.spec.document import COMPOSITES
 from cnngraph.spec.expressions import RESERVED

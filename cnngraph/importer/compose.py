@@ -7,8 +7,8 @@ from typing import Any
 
 from cnngraph.importer.names import ValueNames
 from cnngraph.importer.nodes import NO_LEVEL, SpecNode
-from cnngraph.importer.steps import INPUT, Step, Steps
-from cnngraph.importer.tree import Item, Level, results_of
+from cnngraph.importer.steps import Share, Step, Steps
+from cnngraph.importer.tree import Item, Level, children_of, results_of
 from cnngraph.ops import Op
 from cnngraph.ops.merge import Add, Concat, Multiply
 from cnngraph.shape import TensorShape
@@ -18,37 +18,51 @@ _MOST_LEVELS = 8
 """A value that skips more levels than this is joined by name, as in a U-Net."""
 
 
-def compose(tree: Level, network: Steps) -> list[SpecNode]:
-    """The nodes of a network's `graph`.
+def compose(tree: Level, network: Steps) -> tuple[list[SpecNode], dict[str, str]]:
+    """The nodes of a network's `graph`, and the names of its `outputs`, if it has several.
 
     Where values meet in no residual or parallel, they are joined by name.
     """
-    return _Composer(network).level(tree, INPUT)
+    return _Composer(network, children_of(tree)).network(tree)
 
 
 class _Composer:
-    def __init__(self, network: Steps) -> None:
+    def __init__(self, network: Steps, children: dict[str, set[str]]) -> None:
         self._network = network
         self._heads = set(network.heads)
-        self._shapes: dict[str, TensorShape] = {INPUT: network.input}
+        self._shapes: dict[str, TensorShape] = {**network.inputs}
         self._shapes |= {step.result: step.shape for step in network.steps}
-        self._names = ValueNames()
+        self._names = ValueNames(network.inputs, children)
+
+    def network(self, tree: Level) -> tuple[list[SpecNode], dict[str, str]]:
+        """The nodes of the network, and the names of its outputs."""
+        results = self._network.outputs.values()
+        made = [step.result for step in self._network.steps if step.result in results]
+        end = made[-1] if made else self._network.output
+        nodes = self.sequence(tree.items, self._network.main_input, end, "")
+        named = {
+            name: "." if value == end else self._names.of(value, "")
+            for name, value in self._network.outputs.items()
+        }
+        return nodes, named
 
     def level(self, level: Level, start: str) -> list[SpecNode]:
         """The nodes of a level, from the value that it reads to its result."""
-        end = self._network.output if not level.path else level.result
-        return self.sequence(level.items, start, end, level.path)
+        return self.sequence(level.items, start, level.result, level.path)
 
     def sequence(self, items: Sequence[Item], value: str, end: str, path: str) -> list[SpecNode]:
         """The nodes that compute `end` from `value` by these items, in the level at `path`."""
         nodes: list[SpecNode] = []
         pending = list(items)
         while pending:
-            for item in [item for item in pending if self._is_head(item, value)]:
+            heads = [item for item in pending if self._is_head(item) and item.reads == (value,)]
+            if not heads and self._is_head(pending[0]):
+                heads = pending[:1]
+            for item in heads:
                 nodes.append(self._head(item, value, path))
                 pending.remove(item)
-            if not pending:
-                break
+            if heads:
+                continue
             first = pending[0]
             users = [item for item in pending if value in item.reads]
             found = None
@@ -67,27 +81,36 @@ class _Composer:
             nodes.append(SpecNode("from", {"value": self._names.of(end, path)}))
         return nodes
 
-    def _is_head(self, item: Item, value: str) -> bool:
+    def _is_head(self, item: Item) -> bool:
         return (
             isinstance(item, Level)
             and bool(item.results)
             and set(item.results) <= self._heads
-            and set(item.reads) == {value}
+            and len(item.reads) == 1
         )
 
     def _head(self, item: Item, value: str, path: str) -> SpecNode:
         assert isinstance(item, Level)
-        body = self.level(item, value)
-        name, shape = _relative(item.path, path), self._shapes[value]
-        return SpecNode("aux", {}, {"body": body}, name, shape, path=item.path)
+        (read,) = item.reads
+        self._heads -= {*item.results}
+        args = {} if read == value else {"from": self._names.of(read, path)}
+        body = self.level(item, read)
+        name, shape = _relative(item.path, path), self._shapes[read]
+        return SpecNode("aux", args, {"body": body}, name, shape, path=item.path)
 
     def _item(self, item: Item, value: str, path: str) -> list[SpecNode]:
         """A step or level, which may read other values than the current one by name."""
         if isinstance(item, Step) and type(item.op) in _MERGES:
             return [self._join(item, value, path)]
-        own = value if value in item.reads else item.reads[0]
+        own = item.reads[0]
+        if value in item.reads and not (isinstance(item, Step) and _given(item.op)):
+            own = value
         if isinstance(item, Step):
             args = arguments(item.op)
+            if isinstance(item.op, Share):
+                args["of"] = self._names.relative(item.op.of, path)
+            for argument, read in zip(_given(item.op), item.reads[1:], strict=False):
+                args[argument] = self._names.of(read, path)
             node = SpecNode(item.op.kind, args, {}, "", item.input, item.weighted)
             node.name = _relative(item.module, path) if item.module else ""
         else:
@@ -257,6 +280,11 @@ def _weight(nodes: Collection[SpecNode]) -> int:
 
 def _relative(path: str, level: str) -> str:
     return path.removeprefix(f"{level}.") if level else path
+
+
+def _given(op: Op) -> list[str]:
+    """The arguments of an op that name values."""
+    return [name for name in op.references if getattr(op, name) is not None]
 
 
 def arguments(op: Op) -> dict[str, Any]:

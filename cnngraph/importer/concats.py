@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cnngraph.importer.steps import Step, Steps
-from cnngraph.importer.tree import parent_of
+from cnngraph.importer.steps import Step, Steps, parent_of
 from cnngraph.ops.merge import Concat
 
 

@@ -95,7 +95,15 @@ def generalize(copies: Sequence[Sequence[SpecNode]], explain: Explain) -> list[S
 def _explained(
     name: str, node: SpecNode, values: list[Any], channels: list[int], explain: Explain
 ) -> Any:
-    """What to write for one argument; a list is explained item by item."""
+    """What to write for one argument; the names of a join are explained one by one."""
+    if name == "with" and all(isinstance(value, list) for value in values):
+        if len({len(value) for value in values}) > 1:
+            return None
+        items: list[Any] = []
+        for each in zip(*values, strict=True):
+            same = all(item == each[0] for item in each)
+            items.append(each[0] if same else _explained("skip", node, [*each], channels, explain))
+        return None if None in items else items
     if any(isinstance(value, First) for value in values):
         sides: list[Any] = []
         for side in ("first", "rest"):

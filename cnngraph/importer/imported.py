@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from cnngraph.errors import CnngraphError
 from cnngraph.importer.blocks import snake_case
 from cnngraph.importer.compose import compose
 from cnngraph.importer.concats import normalize_concats
-from cnngraph.importer.convert import convert, is_leaf
+from cnngraph.importer.convert import convert
+from cnngraph.importer.modules import is_leaf
+from cnngraph.importer.shares import share_calls
 from cnngraph.importer.source import Source
 from cnngraph.importer.steps import Steps
 from cnngraph.importer.trace import trace
 from cnngraph.importer.tree import tree_of
+from cnngraph.importer.verify import require_equal, require_keys
 from cnngraph.importer.write import spec_text
 from cnngraph.lowering.network import Network
 from cnngraph.shape import TensorShape
@@ -30,7 +34,7 @@ class Imported:
 
     Attributes:
         spec: the text of the spec.
-        state_dict: the module's weights, under the keys of the spec's network.
+        state_dict: the module's weights, under the keys of the spec's network, and with its shapes.
     """
 
     spec: str
@@ -43,8 +47,15 @@ class Imported:
         return network
 
 
+Input = Tensor | Sequence[int]
+"""A tensor with its batch, or the shape of one image without it."""
+
+
 def from_module(
-    module: nn.Module, input: Tensor | Sequence[int], *, name: str | None = None
+    module: nn.Module,
+    input: Input | Sequence[Input] | Mapping[str, Input],
+    *,
+    name: str | None = None,
 ) -> Imported:
     """Writes the spec of an existing module.
 
@@ -52,38 +63,82 @@ def from_module(
     siblings of the same structure a `repeat`. The names of modules stay, so that the weights fit.
 
     Args:
-        module: a convolutional network with one input.
-        input: its input `(N, C, H, W)`, or the shape of one image without the batch.
+        module: a convolutional network.
+        input: its input `(N, C, H, W)`, or the shape of one image without the batch; for several
+            inputs, a list of these in the order of its `forward`, or a dict by the names there.
         name: the name of the network; by default that of the module's class.
 
     Raises:
         CnngraphError: the module cannot be traced, or computes something that the language cannot
             say; the message names the line of the module's source.
     """
-    shape = TensorShape(input.shape[1:] if isinstance(input, Tensor) else input)
+    given = _inputs(module, input)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    example = torch.zeros(2, *shape, device=device)
+    examples = {name: torch.zeros(2, *shape, device=device) for name, shape in given.items()}
+    shapes = dict(zip(_input_names(module, list(given)), given.values(), strict=True))
+    steps = _steps_of(module, shapes, examples)
+    shared = share_calls(normalize_concats(steps))
+    nodes, outputs = compose(tree_of(shared), shared)
     name = name or snake_case(type(module).__name__)
-    steps = _steps_of(module, shape, example)
-    graph = compose(tree_of(steps), steps)
-    text = spec_text(name, shape, graph, Source(module))
-    return Imported(text, module.state_dict())
+    weights = {
+        key: tensor.reshape(steps.shapes.get(key, tensor.shape))
+        for key, tensor in module.state_dict().items()
+    }
+    text, graph = spec_text(name, shapes, nodes, outputs, Source(module))
+    require_equal(graph, steps)
+    require_keys(graph, weights)
+    return Imported(text, weights)
 
 
-def _steps_of(module: nn.Module, shape: TensorShape, example: Tensor) -> Steps:
+def _inputs(
+    module: nn.Module, input: Input | Sequence[Input] | Mapping[str, Input]
+) -> dict[str, TensorShape]:
+    """The shapes of the inputs, by the names of the arguments of the module's `forward`."""
+    names = list(inspect.signature(module.forward).parameters)
+    if isinstance(input, Mapping):
+        return {name: _shape_of(input[name]) for name in names if name in input}
+    alone = isinstance(input, Tensor) or all(isinstance(size, int) for size in input)
+    items: Any = [input] if alone else input
+    return {name: _shape_of(item) for name, item in zip(names, items, strict=False)}
+
+
+def _input_names(module: nn.Module, names: Sequence[str]) -> list[str]:
+    """The names of the inputs in the spec, which its nodes cannot have."""
+    if len(names) == 1:
+        return ["input"]
+    taken = {key.partition(".")[0] for key in module.state_dict()}
+    return [f"{name}_input" if name in taken else name for name in names]
+
+
+def _shape_of(item: Any) -> TensorShape:
+    return TensorShape(item.shape[1:] if isinstance(item, Tensor) else item)
+
+
+def _steps_of(
+    module: nn.Module, shapes: Mapping[str, TensorShape], examples: Mapping[str, Tensor]
+) -> Steps:
     """The steps of a module; those of training if it has side heads, which only run then."""
     training = module.training
     try:
-        module.eval()
-        steps = normalize_concats(convert(trace(module, example, is_leaf), module, shape))
+        steps = _traced(module.eval(), shapes, examples)
         if _unused(module, steps):
-            module.train()
-            steps = normalize_concats(convert(trace(module, example, is_leaf), module, shape))
+            several = len(steps.outputs)
+            steps = _traced(module.train(), shapes, examples)
+            values = list(steps.outputs.items())
+            heads = tuple(value for _, value in values[max(1, several) :])
+            steps = replace(steps, outputs=dict(values[:several]), heads=heads)
     finally:
         module.train(training)
     if unused := _unused(module, steps):
         raise CnngraphError(f"`{unused[0]}` is part of the module, but its result does not need it")
     return steps
+
+
+def _traced(
+    module: nn.Module, shapes: Mapping[str, TensorShape], examples: Mapping[str, Tensor]
+) -> Steps:
+    """The steps of a module in its own mode."""
+    return convert(trace(module, examples, is_leaf), module, shapes)
 
 
 def _unused(module: nn.Module, steps: Steps) -> list[str]:

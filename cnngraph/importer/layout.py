@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnngraph.importer.holes import Expression, First
-from cnngraph.importer.nodes import NO_LEVEL, SpecNode
+from cnngraph.importer.nodes import COPIES, NO_LEVEL, SpecNode
 from cnngraph.ops import OPS
-
-COPIES = "0"
-"""The name of a `repeat` or `dense` that may take over the level around it."""
 
 
 def tidy(nodes: list[SpecNode], *, whole: bool = False) -> None:
@@ -31,11 +28,13 @@ def tidy(nodes: list[SpecNode], *, whole: bool = False) -> None:
             (body,) = node.parts["body"]
             body.name = body.name or "${i}"
         for part in node.parts.values():
+            if node.kind == "parallel" and not part:
+                part.append(SpecNode("identity"))  # which counts among the nodes of its level
             tidy(part)
 
 
 _LOOPS = ("repeat", "dense")
-_MAIN = {"from": "value", "concat": "with", "add": "with", "multiply": "with"}
+_MAIN = {"from": "value", "share": "of", "concat": "with", "add": "with", "multiply": "with"}
 """The arguments of composites that may be given without their names."""
 
 
@@ -70,7 +69,7 @@ def _collect(nodes: Sequence[SpecNode], level: list[tuple[str, SpecNode]]) -> No
             times = node.args.get("times") or len(node.args["over"])
             for index in range(times):
                 level += [(_name_of_copy(name, index), copy) for name, copy in copies]
-        else:
+        elif node.kind != "from":  # which has no name
             level.append((node.name, node))
             if node.kind == "parallel" and not all(key.isdigit() for key in node.parts):
                 for part in node.parts.values():
@@ -112,11 +111,7 @@ def _node(node: SpecNode) -> Any:
     main = OPS[node.kind].main if node.kind in OPS else _MAIN.get(node.kind)
     if not args:
         return node.kind
-    if (
-        main is not None
-        and list(args) == [main]
-        and (node.kind not in OPS or not isinstance(args[main], list))
-    ):
+    if main is not None and list(args) == [main]:
         return {node.kind: args[main]}
     return {node.kind: args}
 
@@ -140,8 +135,6 @@ def _parallel(node: SpecNode, args: dict[str, Any]) -> Any:
 
 
 def _branch(part: Sequence[SpecNode]) -> Any:
-    if not part:
-        return "identity"
     body = data_of(part)
     return body[0] if len(body) == 1 else body
 

@@ -10,6 +10,8 @@ from cnngraph.shape import TensorShape
 
 NO_LEVEL = "~"
 """The name of a composite that adds no level."""
+COPIES = "*"
+"""The name of a `repeat` or `dense` that may take over the level around it."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnngraph.importer.holes import Expression, First, by_channels, generalize, signature
-from cnngraph.importer.nodes import NO_LEVEL, SpecNode
+from cnngraph.importer.nodes import COPIES, NO_LEVEL, SpecNode
 from cnngraph.ops import OPS
 from cnngraph.spec.expressions import RESERVED
 
@@ -140,7 +140,7 @@ def _repeat(copies: Sequence[SpecNode], *, whole: bool) -> SpecNode | None:
         args["index"] = loop.index
     if whole and pattern == ("", 0):
         body.name = ""  # numbered by the counter, if the repeat has a name
-        return SpecNode("repeat", args, {"body": [body]}, "0", copies[0].input)
+        return SpecNode("repeat", args, {"body": [body]}, COPIES, copies[0].input)
     return SpecNode("repeat", args, {"body": [body]}, "", copies[0].input)
 
 
@@ -191,5 +191,5 @@ def _dense(layers: Sequence[SpecNode], *, whole: bool) -> SpecNode | None:
         return None
     (body,) = template
     body.name = _name(*pattern, "i")
-    name = "0" if whole else NO_LEVEL
+    name = COPIES if whole else NO_LEVEL
     return SpecNode("dense", {"layers": len(bodies)}, {"body": [body]}, name, layers[0].input)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cnngraph.errors import CnngraphError
 from cnngraph.ops import OPS, Op
 from cnngraph.shape import TensorShape
-
-INPUT = "input"
-"""The name of the network's input among the `reads` of steps."""
 
 
 def new_op(kind: str, **fields: Any) -> Op:
@@ -18,8 +16,24 @@ def new_op(kind: str, **fields: Any) -> Op:
     return OPS[kind](**fields)
 
 
+class Share(Op):
+    """The call of an earlier module again, which the language writes as `share`."""
+
+    kind = "share"
+    of: str
+    """The path of the module."""
+
+
 class UnsupportedError(CnngraphError):
-    """Something that the language cannot say; the message names its place in the source."""
+    """Something that the language cannot say; the message names its place in the source.
+
+    Attributes:
+        level: the path of the module whose `forward` needs it.
+    """
+
+    def __init__(self, message: str, level: str = "") -> None:
+        super().__init__(message)
+        self.level = level
 
 
 @dataclass(eq=False)
@@ -33,6 +47,9 @@ class Step:
         level: the path of the module whose `forward` calls it.
         module: the path of the module that it is, or that contains its weights; else empty.
         place: its place in the source, such as `net.py:12`.
+        weighted: whether it has weights.
+        calls: the calls of modules that it is part of, the outermost first: the path of a module,
+            followed by `@1` in its second call.
     """
 
     result: str
@@ -44,6 +61,7 @@ class Step:
     module: str = ""
     place: str = ""
     weighted: bool = False
+    calls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,11 +69,37 @@ class Steps:
     """A whole network.
 
     Attributes:
+        inputs: the shapes of its inputs, by name; the first is the main one.
         output: the name of the main result.
-        heads: other results, by the path of the module that computes them.
+        outputs: the names of all results by their names outside, if there are several.
+        heads: results of training only, of side heads.
+        shapes: the shapes that parameters have in the language, if not those of the module.
     """
 
-    input: TensorShape
+    inputs: Mapping[str, TensorShape]
     steps: tuple[Step, ...]
     output: str
+    outputs: Mapping[str, str]
     heads: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+
+    @property
+    def main_input(self) -> str:
+        """The name of the input that the first node reads."""
+        return next(iter(self.inputs))
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """The paths around a path and itself, the outermost first."""
+    names = path.split(".") if path else []
+    return (".".join(names[:length]) for length in range(1, len(names) + 1))
+
+
+def parent_of(path: str) -> str:
+    """The path of the level around a path."""
+    return path.rpartition(".")[0]
+
+
+def is_within(path: str, level: str) -> bool:
+    """Whether a path is a level's own, or one below it."""
+    return not level or path == level or path.startswith(f"{level}.")

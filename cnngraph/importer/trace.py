@@ -7,15 +7,25 @@ branch on shapes. Nothing is computed: values are fake tensors.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.proxy import Proxy
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnngraph.errors import CnngraphError
+
+
+class Length(int):
+    """A size of a tensor that is known; it remembers which tensor and axis it comes from."""
+
+    node: fx.Node
+    axis: int
 
 
 class _Value(Proxy):
@@ -27,7 +37,12 @@ class _Value(Proxy):
 
     @property
     def shape(self) -> torch.Size:
-        return self._known.shape
+        lengths: list[Length] = []
+        for axis, size in enumerate(self._known.shape):
+            length = Length(size)
+            length.node, length.axis = self.node, axis
+            lengths.append(length)
+        return torch.Size(lengths)
 
     @property
     def ndim(self) -> int:
@@ -52,7 +67,7 @@ class _Value(Proxy):
         return self._known.numel()
 
     def size(self, dim: int | None = None) -> Any:
-        return self._known.size() if dim is None else self._known.size(dim)
+        return self.shape if dim is None else self.shape[dim]
 
     def is_floating_point(self) -> bool:
         return self._known.is_floating_point()
@@ -71,12 +86,11 @@ class _Value(Proxy):
 class _Tracer(fx.Tracer):
     """Traces into a module unless `is_leaf` is true of it."""
 
-    def __init__(self, is_leaf: Callable[[nn.Module], bool], input: Tensor) -> None:
+    def __init__(self, is_leaf: Callable[[nn.Module], bool], inputs: Mapping[str, Tensor]) -> None:
         super().__init__(param_shapes_constant=True)
-        self.record_stack_traces = True
         self._is_leaf = is_leaf
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._input = self._mode.from_tensor(input)
+        self._inputs = {name: self._mode.from_tensor(item) for name, item in inputs.items()}
         self._computes = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -98,8 +112,9 @@ class _Tracer(fx.Tracer):
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
         proxy: Any = super().create_proxy(kind, target, *args, **kwargs)
         node: fx.Node = proxy.node
+        node.meta["place"] = _place_of_call()
         if kind == "placeholder":
-            node.meta["value"] = self._input
+            node.meta["value"] = self._inputs.get(str(target))
         elif kind != "output":
             self._computes = True
             try:
@@ -111,17 +126,24 @@ class _Tracer(fx.Tracer):
         return proxy
 
     def _compute(self, node: fx.Node) -> Any:
-        args = fx.map_arg(node.args, self._value_of)
+        args: Any = fx.map_arg(node.args, self._value_of)
         kwargs = fx.map_arg(node.kwargs, self._value_of)
         target: Any = node.target
         if node.op == "get_attr":
             return self._value_of(node)
+        if self._is_batch_norm(node):
+            return args[0].detach()  # fake tensors take long to compute the statistics
         with self._mode, torch.no_grad():
             if node.op == "call_method":
                 return getattr(args[0], target)(*args[1:], **kwargs)
             if node.op == "call_module":
                 return self.root.get_submodule(target)(*args, **kwargs)
             return target(*args, **kwargs)
+
+    def _is_batch_norm(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.root.get_submodule(str(node.target)), _BatchNorm)
+        return node.target in (functional.batch_norm, torch.batch_norm)
 
     def _value_of(self, node: fx.Node) -> Any:
         if "value" not in node.meta:  # an attribute
@@ -130,25 +152,38 @@ class _Tracer(fx.Tracer):
         return node.meta["value"]
 
 
-def trace(module: nn.Module, input: Tensor, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph:
-    """The graph of a module for one input; `meta["value"]` of a node is a fake tensor.
+def trace(
+    module: nn.Module, inputs: Mapping[str, Tensor], is_leaf: Callable[[nn.Module], bool]
+) -> fx.Graph:
+    """The graph of a module for these inputs; `meta["value"]` of a node is a fake tensor.
 
     Args:
         module: it is traced in its own mode, training or evaluation.
-        input: its only input.
+        inputs: its inputs by the names of the arguments of its `forward`.
         is_leaf: whether a submodule becomes a single node.
 
     Raises:
         CnngraphError: the module cannot be traced; the message names the line of its source.
     """
-    arguments = list(inspect.signature(module.forward).parameters.values())
-    optional = {item.name: item.default for item in arguments[1:] if item.default is not item.empty}
+    parameters = inspect.signature(module.forward).parameters.values()
+    others = {item.name: item.default for item in parameters if item.default is not item.empty}
+    others = {name: value for name, value in others.items() if name not in inputs}
     try:
-        return _Tracer(is_leaf, input).trace(module, concrete_args=optional or None)
+        return _Tracer(is_leaf, inputs).trace(module, concrete_args=others or None)
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"{place_of(error)}torch.fx cannot trace this module: {said}"
         raise CnngraphError(message) from error
+
+
+def _place_of_call() -> str:
+    """`file:line` of the innermost call outside of torch and of this package."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if is_source(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def place_of(error: BaseException) -> str:
@@ -156,7 +191,12 @@ def place_of(error: BaseException) -> str:
     found, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in file and "/cnngraph/importer/" not in file and file[0] != "<":
+        if is_source(file) and file[0] != "<":
             found = f"{file}:{trace.tb_lineno}: "
         trace = trace.tb_next
     return found
+
+
+def is_source(file: str) -> bool:
+    """Whether a file is the module's own, and neither torch's nor one of this package."""
+    return "/torch/" not in file and "/cnngraph/importer/" not in file

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from cnngraph.importer.steps import Step, Steps, UnsupportedError
+from cnngraph.importer.steps import Step, Steps, ancestors, is_within, parent_of
 
 
 @dataclass(eq=False)
@@ -46,49 +47,82 @@ def results_of(item: Item) -> tuple[str, ...]:
     return item.results if isinstance(item, Level) else (item.result,)
 
 
-def parent_of(path: str) -> str:
-    """The path of the level around a path."""
-    return path.rpartition(".")[0]
-
-
 def tree_of(network: Steps) -> Level:
     """The tree of a network.
 
-    Raises:
-        UnsupportedError: a module with weights runs twice, or modules of two levels alternate.
+    A container between whose steps others come, or whose children read different values, is no
+    level: its children belong to the level around it, under names with dots.
     """
     steps = _placed(network.steps)
+    called = {call.partition("@")[0] for step in steps for call in step.calls}
+    dissolved: set[str] = set()
+    while True:
+        root, interrupted = _nested(steps, dissolved)
+        if not interrupted:
+            _find_borders(root, network)
+            interrupted = {level.path for level in _levels(root) if _is_loose(level, called)}
+        if not interrupted:
+            return root
+        dissolved |= interrupted
+
+
+def _nested(steps: list[Step], dissolved: set[str]) -> tuple[Level, set[str]]:
+    """The steps in levels, and the path of a level that is interrupted by steps of others."""
     root = Level("")
+    levels = {"": root}
     open_levels = [root]
-    closed: dict[str, Level] = {}
     for step in steps:
         path = parent_of(step.module) if step.module else step.level
-        while open_levels[-1].path and not _within(path, open_levels[-1].path):
-            level = open_levels.pop()
-            closed[level.path] = level
-        around = open_levels[-1].path
-        for name in path.removeprefix(f"{around}." if around else "").split("."):
-            if path == around or not path:
-                break
-            inner = f"{open_levels[-1].path}.{name}".lstrip(".")
-            if inner in closed:
-                _reopen(closed.pop(inner), open_levels[-1], step)
-                level = next(
-                    item
-                    for item in open_levels[-1].items
-                    if isinstance(item, Level) and item.path == inner
-                )
-            else:
-                level = Level(inner)
+        wanted = [inner for inner in ancestors(path) if inner not in dissolved]
+        while open_levels[-1].path and open_levels[-1].path not in wanted:
+            open_levels.pop()
+        for inner in wanted[len(open_levels) - 1 :]:
+            level = levels.get(inner)
+            if level is None:
+                level = levels[inner] = Level(inner)
                 open_levels[-1].items.append(level)
+            elif not _continues(level, open_levels[-1]):
+                return root, {inner}
             open_levels.append(level)
         open_levels[-1].items.append(step)
-    _find_borders(root, network)
-    return root
+    return root, set()
 
 
-def _within(path: str, level: str) -> bool:
-    return path == level or path.startswith(f"{level}.")
+def _continues(level: Level, parent: Level) -> bool:
+    """Moves what came after a level into it, if that has no weights, so that it can continue."""
+    at = parent.items.index(level)
+    after = parent.items[at + 1 :]
+    if any(isinstance(item, Level) or item.weighted for item in after):
+        return False
+    for item in after:
+        assert isinstance(item, Step)
+        item.module = ""
+    level.items += after
+    del parent.items[at + 1 :]
+    return True
+
+
+def _levels(level: Level) -> Iterator[Level]:
+    """All levels in a level."""
+    for item in level.items:
+        if isinstance(item, Level):
+            yield item
+            yield from _levels(item)
+
+
+def children_of(root: Level) -> dict[str, set[str]]:
+    """The names of the nodes in each level, by its path."""
+    found: dict[str, set[str]] = {}
+    for level in (root, *_levels(root)):
+        paths = [item.path if isinstance(item, Level) else item.module for item in level.items]
+        own = (path.removeprefix(f"{level.path}." if level.path else "") for path in paths)
+        found[level.path] = {name.partition(".")[0] for name in own if name}
+    return found
+
+
+def _is_loose(level: Level, called: set[str]) -> bool:
+    """Whether a level is a container that is not called, of children that form no chain."""
+    return level.path not in called and (len(level.reads) != 1 or len(level.results) > 1)
 
 
 def _placed(steps: tuple[Step, ...]) -> list[Step]:
@@ -98,46 +132,28 @@ def _placed(steps: tuple[Step, ...]) -> list[Step]:
     a module without weights that runs twice, or outside of its parent, has no path.
     """
     weighted = {step.module for step in steps if step.weighted}
-    calls = Counter(step.module for step in steps if step.module)
-    for step in steps:
-        if step.weighted and calls[step.module] > 1:
-            raise UnsupportedError(
-                f"{step.place}: `{step.module}` runs {calls[step.module]} times with one set of"
-                " weights".lstrip(": ")
-            )
+    holding = {path for module in weighted for path in ancestors(module)}
+    counts = Counter(step.module for step in steps if step.module)
+    again = {call.partition("@")[0] for step in steps for call in step.calls if "@" in call}
+    again -= holding
     placed: list[Step] = []
     for step in steps:
         level, module = step.level, step.module
+        level = next((parent_of(path) for path in ancestors(level) if path in again), level)
         if not step.weighted:
-            outside = module and not _within(module, level) and level
-            if calls[module] > 1 or outside:
+            outside = module and not is_within(module, level) and level
+            if counts[module] > 1 or outside:
                 module = ""
             for own in weighted:
-                if _within(level, own) or (module and _within(module, own)):
+                if is_within(level, own) or (module and is_within(module, own)):
                     level, module = parent_of(own), ""
         placed.append(replace(step, level=level, module=module))
     return placed
 
 
-def _reopen(level: Level, parent: Level, step: Step) -> None:
-    """Moves what came after a level into it, so that the level can continue."""
-    at = parent.items.index(level)
-    after = parent.items[at + 1 :]
-    for item in after:
-        if isinstance(item, Level) or item.weighted:
-            other = item.path if isinstance(item, Level) else item.module
-            raise UnsupportedError(
-                f"{step.place}: `{level.path}` runs before and after `{other}`, "
-                "so that it is no level of its own".lstrip(": ")
-            )
-        item.module = ""
-    level.items += after
-    del parent.items[at + 1 :]
-
-
 def _find_borders(root: Level, network: Steps) -> None:
     """Sets what each level reads from outside, and which of its values are read outside."""
-    returned = {network.output, *network.heads}
+    returned = {network.output, *network.outputs.values(), *network.heads}
 
     def visit(level: Level) -> None:
         inside = {step.result for step in level.steps}

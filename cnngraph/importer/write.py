@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cnngraph.checker import read_spec
 from cnngraph.elaborate import elaborate_or_raise
+from cnngraph.graph import Graph
 from cnngraph.graph.cost import summarize
 from cnngraph.importer.blocks import find_blocks
 from cnngraph.importer.holes import Expression
@@ -17,13 +19,20 @@ from cnngraph.importer.yaml_text import yaml_text
 from cnngraph.shape import TensorShape
 
 
-def spec_text(name: str, input: TensorShape, graph: list[SpecNode], source: Source) -> str:
-    """The spec of a network.
+def spec_text(
+    name: str,
+    inputs: Mapping[str, TensorShape],
+    graph: list[SpecNode],
+    outputs: Mapping[str, str],
+    source: Source,
+) -> tuple[str, Graph]:
+    """The spec of a network, and what it elaborates to.
 
     Args:
         name: the network's name.
-        input: the shape of one image.
+        inputs: the shapes of one image, by the names of the inputs.
         graph: the nodes of the network; they are changed.
+        outputs: the names of the values that it returns, if there are several.
         source: the module that is imported.
     """
     blocks = find_blocks(graph, source, fold_repeats)
@@ -38,7 +47,13 @@ def spec_text(name: str, input: TensorShape, graph: list[SpecNode], source: Sour
     for body in (*(block.body for block in blocks), graph):
         name_nodes(body)
         _drop_defaults(body, defaults)
-    document: dict[str, Any] = {"cnngraph": 1, "name": name, "input": list(input)}
+    document: dict[str, Any] = {"cnngraph": 1, "name": name}
+    if len(inputs) == 1:
+        (document["input"],) = map(list, inputs.values())
+    else:
+        document["inputs"] = {name: list(shape) for name, shape in inputs.items()}
+    if outputs:
+        document["outputs"] = _keys(outputs)
     if params:
         document["params"] = params
     if blocks:
@@ -49,13 +64,19 @@ def spec_text(name: str, input: TensorShape, graph: list[SpecNode], source: Sour
             for block in blocks
         }
     document["graph"] = data_of(graph)
-    total = summarize(elaborate_or_raise(read_spec(yaml_text(document)), {})).total
+    elaborated = elaborate_or_raise(read_spec(yaml_text(document)), {})
+    total = summarize(elaborated).total
     document["expect"] = {
         "params": total.params,
         "buffers": total.buffers,
         "macs": total.macs,
     }
-    return yaml_text(document)
+    return yaml_text(document), elaborated
+
+
+def _keys(outputs: Mapping[str, str]) -> dict[int | str, str]:
+    """The outputs, with numbers in place of names such as "0"."""
+    return {int(name) if name.isdecimal() else name: of for name, of in outputs.items()}
 
 
 def _drop_defaults(nodes: list[SpecNode], defaults: dict[str, dict[str, Any]]) -> None:
@@ -72,12 +93,7 @@ def _drop_defaults(nodes: list[SpecNode], defaults: dict[str, dict[str, Any]]) -
 
 def _name_classes(graph: list[SpecNode]) -> int | None:
     """Makes the size of the last layer the param `num_classes`, and returns it."""
-    layers = [
-        node
-        for top in graph
-        for node in top.walk()
-        if node.kind in ("linear", "conv2d", "linear2d")
-    ]
+    layers = [node for node in _in_chain(graph) if node.kind in ("linear", "conv2d", "linear2d")]
     if not layers:
         return None
     last = layers[-1]
@@ -89,3 +105,11 @@ def _name_classes(graph: list[SpecNode]) -> int | None:
         if node is last or (node.kind == last.kind == "linear" and node.args[argument] == classes):
             node.args[argument] = Expression("num_classes")
     return classes
+
+
+def _in_chain(nodes: list[SpecNode]) -> Iterator[SpecNode]:
+    """The nodes that are part of no branch."""
+    for node in nodes:
+        yield node
+        if node.kind in ("sequential", "aux"):
+            yield from _in_chain(node.parts["body"])

@@ -105,15 +105,6 @@ class Permuted(nn.Module):
         return torch.cat([right, left], 1)
 
 
-class SharedWeights(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.conv(x))
-
-
 class Sorted(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import hand_written
+import hand_written_others as others
 import pytest
 import torch
 from conftest import SPECS
+from table import with_statistics
 from torch import nn
 
 import cnngraph
@@ -20,16 +22,6 @@ from cnngraph.importer import Imported, from_module
 from cnngraph.importer.named import module_by_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def with_statistics(module: nn.Module) -> nn.Module:
-    """Batch norms that do something in evaluation."""
-    torch.manual_seed(0)
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm2d):
-            nn.init.uniform_(each.running_mean, -0.5, 0.5)
-            nn.init.uniform_(each.running_var, 0.5, 2)
-    return module.eval()
 
 
 def assert_same(module: nn.Module, imported: Imported, shape: tuple[int, ...]) -> None:
@@ -49,6 +41,50 @@ def test_imported_module_computes_the_same(kind: type[nn.Module]) -> None:
     imported = from_module(module, (3, 16, 16))
     assert_same(module, imported, (3, 16, 16))
     assert list(imported.compile(backend="eager").state_dict()) == list(module.state_dict())
+
+
+Shape = tuple[int, ...]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes"),
+    [
+        (others.SharedWeights, [(3, 16, 16)]),
+        (others.TwoInputs, [(3, 16, 16), (1, 16, 16)]),
+        (others.Pyramid, [(3, 32, 32)]),
+        (others.Signal, [(4, 40)]),
+        (others.Volume, [(2, 8, 8, 8)]),
+        (others.Gates, [(3, 16, 16)]),
+    ],
+)
+def test_all_results_of_all_inputs_are_the_same(kind: type[nn.Module], shapes: list[Shape]) -> None:
+    module = with_statistics(kind())
+    network = from_module(module, shapes).compile(backend="eager").eval()
+    assert network.state_dict().keys() == module.state_dict().keys()
+    inputs = [torch.randn(2, *shape) for shape in shapes]
+    with torch.no_grad():
+        expected, found = module(*inputs), network(*inputs)
+    if isinstance(expected, tuple):
+        expected = {str(index): value for index, value in enumerate(expected)}
+    torch.testing.assert_close(found, expected)
+
+
+def test_later_calls_of_a_module_are_shares() -> None:
+    spec = from_module(others.SharedWeights(), (3, 16, 16)).spec
+    assert "- share: conv" in spec
+    assert "- share: head" in spec
+
+
+def test_inputs_by_name_may_come_in_any_order() -> None:
+    module = others.TwoInputs()
+    spec = from_module(module, {"depth": (1, 8, 8), "rgb": torch.zeros(1, 3, 8, 8)}).spec
+    assert "inputs: {rgb_input: [3, 8, 8], depth_input: [1, 8, 8]}" in spec
+    assert 'outputs: {features: relu_1, logits: "."}' in spec
+
+
+def test_size_of_another_map_stays_that_of_the_map() -> None:
+    spec = from_module(others.Pyramid(), (3, 32, 32)).spec
+    assert "upsample: {like: inner.1}" in spec
 
 
 def test_an_input_of_another_size_computes_the_same() -> None:
@@ -85,7 +121,6 @@ def test_importing_changes_nothing_about_the_module() -> None:
     [
         (hand_written.Sorted, r"hand_written.py:\d+: the language has no word for `sort`"),
         (hand_written.BranchesOnValues, r"hand_written.py:\d+: torch.fx cannot trace"),
-        (hand_written.SharedWeights, r"hand_written.py:\d+: `conv` runs 2 times"),
         (hand_written.Unused, r"`other.weight` is part of the module, but its result"),
     ],
 )
@@ -121,6 +156,9 @@ def assert_round_trip(spec: Path) -> None:
     assert [found.shape_of(head) for head in found.aux.values()] == [
         graph.shape_of(head) for head in graph.aux.values()
     ]
+    assert {name: found.shape_of(path) for name, path in found.features.items()} == {
+        name: graph.shape_of(path) for name, path in graph.features.items()
+    }
 
 
 FAST = ["lenet", "d2l/nin", "d2l/resnet18", "d2l/densenet", "shufflenet_v2_x1_0"]
@@ -135,26 +173,8 @@ def test_shipped_spec_makes_the_round_trip(name: str) -> None:
     assert_round_trip(SPECS / f"{name}.yaml")
 
 
-UNSUPPORTED = {
-    "deeplabv3_resnet50": "a side head is one level of a network, not one of its last nodes",
-    "fpn_resnet50": "several outputs, and levels that hold nodes for different inputs",
-    "hrnet_w18_small": "levels that hold nodes for different inputs",
-    "res2net50": "levels whose nodes other nodes come between",
-}
-"""Specs whose modules are not imported yet; docs/import_export.md lists them."""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(reason=UNSUPPORTED[name])])
-        if name in UNSUPPORTED
-        else name
-        for name in ALL
-        if name not in FAST
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in ALL if name not in FAST])
 def test_every_shipped_spec_makes_the_round_trip(name: str) -> None:
     assert_round_trip(SPECS / f"{name}.yaml")
 
