@@ -73,7 +73,6 @@ def test_shipped_specs_agree_with_onnx_runtime(spec: str, tmp_path: Path) -> Non
     network = cnngraph.compile(SPECS / f"{spec}.yaml", backend="eager")
     exported = programs.export_onnx(network, tmp_path / "exported.onnx")
     assert exported.error <= 1e-5
-    assert exported.least_size is not None or spec == "d2l/googlenet"
 
 
 def test_file_that_differs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
