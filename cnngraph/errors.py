@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import nsmallest
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 CODES = {
     "E001": "unreadable-file",
@@ -73,8 +73,7 @@ class Source:
         return self.text.splitlines()
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """A place in a source. Line and column count from 1; `width` is in characters."""
 
     source: Source
@@ -110,8 +109,11 @@ class Diagnostic:
     notes: Notes = ()
 
     def __post_init__(self) -> None:
-        if len(self.message) > _LONGEST_MESSAGE:  # it quotes the spec
-            object.__setattr__(self, "message", f"{self.message[:_LONGEST_MESSAGE]}...")
+        object.__setattr__(self, "message", _cut(self.message))
+        if any(len(text) > _LONGEST_MESSAGE for _, text in self.notes):
+            object.__setattr__(
+                self, "notes", tuple((kind, _cut(text)) for kind, text in self.notes)
+            )
 
     @property
     def severity(self) -> str:
@@ -145,6 +147,11 @@ class Diagnostic:
             "path": self.path,
             "notes": [{"kind": kind, "text": text} for kind, text in self.notes],
         }
+
+
+def _cut(text: str) -> str:
+    """A text that quotes the spec, cut after `_LONGEST_MESSAGE` characters."""
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
 _LONGEST_EXCERPT = 120

@@ -28,7 +28,7 @@ from cnngraph.ops.fields import (
     ScalePair,
     Sides,
 )
-from cnngraph.spec import expressions
+from cnngraph.spec import document, expressions
 from cnngraph.spec import yaml as yaml_source
 from cnngraph.spec.document import COMPOSITES, BlockDefinition, Document, Expect
 from cnngraph.spec.expressions import CONSTANTS, FUNCTIONS, RESERVED
@@ -251,6 +251,7 @@ def test_limits_match_the_code() -> None:
         place.MAX_NODES,
         walk.MAX_NESTING,
         paths.MAX_PATH,
+        document.MAX_TEXT,
         params.MAX_PARAMS,
         params.MAX_SIZE,
         builder.MAX_ELEMENTS,

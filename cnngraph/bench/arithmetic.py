@@ -25,7 +25,7 @@ def graph_of(work: Work) -> Graph:
     Raises:
         CnngraphError: the network does not accept this input; `SpecError` if the spec is invalid.
     """
-    graph = elaborate_or_raise(read_spec(work.spec), work.params)
+    graph = elaborate_or_raise(read_spec(work.spec, work.allow_code), work.params)
     return resized(graph, TensorShape(work.input))
 
 

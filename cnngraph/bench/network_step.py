@@ -79,7 +79,7 @@ class NetworkStep:
 
 
 def _fused(work: Work, memory: str = "fast") -> _Step:
-    network = compile(work.spec, dict(work.params), memory=memory, batch_size=work.batch_size)
+    network = _network(work, memory=memory, batch_size=work.batch_size)
     declared = network.compilation.graph.input
     if budget_of(memory) is not None and work.input != declared:
         raise CnngraphError(f"a memory budget applies to the spec's own input size, {declared}")
@@ -87,19 +87,19 @@ def _fused(work: Work, memory: str = "fast") -> _Step:
 
 
 def _inference(work: Work) -> _Step:
-    return _torch_step(compile(work.spec, dict(work.params)).eval().for_inference(), work)
+    return _torch_step(_network(work).eval().for_inference(), work)
 
 
 def _eager(work: Work) -> _Step:
-    return _torch_step(_network(work, "eager"), work)
+    return _torch_step(_network(work, backend="eager"), work)
 
 
 def _eager_nchw(work: Work) -> _Step:
-    return _torch_step(_network(work, "eager"), work, torch.contiguous_format)
+    return _torch_step(_network(work, backend="eager"), work, torch.contiguous_format)
 
 
 def _compiled(work: Work, mode: str | None = None) -> _Step:
-    network = _network(work, "eager")
+    network = _network(work, backend="eager")
     if work.mode == "eval":
         import torch._inductor.config as inductor
 
@@ -115,7 +115,7 @@ def _onnxruntime(work: Work) -> _Step:
         raise CnngraphError(f"{error}: pip install 'cnngraph[bench]'") from None
     if work.dtype != "float32":
         raise CnngraphError("ONNX Runtime has no autocast: float32 only")
-    network = _network(work, "eager").eval()
+    network = _network(work, backend="eager").eval()
     example = _input(work)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
@@ -134,7 +134,7 @@ def _onnxruntime(work: Work) -> _Step:
 
 
 def _memory_efficient(work: Work) -> _Step:
-    network = _network(work, "eager")
+    network = _network(work, backend="eager")
     graph = network.compilation.graph
     name = graph.name
     if not name.startswith("densenet"):
@@ -180,8 +180,8 @@ def builder_of(name: str) -> Callable[[Work], _Step]:
     return BUILDERS.get(name) or partial(_fused, memory=name)
 
 
-def _network(work: Work, backend: Any) -> Network:
-    return compile(work.spec, dict(work.params), backend=backend)
+def _network(work: Work, **options: Any) -> Network:
+    return compile(work.spec, dict(work.params), allow_code=work.allow_code, **options)
 
 
 def _input(work: Work) -> Tensor:

@@ -32,6 +32,8 @@ class Work:
         mode: a training step, or a forward pass in evaluation mode.
         threads: threads per process; None for torch's default.
         device: the device.
+        plugins: Python files that register ops.
+        allow_code: allows the spec to import Python code.
     """
 
     spec: str
@@ -42,6 +44,8 @@ class Work:
     mode: Mode = "train"
     threads: int | None = None
     device: Device = "cpu"
+    plugins: tuple[str, ...] = ()
+    allow_code: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads."""

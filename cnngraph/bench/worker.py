@@ -12,25 +12,34 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from cnngraph.atomic_write import one_line
 from cnngraph.bench.variants import Work, variant_of
 from cnngraph.errors import CnngraphError
+from cnngraph.ops import load_plugin_file
 
 
 def prepare_variant(variant: str, work: Mapping[str, Any]) -> Any:
     """The step of a variant."""
     from cnngraph.bench.network_step import NetworkStep
 
-    return NetworkStep(variant_of(variant), Work.from_json(work))
+    return NetworkStep(variant_of(variant), _work(work))
 
 
 def prepare_floor(work: Mapping[str, Any]) -> Any:
     """The floor of a step."""
     from cnngraph.bench.floor import Floor
 
-    return Floor(Work.from_json(work))
+    return Floor(_work(work))
+
+
+def _work(data: Mapping[str, Any]) -> Work:
+    work = Work.from_json(data)
+    for file in work.plugins:
+        load_plugin_file(Path(file), file)
+    return work
 
 
 def prepare_kernels(threads: int | None, device: str) -> Any:

@@ -10,11 +10,14 @@ import typer
 from cnngraph.bench.variants import BATCH_SIZES, Device, Dtype, Mode, Work, peers
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
+    AllowCodeOption,
     ForceOption,
     FormatOption,
     OutputOption,
+    PluginOption,
     SetOption,
     SpecArgument,
+    load_plugins,
     parse_params,
     print_json,
     require_own,
@@ -114,6 +117,8 @@ def bench(
         ),
     ] = None,
     sets: SetOption = None,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     format: FormatOption = "text",
     plot: Annotated[
         Path | None,
@@ -143,13 +148,15 @@ def bench(
         raise typer.BadParameter(str(error), param_hint="'--against'") from None
     require_own(output, '"cnngraph": ', "bench", force)
     _check_outputs(plot, output)
-    input = tuple(elaborate_or_raise(read_spec(spec), params).input)
+    load_plugins(plugins)
+    input = tuple(elaborate_or_raise(read_spec(spec, allow_code), params).input)
     if size is not None:
         if len(input) != 3:
             raise typer.BadParameter("the network's input is not an image", param_hint="'--size'")
         input = (input[0], size, size)
     images = batch_size or BATCH_SIZES[device]
-    work = Work(str(spec), params, images, input, dtype, mode, threads, device)
+    files = tuple(map(str, plugins or ()))
+    work = Work(str(spec), params, images, input, dtype, mode, threads, device, files, allow_code)
     with terminal.progress_bar() as progress:
         found = bench_network(work, names, rounds, progress=progress)
     data = network_data(found)

@@ -9,10 +9,13 @@ import typer
 
 from cnngraph.cli.app import app
 from cnngraph.cli.options import (
+    AllowCodeOption,
     BatchSizeOption,
     FormatOption,
     OptimizerOption,
+    PluginOption,
     SetOption,
+    load_plugins,
     parse_params,
     print_json,
 )
@@ -59,6 +62,8 @@ def compare(
             "-o", "--output", metavar="FILE", help="Draw a plot, .png or .svg.", show_default=False
         ),
     ] = None,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     format: FormatOption = "text",
 ) -> None:
     """Compare networks: accuracy, parameters, MACs, activations and memory.
@@ -72,10 +77,12 @@ def compare(
 
     if output is not None:
         require_plot_file(output)
+    load_plugins(plugins)
     with terminal.progress_bar() as progress:
         found = compared(
             specs, parse_params(sets), batch_size=batch_size, optimizer=optimizer,
-            measure=measure, progress=progress,
+            measure=measure, progress=progress, plugins=[*map(str, plugins or ())],
+            allow_code=allow_code,
         )  # fmt: skip
     if output is not None:
         found.save(output)

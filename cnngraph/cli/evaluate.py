@@ -10,10 +10,13 @@ import typer
 from cnngraph.cli.app import app
 from cnngraph.cli.options import (
     DATA_HELP,
+    AllowCodeOption,
     CheckpointArgument,
     DeviceOption,
     FormatOption,
+    PluginOption,
     SkipBadOption,
+    load_plugins,
     print_json,
 )
 from cnngraph.report import terminal
@@ -51,6 +54,8 @@ def evaluate(
     ] = None,
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     format: FormatOption = "text",
 ) -> None:
     """Evaluate a trained network: top-1, top-5, each class, confusion.
@@ -61,7 +66,8 @@ def evaluate(
     from cnngraph import training
     from cnngraph.training.report import draw_confusion
 
-    found = training.evaluate(path, data, device=device, skip_bad=skip_bad)
+    load_plugins(plugins)
+    found = training.evaluate(path, data, device=device, skip_bad=skip_bad, allow_code=allow_code)
     if confusion is not None:
         draw_confusion(found, confusion)
     if format == "json":

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnngraph.cli.app import INTERRUPTED, app
-from cnngraph.cli.options import DATA_HELP, DeviceOption
+from cnngraph.cli.options import (
+    DATA_HELP,
+    AllowCodeOption,
+    DeviceOption,
+    PluginOption,
+    load_plugins,
+)
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -67,6 +73,8 @@ def experiment(
         typer.Option("--resume", help="Continue what the folder contains, with the same options."),
     ] = False,
     device: DeviceOption = "auto",
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the table.")] = False,
 ) -> None:
     """Run an experiment: train its variants and compare them.
@@ -79,6 +87,7 @@ def experiment(
     if name is None:
         _list(experiments.shipped())
         return
+    load_plugins(plugins)
     chosen = experiments.load_experiment(name)
     overrides: dict[str, Any] = {"epochs": epochs, "seed": seed}
     try:
@@ -91,6 +100,7 @@ def experiment(
             resumed=resume,
             device=device,
             listener=training.Listener() if quiet else training.Text(),
+            allow_code=allow_code,
         )
     except training.Interrupted as stopped:
         terminal.print_error(str(stopped))

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnngraph.cli.app import app
-from cnngraph.cli.options import SetOption, parse_params
+from cnngraph.cli.options import (
+    AllowCodeOption,
+    PluginOption,
+    SetOption,
+    load_plugins,
+    parse_params,
+)
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -58,11 +64,14 @@ def export(
         int | None,
         typer.Option(min=18, metavar="N", help="Version of ONNX' operators.", show_default=False),
     ] = None,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Write a network for other programs."""
     if not (onnx or torch_export or openvino or python):
         raise typer.BadParameter("give --onnx, --torch-export, --openvino or --python")
-    network = _network(net, sets, weights)
+    load_plugins(plugins)
+    network = _network(net, sets, weights, allow_code)
     from cnngraph.export import programs
 
     if onnx is not None:
@@ -85,17 +94,18 @@ def export(
         print(printable(f"wrote {python}"))
 
 
-def _network(net: Path, sets: list[str] | None, weights: Path | None) -> Network:
+def _network(net: Path, sets: list[str] | None, weights: Path | None, allow_code: bool) -> Network:
     if net.suffix not in (".yaml", ".yml"):
         if sets or weights:
             raise typer.BadParameter("--set and --weights are for a spec")
         from cnngraph.weights.compiled import load_compiled
 
-        return load_compiled(net, backend="eager").eval()
+        return load_compiled(net, backend="eager", allow_code=allow_code).eval()
     from cnngraph.compiler import compile
     from cnngraph.weights import load_weights
 
-    network = compile(net, parse_params(sets), backend="eager").eval()
+    params = parse_params(sets)
+    network = compile(net, params, backend="eager", allow_code=allow_code).eval()
     if weights is not None:
         load_weights(network, weights)
     return network

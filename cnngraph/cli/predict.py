@@ -9,10 +9,13 @@ import typer
 
 from cnngraph.cli.app import app
 from cnngraph.cli.options import (
+    AllowCodeOption,
     CheckpointArgument,
     DeviceOption,
     FormatOption,
+    PluginOption,
     SkipBadOption,
+    load_plugins,
 )
 from cnngraph.report.terminal import printable
 
@@ -46,12 +49,18 @@ def predict(
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Classes to name.")] = 5,
     device: DeviceOption = "auto",
     skip_bad: SkipBadOption = False,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
     format: FormatOption = "text",
 ) -> None:
     """Predict the classes of images with a trained network."""
     from cnngraph import training
 
-    for found in training.predict(path, images, top=top, device=device, skip_bad=skip_bad):
+    load_plugins(plugins)
+    predictions = training.predict(
+        path, images, top=top, device=device, skip_bad=skip_bad, allow_code=allow_code
+    )
+    for found in predictions:
         if format == "json":
             print(json.dumps(found.to_dict()), flush=True)
             continue

@@ -9,6 +9,7 @@ import typer
 
 from cnngraph.checker import read_spec
 from cnngraph.cli.app import app
+from cnngraph.cli.options import AllowCodeOption, PluginOption, load_plugins
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.graph.exchange import exchange
 from cnngraph.report import terminal
@@ -53,17 +54,20 @@ def scaling(
         typer.Option(metavar="GB/S", help="Of the slowest link, in each direction."),
     ] = 25.0,
     latency: Annotated[float, typer.Option(metavar="US", help="Of a message.")] = 10.0,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Show what a distributed training step exchanges.
 
     With a measured step time, also predicts the efficiency on many devices.
     """
+    load_plugins(plugins)
     columns = ["gradients", "batch norms", "statistics"]
     if step is not None:
         columns += ["needs", *(f"{count} devices" for count in _DEVICES)]
     table = terminal.simple_table(["network"], columns)
     for spec in specs:
-        source = read_spec(spec)
+        source = read_spec(spec, allow_code)
         found = exchange(elaborate_or_raise(source, {}))
         row = [size(found.gradients), str(found.batch_norms), size(found.statistics)]
         if step is not None:

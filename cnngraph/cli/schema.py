@@ -10,7 +10,13 @@ import typer
 
 from cnngraph.atomic_write import atomic_write_text
 from cnngraph.cli.app import app
-from cnngraph.cli.options import ForceOption, require_own
+from cnngraph.cli.options import (
+    AllowCodeOption,
+    ForceOption,
+    PluginOption,
+    load_plugins,
+    require_own,
+)
 
 
 @app.command(
@@ -42,6 +48,8 @@ def schema(
         ),
     ] = None,
     force: ForceOption = False,
+    plugins: PluginOption = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Print the JSON Schema of specs, for completion in editors.
 
@@ -52,7 +60,8 @@ def schema(
     from cnngraph.spec.json_schema import json_schema
 
     require_own(output, '"title": "cnngraph spec"', "schema", force)
-    blocks = None if spec is None else read_spec(spec).library.blocks
+    load_plugins(plugins)
+    blocks = None if spec is None else read_spec(spec, allow_code).library.blocks
     text = json.dumps(json_schema(blocks), indent=2) + "\n"
     if output is None:
         print(text, end="")

@@ -221,7 +221,7 @@ def train(
         if resume is not None:
             run = training.resume(
                 resume, spec=spec, data=data, device=device, skip_bad=skip_bad, workers=workers,
-                save_every=save_every, listener=listener, strategy=strategy,
+                save_every=save_every, listener=listener, strategy=strategy, allow_code=allow_code,
             )  # fmt: skip
         else:
             assert spec is not None

@@ -44,6 +44,8 @@ def compare(
     optimizer: str = "SGD",
     measure: bool = False,
     progress: Callable[[str, float], object] = lambda what, share: None,
+    plugins: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> Comparison:
     """Compares networks: layers with weights, accuracy, parameters, MACs, activations and memory.
 
@@ -55,6 +57,8 @@ def compare(
         measure: also measures images per second on this machine, of `for_inference()`; this loads
             torch.
         progress: callback `(activity, share)`.
+        plugins: Python files that register ops, for the processes that measure.
+        allow_code: as in `cnngraph.check`.
 
     Returns:
         The figures of each network; `print` them, or `save` a plot.
@@ -66,17 +70,23 @@ def compare(
     if isinstance(specs, str):
         raise CnngraphError('`specs` is a list of specs, such as ["resnet18", "resnet50"]')
     given = given_params(params)
-    graphs = [(spec, elaborate_or_raise(read_spec(spec), given)) for spec in specs]
+    graphs = [(spec, elaborate_or_raise(read_spec(spec, allow_code), given)) for spec in specs]
     found = [compared(spec_name(spec), graph, batch_size, optimizer) for spec, graph in graphs]
     if not measure:
         return Comparison(tuple(found), batch_size, optimizer)
     from dataclasses import replace
 
+    from cnngraph.bench.variants import Work
     from cnngraph.comparison.speed import measure_speed
 
     threads = None
     for index, (spec, graph) in enumerate(graphs):
         progress(f"measuring {spec_name(spec)}", index / len(graphs))
-        speed, threads = measure_speed(os.fspath(spec), given, graph, batch_size)
+        input = tuple(graph.input)
+        work = Work(
+            os.fspath(spec), given, batch_size, input, mode="eval", plugins=tuple(plugins),
+            allow_code=allow_code,
+        )  # fmt: skip
+        speed, threads = measure_speed(work, graph)
         found[index] = replace(found[index], images_per_second=speed)
     return Comparison(tuple(found), batch_size, optimizer, threads)

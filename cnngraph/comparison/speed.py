@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cnngraph.bench.processes import Workers
 from cnngraph.bench.variants import Work
@@ -23,16 +22,15 @@ class Speed(NamedTuple):
     threads: int
 
 
-def measure_speed(spec: str, params: Mapping[str, Any], graph: Graph, batch_size: int) -> Speed:
+def measure_speed(work: Work, graph: Graph) -> Speed:
     """Times `for_inference()` of a network, in a process of its own.
 
     Raises `CnngraphError` if the network has several inputs, or cannot be run.
     """
     if len(graph.inputs) > 1:
-        raise CnngraphError(f"{spec} has several inputs: its speed is not measured")
-    work = Work(spec, params, batch_size, tuple(graph.input), mode="eval")
+        raise CnngraphError(f"{work.spec} has several inputs: its speed is not measured")
     with Workers(None) as workers:
         worker = workers.start(_VARIANT)
         prepared = worker.ask("prepare_variant", variant=_VARIANT, work=work.to_json())
         seconds = [worker.ask("measure", seconds=_SECONDS) for _ in range(_ROUNDS)]
-    return Speed(batch_size / median(seconds), prepared["machine"]["threads"])
+    return Speed(work.batch_size / median(seconds), prepared["machine"]["threads"])

@@ -33,7 +33,7 @@ def elaborate(
     """
     walk = Walk(spec)
     graph = walk.run(params or {})
-    diagnostics = walk.diagnostics.found
+    diagnostics = walk.diagnostics.finish()
     if graph is None:
         if not has_errors(diagnostics) and not spec.is_library:
             raise AssertionError(f"the walk over `{spec.name}` lost a value, but reported no error")

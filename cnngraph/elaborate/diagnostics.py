@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -12,13 +13,17 @@ from cnngraph.spec.arguments import InvalidError
 
 
 class Diagnostics:
-    """The diagnostics of one walk. After `stop`, or `MAX_MISTAKES` errors, it accepts no more."""
+    """The diagnostics of one walk. After `stop`, or `MAX_MISTAKES` errors, it accepts no more.
+
+    Of warnings of one code, it keeps `MAX_MISTAKES` and counts the others.
+    """
 
     def __init__(self, found: Iterable[Diagnostic] = ()) -> None:
         self.found: list[Diagnostic] = []
         self.stopped = False
         self._seen: set[Hashable] = set()
         self._errors = 0
+        self._warnings: Counter[str] = Counter()
         for diagnostic in found:
             self.report(diagnostic)
 
@@ -40,6 +45,10 @@ class Diagnostics:
         if key in self._seen or self.stopped:
             return
         self._seen.add(key)
+        if diagnostic.severity == "warning":
+            self._warnings[diagnostic.code] += 1
+            if self._warnings[diagnostic.code] > MAX_MISTAKES:
+                return
         diagnostic = replace(diagnostic, notes=(*diagnostic.notes, *notes()))
         if place is not None:
             inside = (place.level.path if path is None else path) or "the top level"
@@ -57,6 +66,14 @@ class Diagnostics:
             message = f"stopped after {MAX_MISTAKES} errors; the rest of the spec was not checked"
             self.found.append(Diagnostic("E110", message, diagnostic.position))
             self.stopped = True
+
+    def finish(self) -> list[Diagnostic]:
+        """The diagnostics of the whole walk, with the number of warnings that were left out."""
+        for code, count in self._warnings.items():
+            if count > MAX_MISTAKES:
+                message = f"the same is true at {count - MAX_MISTAKES:,} more places"
+                self.found.append(Diagnostic(code, message))
+        return self.found
 
     def fail(
         self,

@@ -15,6 +15,7 @@ from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, is_list, 
 from cnngraph.graph import INPUT
 from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
+from cnngraph.spec.document import MAX_TEXT
 from cnngraph.spec.expressions import UNKNOWN, is_expression
 from cnngraph.spec.loader import Spec
 from cnngraph.spec.yaml import Located
@@ -126,6 +127,8 @@ def _written_shapes(
         problem = None if name == INPUT else name_problem(name)
         if problem or not name.isidentifier():
             problem = problem or f"an input is an argument of `forward`, so not `{name}`"
+        elif len(name) > MAX_TEXT:
+            problem = f"the name of an input has at most {MAX_TEXT} characters, not {len(name):,}"
         elif "__" in name or name.endswith("_"):
             problem = f"an input's name has single underscores inside it, unlike `{name}`"
         if problem:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import Any, NoReturn
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.naming import free_name, name_problem
 from cnngraph.elaborate.place import INVALID, Call, Given, Level, Place, Value
-from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position, closest
+from cnngraph.errors import Diagnostic, Notes, Position, closest
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.yaml import Located
 
@@ -239,15 +238,12 @@ class Paths:
         for path in unnamed:
             if path.rpartition(".")[0] in mixed:
                 by_line.setdefault(str(self._numbered[path].position), path)
-        for path in islice(by_line.values(), MAX_MISTAKES):
+        for path in by_line.values():
             call = self._numbered[path]
             message = f"the keys of the weights of `{path}` would change if a node were inserted"
             notes = (("help", f"give the {call.kind} a `name`"),)
             warning = Diagnostic("W401", message, call.position, path=path, notes=notes)
             self._diagnostics.report(warning)
-        if len(by_line) > MAX_MISTAKES:
-            message = f"the same is true at {len(by_line) - MAX_MISTAKES:,} more places"
-            self._diagnostics.report(Diagnostic("W401", message))
 
 
 def _encloses(path: str, level: str) -> bool:

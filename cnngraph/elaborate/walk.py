@@ -24,6 +24,7 @@ from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import (
     COMPOSITES,
     CURRENT,
+    MAX_TEXT,
     Aux,
     Composite,
     From,
@@ -146,6 +147,9 @@ class Walk:
         if not isinstance(name, str):
             message = f"an output must be the name of a value, not {show(name)}"
             self.diagnostics.fail(place, "E103", message, position)
+        if len(key) > MAX_TEXT:
+            message = f"the name of an output has at most {MAX_TEXT} characters, not {len(key):,}"
+            self.diagnostics.fail(place, "E116", message, position)
         if key in self.graph.aux:
             message = f"an output cannot be called `{key}`: this is a side head"
             self.diagnostics.fail(place, "E108", message, position)

@@ -110,12 +110,14 @@ def input_sizes(graph: Graph) -> InputSizes | None:
 
 def _sizes_to(last: int, graph: Graph) -> InputSizes:
     sizes = range(1, last + 1)
+    evaluations = len(graph.inputs) * last
+    if evaluations > MOST_EVALUATIONS:
+        raise _TooCostlyError(MOST_EVALUATIONS / evaluations)
     tables = _inputs(graph, last)
     known: dict[object, _Table] = {}  # so that copies of a repeat are evaluated once
     shared: dict[_Table, _Table] = {}
     failures: list[Failure] = []
     failed: set[int] = set()
-    evaluations = 0
     for index, node in enumerate(graph.nodes):
         inputs = [tables[path] for path in node.inputs]
         key = (_identity(node.op), graph.input_shapes(node), *map(id, inputs))

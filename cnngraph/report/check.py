@@ -85,7 +85,8 @@ def summary(report: Report) -> str:
     if graph is None or costs is None:
         assert report.spec is not None
         blocks = [*report.spec.library.blocks]
-        return f"{report.name}: a library of {plural(len(blocks), 'block')}: {', '.join(blocks)}"
+        named = ", ".join(blocks[:MAX_NAMED]) + _more(len(blocks))
+        return f"{report.name}: a library of {plural(len(blocks), 'block')}: {named}"
     rows = [("params", params(costs)), ("MACs", macs(costs))]
     if report.sizes is not None:
         declared = max(shape.spatial for shape in graph.inputs.values())
@@ -97,7 +98,7 @@ def summary(report: Report) -> str:
 
 
 MAX_NAMED = 50
-"""A summary lists at most this many inputs, outputs or side heads."""
+"""A summary lists at most this many inputs, outputs, side heads or blocks."""
 
 
 def shapes(graph: Graph) -> str:
@@ -112,8 +113,12 @@ def shapes(graph: Graph) -> str:
 
 def _named(shapes: Mapping[str, TensorShape]) -> str:
     named = [f"{name} {shape}" for name, shape in islice(shapes.items(), MAX_NAMED)]
-    more = len(shapes) - len(named)
-    return ", ".join(named) + (f" and {more:,} more" if more else "")
+    return ", ".join(named) + _more(len(shapes))
+
+
+def _more(count: int) -> str:
+    """What follows the first `MAX_NAMED` of so many."""
+    return f" and {count - MAX_NAMED:,} more" if count > MAX_NAMED else ""
 
 
 def params(costs: Summary) -> str:

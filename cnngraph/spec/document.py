@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from cnngraph.errors import is_list
 from cnngraph.ops import Op
 from cnngraph.ops.fields import Count, Number
-from cnngraph.spec.initial import rules
+from cnngraph.spec.expressions import RESERVED
+from cnngraph.spec.initial import rules, rules_schema
 
 
 class _RawMarker:
@@ -31,15 +32,46 @@ _BRANCHES_SCHEMA = {
         {"type": "object", "additionalProperties": BODY_SCHEMA, "minProperties": 1},
     ]
 }
-_BLOCKS_SCHEMA = {"type": "object", "additionalProperties": {"$ref": "#/$defs/BlockDefinition"}}
+MAX_TEXT = 500
+"""The most characters of a network's name, of a block's name, and of a reference."""
+MAX_PATH = 4096
+"""The most characters in the path of an import, as in Linux."""
+
+IDENTIFIER = r"^[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*$"
+"""A pattern of names: letters of any alphabet, digits and `_`."""
+_IDENTIFIER = {"pattern": IDENTIFIER}
+_VARIABLE = {**_IDENTIFIER, "not": {"enum": sorted(RESERVED)}}
+_BLOCKS_SCHEMA = {
+    "type": ["object", "null"],
+    "propertyNames": {**_IDENTIFIER, "maxLength": MAX_TEXT},
+    "additionalProperties": {"$ref": "#/$defs/BlockDefinition"},
+}
 
 Body = Annotated[Any, RAW, WithJsonSchema(BODY_SCHEMA)]
 Branches = Annotated[Any, RAW, WithJsonSchema(_BRANCHES_SCHEMA)]
 Shortcut = Annotated[
-    Any, RAW, WithJsonSchema({"anyOf": [{"enum": ["identity", "project"]}, BODY_SCHEMA]})
+    Any, RAW, WithJsonSchema({"anyOf": [{"enum": ["identity", "project", None]}, BODY_SCHEMA]})
 ]
 Items = Annotated[Any, RAW, WithJsonSchema({"type": "array"})]
-Parameters = Annotated[Any, RAW, WithJsonSchema({"type": "object"})]
+_PARAMS_SCHEMA = {"type": ["object", "null"], "propertyNames": _VARIABLE}
+Parameters = Annotated[
+    Any,
+    RAW,
+    WithJsonSchema({**_PARAMS_SCHEMA, "additionalProperties": {"not": {"type": "object"}}}),
+]
+BlockParameters = Annotated[
+    Any,
+    RAW,
+    WithJsonSchema(
+        {
+            **_PARAMS_SCHEMA,
+            "propertyNames": {
+                **_IDENTIFIER,
+                "not": {"enum": [*sorted(RESERVED), "name", "from", "pass_params"]},
+            },
+        }
+    ),
+]
 Blocks = Annotated[Any, RAW, WithJsonSchema(_BLOCKS_SCHEMA)]
 _SHAPE_SCHEMA = {"type": "array", "minItems": 1, "maxItems": 4}
 _NAMES_SCHEMA = {
@@ -52,7 +84,17 @@ Shape = Annotated[Any, RAW, WithJsonSchema(_SHAPE_SCHEMA)]
 Inputs = Annotated[
     Any,
     RAW,
-    WithJsonSchema({"type": "object", "additionalProperties": _SHAPE_SCHEMA, "minProperties": 1}),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {
+                "pattern": "^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$",
+                "maxLength": MAX_TEXT,
+            },
+            "additionalProperties": _SHAPE_SCHEMA,
+            "minProperties": 1,
+        }
+    ),
 ]
 Outputs = Annotated[Any, RAW, WithJsonSchema(_NAMES_SCHEMA)]
 
@@ -70,7 +112,7 @@ def _identifiers(value: Any) -> tuple[str, ...]:
     return names
 
 
-_NAME_SCHEMA = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+_NAME_SCHEMA = {"type": "string", **_VARIABLE}
 
 
 def _one_or_more(item: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +125,8 @@ Identifiers = Annotated[
 ]
 ValueName = Annotated[Any, RAW, WithJsonSchema({"type": "string"})]
 ValueNames = Annotated[Any, RAW, WithJsonSchema(_one_or_more({"type": "string"}))]
+
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 PASS_PARAMS = "pass_params"
 """The argument of ops and blocks that passes on the params of the enclosing block."""
@@ -242,7 +286,7 @@ COMPOSITES: dict[str, type[Composite]] = {
 class BlockDefinition(_Model):
     """A function from params to nodes. The children in `order` come first in the `state_dict`."""
 
-    params: Parameters = None
+    params: BlockParameters = None
     order: tuple[str, ...] = ()
     body: Body
 
@@ -264,19 +308,22 @@ class Expect(_Model):
     nodes: dict[str, ExpectedNode] = {}
 
 
-Init = Annotated[Any, PlainValidator(rules), WithJsonSchema({"type": "object"})]
+Init = Annotated[Any, PlainValidator(rules), WithJsonSchema(rules_schema())]
+SpecPath = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": r"^[^/].*\.ya?ml$", "maxLength": MAX_PATH})
+]
 
 
 class Document(_Model):
     """One network, or a library of `blocks`."""
 
     cnngraph: Literal[1]
-    name: str | None = None
-    paper: str | None = None
+    name: Text | None = None
+    paper: Text | None = None
     year: int | None = None
-    source: str | None = None
-    extends: str | None = None
-    imports: tuple[str, ...] = ()
+    source: Text | None = None
+    extends: SpecPath | None = None
+    imports: tuple[SpecPath, ...] = ()
     plugins: tuple[str, ...] = ()
     input: Shape = None
     inputs: Inputs = None

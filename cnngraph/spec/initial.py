@@ -65,6 +65,49 @@ def rules(value: Any) -> Rules:
     return found
 
 
+SCHEMES_SCHEMA = {"$ref": "#/$defs/schemes"}
+
+
+def rules_schema() -> dict[str, Any]:
+    """The JSON Schema of what `rules` accepts, apart from the names of ops.
+
+    It refers to that of `schemes_schema`.
+    """
+    return {
+        "type": "object",
+        "properties": {ZERO_LAST_NORM: {"type": "boolean"}},
+        "additionalProperties": SCHEMES_SCHEMA,
+    }
+
+
+def schemes_schema() -> dict[str, Any]:
+    """The JSON Schema of what `schemes` accepts."""
+    calls: dict[str, Any] = {}
+    for name, arguments in SCHEMES.items():
+        kinds: dict[str, dict[str, Any]] = {
+            key: {"enum": [*_WORDS[key]]} if key in _WORDS else {"type": "number"}
+            for key in arguments
+        }
+        if "std" in kinds:
+            kinds["std"] = {"type": "number", "minimum": 0}
+        calls[name] = {"type": "object", "properties": kinds, "additionalProperties": False}
+    scheme: dict[str, Any] = {
+        "anyOf": [
+            {"enum": [*SCHEMES]},
+            {
+                "type": "object",
+                "properties": calls,
+                "additionalProperties": False,
+                "minProperties": 1,
+                "maxProperties": 1,
+            },
+        ]
+    }
+    parts = {"weight": scheme, "bias": scheme}
+    by_parameter = {"type": "object", "properties": parts, "additionalProperties": False}
+    return {"anyOf": [*scheme["anyOf"], by_parameter]}
+
+
 def schemes(kind: str, value: Any) -> Schemes:
     """What an op's `init` states. Raises `ValueError` with a clause on what is wrong."""
     parts: Any = value

@@ -6,6 +6,7 @@ any value may be an expression, and a node of unknown kind is the call of a bloc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,17 +16,22 @@ from pydantic.json_schema import CoreRef, GenerateJsonSchema, JsonRef
 from cnngraph.ops import OPS, Op, load_plugins
 from cnngraph.spec.document import (
     COMPOSITES,
+    IDENTIFIER,
     PASS_PARAMS,
     BlockDefinition,
     Composite,
     Document,
     From,
     Parallel,
+    Repeat,
     main_key,
 )
+from cnngraph.spec.expressions import is_expression
+from cnngraph.spec.initial import SCHEMES_SCHEMA, schemes_schema
 
 if TYPE_CHECKING:
     from cnngraph.spec.loader import Block
+    from cnngraph.spec.yaml import Located
 
 Schema = dict[str, Any]
 
@@ -40,11 +46,12 @@ _PASS_PARAMS: Schema = {
     "description": "Passes on the params of the enclosing block that this node also takes.",
 }
 _FROM: Schema = {"type": "string", "description": "The name of the value that the node reads."}
-_INIT: Schema = {
-    "description": "How the op's weights are initialised: a scheme, or schemes of weight and bias.",
-    "type": ["string", "object"],
-}
+_BLOCK_NAME: Schema = {"pattern": IDENTIFIER}
 _LEVEL_NAME: Schema = {"anyOf": [_NAME, {"type": "null"}]}
+
+_INIT: Schema = {"$ref": "#/$defs/init"}
+_OF_INIT = "How the op's weights are initialised: a scheme, or schemes of weight and bias."
+_OF_NODES = ("body", "nodes", "node", "bare_node", "node_with_arguments")
 
 _DEFINITIONS: dict[str, Schema] = {
     "expression": {
@@ -55,7 +62,7 @@ _DEFINITIONS: dict[str, Schema] = {
     "name": {
         "description": "The node's name, which is part of the keys of its weights.",
         "anyOf": [
-            {"type": "string", "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"},
+            {"type": "string", "pattern": r"^[A-Za-z0-9][\w-]*(\.[A-Za-z0-9][\w-]*)*$"},
             {"type": "integer", "minimum": 0},
             _EXPRESSION,
         ],
@@ -82,8 +89,15 @@ def json_schema(blocks: Mapping[str, Block] | None = None) -> Schema:
     shape = {**document["properties"]["input"], "items": {"type": "integer", "minimum": 1}}
     document["properties"]["input"] = _or_expression(shape)
     document["properties"]["inputs"]["additionalProperties"] = _or_expression(shape)
+    document["properties"]["outputs"] = _or_expression(document["properties"]["outputs"])
+    init = document["properties"]["init"]["anyOf"][0]
+    init["properties"] |= dict.fromkeys(OPS, SCHEMES_SCHEMA)
+    init["additionalProperties"] = False
+    document["properties"]["blocks"]["propertyNames"]["not"] = {"enum": [*arguments]}
     definitions = {
         **_DEFINITIONS,
+        "schemes": schemes_schema(),
+        "init": {"description": _OF_INIT, **_or_expression(schemes_schema())},
         "node": {
             "description": "`kind`, or `kind: arguments`: an op, a composite, or a block.",
             "anyOf": [{"$ref": "#/$defs/bare_node"}, {"$ref": "#/$defs/node_with_arguments"}],
@@ -96,7 +110,8 @@ def json_schema(blocks: Mapping[str, Block] | None = None) -> Schema:
             },
             "anyOf": [
                 {"enum": [kind for kind, schema in arguments.items() if _accepts_none(schema)]},
-                {"description": "A block, or an expression whose value is a kind."},
+                {"description": "A block.", **_BLOCK_NAME},
+                _EXPRESSION,
             ],
         },
         "node_with_arguments": {
@@ -104,48 +119,86 @@ def json_schema(blocks: Mapping[str, Block] | None = None) -> Schema:
             "minProperties": 1,
             "maxProperties": 1,
             "properties": {kind: {"$ref": f"#/$defs/{_definition(kind)}"} for kind in arguments},
-            "additionalProperties": {"description": "The arguments of a block."},
+            "patternProperties": {_EXPRESSION_PATTERN: True, _BLOCK_NAME["pattern"]: True},
+            "additionalProperties": False,
         },
         "BlockDefinition": _model(BlockDefinition),
         **document.pop("$defs", {}),
         **{_definition(kind): schema for kind, schema in arguments.items()},
     }
+    composites = [_definition(kind) for kind in COMPOSITES]
     if blocks is not None:
-        _add_blocks(definitions, blocks)
+        _add_blocks(definitions["node_with_arguments"], definitions["bare_node"], blocks)
+    else:
+        definitions |= _without_blocks(definitions, [*_OF_NODES, *composites])
     return {
         "$schema": DIALECT,
         "title": "cnngraph spec",
         "description": "One network, or a library of blocks, in the language of cnngraph.",
         **{key: value for key, value in document.items() if key not in ("title", "description")},
-        "dependentRequired": {"graph": ["name"]},
-        "dependentSchemas": {
-            "extends": {"properties": dict.fromkeys(("imports", "blocks", "graph"), False)},
-            "graph": {"oneOf": [{"required": ["input"]}, {"required": ["inputs"]}]},
-        },
+        **_KINDS_OF_FILES,
+        **(_OPS_ALONE if blocks is None else {}),
         "$defs": definitions,
     }
 
 
-def _add_blocks(definitions: dict[str, Schema], blocks: Mapping[str, Block]) -> None:
-    """Makes the schema of nodes accept calls of these blocks, and no other kinds."""
-    named = definitions["node_with_arguments"]
+def _has(*keys: str) -> Schema:
+    """Documents with one of these keys."""
+    return {"anyOf": [{"required": [key]} for key in keys]}
+
+
+_KINDS_OF_FILES: Schema = {
+    "not": {"required": ["input", "inputs"]},
+    "anyOf": [
+        {"required": ["name", "graph"], **_has("input", "inputs")},
+        {
+            "required": ["extends"],
+            "properties": dict.fromkeys(("imports", "plugins", "blocks", "graph"), False),
+        },
+        {
+            **_has("blocks", "imports"),
+            "not": _has("extends", "input", "inputs", "outputs", "params", "graph", "expect"),
+        },
+    ],
+}
+"""A file is a network, a variant or a library."""
+
+_OPS_ALONE: Schema = {
+    "if": {"not": _has("blocks", "imports", "plugins")},
+    "then": {"properties": {"graph": {"$ref": "#/$defs/body_without_blocks"}}},
+}
+"""Without blocks and plugins, a node is an op or a composite."""
+
+
+def _without_blocks(definitions: Mapping[str, Schema], names: Sequence[str]) -> dict[str, Schema]:
+    """The definitions of nodes, and of what contains nodes, in a file that can call no block."""
+    text = json.dumps({name: definitions[name] for name in names})
+    for name in names:
+        text = text.replace(f'"#/$defs/{name}"', f'"#/$defs/{name}_without_blocks"')
+    found = {f"{name}_without_blocks": schema for name, schema in json.loads(text).items()}
+    _add_blocks(found["node_with_arguments_without_blocks"], found["bare_node_without_blocks"], {})
+    return found
+
+
+def _add_blocks(named: Schema, bare_node: Schema, blocks: Mapping[str, Block]) -> None:
+    """Makes the schemas of nodes accept calls of these blocks, and no other kinds."""
     named["properties"] |= {name: _call_of(block) for name, block in blocks.items()}
     named["patternProperties"] = {_EXPRESSION_PATTERN: True}
     named["additionalProperties"] = False
-    bare = definitions["bare_node"]["anyOf"]
     optional = [name for name, block in blocks.items() if not _required_of(block)]
-    bare[1:] = [{"enum": optional}, _EXPRESSION]
+    bare_node["anyOf"][1:] = [{"enum": optional}] * bool(optional) + [_EXPRESSION]
 
 
 def _call_of(block: Block) -> Schema:
     """What may follow the name of a block: its params, the only required one alone, or nothing."""
     needed = _required_of(block)
-    properties = {**dict.fromkeys(block.params, True), "name": _LEVEL_NAME, "from": _FROM}
+    params = {name: _argument_like(default) for name, default in block.params.items()}
+    properties = {**params, "name": _LEVEL_NAME, "from": _FROM, PASS_PARAMS: _PASS_PARAMS}
     forms: list[Schema] = [
         {
             "type": "object",
             "properties": properties,
-            "required": needed,
+            "anyOf": [{"required": needed}, {"required": [PASS_PARAMS]}],
             "additionalProperties": False,
         }
     ]
@@ -154,6 +207,25 @@ def _call_of(block: Block) -> Schema:
     if len(needed) == 1:
         forms.append({"not": {"type": ["object", "null"]}})
     return {"anyOf": forms}
+
+
+def _argument_like(default: Located) -> Schema:
+    """The arguments that can replace a block's default: values of its type, as `check` has it."""
+    match default.value:
+        case bool():
+            kinds: list[Schema] = [{"type": "boolean"}]
+        case int():
+            item = {"anyOf": [{"type": "integer"}, _EXPRESSION]}
+            kinds = [{"type": "integer"}, {"type": "array", "items": item}]
+        case float():
+            kinds = [{"type": "number"}]
+        case list():
+            kinds = [{"type": "array"}]
+        case str() as text if not is_expression(text):
+            return {"type": "string"}
+        case _:
+            return {"not": {"type": "object"}}
+    return {"anyOf": [*kinds, _EXPRESSION]}
 
 
 def _required_of(block: Block) -> list[str]:
@@ -182,8 +254,15 @@ def _composite_arguments(model: type[Composite]) -> Schema:
     )
     if model is From:
         del schema["anyOf"][0]["properties"]["name"], schema["anyOf"][0]["properties"]["from"]
+    if model is Repeat:
+        named = schema["anyOf"][0]
+        named["properties"]["times"]["anyOf"].remove({"type": "null"})
+        others = {"not": _has("over", "as")}
+        over = {"required": ["over", "as"], "not": _has("times")}
+        named["anyOf"] = [{"required": ["times"], **others}, over]
     if model.kind == "aux":
         schema["anyOf"][0]["required"].append("name")
+        schema["anyOf"][0]["properties"]["name"] = {**_NAME, "not": {"const": "logits"}}
         del schema["anyOf"][1:]
     if model is Parallel:
         named = schema["anyOf"][0]
@@ -254,7 +333,7 @@ class _Generator(GenerateJsonSchema):
         return dict(super().generate_inner(schema))
 
 
-_REFERRED = ("body", "BlockDefinition")
+_REFERRED = ("body", "BlockDefinition", "schemes")
 
 
 def _model(model: type[BaseModel]) -> Schema:
@@ -301,6 +380,10 @@ def _or_expression(schema: Schema) -> Schema:
             form["items"] = _or_expression(form["items"])
         if isinstance(form.get("additionalProperties"), dict):
             form["additionalProperties"] = _or_expression(form["additionalProperties"])
+        if "properties" in form:
+            form["properties"] = {
+                key: _or_expression(item) for key, item in form["properties"].items()
+            }
         forms.append(form)
     if {"type": "string"} not in forms:
         forms.append(_EXPRESSION)

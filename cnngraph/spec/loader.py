@@ -23,6 +23,8 @@ from cnngraph.ops import find_op, load_plugin_file
 from cnngraph.spec.arguments import InvalidError, Model, valid_part, validate
 from cnngraph.spec.document import (
     COMPOSITES,
+    MAX_PATH,
+    MAX_TEXT,
     PASS_PARAMS,
     BlockDefinition,
     Document,
@@ -31,7 +33,7 @@ from cnngraph.spec.document import (
 )
 from cnngraph.spec.expressions import RESERVED
 from cnngraph.spec.initial import Rules, Scheme
-from cnngraph.spec.yaml import MAX_BYTES, Located, parse_yaml, read_source
+from cnngraph.spec.yaml import MAX_BYTES, MAX_VALUES, Located, parse_yaml, read_source
 
 _OF_NETWORKS = ("input", "inputs", "outputs", "params", "graph", "expect")
 """The keys of networks that libraries do not have."""
@@ -66,11 +68,17 @@ class Library:
     """The blocks that a file can call: its own, and those it imports.
 
     Attributes:
+        own: the blocks of the file itself.
+        sources: the libraries that `blocks` contains the blocks of, by their file.
         broken: names of blocks whose definition has a mistake.
         complete: False if further blocks are unknown because of a mistake.
     """
 
     blocks: dict[str, Block] = field(default_factory=dict[str, Block])
+    own: dict[str, Block] = field(default_factory=dict[str, Block], repr=False, compare=False)
+    sources: dict[Path, Library] = field(
+        default_factory=dict[Path, "Library"], repr=False, compare=False
+    )
     broken: set[str] = field(default_factory=set[str])
     complete: bool = True
 
@@ -122,8 +130,6 @@ class Spec:
     mistakes: tuple[Diagnostic, ...] = ()
 
 
-MAX_PATH = 4096
-"""The most characters in the path of an import, as in Linux."""
 ALLOW_CODE = (
     "if you trust this spec as you would trust a program, use `--allow-code`, or `allow_code=True` "
     "in Python"
@@ -166,6 +172,7 @@ class _Loader:
         self.libraries: dict[Path, Library] = {}
         self.unusable: set[Path] = set()
         self.bytes = 0
+        self.values = 0
         self.diagnostics: list[Diagnostic] = []
 
     def report(self, code: str, message: str, position: Position, notes: Notes = ()) -> None:
@@ -202,6 +209,10 @@ class _Loader:
 
     def _document(self, source: Source) -> tuple[Located, Document]:
         root = parse_yaml(source)
+        self.values += root.size
+        if self.values > MAX_VALUES:
+            message = f"the files of the spec have more than {MAX_VALUES:,} values together"
+            raise _StopError([*self.diagnostics, Diagnostic("E004", message, root.position)])
         if not isinstance(root.value, dict):
             message = "a spec must be a mapping with `cnngraph`, `name`, `input` and `graph`"
             raise fail("E107", message, root.position)
@@ -332,8 +343,10 @@ class _Loader:
                 continue
             library.broken |= imported.broken
             library.complete = library.complete and imported.complete
-            for block in imported.blocks.values():
-                self._define(library, block, item.position)
+            for file, source in imported.sources.items():
+                if file not in library.sources:
+                    library.sources[file] = source
+                    self._merge(library, source.own, imported, item.position)
         for name, definition in self._mapping(document.blocks, "blocks").items():
             position = document.blocks.keys[name]
             block = self._block(name, definition, position, library)
@@ -341,6 +354,7 @@ class _Loader:
                 library.broken.add(name)
             else:
                 self._define(library, block, position)
+        library.sources[path] = library
         return library
 
     def _load_plugins(self, path: Path, root: Located, document: Document) -> None:
@@ -424,6 +438,10 @@ class _Loader:
             message = f"a block cannot be called `{name}`: this is not an identifier"
             self.report("E116", message, position)
             return None
+        if len(name) > MAX_TEXT:
+            message = f"the name of a block has at most {MAX_TEXT} characters, not {len(name):,}"
+            self.report("E116", message, position)
+            return None
         if not isinstance(located.value, dict):
             message = f"the block `{name}` must be a mapping with `body`"
             self.report("E103", message, position)
@@ -444,16 +462,31 @@ class _Loader:
                 self.report("E116", message, written.keys[param])
         return Block(name, params, definition.body, position, library, located.entries.get("order"))
 
+    def _merge(
+        self, library: Library, blocks: dict[str, Block], imported: Library, position: Position
+    ) -> None:
+        """Adds the blocks of one file, which `imported` defines or imports itself."""
+        if blocks.keys().isdisjoint(library.blocks.keys()):
+            library.blocks.update(blocks)
+            return
+        for name, block in blocks.items():
+            first = library.blocks.setdefault(name, block)
+            if first is not block and imported.blocks[name] is block:  # else reported there
+                self._report_twice(first, position)
+
+    def _report_twice(self, known: Block, position: Position) -> None:
+        notes = (("note", f"the other definition is at {known.position}"),)
+        self.report("E114", f"the block `{known.name}` is defined twice", position, notes)
+
     def _define(self, library: Library, block: Block, position: Position) -> None:
         known = library.blocks.get(block.name)
-        if known is not None and known is not block:
-            notes = (("note", f"the other definition is at {known.position}"),)
-            self.report("E114", f"the block `{block.name}` is defined twice", position, notes)
+        if known is not None:
+            self._report_twice(known, position)
         elif block.name in COMPOSITES or find_op(block.name) is not None:
             message = f"a block cannot be called `{block.name}`: it is the name of an op"
             self.report("E114", message, block.position)
         else:
-            library.blocks[block.name] = block
+            library.blocks[block.name] = library.own[block.name] = block
 
 
 def _is_library(root: Located) -> bool:

@@ -35,12 +35,17 @@ _CONSTANTS: dict[str, bool | float | None] = {
     "-.inf": float("-inf"),
     ".nan": float("nan"),
 }
+_NODES = ("graph", "body", "shortcut")
+"""Keys whose value is a node or a list of nodes."""
 _MAX_DIGITS = 18
 _MAX_CACHED = 1 << 16
 """Characters of the longest text whose values are kept for the next time."""
 
 
-@dataclass(frozen=True, slots=True)
+_NO_KEYS: dict[str, Position] = {}
+
+
+@dataclass(slots=True)
 class Located:
     """A YAML value with its position. Lists contain `Located`, mappings `Located` by key.
 
@@ -51,7 +56,7 @@ class Located:
 
     value: dict[str, Located] | list[Located] | str | int | float | None
     position: Position
-    keys: dict[str, Position] = field(default_factory=dict[str, Position])
+    keys: dict[str, Position] = field(default_factory=lambda: _NO_KEYS)
     size: int = 1
 
     @property
@@ -267,11 +272,9 @@ class _Builder:
             notes = (("help", "write all keys, or make a block with params"),)
             self.diagnostics.append(Diagnostic("E002", message, item.position, notes=notes))
         elif key in parent.keys:
-            message = f"the key `{key}` appears twice"
-            notes = (("note", f"it first appears at line {parent.keys[key].line}"),)
-            self.diagnostics.append(
-                Diagnostic("E003", message, item.position, label="second time here", notes=notes)
-            )
+            outer = self.open[-2].key if len(self.open) > 1 else None
+            is_node = outer in _NODES
+            self.diagnostics.append(_appears_twice(key, parent.keys[key], item.position, is_node))
         if len(self.diagnostics) >= MAX_MISTAKES:
             raise SpecError(self.diagnostics)
         parent.key = key
@@ -298,6 +301,17 @@ class _Open:
     def located(self) -> Located:
         value = self.mapping if self.is_mapping else self.items
         return Located(value, self.position, self.keys, self.size)
+
+
+def _appears_twice(key: str, first: Position, second: Position, is_node: bool) -> Diagnostic:
+    lines = f"lines {first.line} and {second.line}"
+    where = f"line {first.line}" if first.line == second.line else lines
+    help = "remove one of them, or give it another name"
+    if is_node:
+        help = f"write the nodes as a list, each with a dash of its own: `- {key}: ...`"
+    message = f"the key `{key}` appears twice, at {where}"
+    notes = (("help", help),)
+    return Diagnostic("E003", message, second, label="second time here", notes=notes)
 
 
 def _nested_too_deep(position: Position) -> SpecError:

@@ -70,8 +70,10 @@ def save(path: Path, contents: Mapping[str, Any]) -> None:
     atomic_write(path, lambda file: torch_files.save(contents, file), faults=(RuntimeError,))
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
+def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> Checkpoint:
     """Reads a checkpoint, or the one of a run's folder: its best if there is one.
+
+    `allow_code` allows the spec in it to import classes, as in `cnngraph.load_compiled`.
 
     Raises:
         CnngraphError: there is none, it is damaged, or it is no checkpoint.
@@ -89,7 +91,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     for key, kind in _CONTENTS.items():
         if not isinstance(training.get(key), kind):  # pyright: ignore[reportUnknownMemberType]
             raise CnngraphError(f"{file} is damaged: it has no `{key}`")
-    return Checkpoint(file, unpacked(contents, file), training)
+    return Checkpoint(file, unpacked(contents, file, allow_code=allow_code), training)
 
 
 def keep_as_best(last: Path) -> None:

@@ -131,6 +131,7 @@ def evaluate(
     *,
     device: str = "auto",
     skip_bad: bool = False,
+    allow_code: bool = False,
 ) -> Evaluation:
     """Evaluates a checkpoint on the images that its run evaluated on, or on those of other data.
 
@@ -139,11 +140,12 @@ def evaluate(
         data: as for `fit`; by default the data of the run.
         device: `cpu`, `cuda`, or `auto`.
         skip_bad: leave out files that cannot be read as images.
+        allow_code: as in `cnngraph.load_compiled`.
 
     Raises:
         CnngraphError: there is no checkpoint, or the data has other classes.
     """
-    saved = checkpoint.load(path)
+    saved = checkpoint.load(path, allow_code=allow_code)
     opened: Data = open_for(saved.network, data or saved.data, skip_bad)
     if opened.classes != saved.classes:
         raise other_classes(opened.name, opened.classes, saved)

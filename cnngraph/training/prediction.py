@@ -54,6 +54,7 @@ def predict(
     top: int = 5,
     device: str = "auto",
     skip_bad: bool = False,
+    allow_code: bool = False,
 ) -> Iterator[Prediction]:
     """Predicts the classes of images.
 
@@ -63,11 +64,12 @@ def predict(
         top: the number of classes to name.
         device: `cpu`, `cuda`, or `auto`.
         skip_bad: leave out files that cannot be read as images.
+        allow_code: as in `cnngraph.load_compiled`.
 
     Raises:
         CnngraphError: there is no checkpoint, or a file cannot be read.
     """
-    saved = checkpoint.load(path)
+    saved = checkpoint.load(path, allow_code=allow_code)
     place = device_of(device)
     net = saved.network.eval().for_inference().to(place)
     transform = transform_of(saved).to(place)

@@ -62,7 +62,7 @@ def write(folder: Path, setup: Setup, history: Sequence[EpochResult]) -> None:
         CnngraphError: a file cannot be written.
     """
     draw_curves(history, folder / "curves.png")
-    saved = checkpoint.load(folder)
+    saved = checkpoint.load(folder, allow_code=setup.net.compilation.spec.allows_code)
     net, transform = saved.network.eval().for_inference(), transform_of(saved)
     images = setup.data.val
     found = evaluation_of(net, transform, images, setup.data.classes, setup.data.name)

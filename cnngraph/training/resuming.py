@@ -33,6 +33,7 @@ def resume(
     save_every: int | None = None,
     listener: Listener | None = None,
     strategy: Strategy = "ddp",
+    allow_code: bool = False,
 ) -> Run:
     """Continues a run from its last checkpoint, to the same weights as if it had never stopped.
 
@@ -42,6 +43,7 @@ def resume(
         data: where the data is now; by default where it was.
         device, skip_bad, workers, save_every, listener, strategy: as for `fit`. The run may have
             had another number of processes and another strategy.
+        allow_code: as in `cnngraph.load_compiled`.
 
     Raises:
         CnngraphError: there is no checkpoint, or it belongs to another spec or other data.
@@ -51,9 +53,9 @@ def resume(
     last = folder / checkpoint.LAST
     if not last.is_file():
         raise CnngraphError(f"{folder} contains no run to resume: it has no {checkpoint.LAST}")
-    saved = checkpoint.load(last)
+    saved = checkpoint.load(last, allow_code=allow_code)
     if spec is not None:
-        _require_same_spec(saved, spec)
+        _require_same_spec(saved, spec, allow_code)
     state = saved.training
     recipe = parse_recipe(Source(str(last), state["recipe"]))
     setup = prepare(
@@ -96,9 +98,9 @@ def _where(loop: Loop) -> str:
     )
 
 
-def _require_same_spec(saved: checkpoint.Checkpoint, spec: SpecLike) -> None:
+def _require_same_spec(saved: checkpoint.Checkpoint, spec: SpecLike, allow_code: bool) -> None:
     compilation = saved.network.compilation
-    given = read_spec(spec)
+    given = read_spec(spec, allow_code)
     texts = sorted(source.text for source in given.files.values())
     if sorted(source.text for source in compilation.spec.files.values()) != texts:
         raise CnngraphError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy
 import pytest
 from typer.testing import CliRunner
 
@@ -33,19 +34,67 @@ graph:
 
 @pytest.mark.parametrize(
     "command",
-    [["check"], ["draw", "-o", "net.svg"], ["report", "-o", "net.html"], ["train", "--dry-run"]],
+    [
+        ["check"],
+        ["draw", "-o", "net.svg"],
+        ["report", "-o", "net.html"],
+        ["summary"],
+        ["compare"],
+        ["compile"],
+        ["scaling"],
+        ["export", "--python", "net.py"],
+        ["train", "--dry-run"],
+    ],
     ids=lambda command: command[0],
 )
 def test_code_runs_only_if_allowed(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if command[0] == "train" and not all(map(find_spec, ["lightning", "sklearn"])):
-        pytest.skip('training on the digits needs `pip install "cnngraph[train]"`')
+    if command[0] == "train":
+        require_training()
     monkeypatch.chdir(tmp_path)
     Path("ops.py").write_text(PLUGIN)
     Path("net.yaml").write_text(SPEC)
-    line = [command[0], "net.yaml", *command[1:], "--plugin", "ops.py"]
-    refused = CliRunner().invoke(app, line)
+    need_permission(command[0], "net.yaml", *command[1:])
+
+
+@pytest.mark.slow
+def test_code_of_a_checkpoint_runs_only_if_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_training()
+    monkeypatch.chdir(tmp_path)
+    Path("ops.py").write_text(PLUGIN)
+    Path("net.yaml").write_text(SPEC)
+    images = numpy.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=numpy.uint8)
+    numpy.savez("data.npz", images=images, labels=numpy.arange(40) % 10)
+    need_permission("train", "net.yaml", "--data", "data.npz", "--epochs", "1", "-o", "run")
+    need_permission("evaluate", "run")
+    need_permission("train", "--resume", "run")
+    Path("all.yaml").write_text(
+        "experiment: 1\nname: all\nquestion: Does it run?\nvariants: {a: {spec: net.yaml}, b: {spec: net.yaml}}\n"
+    )
+    need_permission("experiment", "all.yaml", "--data", "data.npz", "--short", "-o", "results")
+
+
+@pytest.mark.slow
+def test_code_of_a_benchmark_runs_only_if_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ops.py").write_text(PLUGIN)
+    Path("net.yaml").write_text(SPEC)
+    need_permission("bench", "net.yaml", "--against", "eager", "--rounds", "1", "--threads", "1")
+
+
+def require_training() -> None:
+    if not all(map(find_spec, ["lightning", "sklearn"])):
+        pytest.skip('training on the digits needs `pip install "cnngraph[train]"`')
+
+
+def need_permission(*line: str) -> None:
+    refused = CliRunner().invoke(app, [*line, "--plugin", "ops.py"])
     assert refused.exit_code == 1
-    allowed = CliRunner().invoke(app, [*line, "--allow-code"])
+    assert "--allow-code" in refused.output
+    allowed = CliRunner().invoke(app, [*line, "--plugin", "ops.py", "--allow-code"])
     assert allowed.exit_code == 0, allowed.output

@@ -34,6 +34,7 @@ def run_experiment(
     resumed: bool = False,
     device: str = "auto",
     listener: Listener | None = None,
+    allow_code: bool = False,
 ) -> Results:
     """Trains every variant of an experiment, and writes the comparison.
 
@@ -46,6 +47,7 @@ def run_experiment(
         resumed: continue the experiment in the folder; finished variants are not repeated.
         device: `cpu`, `cuda`, or `auto`.
         listener: hears of every step of every run.
+        allow_code: as in `cnngraph.check`.
 
     Raises:
         CnngraphError: the folder already contains an experiment, or a run fails in another way than
@@ -67,7 +69,7 @@ def run_experiment(
     for name, variant in experiment.merged.items():
         shown = listener or Listener()
         shown.on_message(f"\n{experiment.name}: {name}")
-        setup = _setup(variant, str(data), changes, short, folder, device)
+        setup = _setup(variant, str(data), changes, short, folder, device, allow_code)
         found.append(_result(name, variant, setup, folder / name, shown))
     results = Results(experiment, str(data), tuple(found))
     results.write(folder)
@@ -81,9 +83,10 @@ def _setup(
     short: bool,
     folder: Path,
     device: str,
+    allow_code: bool,
 ) -> Setup:
     assert variant.spec is not None
-    shape = elaborate_or_raise(read_spec(variant.spec), variant.params).input
+    shape = elaborate_or_raise(read_spec(variant.spec, allow_code), variant.params).input
     per_class = _SHORT_PER_CLASS if short else None
     opened: Data = select(
         open_data(source, shape), variant.classes, per_class or variant.train_per_class, per_class
@@ -95,6 +98,7 @@ def _setup(
         params=variant.params,
         weights=None if variant.weights is None else folder / variant.weights / checkpoint.LAST,
         device=device,
+        allow_code=allow_code,
     )
 
 
@@ -112,8 +116,15 @@ def _run(setup: Setup, folder: Path, listener: Listener) -> Run:
     last = folder / checkpoint.LAST
     if not last.exists():
         return train(setup, output=folder, listener=listener)
-    if checkpoint.load(last).training["recipe"] != setup.recipe.to_yaml():
+    allow_code = setup.net.compilation.spec.allows_code
+    if checkpoint.load(last, allow_code=allow_code).training["recipe"] != setup.recipe.to_yaml():
         raise CnngraphError(
             f"{folder} was run with another recipe: give the options of then, or -o another folder"
         )
-    return resume(folder, data=setup.data, device=str(setup.device), listener=listener)
+    return resume(
+        folder,
+        data=setup.data,
+        device=str(setup.device),
+        listener=listener,
+        allow_code=allow_code,
+    )
