@@ -54,7 +54,8 @@ class Work:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Work:
         """The work that `to_json` wrote."""
-        return replace(Work(**data), input=tuple(data["input"]))
+        work = Work(**data)
+        return replace(work, input=tuple(work.input), plugins=tuple(work.plugins))
 
 
 @dataclass(frozen=True)
