@@ -2,16 +2,16 @@
 // check of its size: arguments come from Python and may have any size, type, device or length.
 #pragma once
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/ArrayRef.h>
 
 #include <array>
-#include <limits>
 
 namespace cnngraph {
 
-// Offsets computed from such numbers and the size of a tensor do not overflow.
-constexpr int64_t most_of_geometry = std::numeric_limits<int32_t>::max();
+// oneDNN computes the extent of a window in 32 bits.
+constexpr int64_t most_of_geometry = 1 << 29;
 
 inline void check_length(const char* op, const char* name, size_t length, size_t expected) {
   TORCH_CHECK(length == expected, op, ": expected ", expected, " ", name, ", got ", length);
@@ -24,7 +24,7 @@ inline std::array<int64_t, 2> check_pair(const char* op, const char* name, at::I
               " to be one or two integers, got ", given);
   for (const int64_t number : given) {
     TORCH_CHECK(number >= least && number <= most_of_geometry, op, ": ", name, " must be ", least,
-                " or more and fit into 32 bits, got ", given);
+                " or more and at most ", most_of_geometry, ", got ", given);
   }
   return {given.front(), given.back()};
 }
@@ -35,13 +35,23 @@ inline void check_sizes(const char* op, const char* name, const at::Tensor& tens
               tensor.sizes());
 }
 
-// Whether `tensor` is strided and has the type and device of `like`.
+// A storage can be resized below the tensors that use it, as FSDP does to free memory.
+inline void check_memory(const char* op, const char* name, const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return;  // torch refuses to give out a pointer
+  const size_t needed = at::detail::computeStorageNbytes(
+      tensor.sizes(), tensor.strides(), tensor.element_size(), tensor.storage_offset());
+  TORCH_CHECK(tensor.storage().nbytes() >= needed, op, ": the memory of ", name, " of shape ",
+              tensor.sizes(), " was freed");
+}
+
+// Raises unless `tensor` is strided, in memory, and has the type and device of `like`.
 inline void check_kind(const char* op, const char* name, const at::Tensor& tensor,
                        const at::Tensor& like) {
   TORCH_CHECK(tensor.layout() == at::kStrided && tensor.scalar_type() == like.scalar_type() &&
                   tensor.device() == like.device(),
               op, ": expected ", name, " of type ", like.scalar_type(), " on ", like.device(),
               ", got ", tensor.scalar_type(), " on ", tensor.device());
+  check_memory(op, name, tensor);
 }
 
 // Of a batch norm's parameters and statistics, which may have the type of computation.
@@ -55,6 +65,7 @@ inline void check_per_channel(const char* op, const char* name, const at::Tensor
               ", got ", tensor.scalar_type());
   TORCH_CHECK(tensor.device() == input.device() && tensor.layout() == at::kStrided, op, ": ", name,
               " is on ", tensor.device(), ", the input on ", input.device());
+  check_memory(op, name, tensor);
 }
 
 inline void check_like(const char* op, const char* name, const at::Tensor& tensor,

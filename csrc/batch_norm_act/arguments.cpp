@@ -120,6 +120,7 @@ BatchNormArguments check_arguments(const at::Tensor& input, const OptionalTensor
               "batch_norm_act: expected an input of 2 to 5 dimensions, got ", input.dim());
   BatchNormArguments call;
   call.data_type = data_type_of(input, "batch_norm_act");
+  check_memory("batch_norm_act", "the input", input);
   call.compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   call.weight = parameter(weight, "weight", input, call.compute_type);
   call.bias = parameter(bias, "bias", input, call.compute_type);

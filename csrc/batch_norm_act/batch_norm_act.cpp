@@ -153,6 +153,8 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
     Tensor argument = given[i]->requires_grad() ? at::alias(*given[i]) : given[i]->detach();
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());
     arguments[i] = argument.to(compute_type);
+    // torch's backward reads other values than those of a strided weight.
+    if (argument.dim() == 1) arguments[i] = arguments[i].contiguous();
   }
   if (from_output && output_mask[3]) results[3] = grad;
   if (wanted.empty()) return {results[0], results[1], results[2], results[3]};

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include "../checks.h"
 #include "batch_norm_act.h"
 
 namespace cnngraph {
@@ -62,6 +63,9 @@ void update_running_statistics(const Tensor& mean, const Tensor& var, const Opti
               "update_running_statistics: the running mean and variance have shapes ", mean.sizes(),
               " and ", var.sizes(), ", those of the batch ", batch_mean.sizes(), " and ",
               batch_var.sizes());
+  for (const Tensor& tensor : {mean, var, batch_mean, batch_var}) {
+    check_memory("update_running_statistics", "a statistic", tensor);
+  }
   if (batches.has_value()) count(*batches);
   if (!momentum.has_value() && !batches.has_value()) return;
   const double values = static_cast<double>(values_per_channel);

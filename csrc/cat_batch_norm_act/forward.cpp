@@ -1,4 +1,5 @@
 // Every branch writes its slice of the output's channels.
+#include "../checks.h"
 #include "../data_type_of.h"
 #include "cat_batch_norm_act.h"
 
@@ -22,6 +23,7 @@ int64_t check(const CatArguments& call) {
     TORCH_CHECK(alike, "cat_batch_norm_act: only the channels of the inputs may differ, got ",
                 input.sizes(), " ", input.scalar_type(), " on ", input.device(), " for ",
                 first.sizes(), " ", first.scalar_type(), " on ", first.device());
+    check_memory("cat_batch_norm_act", "an input", input);
     TORCH_CHECK_VALUE(!call.from_output(i) || call.activation == "relu",
                       "cat_batch_norm_act: without a batch norm the activation is a relu, got '",
                       call.activation, "'");

@@ -1,5 +1,7 @@
 #include "arguments.h"
 
+#include <algorithm>
+
 #include "../checks.h"
 
 namespace cnngraph {
@@ -15,6 +17,8 @@ ConvGeometry check_convolution(const at::Tensor& input, const at::Tensor& weight
                                  check_pair("conv2d", "dilation", dilation, 1), groups};
   const int64_t outputs = weight.size(0);
   TORCH_CHECK(weight.numel() > 0, "conv2d: the weight is empty: its shape is ", weight.sizes());
+  TORCH_CHECK(std::max(weight.size(2), weight.size(3)) <= most_of_geometry,
+              "conv2d: the kernel is too large: ", weight.sizes());
   TORCH_CHECK(groups > 0 && groups <= outputs && outputs % groups == 0, "conv2d: ", groups,
               " groups do not divide the ", outputs, " output channels");
   // As torch says it.
@@ -22,6 +26,7 @@ ConvGeometry check_convolution(const at::Tensor& input, const at::Tensor& weight
               "Given groups=", groups, ", weight of size ", weight.sizes(), ", expected input",
               input.sizes(), " to have ", weight.size(1) * groups, " channels, but got ",
               input.size(1), " channels instead");
+  check_memory("conv2d", "the input", input);
   check_kind("conv2d", "a weight", weight, input);
   if (bias.has_value() && bias->defined()) {
     check_sizes("conv2d", "a bias", *bias, {outputs});
@@ -50,6 +55,17 @@ std::array<int64_t, 4> sizes_of_results(const at::Tensor& input, const at::Tenso
                                         const ConvGeometry& geometry) {
   const ConvSizes sizes = sizes_of(input.sizes(), weight.sizes(), geometry);
   return {sizes.images, sizes.out_channels, sizes.output[0], sizes.output[1]};
+}
+
+ConvGeometry check_backward(const at::Tensor& grad_output, const at::Tensor& input,
+                            const at::Tensor& weight, at::IntArrayRef stride,
+                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+  const ConvGeometry geometry =
+      check_convolution(input, weight, {}, stride, padding, dilation, groups);
+  check_sizes("conv2d_backward", "a gradient", grad_output,
+              sizes_of_results(input, weight, geometry));
+  check_kind("conv2d_backward", "a gradient", grad_output, input);
+  return geometry;
 }
 
 }  // namespace cnngraph

@@ -18,4 +18,9 @@ ConvSizes sizes_of(at::IntArrayRef input, at::IntArrayRef weight, const ConvGeom
 std::array<int64_t, 4> sizes_of_results(const at::Tensor& input, const at::Tensor& weight,
                                         const ConvGeometry& geometry);
 
+// Raises unless these are a convolution and a gradient of its results.
+ConvGeometry check_backward(const at::Tensor& grad_output, const at::Tensor& input,
+                            const at::Tensor& weight, at::IntArrayRef stride,
+                            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups);
+
 }  // namespace cnngraph

@@ -92,23 +92,14 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptionalTensor& b
                      groups);
 }
 
-// Second derivatives are torch's.
 ConvGradients conv2d_backward_autograd(const Tensor& grad_output, const Tensor& input,
                                        const Tensor& weight, IntArrayRef stride,
                                        IntArrayRef padding, IntArrayRef dilation, int64_t groups,
                                        std::array<bool, 3> output_mask) {
   if (differentiated(grad_output, input, weight)) {
-    const char* op = "conv2d_backward";
-    auto gradients = at::convolution_backward(
-        grad_output, input, weight, IntArrayRef{weight.size(0)},
-        check_pair(op, "stride", stride, 1), check_pair(op, "padding", padding, 0),
-        check_pair(op, "dilation", dilation, 1),
-        /*transposed=*/false, /*output_padding=*/{0, 0}, groups, output_mask);
-    const auto define = [&](Tensor& gradient) {
-      if (!gradient.defined()) gradient = at::empty({0}, input.options());
-    };
-    std::apply([&](auto&... each) { (define(each), ...); }, gradients);
-    return gradients;
+    const ConvGeometry geometry =
+        check_backward(grad_output, input, weight, stride, padding, dilation, groups);
+    return differentiable_convolution_backward(grad_output, input, weight, geometry, output_mask);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return call_conv2d_backward(grad_output, input, weight, stride, padding, dilation, groups,
@@ -206,10 +197,7 @@ ConvGradients conv2d_backward(const Tensor& grad_output, const Tensor& input, co
                               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
                               int64_t groups, std::array<bool, 3> output_mask) {
   const ConvGeometry geometry =
-      check_convolution(input, weight, {}, stride, padding, dilation, groups);
-  check_sizes("conv2d_backward", "a gradient", grad_output,
-              sizes_of_results(input, weight, geometry));
-  check_kind("conv2d_backward", "a gradient", grad_output, input);
+      check_backward(grad_output, input, weight, stride, padding, dilation, groups);
   const auto [dinput, dweight, dbias] =
       convolution_backward(grad_output, input, weight, geometry.stride, geometry.padding,
                            geometry.dilation, groups, output_mask);

@@ -218,6 +218,30 @@ ConvGradients convolution_backward(const Tensor& grad_output, const Tensor& give
   return gradients;
 }
 
+ConvGradients differentiable_convolution_backward(const Tensor& grad_output, const Tensor& input,
+                                                  const Tensor& weight,
+                                                  const ConvGeometry& geometry,
+                                                  std::array<bool, 3> output_mask) {
+  const auto backward = [&](const Tensor& x, IntArrayRef stride, IntArrayRef padding,
+                            IntArrayRef dilation, std::array<bool, 3> mask) {
+    return at::convolution_backward(grad_output, x, weight, IntArrayRef{weight.size(0)}, stride,
+                                    padding, dilation, /*transposed=*/false,
+                                    /*output_padding=*/{0, 0}, geometry.groups, mask);
+  };
+  const bool apart = output_mask[1] && strides_few_channels(input, weight, geometry);
+  auto gradients = backward(input, geometry.stride, geometry.padding, geometry.dilation,
+                            {output_mask[0], output_mask[1] && !apart, output_mask[2] && !apart});
+  auto& [dinput, dweight, dbias] = gradients;
+  if (apart) {
+    std::tie(std::ignore, dweight, dbias) = backward(strided_pixels(input, geometry), {1, 1},
+                                                     {0, 0}, {1, 1}, {false, true, output_mask[2]});
+  }
+  for (Tensor* gradient : {&dinput, &dweight, &dbias}) {
+    if (!gradient->defined()) *gradient = at::empty({0}, input.options());
+  }
+  return gradients;
+}
+
 Tensor convolution_by(ConvKernel kernel, ConvResult result, const Tensor& grad_output,
                       const Tensor& input, const Tensor& weight, const ConvGeometry& geometry) {
   const ConvSizes sizes = sizes_of(input.sizes(), weight.sizes(), geometry);

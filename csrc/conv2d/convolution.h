@@ -24,6 +24,13 @@ ConvGradients convolution_backward(const at::Tensor& grad_output, const at::Tens
                                    at::IntArrayRef padding, at::IntArrayRef dilation,
                                    int64_t groups, std::array<bool, 3> output_mask);
 
+// The same by torch's operators alone, which can be differentiated. What the mask does not request
+// is empty.
+ConvGradients differentiable_convolution_backward(const at::Tensor& grad_output,
+                                                  const at::Tensor& input, const at::Tensor& weight,
+                                                  const ConvGeometry& geometry,
+                                                  std::array<bool, 3> output_mask);
+
 // One result by a given kernel, to measure and test the choice. The tensors are channels_last, on
 // the CPU and of one type. Raises if the kernel does not support them.
 at::Tensor convolution_by(ConvKernel kernel, ConvResult result, const at::Tensor& grad_output,

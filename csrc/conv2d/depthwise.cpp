@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <vector>
 
+#include "../checks.h"
 #include "../cpu/capability.h"
 #include "../cpu/threads.h"
 #include "arguments.h"
@@ -33,6 +35,9 @@ Tensor depthwise_folded_convolution(const Tensor& input, const Tensor& weight,
               op,
               ": expected a float32 input of 4 dimensions and a weight of 3 with its channels, ",
               "got ", input.scalar_type(), " of ", input.sizes(), " and ", weight.sizes());
+  TORCH_CHECK(std::max(weight.size(0), weight.size(1)) <= most_of_geometry, op,
+              ": the kernel is too large: ", weight.sizes());
+  check_memory(op, "the input", input);
   check_kind(op, "the weight", weight, input);
   const int64_t channels = input.size(1);
   const ConvGeometry geometry = {check_pair(op, "stride", stride, 1),

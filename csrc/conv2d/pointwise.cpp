@@ -116,8 +116,9 @@ Tensor packed_for(const char* op, const Tensor& input, const Tensor& packed_weig
   TORCH_CHECK(input.dim() == 4 && input.scalar_type() == at::kFloat && input.size(1) > 0, op,
               ": expected a float32 input of 4 dimensions, got ", input.scalar_type(), " of ",
               input.sizes());
-  TORCH_CHECK(channels > 0 && channels <= most_of_geometry, op, ": expected channels, got ",
-              channels);
+  TORCH_CHECK(channels > 0 && channels <= most_of_geometry / input.size(1), op,
+              ": expected channels, got ", channels, " from ", input.sizes());
+  check_memory(op, "the input", input);
   check_sizes(op, "the packed weight", packed_weight, {size_of_packed(channels, input.size(1))});
   check_kind(op, "the packed weight", packed_weight, input);
   return packed_weight.contiguous();

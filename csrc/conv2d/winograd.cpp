@@ -75,7 +75,9 @@ void transform(const Tensor& weight, bool for_gradient, const WeightLayout& layo
 }
 
 Tensor float_bias(const std::optional<Tensor>& bias) {
-  return bias.has_value() && bias->defined() ? bias->to(at::kFloat).contiguous() : Tensor();
+  if (!bias.has_value() || !bias->defined()) return {};
+  check_memory("conv2d", "a bias", *bias);
+  return bias->to(at::kFloat).contiguous();
 }
 
 // What is applied to a result before it is written.
@@ -167,6 +169,7 @@ Tensor winograd_weight(const Tensor& weight, int64_t tile) {
                   (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16),
               "winograd_weight: expected 3x3 kernels in float32 or bfloat16, got ",
               weight.scalar_type(), " of ", weight.sizes());
+  check_memory("winograd_weight", "the weight", weight);
   TORCH_CHECK(tile == 2 || tile == 4, "winograd_weight: expected a tile of 2 or 4, got ", tile);
   const WeightLayout layout(tile, weight.size(1), weight.size(0));
   Tensor values = at::zeros({layout.size()}, weight.options().dtype(at::kFloat));
@@ -182,6 +185,7 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
                   (input.scalar_type() == at::kFloat || input.scalar_type() == at::kBFloat16),
               "winograd_conv2d: expected a float32 or bfloat16 input of 4 dimensions, got ",
               input.scalar_type(), " of ", input.sizes());
+  check_memory("winograd_conv2d", "the input", input);
   const auto pads = check_pair("winograd_conv2d", "padding", padding, 0);
   TORCH_CHECK(pads[0] <= 2 && pads[1] <= 2, "winograd_conv2d: expected paddings from 0 to 2, got ",
               padding);
@@ -189,7 +193,8 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
   const std::array<int64_t, 4> sizes = {input.size(0), channels, height, width};
   TORCH_CHECK(sizes[2] >= 0 && sizes[3] >= 0, "winograd_conv2d: a 3x3 kernel does not fit into ",
               input.sizes(), " with padding ", padding);
-  TORCH_CHECK(channels > 0 && channels <= most_of_geometry && input.size(1) > 0,
+  TORCH_CHECK(channels > 0 && channels <= most_of_geometry && input.size(1) > 0 &&
+                  input.size(1) <= most_of_geometry / channels,
               "winograd_conv2d: expected channels, got ", channels, " from ", input.sizes());
   const auto layout_of = [&](int64_t tile) { return WeightLayout(tile, input.size(1), channels); };
   const WeightLayout layout = layout_of(transformed_weight.numel() == layout_of(4).size() ? 4 : 2);

@@ -6,21 +6,19 @@
 #include "dense_block.h"
 
 namespace cnngraph {
-namespace {
 
-// The padding that keeps the map's size.
 std::array<int64_t, 2> check_padding(const at::Tensor& weight, at::IntArrayRef dilation) {
   std::array<int64_t, 2> padding;
   for (int axis = 0; axis < 2; ++axis) {
-    const int64_t span = dilation[axis] * (weight.size(2 + axis) - 1);
-    TORCH_CHECK(span % 2 == 0, "dense_block: a kernel of ", weight.sizes().slice(2),
-                " with dilation ", dilation, " cannot keep the map's size");
-    padding[axis] = span / 2;
+    const int64_t taps = weight.size(2 + axis) - 1;
+    TORCH_CHECK(taps <= most_of_geometry && dilation[axis] * taps <= 2 * most_of_geometry &&
+                    dilation[axis] * taps % 2 == 0,
+                "dense_block: a kernel of ", weight.sizes().slice(2), " with dilation ", dilation,
+                " cannot keep the map's size");
+    padding[axis] = dilation[axis] * taps / 2;
   }
   return padding;
 }
-
-}  // namespace
 
 void check_lengths(at::TensorList norm_weights, at::TensorList norm_biases,
                    at::TensorList conv_weights, at::TensorList conv_biases, at::TensorList means,
@@ -52,6 +50,7 @@ DenseBlockArguments check_arguments(const at::Tensor& input, at::TensorList norm
               input.sizes());
   DenseBlockArguments call;
   call.data_type = data_type_of(input, "dense_block");
+  check_memory("dense_block", "the input", input);
   call.compute_type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   call.layout = at::MemoryFormat::Contiguous;
   if (!input.is_contiguous()) call.layout = input.suggest_memory_format();

@@ -22,6 +22,7 @@
 #include <torch/library.h>
 
 #include "../autograd.h"
+#include "../checks.h"
 
 namespace cnngraph {
 namespace {
@@ -207,19 +208,20 @@ std::vector<Tensor> differentiable_backward(const Tensor& grad_output, TensorLis
   };
   Tensor maps = arguments[0], x = maps;
   for (size_t i = 0; i < steps; ++i) {
+    // torch's backward reads other values than those of a strided weight.
+    const auto row = [&](size_t argument) {
+      return arguments[argument].to(compute_type).contiguous();
+    };
     const Tensor z =
-        at::batch_norm(x.to(compute_type), arguments[1 + i].to(compute_type),
-                       arguments[1 + steps + i].to(compute_type), fixed(means[i]), fixed(vars[i]),
-                       batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);
+        at::batch_norm(x.to(compute_type), row(1 + i), row(1 + steps + i), fixed(means[i]),
+                       fixed(vars[i]), batch_statistics, /*momentum=*/0, eps,
+                       /*cudnn_enabled=*/false);
     const Tensor& weight = arguments[1 + 2 * steps + i];
     OptionalTensor bias;
     if (given.size() > 1 + 3 * steps) bias = arguments[1 + 3 * steps + i];
-    std::array<int64_t, 2> padding;
-    for (int axis = 0; axis < 2; ++axis) {
-      padding[axis] = dilation[2 * i + axis] * (weight.size(2 + axis) - 1) / 2;
-    }
+    const auto spread = check_pair("dense_block_backward", "dilation", dilation.slice(2 * i, 2), 1);
     x = at::convolution(act.torch(z, act.arguments).to(type), weight, bias, /*stride=*/{1, 1},
-                        padding, dilation.slice(2 * i, 2), /*transposed=*/false,
+                        check_padding(weight, spread), spread, /*transposed=*/false,
                         /*output_padding=*/{0, 0}, groups[i]);
     if ((i + 1) % steps_of_layer == 0) x = maps = at::cat({maps, x}, 1);
   }

@@ -59,6 +59,9 @@ struct DenseBlockArguments {
   int64_t stride_of(const at::Tensor& map) const { return outer_stride(map, inner() == 1).value(); }
 };
 
+// The padding that keeps the map's size.
+std::array<int64_t, 2> check_padding(const at::Tensor& weight, at::IntArrayRef dilation);
+
 // Raises unless the lists have one element per step, or as many as the steps need.
 void check_lengths(at::TensorList norm_weights, at::TensorList norm_biases,
                    at::TensorList conv_weights, at::TensorList conv_biases, at::TensorList means,

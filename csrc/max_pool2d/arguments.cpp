@@ -69,6 +69,7 @@ MaxPool2dForward::MaxPool2dForward(const at::Tensor& given, const PoolWindow& wi
                                  height.padding, width.padding, height.dilation, width.dilation,
                                  pool.channels, height.size, width.size, height.out_size,
                                  width.out_size, format);
+  check_memory("max_pool2d", "the input", given);
   input = given.contiguous(format);
   const std::array<int64_t, 4> sizes = {pool.samples, pool.channels, height.out_size,
                                         width.out_size};
@@ -95,6 +96,7 @@ MaxPool2dBackward::MaxPool2dBackward(const at::Tensor& grad, const at::Tensor& g
                 "max_pool2d_backward: windows of ", at::IntArrayRef(window.kernel_size),
                 " over an input of ", height, "x", width, " do not have results of ", grad.sizes());
   }
+  check_memory("max_pool2d_backward", "the gradient", grad);
   const auto format = format_of(pool);
   grad_output = grad.contiguous(format);
   indices = given_indices.contiguous(format);

@@ -53,7 +53,8 @@ def test_linear_layers_expand_a_bias_like_torch(convolutions_of_any_size: None) 
         ({"stride": []}, "expected stride to be one or two integers"),
         ({"stride": [0, 1]}, "stride must be 1 or more"),
         ({"dilation": [1, -1]}, "dilation must be 1 or more"),
-        ({"padding": [1, 2**62]}, "padding must be 0 or more and fit into 32 bits"),
+        ({"padding": [1, 2**62]}, "padding must be 0 or more and at most 536870912"),
+        ({"padding": [1, 2**31 - 1], "dilation": [1, 2**31 - 1]}, "padding must be 0 or more"),
         ({"padding": [1, 1, 1]}, "expected padding to be one or two integers"),
         ({"groups": 0}, "0 groups do not divide"),
         ({"weight": torch.randn(4, 3, 0, 3)}, "the weight is empty"),
@@ -154,6 +155,7 @@ def test_a_dense_block_keeps_what_backward_needs() -> None:
         ({"groups": [0, 1]}, "in 0 groups"),
         ({"dilation": [1, 1, 1]}, "expected 4 dilations, got 3"),
         ({"dilation": [1, 1, 0, 1]}, "dilation must be 1 or more"),
+        ({"dilation": [1, 1, 1, 2**31 - 1]}, "dilation must be 1 or more and at most"),
         ({"norm_biases": [torch.ones(4)]}, "expected 2 norm biases, got 1"),
         ({"conv_biases": [torch.ones(3), torch.ones(3)]}, "a convolution's bias of shape"),
         ({"means": [torch.ones(4), torch.ones(3)]}, "expected 2 variances, got 0"),
@@ -187,6 +189,93 @@ def test_what_a_dense_block_kept_is_checked_in_backward() -> None:
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match="dense_block"):
             backward(*wrong)
+
+
+def freed(*shape: int) -> Tensor:
+    """A tensor without its memory, as FSDP makes them."""
+    value = torch.ones(shape)
+    value.untyped_storage().resize_(0)
+    return value
+
+
+def test_tensors_whose_memory_was_freed_are_refused() -> None:
+    x, row, weight = torch.ones(2, 3, 4, 4), torch.ones(3), torch.ones(3, 3, 3, 3)
+    where, indices = (ONE, ONE, ZERO, ONE), torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    norm: list[Any] = [None, None, 1e-5, "relu", []]
+    lists: list[Any] = [[None]] * 4
+    calls = [
+        lambda: ops.conv2d(freed(*x.shape), weight, None, ONE, ONE, ONE, 1),
+        lambda: ops.conv2d(x, freed(*weight.shape), None, ONE, ONE, ONE, 1),
+        lambda: ops.conv2d(x, weight, freed(3), ONE, ONE, ONE, 1),
+        lambda: ops.conv2d_backward(
+            freed(*x.shape), x, weight, ONE, ONE, ONE, 1, [True, True, True]
+        ),
+        lambda: ops.max_pool2d(freed(*x.shape), *where, False, False, True),
+        lambda: ops.max_pool2d_backward(freed(*x.shape), indices, 4, 4, *where),
+        lambda: ops.batch_norm_act(freed(*x.shape), row, row, *norm),
+        lambda: ops.batch_norm_act(x, freed(3), row, *norm),
+        lambda: ops.batch_norm_act(x, row, row, *norm, freed(*x.shape)),
+        lambda: ops.cat_batch_norm_act([x, freed(*x.shape)], *[[None] * 2] * 4, [1e-5] * 2, [True, False], [False] * 2, "relu", []),
+        lambda: ops.cat_batch_norm_act([x], [freed(3)], *lists[1:], [1e-5], [True], [True], "relu", []),
+        lambda: ops.dense_block(*block(input=freed(2, 4, 3, 3))),
+        lambda: ops.dense_block(*block(conv_weights=[freed(3, 4, 1, 1), torch.ones(2, 3, 3, 3)])),
+        lambda: ops.winograd_weight(freed(16, 16, 3, 3), 2),
+        lambda: ops.update_running_statistics(freed(3), row, None, row, row, 0.1, 8),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(RuntimeError, match="was freed|not allocated yet"), torch.no_grad():
+            call()
+
+
+def test_gradients_that_are_differentiated_read_strided_weights() -> None:
+    """As torch's batch norm over channels_last maps does not."""
+    x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    grad, bias = torch.randn_like(x), torch.zeros(3)
+    weight = torch.rand(6)[::2]
+    mean, var = x.detach().mean((0, 2, 3)), x.detach().var((0, 2, 3), correction=0)
+
+    def gradient(weight: Tensor) -> Tensor:
+        return ops.batch_norm_act_backward(
+            grad, x, weight, bias, mean, var, True, 1e-5, "relu", [], [True, False, False, False]
+        )[0]
+
+    assert gradient(weight).requires_grad
+    torch.testing.assert_close(gradient(weight), gradient(weight.contiguous()))
+
+    def gradient_of_block(weight: Tensor) -> Tensor:
+        lists = [[weight], [bias], [torch.ones(2, 3, 1, 1)], [], [mean], [var]]
+        output = ops.dense_block(x, *lists[:4], [], [], 1e-5, "relu", [], ONE, [1], 1, 1)[0]
+        return ops.dense_block_backward(
+            torch.ones_like(output), output, [], [], x, *lists, True, 1e-5, "relu", [], ONE, [1], 1,
+            [True, False, False, False],
+        )[0]  # fmt: skip
+
+    torch.testing.assert_close(gradient_of_block(weight), gradient_of_block(weight.contiguous()))
+
+
+def test_a_differentiated_gradient_of_another_size_is_refused() -> None:
+    x, weight = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randn(4, 3, 3, 3)
+    for grad in (torch.randn(2, 4, 5, 6), torch.randn(1, 4, 6, 6)):
+        with pytest.raises(RuntimeError, match=r"expected a gradient of shape \[2, 4, 6, 6\]"):
+            ops.conv2d_backward(grad, x, weight, ONE, ONE, ONE, 1, [True, True, True])
+
+
+def test_second_derivatives_of_strided_1x1_kernels_over_few_channels() -> None:
+    """oneDNN's gradient of such a weight writes past its memory."""
+    found, expected = [], []
+    for results, function in ((found, ops.conv2d), (expected, F.conv2d)):
+        torch.manual_seed(0)
+        dtype = torch.float64 if function is F.conv2d else torch.float32
+        x = torch.randn(2, 3, 7, 7).to(dtype, memory_format=torch.channels_last).requires_grad_()
+        weight = torch.randn(16, 3, 1, 1).to(dtype).requires_grad_()
+        bias = torch.randn(16).to(dtype).requires_grad_()
+        inputs = [x, weight, bias]
+        output = function(x, weight, bias, [2, 2], [1, 1], ONE, 1)
+        first = torch.autograd.grad(output.square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        results += [value.double() for value in (*first, *second)]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-3)
 
 
 def test_operators_for_evaluation_refuse_gradients() -> None:
