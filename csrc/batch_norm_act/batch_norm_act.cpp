@@ -20,6 +20,7 @@
 #include <torch/library.h>
 
 #include "../autograd.h"
+#include "../checks.h"
 
 namespace cnngraph {
 
@@ -139,6 +140,8 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
   const bool from_output = is_defined(output);
   const ActivationSpec act =
       parse_activation(from_output ? "identity" : activation, activation_args);
+  check_memory("batch_norm_act_backward", "a gradient", grad_output);
+  if (from_output) check_memory("batch_norm_act_backward", "the output", *output);
   // The sign of z is treated as a constant.
   const Tensor grad =
       from_output ? at::threshold_backward(grad_output, output->detach(), 0) : grad_output;
@@ -149,6 +152,7 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
   for (int i = 0; i < 4; ++i) {
     results[i] = at::empty({0}, input.options().dtype(compute_type));
     if (!is_defined(given[i])) continue;
+    check_memory("batch_norm_act_backward", "an argument", *given[i]);
     // An alias, so that each has its own gradient even where one was computed from another.
     Tensor argument = given[i]->requires_grad() ? at::alias(*given[i]) : given[i]->detach();
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());

@@ -193,7 +193,9 @@ std::vector<Tensor> differentiable_backward(const Tensor& grad_output, TensorLis
   const auto type = given[0].scalar_type();
   const auto compute_type = type == at::kDouble ? at::kDouble : at::kFloat;
   variable_list arguments, wanted;
+  check_memory("dense_block_backward", "a gradient", grad_output);
   for (size_t i = 0; i < given.size(); ++i) {
+    check_memory("dense_block_backward", "an argument", given[i]);
     // An alias, so that each has its own gradient even where one was computed from another.
     Tensor argument = given[i].requires_grad() ? at::alias(given[i]) : given[i].detach();
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());

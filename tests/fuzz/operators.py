@@ -465,10 +465,11 @@ def differentiate(loss: Tensor, inputs: list[Tensor], twice: bool) -> None:
 
 def require_equal(found: list[Tensor], expected: list[Tensor]) -> None:
     assert len(found) == len(expected)
+    rough = any(tensor.dtype in (torch.bfloat16, torch.float16) for tensor in found)
+    tolerance = 3e-2 if rough else 1e-4
     for one, other in zip(found, expected, strict=True):
         if one.is_meta or one.layout is not torch.strided:
             continue
-        tolerance = 3e-2 if one.dtype in (torch.bfloat16, torch.float16) else 1e-4
         torch.testing.assert_close(
             one.detach().resolve_neg(), other.detach(), rtol=tolerance, atol=tolerance,
             equal_nan=True, check_stride=False,

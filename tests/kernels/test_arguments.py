@@ -225,6 +225,14 @@ def test_tensors_whose_memory_was_freed_are_refused() -> None:
     for call in calls:
         with pytest.raises(RuntimeError, match="was freed|not allocated yet"), torch.no_grad():
             call()
+    for arguments in (
+        [freed(*x.shape), x.clone().requires_grad_(), row, row],
+        [x, x.clone().requires_grad_(), freed(3), row],
+    ):
+        with pytest.raises(RuntimeError, match="was freed"):
+            ops.batch_norm_act_backward(
+                *arguments, row, row, True, 1e-5, "relu", [], [True, False, False, False]
+            )
 
 
 def test_gradients_that_are_differentiated_read_strided_weights() -> None:
