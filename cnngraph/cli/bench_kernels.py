@@ -39,9 +39,8 @@ With --format json, stdout is one object:
              "copy", "ours", "eager": {"median", "min", "iqr", "rounds"},
              "bandwidth": of the copy in bytes per second, "speedup",
              "passes", "eager_passes", "least_passes", "of_floor"}]}
-With --layers:
-  {..., "dtype", "peak_flops_per_second",
-   "rows": [{"layer", "kind", "inputs", "outputs", "size", "kernel", "stride",
+With --layers it has "dtype" and "peak_flops_per_second" too, and
+  {"rows": [{"layer", "kind", "inputs", "outputs", "size", "kernel", "stride",
              "layers", "result", "flops", "chosen", "speedup",
              "kernels": {NAME: {"median", "min", "iqr", "rounds"}}}]}
 

@@ -66,7 +66,7 @@ def compare(
     allow_code: AllowCodeOption = False,
     format: FormatOption = "text",
 ) -> None:
-    """Compare networks: accuracy, parameters, MACs, activations and memory.
+    """Compare networks: accuracy, size, cost and memory.
 
     The accuracy is the published one, if there is any. Memory is that of a training
     step of the batch, predicted. Without --measure, PyTorch is not loaded.

@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from cnngraph.ops import OPS, Op
+from cnngraph.ops.fields import MOST
 from cnngraph.report.terminal import to_text
 from cnngraph.spec.document import COMPOSITES, Composite
 from cnngraph.spec.json_schema import Schema, fields, main_key, required
@@ -104,7 +105,7 @@ def _default(value: Any) -> str:
 
 
 def type_words(schema: Schema) -> str:
-    """A JSON Schema in a few words: `int >= 1 | pair of int >= 1`."""
+    """A JSON Schema in a few words: `int >= 1 | pair of int >= 1`, without the limit `MOST`."""
     if "anyOf" in schema:
         return " | ".join(dict.fromkeys(type_words(item) for item in schema["anyOf"]))
     if "enum" in schema:
@@ -118,7 +119,8 @@ def type_words(schema: Schema) -> str:
     if schema.get("type") == "object":
         inner: Schema | bool = schema.get("additionalProperties", True)
         return "mapping" if isinstance(inner, bool) else f"mapping of {type_words(inner)} by name"
-    bounds = [f"{sign} {schema[key]}" for key, sign in _BOUNDS.items() if key in schema]
+    limits = {key: schema[key] for key in _BOUNDS if schema.get(key) not in (None, MOST)}
+    bounds = [f"{_BOUNDS[key]} {limit}" for key, limit in limits.items()]
     return " ".join([_WORDS.get(str(schema.get("type")), "anything"), " and ".join(bounds)]).strip()
 
 
