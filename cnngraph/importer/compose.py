@@ -60,6 +60,7 @@ class _Composer:
                 heads = pending[:1]
             for item in heads:
                 nodes.append(self._head(item, value, path))
+                (value,) = item.reads  # which a side head passes on
                 pending.remove(item)
             if heads:
                 continue

@@ -96,7 +96,7 @@ def module_step(record: Recorder, module: Any, path: str, *inputs: Any) -> Any:
         return reshape(record, input)
     if kind in (nn.Softmax, nn.LogSoftmax):
         return (softmax if kind is nn.Softmax else log_softmax)(record, input, module.dim)
-    if kind.__name__ in _DROP_PATHS:
+    if kind.__name__ in _DROP_PATHS and kind not in _classes():
         p = getattr(module, _DROP_PATHS[kind.__name__]) or 0.0
         if getattr(module, "mode", "row") != "row" or not getattr(module, "scale_by_keep", True):
             raise record.unsupported(f"this {kind.__name__}")
