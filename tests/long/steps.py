@@ -33,27 +33,39 @@ def resident() -> float:
 def main() -> None:
     torch.manual_seed(0)
     training = Training()
-    memory: list[float] = []
-    files: list[int] = []
-    seconds: list[float] = []
+    seen: list[Seen] = []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(STEPS // PERIOD):
+        for number in range(1, STEPS // PERIOD + 1):
             start = time.process_time()
             for _ in range(PERIOD):
                 training.step()
-            seconds.append((time.process_time() - start) / PERIOD)
+            milliseconds = 1e3 * (time.process_time() - start) / PERIOD
             use(training, Path(folder) / "net.pt")
-            memory.append(resident())
-            files.append(len(os.listdir("/proc/self/fd")))
-    tenth = len(memory) // 10
-    first, last = memory[tenth : 2 * tenth], memory[-tenth:]
-    early, late = (statistics.median(part) for part in (seconds[:tenth], seconds[-tenth:]))
-    print(f"memory: {max(first):.1f} MB after {STEPS // 10} steps, {max(last):.1f} MB at the end")
-    print(f"open files: {files[0]} and {files[-1]}")
-    print(f"processor time of a step: {1e3 * early:.2f} ms and {1e3 * late:.2f} ms")
-    assert max(last) < max(first) + MEGABYTES
-    assert files[-1] == files[0]
-    assert late < 1.5 * early
+            seen.append((resident(), len(os.listdir("/proc/self/fd")), milliseconds))
+            if number * PERIOD % (STEPS // 10) == 0:
+                last = seen[-(STEPS // PERIOD // 10) :]
+                print(f"{number * PERIOD:,} steps: {summary(last)}", flush=True)
+    tenth = len(seen) // 10
+    (early, files, fast), (late, more_files, slow) = (
+        summarize(part) for part in (seen[tenth : 2 * tenth], seen[-tenth:])
+    )
+    assert late < early + MEGABYTES
+    assert files == more_files
+    assert slow < 1.5 * fast
+
+
+Seen = tuple[float, int, float]
+"""The memory in megabytes, the number of open files, and the milliseconds of a step."""
+
+
+def summarize(seen: list[Seen]) -> Seen:
+    memory, files, milliseconds = zip(*seen, strict=True)
+    return max(memory), max(files), statistics.median(milliseconds)
+
+
+def summary(seen: list[Seen]) -> str:
+    memory, files, milliseconds = summarize(seen)
+    return f"{memory:.1f} MB, {files} open files, {milliseconds:.2f} ms of processor time a step"
 
 
 def use(training: Training, path: Path) -> None:
