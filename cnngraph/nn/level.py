@@ -8,6 +8,7 @@ their children directly. It calls the levels as soon as one of them has hooks or
 from __future__ import annotations
 
 import linecache
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -50,6 +51,7 @@ class Code:
         self.functions = dict(functions)
         filename = f"<cnngraph {title} {id(self):x}>"
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+        weakref.finalize(self, linecache.cache.pop, filename, None).atexit = False
         namespace: dict[str, Any] = {"torch": torch, **functions}
         exec(compile(source, filename, "exec"), namespace)
         self.forward: Callable[..., Any] = namespace["forward"]

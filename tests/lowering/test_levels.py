@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import linecache
 from collections import OrderedDict
 from typing import Any
 
@@ -256,3 +258,12 @@ def test_names_that_networks_use_are_refused_as_names_of_nodes() -> None:
         for name in {*dir(module)} - set(module._modules):
             if not name.startswith("_") and name.isidentifier():
                 assert name_problem(name) is not None, name
+
+
+def test_the_source_of_a_network_that_is_gone_is_forgotten() -> None:
+    network = cnngraph.compile("cnngraph: 1\nname: forgotten\ninput: [1, 2, 2]\ngraph: [relu]\n")
+    sources = [name for name in linecache.cache if "cnngraph forgotten" in name]
+    assert sources
+    del network
+    gc.collect()
+    assert not linecache.cache.keys() & {*sources}
