@@ -60,7 +60,7 @@ class _Composer:
                 heads = pending[:1]
             for item in heads:
                 nodes.append(self._head(item, value, path))
-                (value,) = item.reads  # which a side head passes on
+                value = item.reads[0]  # which a side head passes on
                 pending.remove(item)
             if heads:
                 continue
@@ -83,16 +83,11 @@ class _Composer:
         return nodes
 
     def _is_head(self, item: Item) -> bool:
-        return (
-            isinstance(item, Level)
-            and bool(item.results)
-            and set(item.results) <= self._heads
-            and len(item.reads) == 1
-        )
+        return isinstance(item, Level) and bool(item.results) and set(item.results) <= self._heads
 
     def _head(self, item: Item, value: str, path: str) -> SpecNode:
         assert isinstance(item, Level)
-        (read,) = item.reads
+        read = item.reads[0]
         self._heads -= {*item.results}
         args = {} if read == value else {"from": self._names.of(read, path)}
         body = self.level(item, read)
