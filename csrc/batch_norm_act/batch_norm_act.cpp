@@ -157,7 +157,7 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
     Tensor argument = given[i]->requires_grad() ? at::alias(*given[i]) : given[i]->detach();
     if (output_mask[i]) wanted.push_back(argument.requires_grad_());
     arguments[i] = argument.to(compute_type);
-    // torch's backward reads other values than those of a strided weight.
+    // torch's backward reads other values than those of a strided weight or mean.
     if (argument.dim() == 1) arguments[i] = arguments[i].contiguous();
   }
   if (from_output && output_mask[3]) results[3] = grad;
@@ -166,7 +166,7 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
     arguments[1] = at::ones({input.size(1)}, input.options().dtype(compute_type));
   }
   const auto fixed = [&](const Tensor& statistic) {
-    return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type);
+    return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type).contiguous();
   };
   Tensor z = at::batch_norm(arguments[0], arguments[1], arguments[2], fixed(mean), fixed(var),
                             batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);

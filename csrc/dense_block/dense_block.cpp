@@ -206,11 +206,11 @@ std::vector<Tensor> differentiable_backward(const Tensor& grad_output, TensorLis
   if (wanted.empty()) return results;
 
   const auto fixed = [&](const Tensor& statistic) {
-    return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type);
+    return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type).contiguous();
   };
   Tensor maps = arguments[0], x = maps;
   for (size_t i = 0; i < steps; ++i) {
-    // torch's backward reads other values than those of a strided weight.
+    // torch's backward reads other values than those of a strided weight or mean.
     const auto row = [&](size_t argument) {
       return arguments[argument].to(compute_type).contiguous();
     };
