@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -112,7 +112,7 @@ def export_openvino(network: Network, path: Path) -> Exported:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _quietly() -> Generator[None]:
     """Without what exporters deprecate in their own code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
