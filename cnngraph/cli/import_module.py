@@ -9,6 +9,7 @@ import typer
 
 from cnngraph.cli.app import app
 from cnngraph.cli.options import ForceOption, require_own
+from cnngraph.errors import listing
 from cnngraph.report import terminal
 
 _MARK = "# Imported from "
@@ -22,7 +23,7 @@ Examples:
   cnngraph import timm:efficientnet_b0 -o efficientnet_b0.yaml
   cnngraph import torchvision:resnet18 --pretrained -o r18.yaml \\
     --weights r18.safetensors
-  cnngraph import my_package.networks:my_net --input 1,28,28
+  cnngraph import my_package.networks:my_net --input 1,28,28 --allow-code
 
 \b
 Exit codes: 0 success, 1 a module that cannot be imported or a file that
@@ -65,6 +66,13 @@ def import_module(
             show_default=False,
         ),
     ] = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Keep submodules that the language has no words for, as `module:` nodes.",
+        ),
+    ] = False,
     force: ForceOption = False,
 ) -> None:
     """Write the spec of an existing PyTorch module.
@@ -81,8 +89,11 @@ def import_module(
 
     with terminal.progress(f"importing {source}"):
         module, name, made_for = module_by_name(source, pretrained=pretrained)
-        imported = from_module(module, shape or made_for, name=name)
-    text = f"{_MARK}{source}.\n{imported.spec}"
+        imported = from_module(module, shape or made_for, name=name, allow_code=allow_code)
+    text = f"{_MARK}{source}.\n"
+    if imported.kept:
+        text += f"# It needs --allow-code, for {listing(imported.kept)}.\n"
+    text += imported.spec
     if output is None:
         print(text, end="")
     else:

@@ -55,7 +55,8 @@ class _Params:
     ) -> Any:
         """An expression for values that differ between the calls of a block; see `Explain`."""
         by_input = by_channels(values, channels)
-        if argument in ("groups", "num_parameters") and by_input is not None:
+        follows = node.kind == "module" or argument in ("groups", "num_parameters")
+        if follows and by_input is not None:
             return by_input
         for name, known in self.names.items():
             if known == list(values):

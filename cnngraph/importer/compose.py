@@ -294,5 +294,5 @@ def arguments(op: Op) -> dict[str, Any]:
             continue  # a pool's usual stride
         if isinstance(value, tuple) and len(set(value)) == 1 and name not in ("mean", "std"):
             value = value[0]
-        found[name] = list(value) if isinstance(value, tuple) else value
+        found[field.alias or name] = list(value) if isinstance(value, tuple) else value
     return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from cnngraph.errors import CnngraphError
 from cnngraph.importer import arrange, layers, pointwise, reductions
+from cnngraph.importer.kept import kept_step
 from cnngraph.importer.modules import is_leaf, module_step
 from cnngraph.importer.rules import RULES
 from cnngraph.importer.steps import Steps
@@ -19,13 +20,18 @@ _RULES_IN = (arrange, layers, pointwise, reductions)
 """The modules with the rules, which their import registers."""
 
 
-def convert(graph: fx.Graph, root: nn.Module, inputs: Mapping[str, TensorShape]) -> Steps:
-    """The steps of a traced module, up to its results.
+def convert(
+    graph: fx.Graph,
+    root: nn.Module,
+    inputs: Mapping[str, TensorShape],
+    kept: Collection[nn.Module] = (),
+) -> Steps:
+    """The steps of a traced module, up to its results; submodules in `kept` stay modules.
 
     Raises:
         UnsupportedError: the language cannot say a call; the message names its place.
     """
-    record = Recorder(root, is_leaf)
+    record = Recorder(root, lambda module: module in kept or is_leaf(module))
     known = record.known
     needed = _needed(graph)
     weights = _weights(root)
@@ -41,7 +47,7 @@ def convert(graph: fx.Graph, root: nn.Module, inputs: Mapping[str, TensorShape])
             known[node] = weights.get(id(tensor)) or Weight(owner, name, tensor)
         elif node.op != "output" and node in needed:
             try:
-                known[node] = _checked(record, _call(record, node, known))
+                known[node] = _checked(record, _call(record, node, known, kept))
             except ShapeError as error:
                 raise record.unsupported(f"this call: {error}") from error
     return _with_results(graph, known, record, inputs)
@@ -67,12 +73,16 @@ def _needed(graph: fx.Graph) -> set[fx.Node]:
     return needed
 
 
-def _call(record: Recorder, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
+def _call(
+    record: Recorder, node: fx.Node, known: dict[fx.Node, Any], kept: Collection[nn.Module]
+) -> Any:
     args: Any = fx.map_arg(node.args, known.__getitem__)
     kwargs: Any = fx.map_arg(node.kwargs, known.__getitem__)
     if node.op == "call_module":
         path = str(node.target)
-        return module_step(record, record.root.get_submodule(path), path, *args, **kwargs)
+        module = record.root.get_submodule(path)
+        step = kept_step if module in kept else module_step
+        return step(record, module, path, *args, **kwargs)
     if hasattr(node.target, "_fields"):  # a named tuple of results
         return args
     rule: Callable[..., Any] | None = RULES.get(node.target)
@@ -93,7 +103,7 @@ def _name(function: Any) -> str:
 
 def _checked(record: Recorder, result: Any) -> Any:
     """The result of a rule, whose shape must be that of the call's tensor."""
-    tensor = record.node.meta["value"]
+    tensor = record.node.meta.get("value")
     name = _name(record.node.target)
     if not isinstance(result, Value) or not isinstance(tensor, Tensor) or "expand" in name:
         return result

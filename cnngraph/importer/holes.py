@@ -95,7 +95,9 @@ def generalize(copies: Sequence[Sequence[SpecNode]], explain: Explain) -> list[S
 def _explained(
     name: str, node: SpecNode, values: list[Any], channels: list[int], explain: Explain
 ) -> Any:
-    """What to write for one argument; the names of a join are explained one by one."""
+    """What to write for one argument; names of a join and `args` are explained one by one."""
+    if all(isinstance(value, dict) for value in values):
+        return _explained_items(node, values, channels, explain)
     if name == "with" and all(isinstance(value, list) for value in values):
         if len({len(value) for value in values}) > 1:
             return None
@@ -114,6 +116,22 @@ def _explained(
     if any(isinstance(value, Expression) for value in values):
         return None
     return explain(name, node, values, channels)
+
+
+def _explained_items(
+    node: SpecNode, values: list[Any], channels: list[int], explain: Explain
+) -> dict[str, Any] | None:
+    """What to write for mappings with the same keys."""
+    if len({tuple(value) for value in values}) > 1:
+        return None
+    items: dict[str, Any] = {}
+    for key in values[0]:
+        each = [value[key] for value in values]
+        same = all(item == each[0] for item in each)
+        items[key] = each[0] if same else _explained(key, node, each, channels, explain)
+        if items[key] is None and not same:
+            return None
+    return items
 
 
 def default_of(kind: str, argument: str) -> Any:

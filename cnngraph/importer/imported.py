@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +16,17 @@ from cnngraph.importer.blocks import snake_case
 from cnngraph.importer.compose import compose
 from cnngraph.importer.concats import normalize_concats
 from cnngraph.importer.convert import convert
+from cnngraph.importer.kept import keep
 from cnngraph.importer.modules import is_leaf
 from cnngraph.importer.shares import share_calls
 from cnngraph.importer.source import Source
-from cnngraph.importer.steps import Steps
+from cnngraph.importer.steps import Steps, UnsupportedError, ancestors
 from cnngraph.importer.trace import trace
 from cnngraph.importer.tree import tree_of
 from cnngraph.importer.verify import require_equal, require_keys
 from cnngraph.importer.write import spec_text
 from cnngraph.lowering.network import Network
+from cnngraph.ops.module import Module
 from cnngraph.shape import TensorShape
 
 
@@ -35,13 +37,16 @@ class Imported:
     Attributes:
         spec: the text of the spec.
         state_dict: the module's weights, under the keys of the spec's network, and with its shapes.
+        kept: the names of the classes of its `module:` nodes, if there are any.
     """
 
     spec: str
     state_dict: Mapping[str, Tensor]
+    kept: tuple[str, ...] = ()
 
     def compile(self, **options: Any) -> Network:
         """The network with the module's weights; `options` are those of `cnngraph.compile`."""
+        options.setdefault("allow_code", bool(self.kept))
         network = compile(self.spec, **options)
         network.load_state_dict(dict(self.state_dict))
         return network
@@ -56,6 +61,7 @@ def from_module(
     input: Input | Sequence[Input] | Mapping[str, Input],
     *,
     name: str | None = None,
+    allow_code: bool = False,
 ) -> Imported:
     """Writes the spec of an existing module.
 
@@ -67,6 +73,8 @@ def from_module(
         input: its input `(N, C, H, W)`, or the shape of one image without the batch; for several
             inputs, a list of these in the order of its `forward`, or a dict by the names there.
         name: the name of the network; by default that of the module's class.
+        allow_code: keep a submodule that the language has no words for as a `module:` node, with
+            its class and the arguments of its constructor, so that its spec needs `allow_code` too.
 
     Raises:
         CnngraphError: the module cannot be traced, or computes something that the language cannot
@@ -76,7 +84,8 @@ def from_module(
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     examples = {name: torch.zeros(2, *shape, device=device) for name, shape in given.items()}
     shapes = dict(zip(_input_names(module, list(given)), given.values(), strict=True))
-    steps = _steps_of(module, shapes, examples)
+    kept: set[nn.Module] | None = set() if allow_code else None
+    steps = _steps_of(module, shapes, examples, kept)
     shared = share_calls(normalize_concats(steps))
     nodes, outputs = compose(tree_of(shared), shared)
     name = name or snake_case(type(module).__name__)
@@ -84,10 +93,11 @@ def from_module(
         key: tensor.reshape(steps.shapes.get(key, tensor.shape))
         for key, tensor in module.state_dict().items()
     }
-    text, graph = spec_text(name, shapes, nodes, outputs, Source(module))
+    text, graph = spec_text(name, shapes, nodes, outputs, Source(module), allow_code=allow_code)
     require_equal(graph, steps)
     require_keys(graph, weights)
-    return Imported(text, weights)
+    classes = [step.op.class_name for step in steps.steps if isinstance(step.op, Module)]
+    return Imported(text, weights, tuple(dict.fromkeys(classes)))
 
 
 def _inputs(
@@ -115,15 +125,18 @@ def _shape_of(item: Any) -> TensorShape:
 
 
 def _steps_of(
-    module: nn.Module, shapes: Mapping[str, TensorShape], examples: Mapping[str, Tensor]
+    module: nn.Module,
+    shapes: Mapping[str, TensorShape],
+    examples: Mapping[str, Tensor],
+    kept: set[nn.Module] | None,
 ) -> Steps:
     """The steps of a module; those of training if it has side heads, which only run then."""
     training = module.training
     try:
-        steps = _traced(module.eval(), shapes, examples)
+        steps = _traced(module.eval(), shapes, examples, kept)
         if _unused(module, steps):
             several = len(steps.outputs)
-            steps = _traced(module.train(), shapes, examples)
+            steps = _traced(module.train(), shapes, examples, kept)
             values = list(steps.outputs.items())
             heads = tuple(value for _, value in values[max(1, several) :])
             steps = replace(steps, outputs=dict(values[:several]), heads=heads)
@@ -135,14 +148,46 @@ def _steps_of(
 
 
 def _traced(
-    module: nn.Module, shapes: Mapping[str, TensorShape], examples: Mapping[str, Tensor]
+    module: nn.Module,
+    shapes: Mapping[str, TensorShape],
+    examples: Mapping[str, Tensor],
+    kept: set[nn.Module] | None,
 ) -> Steps:
-    """The steps of a module in its own mode."""
-    return convert(trace(module, examples, is_leaf), module, shapes)
+    """The steps of a module in its own mode; submodules that it cannot say are added to `kept`."""
+    first = None
+    while True:
+        try:
+            return _converted(module, shapes, examples, kept or ())
+        except UnsupportedError as error:
+            if kept is None:
+                raise _with_help(error) from error.__cause__
+            if first is None or module.get_submodule(error.level) not in kept:
+                first = error
+            if not keep(kept, module, error.level):
+                why = "" if first is error else f"\n  help: {error}"
+                raise UnsupportedError(f"{first}{why}", first.level) from error
+
+
+def _converted(
+    module: nn.Module,
+    shapes: Mapping[str, TensorShape],
+    examples: Mapping[str, Tensor],
+    kept: Collection[nn.Module],
+) -> Steps:
+    graph = trace(module, examples, lambda each: each in kept or is_leaf(each))
+    return convert(graph, module, shapes, kept)
+
+
+def _with_help(error: UnsupportedError) -> UnsupportedError:
+    """The error with the way out, if it is about a submodule."""
+    if not error.level:
+        return error
+    way_out = "`--allow-code`, or `allow_code=True`, leaves such a submodule as a `module:` node"
+    return UnsupportedError(f"{error}\n  help: {way_out}", error.level)
 
 
 def _unused(module: nn.Module, steps: Steps) -> list[str]:
     """The parameters of a module that no step uses."""
     used = {step.module for step in steps.steps if step.weighted}
     names = [name for name, _ in module.named_parameters()]
-    return [name for name in names if not {name, name.rpartition(".")[0]} & used]
+    return [name for name in names if not used.intersection(ancestors(name))]

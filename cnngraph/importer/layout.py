@@ -100,7 +100,7 @@ def _node(node: SpecNode) -> Any:
         args["name"] = None
     elif node.name:
         args["name"] = int(node.name) if node.name.isdigit() else node.name
-    order = ["from", *(OPS[node.kind].model_fields if node.kind in OPS else node.args)]
+    order = ["from", *(_fields(node.kind) if node.kind in OPS else node.args)]
     for name in sorted(node.args, key=order.index):
         args[name] = _value(node.args[name])
     if node.kind == "parallel":
@@ -114,6 +114,11 @@ def _node(node: SpecNode) -> Any:
     if main is not None and list(args) == [main]:
         return {node.kind: args[main]}
     return {node.kind: args}
+
+
+def _fields(kind: str) -> list[str]:
+    """The arguments of an op, as they are written."""
+    return [field.alias or name for name, field in OPS[kind].model_fields.items()]
 
 
 def _shares_level(node: SpecNode, key: str, part: Sequence[SpecNode]) -> bool:
@@ -155,6 +160,8 @@ def _value(value: Any) -> Any:
             return f"${{{_inner(first)} if {index} == 0 else {_inner(rest)}}}"
         case list():
             return [_value(item) for item in value]
+        case dict():
+            return {key: _value(item) for key, item in value.items()}
         case _:
             return value
 

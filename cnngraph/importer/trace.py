@@ -18,7 +18,7 @@ from torch.fx.proxy import Proxy
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cnngraph.errors import CnngraphError
+from cnngraph.importer.steps import UnsupportedError
 
 
 class Length(int):
@@ -92,6 +92,8 @@ class _Tracer(fx.Tracer):
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._inputs = {name: self._mode.from_tensor(item) for name, item in inputs.items()}
         self._computes = False
+        self.failed = ""
+        """The path of the innermost module that could not be traced."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return self._is_leaf(m)
@@ -107,7 +109,11 @@ class _Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if self._computes:
             return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
 
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
         proxy: Any = super().create_proxy(kind, target, *args, **kwargs)
@@ -163,17 +169,18 @@ def trace(
         is_leaf: whether a submodule becomes a single node.
 
     Raises:
-        CnngraphError: the module cannot be traced; the message names the line of its source.
+        UnsupportedError: the module cannot be traced; the message names the line of its source.
     """
     parameters = inspect.signature(module.forward).parameters.values()
     others = {item.name: item.default for item in parameters if item.default is not item.empty}
     others = {name: value for name, value in others.items() if name not in inputs}
+    tracer = _Tracer(is_leaf, inputs)
     try:
-        return _Tracer(is_leaf, inputs).trace(module, concrete_args=others or None)
+        return tracer.trace(module, concrete_args=others or None)
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"{place_of(error)}torch.fx cannot trace this module: {said}"
-        raise CnngraphError(message) from error
+        raise UnsupportedError(message, tracer.failed) from error
 
 
 def _place_of_call() -> str:

@@ -25,6 +25,8 @@ def spec_text(
     graph: list[SpecNode],
     outputs: Mapping[str, str],
     source: Source,
+    *,
+    allow_code: bool = False,
 ) -> tuple[str, Graph]:
     """The spec of a network, and what it elaborates to.
 
@@ -34,6 +36,7 @@ def spec_text(
         graph: the nodes of the network; they are changed.
         outputs: the names of the values that it returns, if there are several.
         source: the module that is imported.
+        allow_code: whether it may contain `module:` nodes.
     """
     blocks = find_blocks(graph, source, fold_repeats)
     graph = fold_repeats(graph)
@@ -64,7 +67,7 @@ def spec_text(
             for block in blocks
         }
     document["graph"] = data_of(graph)
-    elaborated = elaborate_or_raise(read_spec(yaml_text(document)), {})
+    elaborated = elaborate_or_raise(read_spec(yaml_text(document), allow_code), {})
     total = summarize(elaborated).total
     document["expect"] = {
         "params": total.params,

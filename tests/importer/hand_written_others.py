@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -101,3 +103,24 @@ class Gates(nn.Module):
         first, second = x[:, :3], x[:, 3:]
         x = torch.cat([second, -first], 1) * self.gamma.reshape(1, -1, 1, 1)
         return x.clamp(-0.5, 0.5) - 2 * x.transpose(2, 3)
+
+
+class Results(NamedTuple):
+    logits: Tensor
+    aux: Tensor
+
+
+class SideHead(nn.Module):
+    """A side head in training, whose result comes in a named tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.aux = nn.Sequential(nn.Conv2d(8, 2, 1), nn.Flatten(), nn.Linear(2 * 36, 5))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor | Results:
+        x = self.conv(x)
+        aux = self.aux(x) if self.training else None
+        logits = self.fc(x.mean((2, 3)))
+        return logits if aux is None else Results(logits, aux)

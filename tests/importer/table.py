@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnngraph import CnngraphError
 from cnngraph.importer import from_module
@@ -43,12 +43,13 @@ TOLERANCE = 1e-5
 PREFACE = """\
 # Networks that can be imported
 
-These convolutional networks of timm 1.0.31 were imported with random weights and statistics. `yes`:
-the spec compiles to a network with the same keys that computes the same, within 1e-5 of the largest
-value. timm has most networks in several sizes, and the smallest of each stands for them.
+These convolutional networks of torchvision 0.28 and timm 1.0.31 were imported with random weights
+and statistics. `yes`: the spec compiles to a network with the same keys that computes the same,
+within 1e-5 of the largest value. The table has all of torchvision's classification networks without
+attention. timm has most networks in several sizes, and the smallest of each stands for them.
 
-A command tries networks, and writes their lines of this page; without names, it tries all of timm
-and torchvision except transformers and networks of more than 50 million parameters, for hours:
+A command tries networks, and writes their lines of this page; without names, it tries all of both
+packages except transformers, and those of timm with more than 50 million parameters, for hours:
 
 ```text
 python -m tests.importer.table timm:vgg11 torchvision:resnet18
@@ -88,9 +89,10 @@ def with_statistics(module: nn.Module) -> nn.Module:
     """The module in evaluation, with batch norms that do something there."""
     torch.manual_seed(0)
     for each in module.modules():
-        if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.running_mean is not None:
-            nn.init.uniform_(each.running_mean, -0.5, 0.5)
-            nn.init.uniform_(each.running_var, 0.5, 2)
+        mean, var = getattr(each, "running_mean", None), getattr(each, "running_var", None)
+        if isinstance(mean, Tensor) and isinstance(var, Tensor):
+            nn.init.uniform_(mean, -0.5, 0.5)
+            nn.init.uniform_(var, 0.5, 2)
     return module.eval()
 
 

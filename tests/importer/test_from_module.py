@@ -75,6 +75,17 @@ def test_later_calls_of_a_module_are_shares() -> None:
     assert "- share: head" in spec
 
 
+def test_side_head_in_a_named_tuple_is_aux() -> None:
+    module = with_statistics(others.SideHead())
+    imported = from_module(module, (3, 8, 8))
+    assert "- aux:" in imported.spec
+    assert_same(module, imported, (3, 8, 8))
+    x = torch.randn(2, 3, 8, 8)
+    network = imported.compile(backend="eager").train()
+    found = list(network(x).values())
+    torch.testing.assert_close(found, list(module.train()(x)))
+
+
 def test_inputs_by_name_may_come_in_any_order() -> None:
     module = others.TwoInputs()
     spec = from_module(module, {"depth": (1, 8, 8), "rgb": torch.zeros(1, 3, 8, 8)}).spec
