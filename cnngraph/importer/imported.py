@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,19 +82,46 @@ def from_module(
             say; the message names the line of the module's source.
     """
     given = _inputs(module, input)
+    name = name or snake_case(type(module).__name__)
+    kept: set[str] = set()
+    first = None
+    while True:
+        try:
+            return _imported(module, given, name, kept)
+        except UnsupportedError as error:
+            if not allow_code:
+                raise _with_help(error) from error.__cause__
+            if first is None or error.level not in kept:
+                first = error
+            if not keep(kept, module, error.level):
+                why = "" if first is error else f"\n  help: {error}"
+                raise UnsupportedError(f"{first}{why}", first.level) from error
+
+
+def _with_help(error: UnsupportedError) -> UnsupportedError:
+    """The error with the way out, if it is about a submodule."""
+    if not error.level:
+        return error
+    way_out = "`--allow-code`, or `allow_code=True`, leaves such a submodule as a `module:` node"
+    return UnsupportedError(f"{error}\n  help: {way_out}", error.level)
+
+
+def _imported(
+    module: nn.Module, given: Mapping[str, TensorShape], name: str, kept: Collection[str]
+) -> Imported:
+    """The module as a spec; the submodules at the paths `kept` stay modules."""
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     examples = {name: torch.zeros(2, *shape, device=device) for name, shape in given.items()}
     shapes = dict(zip(_input_names(module, list(given)), given.values(), strict=True))
-    kept: set[nn.Module] | None = set() if allow_code else None
     steps = _steps_of(module, shapes, examples, kept)
     shared = share_calls(normalize_concats(steps))
     nodes, outputs = compose(tree_of(shared), shared)
-    name = name or snake_case(type(module).__name__)
     weights = {
         key: tensor.reshape(steps.shapes.get(key, tensor.shape))
         for key, tensor in module.state_dict().items()
     }
-    text, graph = spec_text(name, shapes, nodes, outputs, Source(module), allow_code=allow_code)
+    source = Source(module)
+    text, graph = spec_text(name, shapes, nodes, outputs, source, allow_code=bool(kept))
     require_equal(graph, steps)
     require_keys(graph, weights)
     classes = [step.op.class_name for step in steps.steps if isinstance(step.op, Module)]
@@ -128,62 +156,42 @@ def _steps_of(
     module: nn.Module,
     shapes: Mapping[str, TensorShape],
     examples: Mapping[str, Tensor],
-    kept: set[nn.Module] | None,
+    kept: Collection[str],
 ) -> Steps:
     """The steps of a module; those of training if it has side heads, which only run then."""
-    training = module.training
-    try:
-        steps = _traced(module.eval(), shapes, examples, kept)
-        if _unused(module, steps):
-            several = len(steps.outputs)
-            steps = _traced(module.train(), shapes, examples, kept)
-            values = list(steps.outputs.items())
-            heads = tuple(value for _, value in values[max(1, several) :])
-            steps = replace(steps, outputs=dict(values[:several]), heads=heads)
-    finally:
-        module.train(training)
+    own = _copy(module)
+    steps = _traced(own.eval(), shapes, examples, kept)
+    if _unused(module, steps):
+        several = len(steps.outputs)
+        steps = _traced(own.train(), shapes, examples, kept)
+        values = list(steps.outputs.items())
+        heads = tuple(value for _, value in values[max(1, several) :])
+        steps = replace(steps, outputs=dict(values[:several]), heads=heads)
     if unused := _unused(module, steps):
         raise CnngraphError(f"`{unused[0]}` is part of the module, but its result does not need it")
     return steps
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy with the same tensors, which may store what it computes while it is traced."""
+    tensors = (*module.parameters(), *module.buffers())
+    try:
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CnngraphError(f"the module cannot be copied to be traced: {said}") from error
 
 
 def _traced(
     module: nn.Module,
     shapes: Mapping[str, TensorShape],
     examples: Mapping[str, Tensor],
-    kept: set[nn.Module] | None,
+    kept: Collection[str],
 ) -> Steps:
-    """The steps of a module in its own mode; submodules that it cannot say are added to `kept`."""
-    first = None
-    while True:
-        try:
-            return _converted(module, shapes, examples, kept or ())
-        except UnsupportedError as error:
-            if kept is None:
-                raise _with_help(error) from error.__cause__
-            if first is None or module.get_submodule(error.level) not in kept:
-                first = error
-            if not keep(kept, module, error.level):
-                why = "" if first is error else f"\n  help: {error}"
-                raise UnsupportedError(f"{first}{why}", first.level) from error
-
-
-def _converted(
-    module: nn.Module,
-    shapes: Mapping[str, TensorShape],
-    examples: Mapping[str, Tensor],
-    kept: Collection[nn.Module],
-) -> Steps:
-    graph = trace(module, examples, lambda each: each in kept or is_leaf(each))
-    return convert(graph, module, shapes, kept)
-
-
-def _with_help(error: UnsupportedError) -> UnsupportedError:
-    """The error with the way out, if it is about a submodule."""
-    if not error.level:
-        return error
-    way_out = "`--allow-code`, or `allow_code=True`, leaves such a submodule as a `module:` node"
-    return UnsupportedError(f"{error}\n  help: {way_out}", error.level)
+    """The steps of a module in its own mode."""
+    modules = {module.get_submodule(path) for path in kept}
+    graph = trace(module, examples, lambda each: each in modules or is_leaf(each))
+    return convert(graph, module, shapes, modules)
 
 
 def _unused(module: nn.Module, steps: Steps) -> list[str]:

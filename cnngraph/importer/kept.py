@@ -17,16 +17,16 @@ from cnngraph.ops.op import new_module
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def keep(kept: set[nn.Module], root: nn.Module, path: str) -> bool:
-    """Adds the module at `path`, or else the nearest one around it that can be added, to `kept`.
+def keep(kept: set[str], root: nn.Module, path: str) -> bool:
+    """Adds `path`, or else that of the nearest module around it that can be added, to `kept`.
 
     Modules that print alike fail alike, and are added with it. Returns whether there is one.
     """
     while path:
         module = root.get_submodule(path)
-        if module not in kept and not isinstance(module, _CONTAINERS):
+        if path not in kept and not isinstance(module, _CONTAINERS):
             text = repr(module)
-            kept |= {each for each in root.modules() if repr(each) == text}
+            kept |= {name for name, each in root.named_modules() if repr(each) == text}
             return True
         path = parent_of(path)
     return False
@@ -87,8 +87,13 @@ def _arguments(module: nn.Module, channels: int) -> dict[str, Any]:
         if required and not _is_plain(value):
             value = channels
         if _is_plain(value) and (required or value != parameter.default):
-            found[name] = list(value) if isinstance(value, tuple) else value
+            found[name] = _frozen(value)
     return found
+
+
+def _frozen(value: Any) -> Any:
+    """A value as specs have it, where lists are tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _is_plain(value: Any) -> bool:

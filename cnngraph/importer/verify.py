@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
-from cnngraph.importer.steps import Step, Steps, UnsupportedError
+from cnngraph.importer.steps import Step, Steps, UnsupportedError, parent_of
 from cnngraph.ops import Op
 from cnngraph.ops.merge import Add, Concat, Multiply
 
@@ -70,7 +69,7 @@ def require_equal(graph: Graph, network: Steps) -> None:
 
 
 def require_keys(graph: Graph, weights: Mapping[str, Tensor]) -> None:
-    """Raises `CnngraphError` if a graph has other weights than the `state_dict` of the module."""
+    """Raises `UnsupportedError` if a graph has other weights than the module's `state_dict`."""
     shapes = {
         f"{node.module}.{name}".rstrip("."): shape
         for node in graph.nodes
@@ -80,7 +79,8 @@ def require_keys(graph: Graph, weights: Mapping[str, Tensor]) -> None:
     given = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     for key in dict.fromkeys((*shapes, *given)):
         if shapes.get(key) != given.get(key):
-            raise CnngraphError(f"the language has no word for the module's use of `{key}`")
+            message = f"the language has no word for the module's use of `{key}`"
+            raise UnsupportedError(message, parent_of(key))
 
 
 def _difference(step: Step | None) -> UnsupportedError:

@@ -124,3 +124,18 @@ class SideHead(nn.Module):
         aux = self.aux(x) if self.training else None
         logits = self.fc(x.mean((2, 3)))
         return logits if aux is None else Results(logits, aux)
+
+
+class Stores(nn.Module):
+    """A part in another mode than the rest, and a weight that is stored when it is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3).eval()
+        self.weight = nn.Parameter(torch.rand(3, 1, 1))
+        self.stored: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stored is None:
+            self.stored = self.weight * 2
+        return self.norm(x) * self.stored

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from cnngraph import CnngraphError
-from cnngraph.importer import from_module
+from cnngraph.importer import Imported, from_module
 from cnngraph.importer.named import import_torchvision, module_by_name
 
 DOCS = Path(__file__).parents[2] / "docs" / "importable.md"
@@ -40,13 +40,16 @@ MOST_PARAMS = 50_000_000
 MOST_SECONDS = 300
 TOLERANCE = 1e-5
 """Of the largest value of the result."""
+LEAVES = "`--allow-code` leaves"
 PREFACE = """\
 # Networks that can be imported
 
 These convolutional networks of torchvision 0.28 and timm 1.0.31 were imported with random weights
 and statistics. `yes`: the spec compiles to a network with the same keys that computes the same,
 within 1e-5 of the largest value. The table has all of torchvision's classification networks without
-attention. timm has most networks in several sizes, and the smallest of each stands for them.
+attention. timm has most networks in several sizes, and the smallest of each stands for them. The
+others come with the reason; `--allow-code` imports some of them, and leaves the classes that are
+named there.
 
 A command tries networks, and writes their lines of this page; without names, it tries all of both
 packages except transformers, and those of timm with more than 50 million parameters, for hours:
@@ -97,16 +100,28 @@ def with_statistics(module: nn.Module) -> nn.Module:
 
 
 def result(source: str) -> str:
-    """`yes`, or why a network is not imported."""
+    """`yes`, or why a network is not imported, and the classes that `--allow-code` leaves."""
     module, name, shape = module_by_name(source)
+    with_statistics(module)
     try:
-        network = from_module(with_statistics(module), shape, name=name).compile(backend="eager")
+        return compared(module, from_module(module, shape, name=name), shape)
     except CnngraphError as error:
-        return reason(str(error))
+        said = reason(str(error))
+    try:
+        imported = from_module(module, shape, name=name, allow_code=True)
+    except CnngraphError:
+        return said
+    classes = ", ".join(name.rpartition(".")[2] for name in imported.kept)
+    return f"{said} ({LEAVES} {classes}: {compared(module, imported, shape)})"
+
+
+def compared(module: nn.Module, imported: Imported, shape: tuple[int, ...]) -> str:
+    """`yes` if the imported network computes what the module does, or the difference."""
+    network = imported.compile(backend="eager").eval()
     x = torch.randn(1, *shape)
     with torch.no_grad():
         expected: Any = module(x)
-        found = network.eval()(x)
+        found = network(x)
     difference = (found - expected).abs().max() / expected.abs().max()
     return "yes" if difference <= TOLERANCE else f"wrong by {difference:.0e}"
 
@@ -152,7 +167,9 @@ def page(found: dict[str, str]) -> str:
             count = sum(text == "yes" for text in own.values())
             lines = [f"| `{name}` | {text} |" for name, text in sorted(own.items())]
             table = "\n".join(["| network | imported |", "|---|---|", *lines])
-            parts.append(f"## {package}: {count} of {len(own)}\n\n{table}\n")
+            left = sum(LEAVES in text and text.endswith(": yes)") for text in own.values())
+            more = f", and {left} with `--allow-code`" if left else ""
+            parts.append(f"## {package}: {count} of {len(own)}{more}\n\n{table}\n")
     return "\n".join(parts)
 
 

@@ -127,6 +127,21 @@ def test_importing_changes_nothing_about_the_module() -> None:
     assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
 
 
+def test_what_a_module_stores_and_its_modes_stay() -> None:
+    module = others.Stores()
+    with pytest.raises(CnngraphError):
+        from_module(module, (3, 16, 16))
+    assert module.stored is None
+    assert (module.training, module.norm.training) == (True, False)
+
+
+def test_module_with_a_computed_tensor_is_an_error() -> None:
+    module = others.Stores()
+    module.stored = module.weight * 2
+    with pytest.raises(CnngraphError, match="the module cannot be copied to be traced: Only Tens"):
+        from_module(module, (3, 16, 16))
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
