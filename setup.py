@@ -20,6 +20,9 @@ from setuptools.command.build_py import build_py
 
 SOURCES = Path("csrc")
 SPECS = Path("specs")
+BUILT_FOR = (
+    '"""The torch that the extension was built with; written by setup.py."""\n\ntorch = "{}"\n'
+)
 LATER = "later, in this folder: pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
@@ -101,8 +104,9 @@ def extension() -> dict[str, Any]:
         def run(self) -> None:
             try:
                 super().run()
-                library = Path(self.get_ext_fullpath("cnngraph._C"))
-                library.with_name("_built_for.py").write_text(f'torch = "{torch.__version__}"\n')
+                kernels = Path(self.get_ext_fullpath("cnngraph._C")).parent / "kernels"
+                kernels.mkdir(parents=True, exist_ok=True)
+                (kernels / "_built_for.py").write_text(BUILT_FOR.format(torch.__version__))
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise

@@ -16,7 +16,7 @@ def _load() -> tuple[Any, str | None]:
     """The extension, or None and the reason."""
     try:
         # Loading an extension of another torch could crash: its version is in a file beside it.
-        built_for: str = importlib.import_module("cnngraph._built_for").torch
+        built_for: str = importlib.import_module("cnngraph.kernels._built_for").torch
     except ImportError:
         built_for = ""
     if built_for and not _fits(built_for):

@@ -325,7 +325,7 @@ def test_a_budget_applies_to_the_specs_own_size_and_the_measured_batch(
         lambda *args, **options: given.append(options) or compile(*args, **options),
     )
     builder_of("1GB")(Work(str(TINY), {}, 3, (3, 32, 32), threads=1))
-    assert given == [{"memory": "1GB", "batch_size": 3}]
+    assert given == [{"memory": "1GB", "batch_size": 3, "allow_code": False}]
 
 
 def test_workers_ignore_allocator_settings_of_the_environment(

@@ -33,7 +33,7 @@ sys.modules["cnngraph._C"] = SimpleNamespace(build_info=lambda: {"torch": "2.1.0
 """
 MAY_CRASH = """
 from types import SimpleNamespace
-sys.modules["cnngraph._built_for"] = SimpleNamespace(torch="2.1.0+cpu")
+sys.modules["cnngraph.kernels._built_for"] = SimpleNamespace(torch="2.1.0+cpu")
 class Finder:
     def find_spec(self, name, path=None, target=None):
         assert name != "cnngraph._C", "it must not be loaded"
