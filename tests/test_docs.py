@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import ROOT
@@ -95,6 +95,17 @@ def ids(snippet: Snippet) -> str:
     return f"{snippet.page.name}:{snippet.line}"
 
 
+LONG = re.compile(
+    r"cnngraph (bench|experiment|export|import|probe)|cnngraph check specs$|torch\.onnx|sklearn"
+)
+"""What takes long runs with the slow tests."""
+
+
+def marked(found: list[Snippet]) -> list[Any]:
+    slow = [[pytest.mark.slow] if LONG.search(item.text + item.note) else [] for item in found]
+    return [pytest.param(item, marks=marks) for item, marks in zip(found, slow, strict=True)]
+
+
 @pytest.mark.parametrize("snippet", snippets("yaml"), ids=ids)
 def test_specs_are_valid(snippet: Snippet, tmp_path: Path) -> None:
     text: str | Path = snippet.text
@@ -145,7 +156,7 @@ COMMANDS = [
 SESSIONS = [snippet for snippet in snippets("bash") if snippet.note.startswith("session")]
 
 
-@pytest.mark.parametrize("snippet", COMMANDS, ids=ids)
+@pytest.mark.parametrize("snippet", marked(COMMANDS), ids=ids)
 def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
     """In a folder with the specs and the files saved so far."""
     snippet.save(tmp_path)
@@ -175,7 +186,7 @@ def run_command(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("snippet", noted("output: "), ids=ids)
+@pytest.mark.parametrize("snippet", marked(noted("output: ")), ids=ids)
 def test_commands_print_what_the_page_shows(
     snippet: Snippet, tmp_path: Path, update_goldens: bool
 ) -> None:
@@ -201,7 +212,7 @@ def test_diagnostics_are_the_golden_ones(snippet: Snippet, update_goldens: bool)
     snippet.compare(golden, update=update_goldens)
 
 
-@pytest.mark.parametrize("snippet", snippets("python"), ids=ids)
+@pytest.mark.parametrize("snippet", marked(snippets("python")), ids=ids)
 def test_python_runs(snippet: Snippet, tmp_path: Path, monkeypatch, capsys) -> None:
     snippet.save(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -38,6 +38,7 @@ def trained() -> NetworkBench:
     return bench("eager", "eager-nchw", "tuned-malloc", "onnxruntime", progress=progress)
 
 
+@pytest.mark.slow
 def test_every_variant_is_measured(trained: NetworkBench) -> None:
     rows = {row.variant.name: row for row in trained.rows}
     assert list(rows) == [
@@ -65,6 +66,7 @@ def test_every_variant_is_measured(trained: NetworkBench) -> None:
     assert not differing(trained), "every variant computes the same loss"
 
 
+@pytest.mark.slow
 def test_held_bytes_are_weights_momenta_input_and_buffers(trained: NetworkBench) -> None:
     weights = 8 * 3 * 9 + 2 * 8 + 2 * (8 * 8 * 9 + 8) + 2 * (8 * 5 + 5)
     # Weights, momenta, the input, running statistics, and the number of batches (eight bytes).
@@ -72,11 +74,13 @@ def test_held_bytes_are_weights_momenta_input_and_buffers(trained: NetworkBench)
     assert {row.held_bytes for row in trained.rows if row.seconds} == {held}
 
 
+@pytest.mark.slow
 def test_only_tuned_variants_have_memory_settings(trained: NetworkBench) -> None:
     tuned = {row.variant.name for row in trained.rows if row.memory_settings is not None}
     assert tuned == {"cnngraph", "tuned-malloc"}
 
 
+@pytest.mark.slow
 def test_a_variant_that_cannot_run_says_why(trained: NetworkBench) -> None:
     row = trained.rows[-1]
     assert row.error == "runs in eval mode only"
@@ -84,6 +88,7 @@ def test_a_variant_that_cannot_run_says_why(trained: NetworkBench) -> None:
     assert "onnxruntime: runs in eval mode only" in network_notes(trained)
 
 
+@pytest.mark.slow
 def test_floors_count_every_convolution_and_linear_layer(trained: NetworkBench) -> None:
     floor = trained.floor
     assert floor.error is None
@@ -104,6 +109,7 @@ def test_floors_count_every_convolution_and_linear_layer(trained: NetworkBench) 
 SECONDS = {"median", "min", "iqr", "rounds"}
 
 
+@pytest.mark.slow
 def test_the_data_has_work_machine_variants_and_floor(trained: NetworkBench) -> None:
     data = network_data(trained)
     assert (data["file"], data["name"], data["mode"], data["batch_size"]) == (
@@ -190,6 +196,7 @@ def test_a_worker_reports_errors_and_continues() -> None:
         )
 
 
+@pytest.mark.slow
 def test_progress_only_increases(trained: NetworkBench) -> None:
     shares = [share for _, share in PROGRESS]
     assert shares == sorted(shares)

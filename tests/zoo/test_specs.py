@@ -45,21 +45,15 @@ RESIZED = {
 }  # fmt: skip
 """Networks that only have more or wider layers than another: running them shows nothing new."""
 
-SLOW = {
-    "convnext_tiny", "cspdarknet53", "darknet53", "deeplabv3_resnet50", "densenet161",
-    "densenet169", "densenet201", "densenet264", "dla34", "efficientnet_v2_s", "fpn_resnet50",
-    "hrnet_w18_small", "inception_resnet_v2", "inception_v3", "inception_v3_aux",
-    "inception_v4", "mnasnet1_0", "mobilenet_v3_large", "mobilenet_v3_small", "regnet_x_400mf",
-    "repvgg_a0", "res2net50", "resnet1001_cifar", "resnet101", "resnet1202_cifar", "resnet152",
-    "resnet34", "resnetv2_101", "resnetv2_50", "resnext50_32x4d", "seresnet50", "unet",
-    "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
-    "wide_resnet50_2", "xception",
+QUICK = {
+    "d2l/lenet", "d2l/lenet_bn", "d2l/mlp", "d2l/resnet18", "densenet121", "googlenet_aux", "lenet",
+    "mobilenet_v2", "resnet18", "resnet20_cifar", "resnetv2_18", "squeezenet1_1",
 }  # fmt: skip
-"""Networks whose steps run with the slow tests."""
+"""Networks whose steps run with the quick tests; the others run with the slow ones."""
 
 every_network = pytest.mark.parametrize("path", NETWORKS, ids=name_of)
 every_structure = [
-    pytest.param(path, marks=[pytest.mark.slow] * (name_of(path) in SLOW))
+    pytest.param(path, marks=[pytest.mark.slow] * (name_of(path) not in QUICK))
     for path in NETWORKS
     if name_of(path) not in RESIZED
 ]
@@ -234,7 +228,7 @@ def as_ours(setting: str) -> str:
     return f"{kind}({rest}".replace("inplace=True", "inplace=False")
 
 
-@pytest.mark.parametrize("path", [param.values[0] for param in every_structure], ids=name_of)
+@pytest.mark.parametrize("path", every_structure, ids=name_of)
 def test_shapes_agree_with_torch_layer_by_layer(path: Path) -> None:
     """Runs the eager network on the meta device and compares the value of every node."""
     graph = checked(path).graph
