@@ -102,7 +102,7 @@ AVX2 = {
     (64, 64, 56, 3): ("winograd_2x2", "winograd_4x4", "winograd_4x4"),
     (256, 64, 56, 1): ("pointwise", "pointwise", "packed"),
     (32, 96, 28, 5): ("library", "library", "packed"),
-    (8, 8, 56, 3): ("library", "library", "library"),
+    (2, 2, 56, 3): ("library", "library", "library"),
     (4096, 4096, 1, 1): ("rows", "rows", "rows"),
 }
 AVX512 = {
