@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnngraph.bench.arithmetic import flops_of, graph_of
-from cnngraph.bench.devices import Run, device_of
+from cnngraph.bench.devices import Cpu, Cuda, Run, device_of
 from cnngraph.bench.variants import Work
 from cnngraph.graph import Graph
 from cnngraph.graph.cost import node_cost
@@ -65,7 +65,7 @@ class Floor:
         """The peak rate in FLOP/s, and the seconds of each distinct layer."""
         share = seconds / (len(self._layers) + 2)
         time_alone = self._device.time_alone
-        rate = max(flops / time_alone(run, 0.0) for run, flops in self._peak for _ in range(3))
+        rate = peak_rate(self._device, self._peak)
         layers = [time_alone(layer.run, share) for layer in self._layers]
         self._device.rest()
         return {"rate": rate, "layers": layers}
@@ -122,6 +122,11 @@ def _run_of(module: nn.Module, inputs: list[Tensor], train: bool, reads_input: b
 def peak_convolutions(dtype: torch.dtype) -> list[tuple[Run, int]]:
     """The convolutions that measure a processor's peak rate, and the FLOP of each."""
     return [_large_convolution(*sizes, dtype) for sizes in CONVOLUTIONS]
+
+
+def peak_rate(device: Cpu | Cuda, runs: list[tuple[Run, int]]) -> float:
+    """The highest rate in FLOP/s of three runs of each."""
+    return max(flops / device.time_alone(run, 0.0) for run, flops in runs for _ in range(3))
 
 
 def _large_product(dtype: torch.dtype) -> tuple[Run, int]:

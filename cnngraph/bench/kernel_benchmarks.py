@@ -91,15 +91,18 @@ KERNEL_BENCHMARKS = {
 }
 
 
+def require_kernels() -> None:
+    """Raises `CnngraphError` if there are no compiled kernels."""
+    if not kernels.available():
+        raise CnngraphError("the compiled extension is missing: there are no kernels to measure")
+
+
 class Kernels:
     """The worker's subject for `bench-kernels`."""
 
     def __init__(self, threads: int | None, device: str) -> None:
         self._device = device_of(device, threads)
-        if not kernels.available():
-            raise CnngraphError(
-                "the compiled extension is missing: there are no kernels to measure"
-            )
+        require_kernels()
         self.prepared = {
             "least_passes": {name: item.least_passes for name, item in KERNEL_BENCHMARKS.items()},
             "memory_settings": self._device.tune_memory(),

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from cnngraph import kernels
 from cnngraph.bench.devices import Run, device_of
-from cnngraph.bench.floor import peak_convolutions
+from cnngraph.bench.floor import peak_convolutions, peak_rate
+from cnngraph.bench.kernel_benchmarks import require_kernels
 from cnngraph.bench.layers import LayerCase
-from cnngraph.errors import CnngraphError
 from cnngraph.nn import dense_block
 
 KERNELS = ("library", "rows", "winograd_2x2", "winograd_4x4", "pointwise", "packed")
@@ -24,20 +24,12 @@ class Layers:
 
     def __init__(self, threads: int | None, dtype: str, batch_size: int) -> None:
         self._device = device_of("cpu", threads)
-        if not kernels.available():
-            raise CnngraphError(
-                "the compiled extension is missing: there are no kernels to measure"
-            )
+        require_kernels()
         self._dtype, self._batch_size = getattr(torch, dtype), batch_size
         settings = self._device.tune_memory()
         torch.manual_seed(0)
-        peak = max(
-            flops / self._device.time_alone(run, 0.0)
-            for run, flops in peak_convolutions(self._dtype)
-            for _ in range(3)
-        )
         self.prepared = {
-            "peak": peak,
+            "peak": peak_rate(self._device, peak_convolutions(self._dtype)),
             "memory_settings": settings,
             "kernels": kernels.build_info(),
             **self._device.describe(),
