@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +12,10 @@ from cnngraph.cli.options import (
     BatchSizeOption,
     FormatOption,
     OptimizerOption,
+    PlotOption,
     PluginOption,
     SetOption,
+    SpecsArgument,
     load_plugins,
     parse_params,
     print_json,
@@ -43,12 +44,7 @@ Exit codes: 0 success, 1 an invalid spec, or a file that cannot be written,
 """
 )
 def compare(
-    specs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SPEC", help="Specs in YAML, or names of `cnngraph zoo`.", show_default=False
-        ),
-    ],
+    specs: SpecsArgument,
     sets: SetOption = None,
     batch_size: BatchSizeOption = 16,
     optimizer: OptimizerOption = "SGD",
@@ -56,12 +52,7 @@ def compare(
         bool,
         typer.Option("--measure", help="Measure images per second on this machine, with PyTorch."),
     ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="Draw a plot, .png or .svg.", show_default=False
-        ),
-    ] = None,
+    output: PlotOption = None,
     plugins: PluginOption = None,
     allow_code: AllowCodeOption = False,
     format: FormatOption = "text",

@@ -13,6 +13,7 @@ import typer
 from cnngraph.cli.app import FAULT, app
 from cnngraph.cli.options import (
     AllowCodeOption,
+    BackendOption,
     ForceOption,
     FormatOption,
     PluginOption,
@@ -25,7 +26,7 @@ from cnngraph.cli.options import (
     require_own,
 )
 from cnngraph.errors import CnngraphError
-from cnngraph.options import Backend, Options
+from cnngraph.options import Options
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 
@@ -76,7 +77,7 @@ def compile(
         ),
     ] = None,
     sets: SetOption = None,
-    backend: Annotated[Backend, typer.Option(help="Fused operators, or plain torch.nn.")] = "fused",
+    backend: BackendOption = "fused",
     memory: Annotated[
         str,
         typer.Option(

@@ -11,6 +11,7 @@ import typer
 
 from cnngraph import __version__
 from cnngraph.errors import Source, SpecError, render
+from cnngraph.options import Backend
 from cnngraph.report import terminal
 from cnngraph.spec.yaml import parse_yaml
 
@@ -23,6 +24,12 @@ SpecArgument = Annotated[
     Path,
     typer.Argument(
         metavar="SPEC", help="A spec in YAML, or a name of `cnngraph zoo`.", show_default=False
+    ),
+]
+SpecsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SPEC", help="Specs in YAML, or names of `cnngraph zoo`.", show_default=False
     ),
 ]
 SetOption = Annotated[
@@ -70,6 +77,13 @@ OutputOption = Annotated[
         "-o", "--output", metavar="FILE", help="Write the result as JSON.", show_default=False
     ),
 ]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Draw a plot, .png or .svg.", show_default=False
+    ),
+]
+BackendOption = Annotated[Backend, typer.Option(help="Fused operators, or plain torch.nn.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite a file that another command wrote.")
 ]

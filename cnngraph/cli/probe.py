@@ -11,6 +11,7 @@ from cnngraph.cli.app import app
 from cnngraph.cli.options import (
     AllowCodeOption,
     FormatOption,
+    PlotOption,
     PluginOption,
     SetOption,
     SpecArgument,
@@ -62,12 +63,7 @@ def probe(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=2, metavar="N", help="Images in the batch.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights, and of the images.")] = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="Draw a plot, .png or .svg.", show_default=False
-        ),
-    ] = None,
+    output: PlotOption = None,
     plugins: PluginOption = None,
     allow_code: AllowCodeOption = False,
     format: FormatOption = "text",

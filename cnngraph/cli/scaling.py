@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cnngraph.checker import read_spec
 from cnngraph.cli.app import app
-from cnngraph.cli.options import AllowCodeOption, PluginOption, load_plugins
+from cnngraph.cli.options import AllowCodeOption, PluginOption, SpecsArgument, load_plugins
 from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.graph.exchange import exchange
 from cnngraph.report import terminal
@@ -35,12 +34,7 @@ Exit codes: 0 success, 1 an invalid spec, 2 wrong usage.
 """
 )
 def scaling(
-    specs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SPEC", help="Specs in YAML, or names of `cnngraph zoo`.", show_default=False
-        ),
-    ],
+    specs: SpecsArgument,
     step: Annotated[
         float | None,
         typer.Option(

@@ -13,6 +13,7 @@ from cnngraph.cli.app import INTERRUPTED, app
 from cnngraph.cli.options import (
     DATA_HELP,
     AllowCodeOption,
+    BackendOption,
     DeviceOption,
     FormatOption,
     PluginOption,
@@ -22,7 +23,7 @@ from cnngraph.cli.options import (
     parse_params,
 )
 from cnngraph.errors import CnngraphError, Source, SpecError
-from cnngraph.options import Backend, Options, Strategy
+from cnngraph.options import Options, Strategy
 from cnngraph.report import terminal
 from cnngraph.report.terminal import printable
 from cnngraph.spec.yaml import parse_yaml
@@ -137,7 +138,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    backend: Annotated[Backend, typer.Option(help="Fused operators, or plain torch.nn.")] = "fused",
+    backend: BackendOption = "fused",
     memory: Annotated[
         str,
         typer.Option(metavar="[fast|lean|SIZE]", help="As for `cnngraph compile`."),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
 from cnngraph.elaborate.params import count_params, type_problem
 from cnngraph.elaborate.place import Call, Given, Level, Place, Value
-from cnngraph.errors import Diagnostic, Position, did_you_mean, listing
+from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, listing
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import COMPOSITES
 from cnngraph.spec.expressions import UNKNOWN
@@ -40,9 +41,9 @@ class Blocks:
 
         Raises `InvalidError` if the block contains itself, or if its params exceed a limit.
         """
-        callers = [caller for caller, _ in place.calls]
-        if block in callers:
-            chain = " -> ".join(item.name for item in (*callers, block))
+        if any(caller is block for caller, _ in place.calls):
+            callers = [caller.name for caller, _ in place.calls]
+            chain = " -> ".join([*callers, block.name])
             message = f"the block `{block.name}` contains itself: {chain}"
             self._diagnostics.fail(place, "E106", message, call.position)
         self._called.add(id(block))
@@ -51,13 +52,9 @@ class Blocks:
         arguments, keys = self._given(call, block, place)
         for name in arguments:
             if name not in block.params:
-                notes = did_you_mean(name, [*block.params, "name"])
-                accepted = ", ".join(block.params) or "nothing"
-                notes = notes or (("note", f"it accepts: {accepted}"),)
                 message = f"the block `{block.name}` does not accept `{name}`"
-                self._diagnostics.report(
-                    Diagnostic("E101", message, keys[name], notes=notes), place
-                )
+                unknown = Diagnostic("E101", message, keys[name])
+                self._diagnostics.report(unknown, place, None, partial(_similar, name, block))
         missing = [name for name in _required(block) if name not in arguments]
         if missing:
             notes = (("note", f"the block is defined at {block.position}"),)
@@ -154,12 +151,18 @@ class Blocks:
             assert block.order is not None
             known = {name for path in places for name in children[path]}
             for index, name in enumerate(block.order.plain()):
-                if name not in known:
+                if name not in known and not self._diagnostics.stopped:
                     message = f"the block `{block.name}` has no node `{name}` to put in order"
                     found = ", ".join(sorted(known))
                     notes = did_you_mean(name, known) or (("note", f"it has: {found}"),)
                     position = block.order.at((index,))
                     self._diagnostics.report(Diagnostic("E109", message, position, notes=notes))
+
+
+def _similar(name: str, block: Block) -> Notes:
+    """A param that is similar to `name`, or all of them."""
+    accepted = ", ".join(block.params) or "nothing"
+    return did_you_mean(name, [*block.params, "name"]) or (("note", f"it accepts: {accepted}"),)
 
 
 def _required(block: Block) -> list[str]:

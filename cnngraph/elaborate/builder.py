@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from math import prod
+from typing import NamedTuple
 
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import Evaluator
@@ -24,6 +25,28 @@ _NEEDS_BATCH = (
 _LARGER: Notes = (("help", "train with two images or more per batch; evaluation is not affected"),)
 
 
+class _Inferred(NamedTuple):
+    """What follows from an op and the shapes of its inputs."""
+
+    op: Op
+    shape: TensorShape
+    has_weights: bool
+    needs_batch: bool
+
+
+class Part(NamedTuple):
+    """A composite, branch or block.
+
+    Attributes:
+        start: the path of the value that it reads.
+        nodes, scopes: how many there were before its own, which follow one after another.
+    """
+
+    start: str
+    nodes: int
+    scopes: int
+
+
 class GraphBuilder:
     """The graph so far.
 
@@ -31,6 +54,7 @@ class GraphBuilder:
         inputs, nodes, scopes, aux: as in `Graph`, by path.
         origin: explains where shapes come from.
         weighted: paths of the nodes with parameters.
+        parts: composites, branches and blocks by path, also those without a result.
     """
 
     def __init__(
@@ -43,9 +67,14 @@ class GraphBuilder:
         self.scopes: dict[str, Scope] = {}
         self.aux: dict[str, str] = {}
         self.weighted: list[str] = []
+        self.parts: dict[str, Part] = {}
         self.origin = Provenance(self.nodes, inputs)
-        self._inferred: dict[Hashable, tuple[Op, TensorShape, bool]] = {}
+        self._inferred: dict[Hashable, _Inferred] = {}
         self._divisor_noted = False
+
+    def begin(self, path: str, value: Value) -> None:
+        """Notes that the nodes of a composite, branch or block follow, which reads `value`."""
+        self.parts.setdefault(path, Part(str(value.path), len(self.nodes), len(self.scopes)))
 
     def add(
         self,
@@ -63,7 +92,7 @@ class GraphBuilder:
         if len(values) > 2:
             self._evaluator.spend(len(values), place, position)
         shapes = [value.shape for value in values if value.shape is not None]
-        paths = tuple(value.path for value in values if value.path is not None)
+        paths = tuple([value.path for value in values if value.path is not None])
         if len(shapes) < len(values):
             return INVALID
         key = (id(op), *shapes)
@@ -77,11 +106,12 @@ class GraphBuilder:
             if problem := _size_problem(op, shape, {**parameters, **op.buffers(*shapes)}):
                 self._diagnostics.report(Diagnostic("E110", problem, position), place, path)
                 return INVALID
-            known = self._inferred[key] = op, shape, bool(parameters)
-        _, shape, has_weights = known
+            known = _Inferred(op, shape, bool(parameters), op.needs_batch(*shapes))
+            self._inferred[key] = known
+        _, shape, has_weights, needs_batch = known
         if has_weights and not shared:
             self.weighted.append(path)
-        if op.needs_batch(*shapes):
+        if needs_batch:
             self._diagnostics.report(
                 Diagnostic("W402", _NEEDS_BATCH.format(op.kind), position, notes=_LARGER),
                 place,

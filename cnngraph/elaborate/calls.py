@@ -46,7 +46,7 @@ class Calls:
     def __init__(self, diagnostics: Diagnostics, evaluator: Evaluator) -> None:
         self._diagnostics = diagnostics
         self._evaluator = evaluator
-        self._calls: dict[int, tuple[Located, Call]] = {}
+        self._calls: dict[Hashable, tuple[Located, Call]] = {}
         self._known: dict[int, _Known] = {}
         self._equal: dict[Hashable, Any] = {}
         self._rows_noted = False
@@ -55,13 +55,6 @@ class Calls:
         """The node as written; its kind may be an expression. Raises `InvalidError`."""
         if (known := self._calls.get(id(located))) is not None:
             return known[1]
-        call = self._read(located, place, value)
-        written = next(iter(located.value)) if isinstance(located.value, dict) else located.value
-        if not is_expression(written):
-            self._calls[id(located)] = located, call
-        return call
-
-    def _read(self, located: Located, place: Place, value: Value) -> Call:
         kind, position, inner = located.value, located.position, None
         if isinstance(kind, dict):
             if len(kind) != 1 or not is_kind(next(iter(kind)), place):
@@ -73,11 +66,21 @@ class Calls:
         if not isinstance(kind, str) or not kind:
             message = f"a node is `kind` or `kind: arguments`, not {show(located.plain())}"
             self._diagnostics.fail(place, "E107", message, position)
-        kind = self._evaluator.resolve(Located(kind, position), place, value.shape)
-        if not isinstance(kind, str):
-            message = f"a node's kind must be text, not {show(kind)}"
-            self._diagnostics.fail(place, "E107", message, position)
-        kind = str(kind)
+        key = id(located)
+        if is_expression(kind):
+            kind = self._evaluator.resolve(Located(kind, position), place, value.shape)
+            if not isinstance(kind, str):
+                message = f"a node's kind must be text, not {show(kind)}"
+                self._diagnostics.fail(place, "E107", message, position)
+            kind = str(kind)
+            key = (id(located), kind)
+            if (known := self._calls.get(key)) is not None:
+                return known[1]
+        call = self._call(kind, position, inner, place)
+        self._calls[key] = located, call
+        return call
+
+    def _call(self, kind: str, position: Position, inner: Located | None, place: Place) -> Call:
         if inner is None or inner.value is None:
             return Call(kind, position, {}, {}, None, None)
         if kind == Parallel.kind:

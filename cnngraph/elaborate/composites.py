@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 
 from cnngraph.elaborate.builder import GraphBuilder
@@ -21,7 +22,7 @@ from cnngraph.errors import Diagnostic, Notes, Position, is_list, show
 from cnngraph.graph import Copy, Scope
 from cnngraph.ops import Op
 from cnngraph.ops.conv import CONVOLUTIONS, Conv1d, Conv2d, Conv3d
-from cnngraph.ops.merge import MERGES, Add, Concat
+from cnngraph.ops.merge import MERGES
 from cnngraph.ops.norm import BatchNorm
 from cnngraph.ops.scale import Scale
 from cnngraph.shape import ShapeError, TensorShape
@@ -94,7 +95,7 @@ def parallel(
         return INVALID
     if len(results) == 1:
         return next(iter(results.values()))
-    op = MERGES[arguments.merge]()
+    op = MERGES[arguments.merge]
     target = path or walk.paths.anonymous(place.level, op.kind)
     return _merge(walk, target, op, results, value, place, call)
 
@@ -175,6 +176,7 @@ def _branch(
     name = walk.paths.checked_name(key, place.level.take(), place, position)
     path = place.level.join(name)
     walk.paths.claim(path, place, position)
+    walk.graph.begin(path, value)
     inside = place._replace(level=Level(path))
     result = walk.body(item, inside, value, None if isinstance(item.value, list) else path)
     walk.paths.values[path] = result
@@ -200,7 +202,7 @@ def residual(
         name = walk.paths.anonymous(place.level, "scale")
         body = walk.graph.add(name, scale, [body], place, call.position)
     name = path or walk.paths.anonymous(place.level, "add")
-    return walk.graph.add(name, Add(), [body, shortcut], place, call.position)
+    return walk.graph.add(name, MERGES["add"], [body, shortcut], place, call.position)
 
 
 def _residual_mismatch(
@@ -282,14 +284,19 @@ def _project(walk: Walker, position: Position, place: Place, value: Value, body:
     place.level.take()
     level = Level(place.level.join("downsample"))
     walk.paths.claim(level.path, place, position)
+    walk.graph.begin(level.path, value)
     result = walk.graph.add(level.join("0"), conv, [value], place, position)
-    result = walk.graph.add(level.join("1"), BatchNorm(), [result], place, position)
+    result = walk.graph.add(level.join("1"), _BATCH_NORM, [result], place, position)
     walk.paths.values[level.path] = result
     scope = Scope(level.path, "project", str(result.path), body.shape, position)
     walk.graph.scopes[level.path] = scope
     return result
 
 
+_BATCH_NORM = BatchNorm()
+
+
+@lru_cache(maxsize=1024)
 def _projection(before: TensorShape, after: TensorShape | None) -> Conv1d | Conv2d | Conv3d | None:
     """The strided 1x1 convolution from one shape of a map to another, or None."""
     if after is None:
@@ -313,7 +320,7 @@ def dense(
         last = index == arguments.layers - 1
         target = path if path and last else walk.paths.anonymous(place.level, "concat")
         results = {"input": value, "body": result}
-        value = _merge(walk, target, Concat(), results, value, inside, call)
+        value = _merge(walk, target, MERGES["concat"], results, value, inside, call)
     return value
 
 
@@ -458,7 +465,7 @@ def join(
             help = f"`{CURRENT}` is the current value: do not name it too"
         warning = Diagnostic("W403", message, located.position, notes=(("help", help),))
         walk.diagnostics.report(warning, place, path)
-    return walk.graph.add(path, MERGES[call.kind](), values, place, call.position)
+    return walk.graph.add(path, MERGES[call.kind], values, place, call.position)
 
 
 def _names(walk: Walker, located: Located, place: Place, value: Value) -> tuple[str, ...]:

@@ -11,10 +11,14 @@ from cnngraph.elaborate.place import Place
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Notes, Position
 from cnngraph.spec.arguments import InvalidError
 
+MAX_REPEATED = 5000
+"""A walk ends when the copies of a repeat have made the same mistakes so many times."""
+
 
 class Diagnostics:
-    """The diagnostics of one walk. After `stop`, or `MAX_MISTAKES` errors, it accepts no more.
+    """The diagnostics of one walk.
 
+    It accepts no more after `stop`, `MAX_MISTAKES` errors, or `MAX_REPEATED` repetitions of them.
     Of warnings of one code, it keeps `MAX_MISTAKES` and counts the others.
     """
 
@@ -23,6 +27,7 @@ class Diagnostics:
         self.stopped = False
         self._seen: set[Hashable] = set()
         self._errors = 0
+        self._repeated = 0
         self._warnings: Counter[str] = Counter()
         for diagnostic in found:
             self.report(diagnostic)
@@ -42,10 +47,16 @@ class Diagnostics:
         repeated = diagnostic.severity == "warning" or bool(place and place.loops)
         message = "" if repeated else diagnostic.message
         key = (diagnostic.code, str(diagnostic.position), message, *map(str, calls))
-        if key in self._seen or self.stopped:
+        if self.stopped:
+            return
+        is_error = diagnostic.severity == "error"
+        if key in self._seen:
+            self._repeated += is_error
+            if self._repeated == MAX_REPEATED:
+                self._give_up(f"{MAX_REPEATED:,} copies of these errors", diagnostic.position)
             return
         self._seen.add(key)
-        if diagnostic.severity == "warning":
+        if not is_error:
             self._warnings[diagnostic.code] += 1
             if self._warnings[diagnostic.code] > MAX_MISTAKES:
                 return
@@ -61,11 +72,14 @@ class Diagnostics:
                 diagnostic, path=f"{inside}{loops}", notes=(*called, *diagnostic.notes)
             )
         self.found.append(diagnostic)
-        self._errors += diagnostic.severity == "error"
+        self._errors += is_error
         if self._errors == MAX_MISTAKES:
-            message = f"stopped after {MAX_MISTAKES} errors; the rest of the spec was not checked"
-            self.found.append(Diagnostic("E110", message, diagnostic.position))
-            self.stopped = True
+            self._give_up(f"{MAX_MISTAKES} errors", diagnostic.position)
+
+    def _give_up(self, count: str, position: Position | None) -> None:
+        message = f"stopped after {count}; the rest of the spec was not checked"
+        self.found.append(Diagnostic("E110", message, position))
+        self.stopped = True
 
     def finish(self) -> list[Diagnostic]:
         """The diagnostics of the whole walk, with the number of warnings that were left out."""

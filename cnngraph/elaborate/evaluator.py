@@ -66,7 +66,9 @@ class Evaluator:
         if not is_expression(value):
             return value
         try:
-            return self._evaluate(value, place.variables, shape)
+            result = self._evaluate(value, place.variables, shape)
+            self._budget.spend(extent(result) // 4)
+            return result
         except UnknownValueError:
             raise InvalidError from None
         except OverBudgetError:

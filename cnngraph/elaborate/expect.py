@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import islice
 
 from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, did_you_mean
@@ -51,11 +52,16 @@ def _failures(spec: Spec, graph: Graph) -> Iterator[Diagnostic]:
 def _costs(graph: Graph, paths: Iterable[str]) -> dict[str, Cost]:
     """The cost of each node, composite or block at `paths`."""
     costs = dict.fromkeys(paths, Cost())
+
+    @cache
+    def around(path: str) -> tuple[str, ...]:
+        """Those of the paths that are `path`, or contain it."""
+        outer = around(path.rpartition(".")[0]) if path else ()
+        return (*outer, path) if path in costs else outer
+
     for node in graph.nodes if costs else ():
-        parts = node.path.split(".")
-        for path in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
-            if path in costs:
-                costs[path] += node_cost(graph, node)
+        for path in around(node.path):
+            costs[path] += node_cost(graph, node)
     return costs
 
 

@@ -61,6 +61,7 @@ class Paths:
         name = str(name) if type(name) is int else name
         *outer, last = name.split(".") if isinstance(name, str) else [name]
         level = place.level
+        self._evaluator.spend(len(outer), place, call.position)
         for part in outer:
             level = self._opened(level, part, index, place, call.name.position)
         path = level.join(self.checked_name(last, index, place, call.name.position))
@@ -148,6 +149,8 @@ class Paths:
         fail = partial(self._diagnostics.fail, place, "E109")
         unfinished = False
         prefix = name.level if isinstance(name, Given) else place.level.path
+        levels = (1 + prefix.count(".")) * (1 + name.count("."))
+        self._evaluator.spend(levels // 2, place, position)
         while True:
             candidate = f"{prefix}.{name}" if prefix else name
             if candidate == own or _encloses(candidate, place.level.path):
@@ -158,7 +161,7 @@ class Paths:
                     head = f"the side head `{value.aux}`, which exists in training only"
                     fail(f"`{name}` belongs to {head}", position)
                 return candidate
-            elif self._is_hidden(candidate, place):
+            elif self._is_hidden(candidate, prefix, place):
                 raise InvalidError
             if not prefix:
                 break
@@ -171,9 +174,9 @@ class Paths:
         message = f"no earlier node is called `{name}`"
         fail(message, position, notes=partial(self._similar, name, place, position))
 
-    def _is_hidden(self, path: str, place: Place) -> bool:
-        """Whether the value at `path` may be missing because of a mistake around it."""
-        while path := path.rpartition(".")[0]:
+    def _is_hidden(self, path: str, level: str, place: Place) -> bool:
+        """Whether the value at `path` may be missing because of a mistake around it in `level`."""
+        while (path := path.rpartition(".")[0]) != level:
             if not _encloses(path, place.level.path) and path in self.values:
                 return self.values[path].shape is None
         return False

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice, takewhile
 
 from cnngraph.elaborate.composites import Walker
 from cnngraph.elaborate.place import INVALID, Call, Place, Value
-from cnngraph.errors import show
-from cnngraph.graph import Node
+from cnngraph.errors import Position, show
+from cnngraph.graph import Node, Scope
+from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import Share
+
+_SKIPPED_A_STEP = 64
+"""Nodes before a part that count as one step: they are skipped to find those of the part."""
 
 
 def share(
@@ -19,11 +23,10 @@ def share(
     place: Place,
     path: str,
     value: Value,
-    starts: Mapping[str, str],
 ) -> Value:
     """Appends the nodes of an earlier part of the network once more, reading `value`.
 
-    `starts` are the values that composites and blocks read, by path. Raises `InvalidError`.
+    Raises `InvalidError`.
     """
     position = arguments.of.position
     name = walk.evaluator.resolve(arguments.of, place, value.shape)
@@ -31,18 +34,19 @@ def share(
         message = f"`share` takes the name of an earlier node, not {show(name)}"
         walk.diagnostics.fail(place, "E103", message, position)
     target = walk.paths.locate(name, place, position, path)
-    known = walk.graph.nodes
-    nodes = [node for node in known.values() if _is_in(node.path, target)]
-    walk.evaluator.spend(len(nodes), place, position)
-    start = starts.get(target) or (nodes[0].inputs[0] if len(nodes) == 1 else None)
-    if start is None or not any(node.op.has_module for node in nodes):
+    if walk.paths.values[target].path is None:
+        raise InvalidError  # it has a mistake, which is reported
+    nodes, scopes = _contents(walk, target, place, position)
+    if not any(node.op.has_module for node in nodes):
         message = f"`{name}` has no weights to share"
         walk.diagnostics.fail(place, "E103", message, position)
-    if any(_is_in(head, target) for head in walk.graph.aux):
+    if any(node.aux and _is_in(node.aux, target) for node in nodes):
         message = f"`{name}` contains a side head, which cannot be computed twice"
         walk.diagnostics.fail(place, "E107", message, position)
-    values = {start: value}
+    part = walk.graph.parts.get(target)
+    values = {part.start if part else nodes[0].inputs[0]: value}
     for node in nodes:
+        walk.count(place, position)
         copy = path + node.path.removeprefix(target)
         if copy != path:
             walk.paths.claim(copy, place, call.position)
@@ -56,32 +60,50 @@ def share(
         values[node.path] = walk.graph.add(copy, node.op, inputs, place, call.position, shared)
         if values[node.path].shape is None:
             return INVALID
-    for item, known_value in [*walk.paths.values.items()]:
-        if item != target and _is_in(item, target) and known_value.path in values:
-            walk.paths.values[path + item.removeprefix(target)] = values[known_value.path]
-    for item, scope in [*walk.graph.scopes.items()]:
-        if _is_in(item, target) and scope.output in values:
-            result = values[scope.output]
-            assert result.path is not None
-            assert result.shape is not None
-            copy = path + item.removeprefix(target)
-            walk.graph.scopes[copy] = replace(
-                scope, path=copy, output=result.path, shape=result.shape, origin=call.position
-            )
+        if node.path in walk.paths.values:
+            walk.paths.values[copy] = values[node.path]
+    for scope in scopes:
+        result = values.get(scope.output)
+        if result is None:
+            continue
+        assert result.path is not None
+        assert result.shape is not None
+        copy = path + scope.path.removeprefix(target)
+        walk.paths.values[copy] = result
+        walk.graph.scopes[copy] = replace(
+            scope, path=copy, output=result.path, shape=result.shape, origin=call.position
+        )
     return values.get(str(walk.paths.values[target].path), INVALID)
+
+
+def _contents(
+    walk: Walker, target: str, place: Place, position: Position
+) -> tuple[list[Node], list[Scope]]:
+    """The nodes and scopes at `target` and inside of it."""
+    known = walk.graph.nodes
+    part = walk.graph.parts.get(target)
+    if part is None:
+        return ([known[target]] if target in known else []), []
+    walk.evaluator.spend(part.nodes // _SKIPPED_A_STEP, place, position)
+    nodes = islice(known.values(), part.nodes, None)
+    scopes = islice(walk.graph.scopes.values(), part.scopes, None)
+    return (
+        [*takewhile(lambda node: _is_in(node.path, target), nodes)],
+        [*takewhile(lambda scope: _is_in(scope.path, target), scopes)],
+    )
 
 
 def same_node(one: Call, other: Call) -> bool:
     """Whether two nodes are written alike, apart from the value that they read."""
+    return (
+        one.kind == other.kind
+        and one.arguments.keys() == other.arguments.keys()
+        and all(item.same(other.arguments[key]) for key, item in one.arguments.items())
+        and (one.bare.same(other.bare) if one.bare and other.bare else one.bare is other.bare)
+    )
 
-    def written(call: Call) -> tuple[object, ...]:
-        bare = call.bare.plain() if call.bare is not None else None
-        return call.kind, {key: item.plain() for key, item in call.arguments.items()}, bare
 
-    return written(one) == written(other)
-
-
-def follows(walk: Walker, value: Value, path: str) -> bool:
+def follows(walk: Walker, value: Value, path: str, place: Place, position: Position) -> bool:
     """Whether a value is computed from a node at `path` or inside of it."""
     found, waiting = set[str](), [value.path]
     while waiting:
@@ -93,6 +115,7 @@ def follows(walk: Walker, value: Value, path: str) -> bool:
         found.add(item)
         if item in walk.graph.nodes:
             waiting.extend(walk.graph.nodes[item].inputs)
+    walk.evaluator.spend(len(found) // 4, place, position)
     return False
 
 

@@ -55,7 +55,6 @@ class Walk:
         self._steps = 0
         self._depth = 0
         self.features: dict[str, str] = {}
-        self._starts: dict[str, str] = {}
         self._named: dict[str, tuple[Call, dict[str, Any]]] = {}
         self._goes_back = False
 
@@ -247,7 +246,7 @@ class Walk:
             return False
         start = self.start(call, place, value)
         return self.paths.values.get(path, INVALID).path is not None and not follows(
-            self, start, path
+            self, start, path, place, call.position
         )
 
     def _share_by_name(self, call: Call, place: Place, value: Value) -> Value:
@@ -271,7 +270,9 @@ class Walk:
             self._refuse_code(call, place)
         path = self._leaf_path(call, place, value, own)
         op = self.calls.arguments(call, kind, place, value)
-        values = (value, *references(self, call, op, place, path, value))
+        values = [value]
+        if op.references:
+            values += references(self, call, op, place, path, value)
         result = self.graph.add(path, op, values, place, call.position)
         if call.init is not None and result.shape is not None:
             node = self.graph.nodes[path]
@@ -302,8 +303,8 @@ class Walk:
             return from_value(self, call, arguments, place, None, value)
         if isinstance(arguments, Share):
             path = self._leaf_path(call, place, start, own)
-            result = share(self, call, arguments, place, path, start, self._starts)
-            self._starts[path] = str(start.path)
+            self.graph.begin(path, start)
+            result = share(self, call, arguments, place, path, start)
             self.paths.values[path] = result
             return result
         if isinstance(arguments, JoinWith):
@@ -319,7 +320,8 @@ class Walk:
         if isinstance(arguments, Repeat | When) and call.name is None and own is None:
             inside, path = place, None
         else:
-            inside, path = self._inner(call, place, start, own)
+            level, path = self._inner(call, place, start, own)
+            inside = place._replace(level=level)
         absent = isinstance(arguments, When) and not arguments.test
         result = value if absent else WALKS[model](self, call, arguments, inside, path, start)
         self._finish(call, path, result)
@@ -329,9 +331,11 @@ class Walk:
         self, call: Call, block: Block, place: Place, value: Value, own: str | None
     ) -> Value:
         variables = self.blocks.arguments(call, block, place, value)
-        inside, path = self._inner(call, place, value, own)
+        level, path = self._inner(call, place, value, own)
         calls = (*place.calls, (block, call.position))
-        inside = inside._replace(library=block.library, variables=variables, calls=calls)
+        inside = place._replace(
+            level=level, library=block.library, variables=variables, calls=calls
+        )
         self.blocks.note_order(block, inside, call.position)
         whole = self.blocks.whole_body(block, inside, value)
         if whole is not None:
@@ -340,13 +344,13 @@ class Walk:
 
     def _inner(
         self, call: Call, place: Place, value: Value, own: str | None
-    ) -> tuple[Place, str | None]:
-        """The place inside a composite or block, and its path: None if it has no own level."""
+    ) -> tuple[Level, str | None]:
+        """The level inside a composite or block, and its path: None if it has no own level."""
         if call.flat or (call.name is None and own == NO_LEVEL):
-            return place, None
+            return place.level, None
         path = self.paths.assign(call, place, value, own)
-        self._starts.setdefault(path, str(value.path))
-        return place._replace(level=Level(path)), path
+        self.graph.begin(path, value)
+        return Level(path), path
 
     def _finish(self, call: Call, path: str | None, value: Value) -> Value:
         """Records the value of a composite or block that has a path."""

@@ -155,7 +155,8 @@ class Graph:
     def _shapes(self) -> dict[str, TensorShape]:
         shapes = dict(self.inputs)
         for node in self.nodes:
-            shapes.update((leaf.path, leaf.shape) for leaf in node.parts)
+            for leaf in node.leaves:
+                shapes[leaf.path] = leaf.shape
             shapes[node.path] = node.shape
         return shapes
 
@@ -165,7 +166,8 @@ class Graph:
 
     def input_shapes(self, node: Node) -> tuple[TensorShape, ...]:
         """The shapes of the values a node reads."""
-        return tuple(map(self.shape_of, node.inputs))
+        shapes = self._shapes
+        return tuple([shapes[path] for path in node.inputs])
 
     def leaves(self) -> Iterator[Node]:
         """The nodes of the spec: each fused node gives its parts."""

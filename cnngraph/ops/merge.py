@@ -92,7 +92,8 @@ class Multiply(Op):
         return reduce(lambda a, b: graph.call_function(operator.mul, (a, b)), inputs)
 
 
-MERGES: dict[str, type[Op]] = {"concat": Concat, "add": Add, "multiply": Multiply}
+MERGES: dict[str, Op] = {"concat": Concat(), "add": Add(), "multiply": Multiply()}
+"""Name -> the op that joins values so."""
 
 
 def _listed(shapes: Sequence[TensorShape]) -> str:

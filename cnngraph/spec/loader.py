@@ -171,6 +171,7 @@ class _Loader:
         self.files: dict[Path, Source] = {}
         self.libraries: dict[Path, Library] = {}
         self.unusable: set[Path] = set()
+        self.siblings: dict[tuple[Path, Path], list[str]] = {}
         self.bytes = 0
         self.values = 0
         self.diagnostics: list[Diagnostic] = []
@@ -414,9 +415,15 @@ class _Loader:
         try:
             return self.read(target, os.path.normpath(shown))
         except SpecError as error:
-            siblings = [os.path.relpath(p, path.parent) for p in _yaml_files(target.parent)]
-            notes = did_you_mean(relative, siblings)
+            notes = did_you_mean(relative, self._siblings(target.parent, path.parent))
             raise fail(code, error.diagnostics[0].message, where, notes=notes) from None
+
+    def _siblings(self, folder: Path, start: Path) -> list[str]:
+        """The YAML files in a folder, by their paths from `start`. Listed once."""
+        if (folder, start) not in self.siblings:
+            files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+            self.siblings[folder, start] = [os.path.relpath(file, start) for file in files]
+        return self.siblings[folder, start]
 
     def _mapping(self, located: Located | None, what: str) -> dict[str, Located]:
         if located is None or located.value is None:
@@ -529,7 +536,3 @@ def _without_graph(root: Located) -> Located:
     ignored = {"graph", *_stray(root)}
     entries = {key: item for key, item in root.entries.items() if key not in ignored}
     return Located(entries, root.position, root.keys, root.size)
-
-
-def _yaml_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml")) if folder.is_dir() else []

@@ -77,6 +77,15 @@ class Located:
             return tuple(item.plain() for item in self.value)
         return self.value
 
+    def same(self, other: Located) -> bool:
+        """Whether both are written alike. Stops at the first difference."""
+        one, two = self.value, other.value
+        if isinstance(one, dict) and isinstance(two, dict):
+            return one.keys() == two.keys() and all(one[key].same(two[key]) for key in one)
+        if isinstance(one, list) and isinstance(two, list):
+            return len(one) == len(two) and all(map(Located.same, one, two))
+        return type(one) is type(two) and one == two
+
     def at(self, location: tuple[int | str, ...]) -> Position:
         """The position of the value that `location` leads to, as far as it can be followed."""
         return self.follow(location).position
