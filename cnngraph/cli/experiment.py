@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnngraph.allocator import tune_memory
 from cnngraph.cli.app import INTERRUPTED, app
 from cnngraph.cli.options import (
     DATA_HELP,
@@ -88,6 +89,7 @@ def experiment(
         _list(experiments.shipped())
         return
     load_plugins(plugins)
+    tune_memory()
     chosen = experiments.load_experiment(name)
     overrides: dict[str, Any] = {"epochs": epochs, "seed": seed}
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnngraph.allocator import tune_memory
 from cnngraph.cli.app import INTERRUPTED, app
 from cnngraph.cli.options import (
     DATA_HELP,
@@ -211,6 +212,7 @@ def train(
     params = parse_params(sets)
     load_plugins(plugins)
     options = Options((), backend, memory)
+    tune_memory()
     from cnngraph import training
     from cnngraph.training.distributed import LOST, LostProcessError, rank
     from cnngraph.training.listeners import JsonLines
