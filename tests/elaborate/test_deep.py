@@ -64,3 +64,20 @@ def test_costs_and_input_sizes_are_computed_when_asked_for() -> None:
     assert not {"summary", "sizes"} & vars(report).keys()
     assert report.sizes is report.sizes
     assert report.summary is report.summary
+
+
+@pytest.mark.parametrize(
+    ("node", "code"),
+    [("relu: {nam: 3}", "E101"), ("conv: 3", "E104"), ("share: nothing", "E109")],
+)
+def test_mistakes_in_many_copies_are_reported_once_and_end_the_check(node: str, code: str) -> None:
+    text = f"""
+cnngraph: 1
+name: copies
+input: [3, 8, 8]
+graph:
+  - repeat: {{times: 9000, body: [{{{node}}}]}}
+"""
+    found = cnngraph.check(text).diagnostics
+    assert [item.code for item in found] == [code, "E110"]
+    assert "5,000 copies" in found[1].message

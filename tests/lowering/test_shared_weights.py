@@ -135,3 +135,34 @@ def test_share_inside_a_level_calls_a_module_outside_of_it() -> None:
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(fused(x), eager(x))
     torch.testing.assert_close(dict(fused.named_buffers()), dict(eager.named_buffers()))
+
+
+PARTS = """
+cnngraph: 1
+name: parts
+input: [3, 8, 8]
+graph:
+  - parallel:
+      name: p
+      branches:
+        left:
+          - conv2d: {name: a, out_channels: 6, kernel_size: 3, padding: 1}
+          - relu
+          - conv2d: {name: b, out_channels: 3, kernel_size: 1}
+        right: {conv2d: {name: c, out_channels: 3, kernel_size: 1}}
+  - conv2d: {name: mid, out_channels: 3, kernel_size: 1}
+  - share: p.left
+"""
+
+
+@pytest.mark.parametrize("backend", ["fused", "eager"])
+def test_a_branch_of_several_nodes_can_be_shared(backend: Any) -> None:
+    net = cnngraph.compile(PARTS, backend=backend).double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def left(value: Tensor) -> Tensor:
+        return net.p.left.b(net.p.left.a(value).relu())
+
+    middle = net.mid(torch.cat([left(x), net.p.right.c(x)], 1))
+    assert torch.allclose(net(x), left(middle), rtol=0, atol=1e-12)
+    assert len(net.state_dict()) == 8
