@@ -77,15 +77,15 @@ def export(
     if onnx is not None:
         with terminal.progress(f"exporting {net}"):
             exported = programs.export_onnx(network, onnx, opset)
-        _print(exported, network)
+        _print(exported)
     if torch_export is not None:
         with terminal.progress(f"exporting {net}"):
             exported = programs.export_program(network, torch_export)
-        _print(exported, network)
+        _print(exported)
     if openvino is not None:
         with terminal.progress(f"exporting {net}"):
             exported = programs.export_openvino(network, openvino)
-        _print(exported, network)
+        _print(exported)
     if python is not None:
         from cnngraph.atomic_write import atomic_write_text
         from cnngraph.export.python import python_source
@@ -111,8 +111,7 @@ def _network(net: Path, sets: list[str] | None, weights: Path | None, allow_code
     return network
 
 
-def _print(exported: Exported, network: Network) -> None:
-    shape = network.compilation.graph.input
-    least = exported.least_size
-    size = "x".join(map(str, shape)) if least is None else f"{shape[0]} x {least}+ x {least}+"
-    print(printable(f"wrote {exported.path}: N x {size}, error {exported.error:.0e}"))
+def _print(exported: Exported) -> None:
+    inputs = exported.inputs
+    shapes = ", ".join(inputs.values() if len(inputs) == 1 else map(" ".join, inputs.items()))
+    print(printable(f"wrote {exported.path}: {shapes}, error {exported.error:.0e}"))

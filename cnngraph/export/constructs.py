@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cnngraph.importer.blocks import snake_case
 from cnngraph.importer.holes import Expression, by_factor
+from cnngraph.ops import Op
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class Construct:
         args: its arguments by name, without those that are the defaults.
         items: for `nn.Sequential`, the modules in it.
         keys: the names of the items; empty if they are numbered.
+        defaults: the defaults of arguments; an argument with its default is not written.
     """
 
     callee: str
     args: dict[str, Any] = field(default_factory=dict[str, Any])
     items: tuple[Construct, ...] = ()
     keys: tuple[str, ...] = ()
+    defaults: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def structure(self) -> Any:
@@ -45,34 +49,116 @@ class Affine:
 
 
 @dataclass
+class Parameter:
+    """A parameter of an emitted class.
+
+    Attributes:
+        argument: the argument of a module that first needed it.
+        values: its value for each copy.
+        default: its default; None if it has none.
+    """
+
+    argument: str
+    values: list[Any]
+    default: Any = None
+
+
+@dataclass
 class Parameters:
-    """The parameters of an emitted class while the arguments in it are explained."""
+    """The parameters of an emitted class while the arguments in it are explained.
 
-    values: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    Attributes:
+        results: the channels of each copy's result; other layers have `hidden_channels`.
+        by_child: whether these are called after the child instead, as there are several.
+        found: the parameters so far, by name.
+    """
 
-    def explain(self, argument: str, values: Sequence[Any], hint: str) -> Any:
+    results: list[int] = field(default_factory=list[int])
+    by_child: bool = False
+    found: dict[str, Parameter] = field(default_factory=dict[str, Parameter])
+
+    @property
+    def hidden(self) -> list[str]:
+        """The parameters for channels other than those of the result."""
+        return [name for name in self.found if "hidden_" in name]
+
+    def explain(
+        self, argument: str, values: Sequence[Any], hint: str = "", default: Any = None
+    ) -> Expression:
         """An expression in the class's parameters for an argument that differs between copies."""
-        for name, known in self.values.items():
-            if known == list(values):
+        for name, known in self.found.items():
+            if known.values == list(values) and _are_alike(known.argument, argument):
                 return Expression(name)
-        if argument in _SCALED:
-            for name, known in self.values.items():
-                if (found := by_factor(values, known, name)) is not None:
-                    return found
-        name = _INPUTS.get(argument, argument)
-        if name in self.values and hint.isidentifier():
-            name = f"{hint}_{name}"
-        if name in self.values:
+        for name, known in self.found.items():
+            if (derived := _derived(argument, values, known, name)) is not None:
+                return derived
+        name = _NAMES.get(argument, argument)
+        if argument == "p":
+            name = hint
+        elif argument.startswith("hidden_"):
+            name = f"{hint}_{argument.removeprefix('hidden_')}"
+        elif argument in ("out_channels", "out_features") and list(values) != self.results:
+            child = hint if self.by_child and hint.isidentifier() else "hidden"
+            name = f"{child}_{argument.removeprefix('out_')}"
+        if name in self.found and hint.isidentifier():
+            name = f"{hint}_{name.removeprefix(f'{hint}_')}"
+        if name in self.found:
             numbered = (f"{name}_{number}" for number in count(2))
-            name = next(name for name in numbered if name not in self.values)
-        self.values[name] = list(values)
+            name = next(name for name in numbered if name not in self.found)
+        used = any(type(value) is type(default) and value == default for value in values)
+        self.found[name] = Parameter(argument, list(values), default if used else None)
         return Expression(name)
 
+    def of(self, copies: Sequence[int]) -> Parameters:
+        """The same for some of the copies."""
+        found = {
+            name: replace(each, values=[each.values[index] for index in copies])
+            for name, each in self.found.items()
+        }
+        return Parameters([self.results[index] for index in copies], self.by_child, found)
 
-_SCALED = {
-    "in_channels", "out_channels", "num_features", "groups", "in_features", "out_features", "shape",
+    def in_order(self) -> dict[str, Parameter]:
+        """Sizes of inputs and outputs first, and those with a default last."""
+        pairs = sorted(
+            self.found.items(),
+            key=lambda pair: (pair[1].default is not None, pair[0] not in POSITIONAL),
+        )
+        return dict(pairs)
+
+
+POSITIONAL = {
+    "in_channels", "out_channels", "in_features", "out_features", "num_features", "channels",
+    "hidden_channels", "hidden_features", "normalized_shape", "p", "output_size",
 }  # fmt: skip
-_INPUTS = {"num_features": "channels", "normalized_shape": "channels", "shape": "channels"}
+"""Arguments that are written without their names."""
+_CHANNELS = {
+    "in_channels", "out_channels", "num_features", "in_features", "out_features", "shape",
+    "hidden_channels", "hidden_features",
+}  # fmt: skip
+_SCALED = {*_CHANNELS, "groups"}
+_SIDES = {
+    "kernel_size", "stride", "padding", "dilation", "output_padding", "output_size", "size",
+    "scale_factor", "normalized_shape",
+}  # fmt: skip
+"""Arguments for which one number stands for all sides."""
+_NAMES = {"num_features": "channels", "normalized_shape": "channels", "shape": "channels"}
+
+
+def _are_alike(known: str, argument: str) -> bool:
+    return known == argument or (known in _CHANNELS and argument in _SCALED)
+
+
+def _derived(
+    argument: str, values: Sequence[Any], known: Parameter, name: str
+) -> Expression | None:
+    """An argument that follows from a parameter of another kind, or is a multiple of one."""
+    if argument in _SCALED and known.argument in _CHANNELS:
+        return by_factor(values, known.values, name)
+    if argument == "padding" and known.argument == "kernel_size":
+        sizes = known.values
+        if all(type(size) is int for size in sizes) and list(values) == [k // 2 for k in sizes]:
+            return Expression(f"{name} // 2")
+    return None
 
 
 def generalize(copies: Sequence[Construct], parameters: Parameters, hint: str = "") -> Construct:
@@ -80,8 +166,9 @@ def generalize(copies: Sequence[Construct], parameters: Parameters, hint: str = 
     first = copies[0]
     args: dict[str, Any] = {}
     for name in _in_order(first.callee, {name for copy in copies for name in copy.args}, copies):
-        values = [copy.args.get(name, default_of(copy.callee, name)) for copy in copies]
-        args[name] = _explained(name, values, parameters, hint)
+        default = first.defaults.get(name, default_of(first.callee, name))
+        values = [copy.args.get(name, default) for copy in copies]
+        args[name] = _explained(name, values, parameters, _hint(first.callee, name, hint), default)
     items = tuple(
         generalize(group, parameters, hint)
         for group in zip(*(copy.items for copy in copies), strict=True)
@@ -89,7 +176,15 @@ def generalize(copies: Sequence[Construct], parameters: Parameters, hint: str = 
     return replace(first, args=args, items=items)
 
 
-def _explained(name: str, values: list[Any], parameters: Parameters, hint: str) -> Any:
+def _hint(callee: str, argument: str, child: str) -> str:
+    """What a parameter is called after: the class, where the argument says little without it."""
+    by_class = argument == "p" or argument.startswith("hidden_")
+    return snake_case(callee.removeprefix("nn.")) if by_class else child
+
+
+def _explained(
+    name: str, values: list[Any], parameters: Parameters, hint: str, default: Any = None
+) -> Any:
     if all(value == values[0] for value in values):
         return values[0]
     if all(isinstance(value, Affine) for value in values):
@@ -105,7 +200,7 @@ def _explained(name: str, values: list[Any], parameters: Parameters, hint: str) 
             _explained(name, [*elements], parameters, hint)
             for elements in zip(*values, strict=True)
         )
-    return parameters.explain(name, values, hint)
+    return parameters.explain(name, values, hint, default)
 
 
 def _in_order(callee: str, names: set[str], copies: Sequence[Construct]) -> list[str]:
@@ -135,8 +230,8 @@ def _signature(kind: type[nn.Module]) -> dict[str, Any]:
     return {item.name: item.default for item in [*parameters][1:]}
 
 
-def construct_of(module: nn.Module) -> Construct:
-    """The call that makes a module without children."""
+def construct_of(module: nn.Module, op: Op) -> Construct:
+    """The call that makes the module of an op."""
     kind = type(module)
     torch_module = kind.__module__.startswith("torch.nn")
     callee = f"nn.{kind.__name__}" if torch_module else kind.__name__
@@ -145,37 +240,31 @@ def construct_of(module: nn.Module) -> Construct:
     for name, default in _signature(kind).items():
         if name in ("device", "dtype", "inplace") or not hasattr(module, name):
             continue
-        value = _plain(getattr(module, name))
+        value = _plain(name if torch_module else "", getattr(module, name))
+        if isinstance(value, Tensor):  # a constant, which the op has as numbers
+            value = getattr(op, name)
         if name == "bias":
             value = value is not None and value is not False
         if name == "stride" and default is None:
-            default = _plain(module.kernel_size)  # of a pool
+            default = _plain("kernel_size", module.kernel_size)  # of a pool
         if value != default:
             args[name] = value
     return Construct(callee, args)
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """A value as it would be written: equal sides as one number, a parameter as a flag."""
-    if isinstance(value, Tensor):
+    if isinstance(value, nn.Parameter):
         return True
     if isinstance(value, list):
         value = tuple(value)
-    if isinstance(value, tuple) and value and len(set(value)) == 1:
+    if name in _SIDES and isinstance(value, tuple) and len(set(value)) == 1:
         return value[0]
     if isinstance(value, float):
         return float(f"{value:.12g}")  # without the rounding errors of expressions
     return value
 
 
-def classes_of(callees: set[str]) -> list[type[nn.Module]]:
-    """The classes outside of torch that calls use, bases first."""
-    found: dict[type[nn.Module], None] = {}
-    for callee in sorted(callees):
-        kind = _MODULES.get(callee)
-        if kind is None or kind.__module__.startswith("torch"):
-            continue
-        for each in reversed(kind.__mro__):
-            if each.__module__.startswith("cnngraph"):
-                found[each] = None
-    return list(found)
+def class_of(callee: str) -> type[nn.Module] | None:
+    """The class of a module that a call makes."""
+    return _MODULES.get(callee)

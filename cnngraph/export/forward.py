@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,17 +50,20 @@ class ForwardWriter:
         self._attribute = attribute
         self._variables: dict[str, str] = {}
         self._last_use: dict[str, int] = {}
+        self._reads: Counter[str] = Counter()
 
     def lines(self) -> list[str]:
         """The function, without indentation of its own."""
         level, items = self._level, self._items
-        names = ["x"] if len(level.inputs) == 1 else [f"x{i}" for i in range(1, 9)]
-        names = names[: len(level.inputs)]
+        names = ["x"] if len(level.inputs) == 1 else [f"x{i + 1}" for i in range(len(level.inputs))]
+        if not level.path and len(level.inputs) > 1 and not _RESERVED.intersection(level.inputs):
+            names = [*level.inputs]
         self._variables = dict(zip(level.inputs, names, strict=True))
         self._last_use = {self._value(path): len(items) for path in level.outputs}
         for index, item in reversed([*enumerate(items)]):
             for path in map(self._value, item.inputs):
                 self._last_use.setdefault(path, index)
+                self._reads[path] += 1
         arguments = ", ".join(f"{name}: Tensor" for name in names)
         result = "Tensor" if len(level.outputs) == 1 else "tuple[Tensor, ...]"
         heads = self._graph.aux if not level.path else {}
@@ -80,7 +84,7 @@ class ForwardWriter:
             lines.append(f"    {', '.join(targets)} = {expression}")
         results = [*map(self._value, level.outputs)]
         computed_last = results == [*map(self._value, outputs)]
-        if not heads and not values and len(results) == 1 and computed_last:
+        if not heads and not values and computed_last:
             return [*lines[:-1], f"    return {lines[-1].partition(' = ')[2]}"]
         return [*lines, *self._returned(heads, values)]
 
@@ -118,7 +122,8 @@ class ForwardWriter:
         if len(outputs) > 1:
             names = [f"x{i}" for i in range(1, len(outputs) + 1)]
         elif has_name:
-            names.insert(0 if is_module and self._is_kept(path, index) else len(names), own)
+            kept = self._is_kept(path, index) and not self._continues(item, path)
+            names.insert(0 if is_module and kept else len(names), own)
         names += [f"branch{i}" for i in range(1, 100)]
         name = next(name for name in names if name not in taken)
         self._variables[path] = name
@@ -131,6 +136,15 @@ class ForwardWriter:
             return True
         reader = self._items[reads] if reads < len(self._items) else None
         return isinstance(reader, Node) and len(reader.inputs) > 2
+
+    def _continues(self, item: Item, path: str) -> bool:
+        """Whether a value takes the place of the one that a layer reads: it is read once, too."""
+        is_read_once = self._reads[path] == 1 and self._last_use[path] < len(self._items)
+        return is_read_once and isinstance(item, Node) and self._is_replaced(item)
+
+    def _is_replaced(self, node: Node) -> bool:
+        """Whether no one reads the input of a layer after it."""
+        return len(node.inputs) == 1 and self._value(node.inputs[0]) not in self._variables
 
     def _expression(self, item: Item) -> str:
         reads = [self._variable(path) for path in item.inputs]

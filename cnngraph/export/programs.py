@@ -1,18 +1,24 @@
 """ONNX, `torch.export` and OpenVINO files of a network, checked by running them.
 
-All start from a program of `torch.export` with an open batch, and with open height and width if
-the network accepts other sizes.
+All start from a program of `torch.export` with an open batch, and with open sizes if the network
+accepts other sizes.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,9 +30,14 @@ from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.graph.input_sizes import input_sizes
 from cnngraph.lowering.network import Network
+from cnngraph.shape import TensorShape
 
 _TOLERANCE = 1e-5
 _BATCHES = (1, 3)
+
+Run = Callable[..., Any]
+Sizes = dict[str, tuple[str, ...]]
+"""For each input, by name, the sizes that it may have, without the batch."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +46,14 @@ class Exported:
 
     Attributes:
         path: the file.
-        least_size: the least height and width of its input; None if they are fixed.
-        error: the largest difference from the network's results, relative to their largest value.
+        inputs: the shape of each input, by name, such as `N x 3 x 32+ x 32+`. `N` is any batch,
+            `32+` any size from 32 upwards, and `16k` any multiple of 16.
+        error: the largest difference from a result of the network, relative to the largest value of
+            that result.
     """
 
     path: Path
-    least_size: int | None
+    inputs: dict[str, str]
     error: float
 
 
@@ -50,16 +63,13 @@ def export_program(network: Network, path: Path) -> Exported:
     Raises `CnngraphError` if the network cannot be exported, or the program computes something
     else.
     """
-    program, least = _program(network)
 
-    def write(file: Path) -> None:
+    def write(program: ExportedProgram, file: Path) -> Run:
         with file.open("wb") as stream:
             torch.export.save(program, stream)
+        return torch.export.load(file).module()
 
-    with _quietly():
-        atomic_write(path, write)
-        module = torch.export.load(path).module()
-    return Exported(path, least, _check(network, path, least, module))
+    return _exported(network, path, write)
 
 
 def export_onnx(network: Network, path: Path, opset: int | None = None) -> Exported:
@@ -77,20 +87,34 @@ def export_onnx(network: Network, path: Path, opset: int | None = None) -> Expor
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     onnxruntime = import_module("onnxruntime")
-    program, least = _program(network)
-    try:
-        with _quietly():
-            made: Any = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
-        atomic_write(path, lambda file: made.save(str(file)))
-    except (RuntimeError, ValueError) as error:
-        raise CnngraphError(f"torch cannot write ONNX: {_first_line(error)}") from error
-    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    names = list(network.compilation.graph.inputs)
+    outputs = list(network.compilation.graph.features) or ["output"]
 
-    def run(x: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(result) for result in session.run(None, {name: x.numpy()})]
+    def write(program: ExportedProgram, file: Path) -> Run:
+        made: Any = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
+        _rename(made.model.graph, names, outputs)
+        if opset not in (None, version := made.model.opset_imports[""]):
+            raise CnngraphError(f"torch writes this network with opset {version}, not {opset}")
+        made.save(str(file))
+        session: Any = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
-    return Exported(path, least, _check(network, path, least, run))
+        def run(*inputs: Tensor) -> list[Tensor]:
+            given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+            return [torch.from_numpy(result) for result in session.run(None, given)]
+
+        return run
+
+    return _exported(network, path, write)
+
+
+def _rename(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Names the inputs and outputs of an ONNX graph. Other values with these names get new ones."""
+    names = {*inputs, *outputs}
+    for value in (value for node in graph for value in node.outputs):
+        if value.name in names:
+            value.name = f"{value.name}_value"
+    for value, name in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
+        value.name = name
 
 
 def export_openvino(network: Network, path: Path) -> Exported:
@@ -99,25 +123,60 @@ def export_openvino(network: Network, path: Path) -> Exported:
     Raises `CnngraphError` as `export_onnx` does.
     """
     openvino = _require("openvino")
-    program, least = _program(network)
-    with _quietly():
-        model = openvino.convert_model(program)
-    openvino.save_model(model, str(path), compress_to_fp16=False)
-    compiled = openvino.compile_model(model, "CPU")
 
-    def run(x: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(result) for result in compiled(x.numpy()).values()]
+    def write(program: ExportedProgram, file: Path) -> Run:
+        openvino.save_model(openvino.convert_model(program), str(file), compress_to_fp16=False)
+        compiled = openvino.compile_model(str(file), "CPU")
 
-    return Exported(path, least, _check(network, path, least, run))
+        def run(*inputs: Tensor) -> list[Tensor]:
+            found = compiled([x.numpy() for x in inputs])
+            return [torch.from_numpy(result) for result in found.values()]
+
+        return run
+
+    return _exported(network, path, write)
+
+
+def _exported(
+    network: Network, path: Path, write: Callable[[ExportedProgram, Path], Run]
+) -> Exported:
+    """Writes and checks a file: with open sizes where these work, otherwise with the declared.
+
+    `write` writes a program to a file, and loads it.
+    """
+    network.eval()
+    wrong: Exception | None = None
+    for program, sizes in _programs(network):
+        with TemporaryDirectory() as folder:
+            try:
+                with _quietly():
+                    run = write(program, Path(folder, path.name))
+                    error = _error(network, sizes, run)
+            except Exception as problem:  # exporters and runtimes raise many types
+                wrong = problem
+                continue
+            if error <= _TOLERANCE:
+                for file in Path(folder).iterdir():
+                    atomic_write(path.with_name(file.name), partial(copyfile, file))
+                shapes = {name: " x ".join(("N", *each)) for name, each in sizes.items()}
+                return Exported(path, shapes, error)
+        wrong = CnngraphError(f"it differs from the network by {error:.1e} of its largest value")
+    assert wrong is not None
+    raise CnngraphError(f"cannot write {path}: {_reason(wrong)}") from wrong
 
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """Without what exporters deprecate in their own code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
+    """Without what exporters deprecate in their own code, and log about it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _require(package: str) -> Any:
@@ -128,71 +187,116 @@ def _require(package: str) -> Any:
         raise CnngraphError(f"{package} is not installed: {hint}") from None
 
 
-def _program(network: Network) -> tuple[ExportedProgram, int | None]:
-    """The program of a network, and the least size that it accepts; None if its size is fixed.
+def _programs(network: Network) -> Iterator[tuple[ExportedProgram, Sizes]]:
+    """The programs of a network, and the sizes that they accept: open ones first.
 
-    `torch.export` finds out itself whether the size can stay open.
+    `torch.export` finds out itself whether sizes can stay open.
     """
-    network.eval()
-    rank = len(network.compilation.graph.input)
-    if rank == 3 and _takes_larger_sizes(network.compilation.graph):
-        sizes = {0: Dim.AUTO, 1: Dim.STATIC} | dict.fromkeys(range(2, rank + 1), Dim.AUTO)
-        program = _export(network, sizes)
-        if (least := _least_size(program)) is not None:
-            return program, least
-    return _export(network, {0: Dim.AUTO} | dict.fromkeys(range(1, rank + 1), Dim.STATIC)), None
+    graph = network.compilation.graph
+    if (open_sizes := _open_sizes(graph)) is not None:
+        with suppress(CnngraphError):
+            program = _export(network, open_sizes)
+            if (sizes := _sizes(graph, program)) is not None:
+                yield program, sizes
+    fixed = {name: (Dim.STATIC,) * len(shape.spatial) for name, shape in graph.inputs.items()}
+    sizes = {name: tuple(map(str, shape)) for name, shape in graph.inputs.items()}
+    yield _export(network, fixed), sizes
 
 
-def _takes_larger_sizes(graph: Graph) -> bool:
-    """Whether the network accepts all sizes from the declared one upwards, as far as was tried."""
-    sizes = input_sizes(graph)
-    if sizes is None:
-        return False
-    declared, last = max(graph.input.spatial), sizes.range[1]
-    return last > declared and {*range(declared, last + 1)} <= {*sizes.valid}
+def _open_sizes(graph: Graph) -> dict[str, tuple[Any, ...]] | None:
+    """What `torch.export` is told of the sizes of each input, if they can differ from the declared.
+
+    They can if all larger sizes work, or all multiples of a number, as far as was tried.
+    """
+    found = input_sizes(graph)
+    if found is None:
+        return None
+    declared = max(size for shape in graph.inputs.values() for size in shape.spatial)
+    larger = [size for size in found.valid if size >= declared]
+    if len(larger) < 2:
+        return None
+    step = larger[1] - larger[0]
+    if larger != [*range(declared, found.range[1] + 1, step)] or declared % step:
+        return None
+    if step == 1:
+        return {name: (Dim.AUTO,) * len(shape.spatial) for name, shape in graph.inputs.items()}
+    if len(graph.inputs) > 1:
+        return None
+    return {
+        name: tuple(step * Dim(f"size{i}") for i in range(len(shape.spatial)))
+        for name, shape in graph.inputs.items()
+    }
 
 
-def _export(network: Network, sizes: dict[int, Any]) -> ExportedProgram:
-    x = torch.zeros(2, *network.compilation.graph.input)
+def _export(network: Network, sizes: Mapping[str, tuple[Any, ...]]) -> ExportedProgram:
+    inputs = network.compilation.graph.inputs
+    examples = tuple(torch.zeros(2, *shape) for shape in inputs.values())
+    shapes = [
+        dict(
+            enumerate((Dim.DYNAMIC, *(Dim.STATIC,) * (len(shape) - len(sizes[name])), *sizes[name]))
+        )
+        for name, shape in inputs.items()
+    ]
     try:
-        return torch.export.export(network, (x,), dynamic_shapes=(sizes,), strict=False)
+        return torch.export.export(network, examples, dynamic_shapes=tuple(shapes), strict=False)
     except Exception as error:  # torch raises many types
-        raise CnngraphError(f"torch cannot export this network: {_first_line(error)}") from error
+        raise CnngraphError(f"torch cannot export this network: {_reason(error)}") from error
 
 
-def _least_size(program: ExportedProgram) -> int | None:
-    """The least height and width that a program accepts; None unless all larger ones work."""
-    (name,) = program.graph_signature.user_inputs
-    value = next(node for node in program.graph.nodes if node.name == name).meta["val"]
-    least = 1
-    for size in value.shape[2:]:
-        known = None if isinstance(size, int) else program.range_constraints.get(size.node.expr)
-        if known is None or known.upper < sys.maxsize // 2:
+def _sizes(graph: Graph, program: ExportedProgram) -> Sizes | None:
+    """The sizes that a program accepts; None unless all sizes from some least one upwards work."""
+    values = {
+        node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"
+    }
+    names = program.graph_signature.user_inputs
+    found: Sizes = {}
+    for name, user_input in zip(graph.inputs, names, strict=True):
+        sizes = [_size(size, program) for size in values[user_input].shape[1:]]
+        if not all(sizes):
             return None
-        least = max(least, int(known.lower))
-    return least
+        found[name] = tuple(sizes)
+    return found
 
 
-def _check(network: Network, path: Path, least: int | None, run: Callable[[Tensor], Any]) -> float:
-    """The error of an exported file for several batches and sizes. Raises `CnngraphError`."""
-    shape = network.compilation.graph.input
-    shapes: list[tuple[int, ...]] = [tuple(shape)]
-    if least is not None:
-        shapes.append((shape[0], 2 * shape[1], *shape[2:]))
+def _size(size: Any, program: ExportedProgram) -> str:
+    """Such as `16`, `32+` or `16k`; empty if an open size has an upper limit."""
+    if isinstance(size, int):
+        return str(size)
+    factor, symbol = size.node.expr.as_coeff_Mul()
+    known = program.range_constraints.get(symbol)
+    if known is None or known.upper < sys.maxsize // 2:
+        return ""
+    return f"{factor}k" if factor > 1 else f"{known.lower}+"
+
+
+def _error(network: Network, sizes: Sizes, run: Run) -> float:
+    """The error of an exported file for several batches and sizes."""
+    inputs = network.compilation.graph.inputs
+    shapes = [[tuple(shape) for shape in inputs.values()]]
+    if any(not size.isdigit() for each in sizes.values() for size in each):
+        shapes.append([_larger(shape) for shape in inputs.values()])
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
-    for batch in _BATCHES:
-        for sizes in shapes:
-            x = torch.rand(batch, *sizes, generator=generator)
-            with torch.no_grad():
-                expected = _listed(network(x))
-                found = _listed(run(x))
-            for mine, other in zip(expected, found, strict=True):
-                scale = max(1.0, float(mine.abs().max()))
-                worst = max(worst, float((mine - other).abs().max()) / scale)
-    if not worst <= _TOLERANCE:
-        raise CnngraphError(f"{path} differs from the network by {worst:.1e} of its largest value")
+    for batch, each in product(_BATCHES, shapes):
+        given = [torch.rand(batch, *shape, generator=generator) for shape in each]
+        with torch.no_grad():
+            pairs = zip(_listed(network(*given)), _listed(run(*given)), strict=True)
+            worst = max(worst, *(_difference(mine, other) for mine, other in pairs))
     return worst
+
+
+def _difference(mine: Tensor, other: Tensor) -> float:
+    """The largest difference, relative to the largest value."""
+    if mine.shape != other.shape:
+        return math.inf
+    error = float((mine - other).abs().max()) / (float(mine.abs().max()) or 1.0)
+    return math.inf if math.isnan(error) else error
+
+
+def _larger(shape: TensorShape) -> tuple[int, ...]:
+    """Twice the height, or twice the length of a signal."""
+    channels, *spatial = shape
+    return (channels, 2 * spatial[0], *spatial[1:]) if spatial else (channels,)
 
 
 def _listed(result: Any) -> list[Tensor]:
@@ -201,5 +305,8 @@ def _listed(result: Any) -> list[Tensor]:
     return list(result.values() if isinstance(result, dict) else result)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    """The first line of what caused an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

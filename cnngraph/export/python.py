@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
+import textwrap
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +15,15 @@ from cnngraph.export.classifiers import Classifiers, with_classes
 from cnngraph.export.constructs import (
     Construct,
     Parameters,
-    classes_of,
+    class_of,
     construct_of,
     generalize,
 )
+from cnngraph.export.definitions import definitions, source_of
 from cnngraph.export.loops import Loop
 from cnngraph.export.python_text import call_text, list_text, loop_text, wrapped
 from cnngraph.export.units import Unit, Units
+from cnngraph.export.variants import difference, generalize_children, merged
 from cnngraph.graph import Graph, Node
 from cnngraph.importer.holes import Expression
 from cnngraph.lowering.levels import Level
@@ -51,7 +54,8 @@ class _Emitter:
         for node in self._graph.nodes:
             if node.op.has_module:
                 self._constructs[node.path] = self._leaf(node)
-        self._helpers = classes_of(self._callees)
+        classes = filter(None, map(class_of, sorted(self._callees)))
+        self._helpers = definitions(classes)
         self._names = Counter([*_IMPORTED, *(kind.__name__ for kind in self._helpers)])
         self._units = Units(self._graph, self._constructs)
         self._classifiers = Classifiers(self._graph)
@@ -62,27 +66,51 @@ class _Emitter:
         if isinstance(module, nn.Parameter):
             shape, value = tuple(module.shape), getattr(node.op, "init_value", 0.0)
             return Construct("nn.Parameter", {"shape": shape, "value": value})
-        found = construct_of(module)
+        found = construct_of(module, node.op)
         self._callees.add(found.callee)
         return found
 
     def source(self) -> str:
-        heights: dict[int, list[Level]] = defaultdict(list)
-        self._height(self._units.levels[""], heights)
+        heights = self._by_height()
         for height in sorted(heights):
-            groups: dict[Any, list[Unit]] = defaultdict(list)
-            for level in heights[height]:
-                unit = self._units.unit(level)
-                groups[self._kind(level), unit.structure].append(unit)
-            for units in groups.values():
+            for units in self._groups(heights[height]):
                 self._define(units)
-        body = "\n\n\n".join([*map(_source, self._helpers), *self._classes])
+        body = "\n\n\n".join([*map(source_of, self._helpers), *self._classes])
         return f"{self._header(body)}\n\n\n{body}\n"
 
-    def _height(self, level: Level, heights: dict[int, list[Level]]) -> int:
-        height = 1 + max((self._height(child, heights) for child in level.levels), default=-1)
-        heights[height].append(level)
-        return height
+    def _by_height(self) -> dict[int, list[Level]]:
+        """The levels by the depth of what is below them; those of one block are put together."""
+        levels = self._units.levels
+        inside = _inside(levels[""], self._kind)
+        heights: dict[str, int] = {}
+        before: dict[str, int] | None = None
+        while heights != before:
+            before = dict(heights)
+            highest: dict[str, int] = defaultdict(int)
+            for path, level in reversed(levels.items()):
+                below = max((heights[child.path] for child in level.levels), default=-1)
+                heights[path] = max(below + 1, heights.get(path, 0))
+                kind = self._kind(level)
+                highest[kind] = max(highest[kind], heights[path])
+            for path, level in levels.items():
+                kind = self._kind(level)
+                if kind and kind not in inside[kind]:
+                    heights[path] = highest[kind]
+        found: dict[int, list[Level]] = defaultdict(list)
+        for path in sorted(levels, key=lambda path: levels[path].last):
+            found[heights[path]].append(levels[path])
+        return found
+
+    def _groups(self, levels: list[Level]) -> list[list[Unit]]:
+        """Units that one class can stand for."""
+        kinds: dict[str, dict[Any, list[Unit]]] = defaultdict(lambda: defaultdict(list))
+        for level in levels:
+            unit = self._units.unit(level)
+            kinds[self._kind(level)][unit.structure].append(unit)
+        found: list[list[Unit]] = []
+        for kind, groups in kinds.items():
+            found += merged(groups.values()) if kind else groups.values()
+        return found
 
     def _kind(self, level: Level) -> str:
         scope = self._graph.scopes.get(level.path)
@@ -97,13 +125,21 @@ class _Emitter:
                 assert unit.sequential is not None
                 self._constructs[unit.level.path] = unit.sequential
             return
-        parameters = Parameters()
+        parameters = self._parameters(units)
         classifiers = self._classifiers.claim([unit.level for unit in units], self._constructs)
         lines = self._init(units, parameters, classifiers)
-        arguments = [f"{key}: {_type(values)}" for key, values in parameters.values.items()]
+        found = parameters.in_order()
+        arguments = [f"{key}: {_type(each.values)}" for key, each in found.items()]
+        defaults = {key: each.default for key, each in found.items() if each.default is not None}
+        required = len(arguments) - len(defaults)
+        arguments[required:] = [
+            f"{text} = {default!r}"
+            for text, default in zip(arguments[required:], defaults.values(), strict=True)
+        ]
         size = self._classifiers.size
         if classifiers:
-            arguments.append(f"num_classes: int = {size}" if root else "num_classes: int")
+            text = f"num_classes: int = {size}" if root else "num_classes: int"
+            arguments.insert(required, text)
         signature = ", ".join(["self", *arguments])
         name = self._class_name(units)
         text = [f"class {name}({first.base}):"]
@@ -112,13 +148,22 @@ class _Emitter:
         text += [f"    def __init__({signature}) -> None:"]
         text += [f"        {line}" for line in lines]
         if first.lines:
-            text += ["", *(f"    {line}" for line in first.lines)]
+            differs = difference(units)
+            forward = first.lines if differs is None else differs.lines
+            text += ["", *(f"    {line}" for line in forward)]
         self._classes.append("\n".join(wrapped(line) for line in text))
         for index, unit in enumerate(units):
-            given = {key: values[index] for key, values in parameters.values.items()}
+            given = {key: each.values[index] for key, each in found.items()}
             if classifiers:
                 given["num_classes"] = size
-            self._constructs[unit.level.path] = Construct(name, given)
+            self._constructs[unit.level.path] = Construct(name, given, defaults=defaults)
+
+    def _parameters(self, units: list[Unit]) -> Parameters:
+        """No parameters yet, but how they are named."""
+        results = [self._graph.shape_of(unit.level.outputs[-1]).channels for unit in units]
+        trial = Parameters(results)
+        self._init(units, trial, frozenset())
+        return Parameters(results, by_child=len(trial.hidden) > 1)
 
     def _is_block(self, units: list[Unit]) -> bool:
         return len(units) > 1 and bool(self._kind(units[0].level))
@@ -134,17 +179,22 @@ class _Emitter:
             if classifiers:
                 template = with_classes(template)
             return [call_text(template).replace(template.callee, "super().__init__", 1)]
-        children: dict[str, Construct | Loop] = {}
-        for name in first.children:
-            copies = [unit.children[name] for unit in units]
-            children[name] = _generalized(copies, parameters, name)
-            if name in classifiers:
-                children[name] = with_classes(children[name])
+        children = generalize_children(units, parameters)
+        assert children is not None
+        for name in classifiers:
+            children[name] = with_classes(children[name])
         if first.base == "nn.ModuleList":
             return [f"super().__init__({_listed([*children.values()])})"]
         lines = ["super().__init__()"]
+        differs = difference(units)
+        if differs is not None and not differs.is_child:
+            lines.append(f"self.{differs.name} = {differs.name}")
         for name, child in children.items():
-            lines += _assignment(name, child)
+            if differs is not None and name == differs.name:
+                made = [f"    {line}" for line in _assignment(name, child)]
+                lines += [f"self.{name}: nn.Module | None = None", f"if {name}:", *made]
+            else:
+                lines += _assignment(name, child)
         return lines
 
     def _class_name(self, units: list[Unit]) -> str:
@@ -169,7 +219,8 @@ class _Emitter:
     def _header(self, body: str) -> str:
         spec, of = self._spec, self._spec.reference
         about = [str(part) for part in (of.paper, of.year) if part]
-        lines = [f'"""{spec.name}: {", ".join(about)}.' if about else f'"""{spec.name}.']
+        title = f"{spec.name}: {', '.join(about)}." if about else f"{spec.name}."
+        lines = textwrap.wrap(f'"""{title}', 88, break_long_words=False)
         if of.source:
             lines += ["", f"Source: {of.source}", '"""']
         else:
@@ -193,20 +244,22 @@ class _Emitter:
         return "\n".join([*lines, "", *imports])
 
 
-def _source(helper: type[nn.Module]) -> str:
-    lines = inspect.getsource(helper).strip().splitlines()
-    return "\n".join(wrapped(line) if line.endswith((":", ")")) else line for line in lines)
+def _inside(level: Level, kind_of: Callable[[Level], str]) -> dict[str, set[str]]:
+    """For each block, the blocks in it, also in blocks in it."""
+    inside: dict[str, set[str]] = defaultdict(set)
 
+    def visit(level: Level, around: frozenset[str]) -> None:
+        kind = kind_of(level)
+        for outer in around if kind else ():
+            inside[outer].add(kind)
+        for child in level.levels:
+            visit(child, around | {kind} if kind else around)
 
-def _generalized(copies: list[Any], parameters: Parameters, name: str) -> Construct | Loop:
-    first = copies[0]
-    if not isinstance(first, Loop):
-        return generalize(copies, parameters, name)
-    counts = [copy.count for copy in copies]
-    same = len(set(counts)) == 1
-    count = counts[0] if same else parameters.explain("num_layers", counts, "")
-    construct = generalize([copy.construct for copy in copies], parameters)
-    return Loop(first.name, first.start, count, construct)
+    visit(level, frozenset())
+    for _ in range(len(inside)):
+        for kinds in inside.values():
+            kinds.update(*(inside[kind] for kind in [*kinds] if kind in inside))
+    return inside
 
 
 def _listed(children: list[Any]) -> str:

@@ -6,14 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from cnngraph.export.constructs import Affine, Construct
+from cnngraph.export.constructs import POSITIONAL, Affine, Construct
 from cnngraph.importer.holes import Expression
 
 _WIDTH = 88
-_POSITIONAL = {
-    "in_channels", "out_channels", "in_features", "out_features", "num_features", "channels",
-    "normalized_shape", "p", "output_size",
-}  # fmt: skip
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -25,7 +21,9 @@ def call_text(construct: Construct) -> str:
     parts: list[str] = []
     positional = True
     for name, value in construct.args.items():
-        positional = positional and name in _POSITIONAL
+        if construct.defaults.get(name) == value:
+            continue
+        positional = positional and name in POSITIONAL
         parts.append(_value(value) if positional else f"{name}={_value(value)}")
     if construct.callee.endswith("Dict"):
         pairs = zip(construct.keys, construct.items, strict=True)

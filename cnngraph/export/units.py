@@ -63,8 +63,16 @@ class Units:
     def __init__(self, graph: Graph, constructs: Mapping[str, Construct]) -> None:
         self.levels = Levels(graph)
         self._graph = graph
+        for level in self.levels.values():
+            level.outputs = tuple(sorted(level.outputs, key=self._place))
+            if level.path:
+                level.inputs = tuple(sorted(level.inputs, key=self._place))
         self._constructs = constructs
         self._calls = shared_calls(graph, self.levels)
+
+    def _place(self, path: str) -> int:
+        """The place of a value in the order of execution; -1 for the network's inputs."""
+        return self._graph.index.get(path, -1)
 
     def has_state(self, node: Node) -> bool:
         """Whether a node has parameters or buffers, of its own or shared."""

@@ -17,6 +17,7 @@ class GlobalResponseNorm(nn.Module):
 
     def __init__(self, num_channels: int, eps: float = 1e-6, rank: int = 2) -> None:
         super().__init__()
+        self.num_channels = num_channels
         self.eps = eps
         self.rank = rank
         self.weight = nn.Parameter(torch.zeros(num_channels))

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.utils import _pair
+
+
+def _pair(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value, value)
 
 
 class MaxUnpool2d(nn.Module):

@@ -9,24 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SPECS
+from every_op import OTHERS
+from shipped import ALL, filled, least_input, on_meta, on_meta_text
 from torch import nn
 
 import cnngraph
 from cnngraph import CnngraphError
 from cnngraph.export.python import python_source
-from cnngraph.graph import Graph
 from cnngraph.graph.cost import summarize
-from cnngraph.graph.input_sizes import input_sizes
 from cnngraph.importer import from_module
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FAST = ["lenet", "d2l/densenet", "shufflenet_v2_x1_0", "d2l/googlenet"]
-ALL = sorted(
-    path.relative_to(SPECS).with_suffix("").as_posix()
-    for path in [*SPECS.glob("*.yaml"), *SPECS.glob("d2l/*.yaml")]
-)
 
 
 def emitted(source: str) -> type[nn.Module]:
@@ -37,37 +32,14 @@ def emitted(source: str) -> type[nn.Module]:
     return classes[-1]
 
 
-def on_meta(spec: str) -> Any:
-    with torch.device("meta"):
-        return cnngraph.compile(SPECS / f"{spec}.yaml", backend="eager")
+def assert_stands_for(network: Any, device: str = "meta") -> nn.Module:
+    """The emitted module of a network has its keys and shapes, and computes the same.
 
-
-def filled(network: Any) -> Any:
-    """A network on the meta device, with cheap random values that keep its activations finite."""
-    generator = torch.Generator().manual_seed(0)
-    network = network.to_empty(device="cpu")
-    for name, tensor in network.state_dict().items():
-        if not tensor.is_floating_point():
-            tensor.zero_()
-        elif name.endswith("running_var"):
-            tensor.uniform_(0.5, 2, generator=generator)
-        else:
-            bound = (3 / max(1, tensor[0].numel())) ** 0.5 if tensor.dim() > 1 else 1
-            tensor.uniform_(-bound, bound, generator=generator)
-    return network
-
-
-def least_input(graph: Graph) -> tuple[int, ...]:
-    sizes = input_sizes(graph)
-    size = min(sizes.valid) if sizes is not None else None
-    return tuple(graph.input) if size is None else (graph.input.channels, size, size)
-
-
-def assert_stands_for(network: Any) -> nn.Module:
-    """The emitted module of a network has its keys and shapes, and computes the same."""
+    On `meta`, the module needs no time to initialize, but constants are not in the state.
+    """
     source = python_source(network)
     assert "cnngraph" not in source
-    with torch.device("meta"):
+    with torch.device(device):
         module = emitted(source)()
     state = network.state_dict()
     found = {key: tensor.shape for key, tensor in module.state_dict().items()}
@@ -83,6 +55,11 @@ def assert_stands_for(network: Any) -> nn.Module:
 @pytest.mark.parametrize("name", FAST)
 def test_emitted_module_computes_the_same(name: str) -> None:
     assert_stands_for(filled(on_meta(name)))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_ops_are_emitted(name: str) -> None:
+    assert_stands_for(filled(on_meta_text(OTHERS[name])), "cpu")
 
 
 @pytest.mark.slow
@@ -118,7 +95,7 @@ graph:
 def test_repeats_are_loops_and_blocks_classes() -> None:
     source = python_source(on_meta("resnet18"))
     assert "class BasicBlock(nn.Module):" in source
-    assert "nn.Sequential(*(BasicBlock(64) for _ in range(2)))" in source
+    assert "nn.Sequential(*(BasicBlock(64, 64) for _ in range(2)))" in source
     assert source.startswith('"""resnet18: Deep Residual Learning for Image Recognition, 2015.')
     assert "for layer in self:" in python_source(on_meta("d2l/densenet"))
     assert "for layer in self.children():" in python_source(on_meta("densenet121"))
