@@ -65,7 +65,7 @@ def test_program_accepts_any_batch_and_size(tmp_path: Path) -> None:
     network = cnngraph.compile(TINY, backend="eager").eval()
     exported = programs.export_program(network, tmp_path / "tiny.pt2")
     assert exported.inputs == {"input": "N x 3 x 2+ x 2+"}
-    assert exported.error == 0
+    assert exported.error < 1e-6
     run = torch.export.load(tmp_path / "tiny.pt2").module()
     x = torch.rand(5, 3, 21, 34)
     torch.testing.assert_close(run(x), network(x))
@@ -140,7 +140,7 @@ def test_openvino_computes_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spec", SHIPPED)
 def test_shipped_specs_agree_with_onnx_runtime(spec: str, tmp_path: Path) -> None:
     skip_without_onnx()
-    assert programs.export_onnx(small(spec, 32), tmp_path / "exported.onnx").error <= 1e-5
+    assert programs.export_onnx(small(spec, 32), tmp_path / "exported.onnx").error < 5e-5
 
 
 @pytest.mark.slow
@@ -148,13 +148,13 @@ def test_shipped_specs_agree_with_onnx_runtime(spec: str, tmp_path: Path) -> Non
 def test_other_ops_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
     skip_without_onnx()
     network = filled(on_meta_text(OTHERS[name]))
-    assert programs.export_onnx(network, tmp_path / "exported.onnx").error <= 1e-5
+    assert programs.export_onnx(network, tmp_path / "exported.onnx").error < 5e-5
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_ops_agree_with_their_program(name: str, tmp_path: Path) -> None:
     network = filled(on_meta_text(OTHERS[name]))
-    assert programs.export_program(network, tmp_path / "exported.pt2").error <= 1e-5
+    assert programs.export_program(network, tmp_path / "exported.pt2").error < 5e-5
 
 
 def test_these_networks_have_every_op() -> None:
@@ -166,6 +166,7 @@ def test_these_networks_have_every_op() -> None:
 def test_file_that_differs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = cnngraph.compile(TINY, backend="eager").eval()
     monkeypatch.setattr(programs, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(programs, "_TIMES_OWN", 0)
     with pytest.raises(CnngraphError, match=r"tiny.pt2: it differs from the network by"):
         programs.export_program(network, tmp_path / "tiny.pt2")
     assert not [*tmp_path.iterdir()]
