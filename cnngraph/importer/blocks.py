@@ -5,27 +5,24 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from cnngraph.importer.holes import (
-    Expression,
-    by_channels,
-    by_factor,
-    default_of,
-    generalize,
-    signature,
-)
-from cnngraph.importer.nodes import NO_LEVEL, SpecNode
+from cnngraph.importer.holes import generalize, signature
+from cnngraph.importer.nodes import NO_LEVEL, OUTER, SpecNode
+from cnngraph.importer.params import Params
 from cnngraph.importer.source import Source
 from cnngraph.importer.steps import parent_of
+from cnngraph.importer.unify import unify
 from cnngraph.ops import OPS
 from cnngraph.spec.document import COMPOSITES
-from cnngraph.spec.expressions import RESERVED
 
 _SHORT = {"conv2d": "conv", "batch_norm": "bn", "linear": "fc", "layer_norm": "norm"}
 _CONTAINERS = {"sequential", "module_list", "module_dict", "level", "branch", "join_level"}
+_MOST_ROUNDS = 20
+_MOST_PARAMS_OF_A_CHAIN = 3
+"""A container of calls of one block that would need more parameters than this is no block."""
 
 
 @dataclass
@@ -43,70 +40,12 @@ class BlockSpec:
     order: list[str]
 
 
-@dataclass
-class _Params:
-    """The parameters of a block while its values are explained."""
-
-    names: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
-    defaults: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def explain(
-        self, argument: str, node: SpecNode, values: Sequence[Any], channels: Sequence[int]
-    ) -> Any:
-        """An expression for values that differ between the calls of a block; see `Explain`."""
-        by_input = by_channels(values, channels)
-        follows = node.kind == "module" or argument in ("groups", "num_parameters")
-        if follows and by_input is not None:
-            return by_input
-        for name, known in self.names.items():
-            if known == list(values):
-                return Expression(name)
-        if argument == "padding":
-            for name, known in self.names.items():
-                if name.endswith("kernel_size") and list(values) == [_half(k) for k in known]:
-                    return Expression(f"{name} // 2")
-        if argument.endswith(("channels", "features", "width")):
-            for name, known in self.names.items():
-                if (found := by_factor(values, known, name)) is not None:
-                    return found
-            if by_input is not None:
-                return by_input
-        name = self._new(argument, node)
-        self.names[name] = list(values)
-        default = default_of(node.kind, argument)
-        common, times = Counter(map(str, values)).most_common(1)[0]
-        usual = next(value for value in values if str(value) == common)
-        if default in values or (times > 1 and argument in ("stride", "bias")):
-            self.defaults[name] = default if default in values else usual
-        elif default is not None and usual is not None and times > len(values) // 2:
-            self.defaults[name] = usual
-        else:
-            self.defaults[name] = None
-        types = {type(value) for value in values} | {type(self.defaults[name])}
-        if len(types - {type(None)}) > 1 or (self.defaults[name] is not None and None in values):
-            self.defaults[name] = None
-        return Expression(name)
-
-    def _new(self, argument: str, node: SpecNode) -> str:
-        taken = {*self.names, *RESERVED, "name", *OPS}
-        argument = "skip" if argument in ("with", "from", "value") else argument
-        stem = re.sub(r"\W", "_", node.name)
-        options = [argument, f"{stem}_{argument}" if stem and not stem[0].isdigit() else argument]
-        for option in options:
-            if option not in taken:
-                return option
-        numbered = (f"{options[-1]}_{number}" for number in count(2))
-        return next(name for name in numbered if name not in taken)
-
-
-def _half(value: Any) -> Any:
-    return value // 2 if type(value) is int else value
-
-
 def find_blocks(
     graph: list[SpecNode],
     source: Source,
     fold: Callable[[list[SpecNode]], list[SpecNode]],
+    *,
+    variants: bool,
 ) -> list[BlockSpec]:
     """Replaces levels of the same structure in `graph` by calls of blocks, the innermost first.
 
@@ -114,20 +53,54 @@ def find_blocks(
         graph: the nodes of the network, which are changed.
         source: the module that is imported.
         fold: folds the repeats in a list of nodes.
+        variants: whether levels that differ in a few nodes become one block.
     """
     blocks: dict[str, BlockSpec] = {}
-    levels: dict[int, list[SpecNode]] = defaultdict(list)
-    for node in graph:
-        _by_height(node, levels)
-    for height in sorted(levels):
+    for levels in _by_height(graph, source):
         groups: dict[Any, list[SpecNode]] = defaultdict(list)
-        for level in levels[height]:
+        for level in levels:
             _fold_parts(level, fold)
             groups[signature(level.parts["body"])].append(level)
-        for members in groups.values():
-            if len(members) > 1 and _is_worth_a_block(members[0]):
+        alike = [*groups.values()]
+        for members in _alike(alike, source) if variants else alike:
+            if len(members) > 1 and _is_worth_a_block(members):
                 _make_block(members, blocks, source)
     return list(blocks.values())
+
+
+def _alike(groups: list[list[SpecNode]], source: Source) -> list[list[SpecNode]]:
+    """The groups, of which those of one class are joined if `unify` can give them one structure."""
+    joined: list[list[SpecNode]] = []
+    for group in sorted(groups, key=len, reverse=True):
+        role = _role(group[0], source)
+        role = _common_role(group, source)
+        for other in joined:
+            if role is None or role != _common_role(other, source):
+                continue
+            both = [*other, *group]
+            if (
+                unify([member.parts["body"] for member in both])
+                and _order(both, source) is not None
+            ):
+                other += group
+                break
+        else:
+            joined.append(group)
+    return joined
+
+
+def _common_role(levels: Sequence[SpecNode], source: Source) -> str | None:
+    ((role, _),) = Counter(_role(level, source) for level in levels).most_common(1)
+    return role
+
+
+def _role(level: SpecNode, source: Source) -> str | None:
+    """What a level is: its class, or for a container its place in a module of a class."""
+    own = snake_case(source.class_of(level.path))
+    if own not in _CONTAINERS:
+        return own
+    around = snake_case(source.class_of(parent_of(level.path)))
+    return None if around in _CONTAINERS or level.name.isdigit() else f"{around}_{level.name}"
 
 
 def _fold_parts(node: SpecNode, fold: Callable[[list[SpecNode]], list[SpecNode]]) -> None:
@@ -138,34 +111,79 @@ def _fold_parts(node: SpecNode, fold: Callable[[list[SpecNode]], list[SpecNode]]
         node.parts[key] = fold(part)
 
 
-def _by_height(node: SpecNode, levels: dict[int, list[SpecNode]]) -> int:
-    heights = [_by_height(inner, levels) for part in node.parts.values() for inner in part]
-    height = max(heights, default=-1)
-    if node.kind != "sequential":
+def _by_height(graph: list[SpecNode], source: Source) -> list[list[SpecNode]]:
+    """The levels, the innermost first; those of one role come together."""
+    levels: list[SpecNode] = []
+    roles: dict[int, str | None] = {}
+    nested: set[str | None] = {None}
+
+    def collect(node: SpecNode, around: tuple[str | None, ...]) -> None:
+        if node.kind == "sequential":
+            levels.append(node)
+            role = roles[id(node)] = _role(node, source)
+            nested.update({role} & {*around})
+            around = (*around, role)
+        for part in node.parts.values():
+            for inner in part:
+                collect(inner, around)
+
+    heights: dict[int, int] = {}
+    lowest: Counter[str | None] = Counter()
+
+    def height_of(node: SpecNode) -> int:
+        inside = [height_of(inner) for part in node.parts.values() for inner in part]
+        height = max(inside, default=-1)
+        if id(node) in roles:
+            role, height = roles[id(node)], height + 1
+            if role not in nested:
+                height = lowest[role] = max(height, lowest[role])
+            heights[id(node)] = height
         return height
-    levels[height + 1].append(node)
-    return height + 1
+
+    for node in graph:
+        collect(node, ())
+    for _ in range(_MOST_ROUNDS):
+        before = dict(heights)
+        for node in graph:
+            height_of(node)
+        if heights == before:
+            break
+    ordered: dict[int, list[SpecNode]] = defaultdict(list)
+    for level in levels:
+        ordered[heights[id(level)]].append(level)
+    return [ordered[height] for height in sorted(ordered)]
 
 
-def _is_worth_a_block(level: SpecNode) -> bool:
-    body = level.parts["body"]
-    if len(body) == 1 and body[0].kind in ("repeat", "dense"):
+def _is_worth_a_block(members: Sequence[SpecNode]) -> bool:
+    bodies = [member.parts["body"] for member in members]
+    if all(len(body) == 1 and body[0].kind in ("repeat", "dense") for body in bodies):
         return False
-    return sum(not node.parts for node in level.walk()) > 1
+    return max(len([*member.walk()]) for member in members) > 2
 
 
 def _make_block(members: list[SpecNode], blocks: dict[str, BlockSpec], source: Source) -> None:
-    params = _Params()
-    body = generalize([member.parts["body"] for member in members], params.explain)
+    known = {name: block.params for name, block in blocks.items()}
+    results = [member.result or member.input for member in members]
+    params = Params([member.input for member in members], results, known)
+    bodies = [member.parts["body"] for member in members]
+    if any(OUTER in node.name for body in bodies for top in body for node in top.walk()):
+        return
+    rows = unify(bodies)
+    body = generalize(rows, params.explain) if rows is not None else None
     if body is None:
         return
+    is_container = snake_case(source.class_of(members[0].path)) in _CONTAINERS
+    is_chain = is_container and len({node.kind for node in body}) == 1
+    if is_chain and len(params.values) > _MOST_PARAMS_OF_A_CHAIN:
+        return
+    params.decide(body)
+    params.rename(body)
     name = _block_name(members, source, blocks)
-    blocks[name] = BlockSpec(name, dict(params.defaults), body, _order(members, source))
+    blocks[name] = BlockSpec(name, dict(params.defaults), body, _order(members, source) or [])
     for index, member in enumerate(members):
-        given = {key: values[index] for key, values in params.names.items()}
         member.kind = name
         member.parts = {}
-        member.args = given
+        member.args = params.given(index)
         member.weighted = True
 
 
@@ -197,20 +215,29 @@ def _block_name(
     return next(name for name in numbered if name not in taken)
 
 
-def _order(members: Sequence[SpecNode], source: Source) -> list[str]:
-    """The names that come first in the `state_dict`, unless that is the order of execution."""
+def _order(members: Sequence[SpecNode], source: Source) -> list[str] | None:
+    """The names that come first in the `state_dict`, unless that is the order of execution.
+
+    None if no such names give the order of all members.
+    """
+    orders: list[tuple[list[str], list[str]]] = []
     for member in members:
         run = [name for name in _weighted_names(member.parts["body"]) if "$" not in name]
         stored = [name for name in source.children_of(member.path) if name in run]
-        if len(stored) != len(run):
-            continue
-        for length in range(len(run)):
-            first = stored[:length]
-            if stored == [*first, *(name for name in run if name not in first)]:
-                if first:
-                    return first
-                break
-    return []
+        if len(stored) == len(run) and (stored, run) not in orders:
+            orders.append((stored, run))
+    longest = max((stored for stored, _ in orders), key=len, default=[])
+    for length in range(max(1, len(longest))):
+        first = longest[:length]
+        if all(
+            stored == sorted(run, key=lambda name: _rank(name, first)) for stored, run in orders
+        ):
+            return first
+    return None
+
+
+def _rank(name: str, first: Sequence[str]) -> int:
+    return first.index(name) if name in first else len(first)
 
 
 def _weighted_names(nodes: Sequence[SpecNode]) -> list[str]:

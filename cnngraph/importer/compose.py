@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
+from cnngraph.importer.composites import composite
 from cnngraph.importer.names import ValueNames
-from cnngraph.importer.nodes import NO_LEVEL, SpecNode
+from cnngraph.importer.nodes import OUTER, SpecNode
 from cnngraph.importer.steps import Share, Step, Steps
 from cnngraph.importer.tree import Item, Level, children_of, results_of
 from cnngraph.ops import Op
@@ -114,6 +116,10 @@ class _Composer:
             body = self.level(item, own)
             name, shape = _relative(item.path, path), self._shapes[own]
             node = SpecNode("sequential", {}, {"body": body}, name, shape, path=item.path)
+            node.result = self._shapes[item.result]
+            for inner in body:
+                if name and re.match(rf"{re.escape(name)}[-_]", inner.name):
+                    inner.name = OUTER + inner.name.removeprefix(name)
             if origin is not None:
                 return [SpecNode("from", {"value": origin}), node]
         if own != value:
@@ -160,7 +166,7 @@ class _Composer:
         branches = self._branches(region, last.reads, merge, value, path)
         if branches is None:
             return None
-        return _composite(merge, branches, self._shapes[value]), count
+        return composite(merge, branches, self._shapes[value]), count
 
     def _branches(
         self, items: Sequence[Item], reads: Sequence[str], merge: str, value: str, path: str
@@ -203,7 +209,7 @@ class _Composer:
         branches = self._branches(pending, ends, merge, value, path)
         if branches is None:
             return None
-        return [*nodes, _composite(merge, branches, self._shapes[value])]
+        return [*nodes, composite(merge, branches, self._shapes[value])]
 
 
 def _independent(items: Sequence[Item], reads: Sequence[str]) -> list[tuple[list[str], list[Item]]]:
@@ -221,44 +227,6 @@ def _independent(items: Sequence[Item], reads: Sequence[str]) -> list[tuple[list
     return groups
 
 
-def _composite(merge: str, branches: list[list[SpecNode]], shape: TensorShape) -> SpecNode:
-    if merge == "add" and len(branches) == 2:
-        body, shortcut = branches
-        if not body or (shortcut and _weight(shortcut) > _weight(body)):
-            body, shortcut = shortcut, body
-        return _residual(body, shortcut, shape)
-    parts = {str(index): branch for index, branch in enumerate(branches)}
-    args = {} if merge == "concat" else {"merge": merge}
-    return SpecNode("parallel", args, parts, NO_LEVEL, shape)
-
-
-def _residual(body: list[SpecNode], shortcut: list[SpecNode], shape: TensorShape) -> SpecNode:
-    args: dict[str, Any] = {}
-    if len(body) > 1 and body[-1].kind == "scale":
-        args["scale"] = body.pop().args["factor"]
-    if _is_projection(shortcut):
-        args["shortcut"] = "project"
-        shortcut = []
-    parts = {"body": body} | ({"shortcut": shortcut} if shortcut else {})
-    return SpecNode("residual", args, parts, NO_LEVEL, shape)
-
-
-def _is_projection(nodes: Sequence[SpecNode]) -> bool:
-    """Whether nodes are those that `shortcut: project` stands for."""
-    if len(nodes) != 1 or nodes[0].kind != "sequential" or nodes[0].name != "downsample":
-        return False
-    parts = nodes[0].parts["body"]
-    if [(part.kind, part.name) for part in parts] != [("conv2d", "0"), ("batch_norm", "1")]:
-        return False
-    conv, norm = parts
-    stride, channels = conv.args.get("stride", 1), conv.args["out_channels"]
-    if stride == 1 and channels == conv.input.channels:
-        return False
-    usual = conv.args["kernel_size"] == 1 and conv.args.get("bias") is False
-    named = conv.args.keys() <= {"out_channels", "kernel_size", "stride", "bias"}
-    return usual and named and not norm.args
-
-
 def _ancestors(end: str, maker: dict[str, Item]) -> list[Item]:
     found: list[Item] = []
     waiting = [end]
@@ -268,10 +236,6 @@ def _ancestors(end: str, maker: dict[str, Item]) -> list[Item]:
             found.append(item)
             waiting += item.reads
     return found
-
-
-def _weight(nodes: Collection[SpecNode]) -> int:
-    return sum(node.ops for node in nodes)
 
 
 def _relative(path: str, level: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnngraph.importer.nodes import SpecNode
+from cnngraph.importer.nodes import CHOICE, SpecNode
 from cnngraph.ops import OPS
 from cnngraph.shape import TensorShape
 
@@ -26,6 +28,30 @@ class First:
     rest: Any
     index: str = "i"
 
+
+@dataclass(frozen=True)
+class Linear:
+    """Numbers that grow evenly in a repeat: `scale * (index + offset) / count`."""
+
+    scale: float
+    count: int
+    offset: Any
+    index: str = "i"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values of the test of a `when`, or of a kind, before an expression is found for them."""
+
+    values: tuple[Any, ...]
+    channels: tuple[int, ...]
+
+
+class _Absent:
+    """The value of an argument of a node that a copy does not have."""
+
+
+ABSENT = _Absent()
 
 _VARIES = TensorShape((0,))
 """The input of a node of a template whose copies have different numbers of channels."""
@@ -56,24 +82,35 @@ def _copies(node: SpecNode) -> Any:
     """What must be equal of a `repeat`: its items, and its length if names depend on it."""
     if node.kind != "repeat":
         return None
-    return repr(node.args.get("over")), None if node.name else node.args.get("times")
+    numbered = node.name or all("$" in inner.name for inner in node.parts["body"])
+    return repr(node.args.get("over")), None if numbered else node.args.get("times")
 
 
 def generalize(copies: Sequence[Sequence[SpecNode]], explain: Explain) -> list[SpecNode] | None:
     """One template for lists of nodes of the same structure, or None if a value is unexplained."""
     template: list[SpecNode] = []
     for group in zip(*copies, strict=True):
-        first = group[0]
+        present = [node for node in group if not node.absent]
+        first = present[0]
         channels = [node.input.channels for node in group]
         args: dict[str, Any] = {}
-        names = dict.fromkeys(name for node in group for name in node.args)
+        names = dict.fromkeys(name for node in present for name in node.args)
         for name in names:
-            values = [node.args.get(name, default_of(node.kind, name)) for node in group]
-            if name == "shortcut":  # `project` is the identity where shapes are equal
+            if (
+                name == "shortcut" and first.kind == "residual"
+            ):  # `project` is the identity where shapes are equal
                 args[name] = "project"
                 continue
-            if all(value == values[0] for value in values):
-                args[name] = values[0]
+            values = [
+                ABSENT if node.absent else node.args.get(name, default_of(node.kind, name))
+                for node in group
+            ]
+            given = [value for value in values if value is not ABSENT]
+            if all(value == given[0] for value in given):
+                args[name] = given[0] if given else ABSENT
+                continue
+            if first.kind in (CHOICE, "when"):
+                args[name] = Choice(tuple(values), tuple(channels))
                 continue
             written = _explained(name, first, values, channels, explain)
             if written is None:
@@ -85,7 +122,8 @@ def generalize(copies: Sequence[Sequence[SpecNode]], explain: Explain) -> list[S
             if part is None:
                 return None
             parts[key] = part
-        input = first.input if len(set(channels)) == 1 else _VARIES
+        same = len({node.input.channels for node in present}) == 1
+        input = first.input if same else _VARIES
         template.append(
             SpecNode(first.kind, args, parts, first.name, input, first.weighted, first.path)
         )
@@ -110,10 +148,17 @@ def _explained(
         sides: list[Any] = []
         for side in ("first", "rest"):
             each = [getattr(value, side) if isinstance(value, First) else value for value in values]
-            same = all(value == each[0] for value in each)
-            sides.append(each[0] if same else explain(name, node, each, channels))
+            given = [value for value in each if value is not ABSENT]
+            same = all(value == given[0] for value in given)
+            sides.append(given[0] if same else explain(name, node, each, channels))
         return None if None in sides else First(*sides)
-    if any(isinstance(value, Expression) for value in values):
+    if all(isinstance(value, Linear) for value in values):
+        first = values[0]
+        if len({(value.scale, value.count, value.index) for value in values}) > 1:
+            return None
+        offset = explain("offset", node, [value.offset for value in values], channels)
+        return None if offset is None else Linear(first.scale, first.count, offset, first.index)
+    if any(isinstance(value, Expression | Linear) for value in values):
         return None
     return explain(name, node, values, channels)
 
@@ -143,6 +188,21 @@ def default_of(kind: str, argument: str) -> Any:
     return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
 
 
+def agree(known: Iterable[Any], values: Iterable[Any], *, both: bool = False) -> bool:
+    """Whether values are the known ones, wherever they matter; or with `both`, wherever both do."""
+    return all(
+        value is ABSENT or (both and own is ABSENT) or (value == own and type(value) is type(own))
+        for own, value in zip(known, values, strict=True)
+    )
+
+
+def most_common(values: Sequence[Any]) -> tuple[Any, int]:
+    """The most common of the values that matter, and how often it is there."""
+    present = [value for value in values if value is not ABSENT]
+    common, times = Counter(map(str, present)).most_common(1)[0]
+    return next(value for value in present if str(value) == common), times
+
+
 def by_channels(values: Sequence[Any], channels: Sequence[int]) -> Expression | None:
     """Values as a multiple or a fraction of the input's channels."""
     return by_factor(values, channels, "in_channels")
@@ -150,8 +210,12 @@ def by_channels(values: Sequence[Any], channels: Sequence[int]) -> Expression | 
 
 def by_factor(values: Sequence[Any], known: Sequence[Any], name: str) -> Expression | None:
     """Values as a multiple or a fraction of known ones."""
-    if not all(type(item) is int and item > 0 for item in (*values, *known)):
+    pairs = [
+        (value, base) for value, base in zip(values, known, strict=True) if value is not ABSENT
+    ]
+    if not pairs or not all(type(item) is int and item > 0 for pair in pairs for item in pair):
         return None
+    values, known = zip(*pairs, strict=True)
     if list(values) == list(known):
         return Expression(name)
     factor, rest = divmod(values[0], known[0])
@@ -163,3 +227,25 @@ def by_factor(values: Sequence[Any], known: Sequence[Any], name: str) -> Express
     if any(value != base // divisor for value, base in zip(values, known, strict=True)):
         return None
     return Expression(f"{name} // {divisor}")
+
+
+def renaming(names: Mapping[str, str]) -> Callable[[Any], Any]:
+    """A function that replaces names in the expressions of a value; `names`: name -> text."""
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
+
+    def renamed(value: Any) -> Any:
+        match value:
+            case Expression(text):
+                return Expression(pattern.sub(lambda found: names[found[1]], text))
+            case First(first, rest, index):
+                return First(renamed(first), renamed(rest), index)
+            case Linear(scale, steps, offset, index):
+                return Linear(scale, steps, renamed(offset), index)
+            case list():
+                return [*map(renamed, value)]
+            case dict():
+                return {key: renamed(item) for key, item in value.items()}
+            case _:
+                return value
+
+    return renamed if names else lambda value: value

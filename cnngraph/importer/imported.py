@@ -115,15 +115,25 @@ def _imported(
     shapes = dict(zip(_input_names(module, list(given)), given.values(), strict=True))
     steps = _steps_of(module, shapes, examples, kept)
     shared = share_calls(normalize_concats(steps))
-    nodes, outputs = compose(tree_of(shared), shared)
     weights = {
         key: tensor.reshape(steps.shapes.get(key, tensor.shape))
         for key, tensor in module.state_dict().items()
     }
     source = Source(module)
-    text, graph = spec_text(name, shapes, nodes, outputs, source, allow_code=bool(kept))
-    require_equal(graph, steps)
-    require_keys(graph, weights)
+
+    def written(*, variants: bool) -> str:
+        nodes, outputs = compose(tree_of(shared), shared)
+        text, graph = spec_text(
+            name, shapes, nodes, outputs, source, variants=variants, allow_code=bool(kept)
+        )
+        require_equal(graph, steps)
+        require_keys(graph, weights)
+        return text
+
+    try:
+        text = written(variants=True)
+    except CnngraphError:  # blocks with optional nodes do not say what this module does
+        text = written(variants=False)
     classes = [step.op.class_name for step in steps.steps if isinstance(step.op, Module)]
     return Imported(text, weights, tuple(dict.fromkeys(classes)))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from cnngraph.importer.holes import Expression, First
-from cnngraph.importer.nodes import COPIES, NO_LEVEL, SpecNode
+from cnngraph.importer.holes import Expression, First, Linear
+from cnngraph.importer.nodes import CHOICE, COPIES, NO_LEVEL, OUTER, SpecNode
 from cnngraph.ops import OPS
 
 
@@ -38,6 +39,15 @@ _MAIN = {"from": "value", "share": "of", "concat": "with", "add": "with", "multi
 """The arguments of composites that may be given without their names."""
 
 
+def name_outer(nodes: Sequence[SpecNode], outer: str = "") -> None:
+    """Writes the names that start with that of the level around them."""
+    for node in nodes:
+        node.name = node.name.replace(OUTER, outer)
+        inner = outer if node.name in ("", NO_LEVEL) else node.name
+        for part in node.parts.values():
+            name_outer(part, inner)
+
+
 def name_nodes(nodes: Sequence[SpecNode]) -> None:
     """Drops the names that the position gives, and names what would take the name of another."""
     level: list[tuple[str, SpecNode]] = []
@@ -60,14 +70,14 @@ def name_nodes(nodes: Sequence[SpecNode]) -> None:
 def _collect(nodes: Sequence[SpecNode], level: list[tuple[str, SpecNode]]) -> None:
     """The names and nodes of one level, in order, with all copies of repeats without a name."""
     for node in nodes:
-        if node.name == NO_LEVEL:
+        if node.name == NO_LEVEL or node.kind == "when":
             for part in node.parts.values():
                 _collect(part, level)
         elif node.kind == "repeat" and not node.name:
             copies: list[tuple[str, SpecNode]] = []
             _collect(node.parts["body"], copies)
             times = node.args.get("times") or len(node.args["over"])
-            for index in range(times):
+            for index in range(times if isinstance(times, int) else 1):
                 level += [(_name_of_copy(name, index), copy) for name, copy in copies]
         elif node.kind != "from":  # which has no name
             level.append((node.name, node))
@@ -80,29 +90,32 @@ def _collect(nodes: Sequence[SpecNode], level: list[tuple[str, SpecNode]]) -> No
 
 def _name_of_copy(name: str, index: int) -> str:
     """The name of a copy: `layer${i + 1}` with the counter filled in."""
-    found = re.fullmatch(r"(.*)\$\{\w+( \+ (\d+))?\}", name)
-    return f"{found[1]}{index + int(found[3] or 0)}" if found else name
+    found = re.fullmatch(r"(.*)\$\{((\d+) \* )?\w+( \+ (\d+))?\}", name)
+    if found is None:
+        return name
+    return f"{found[1]}{index * int(found[3] or 1) + int(found[5] or 0)}"
 
 
 def data_of(nodes: Sequence[SpecNode], *, whole: bool = False) -> Any:
     """The nodes as YAML data. With `whole`, the body of a block, which may share its level."""
     if whole and len(nodes) == 1 and nodes[0].parts and nodes[0].name in (NO_LEVEL, COPIES):
         (node,) = nodes
-        return _node(
-            SpecNode(node.kind, node.args, node.parts, "", node.input, node.weighted, node.path)
-        )
+        return _node(replace(node, name=""))
     return [_node(node) for node in nodes]
 
 
 def _node(node: SpecNode) -> Any:
     args: dict[str, Any] = {}
+    if node.kind == CHOICE:
+        node = replace(node, args={**node.args}, kind=value_of(node.args["kind"]))
+        del node.args["kind"]
     if node.name == NO_LEVEL:
         args["name"] = None
     elif node.name:
         args["name"] = int(node.name) if node.name.isdigit() else node.name
     order = ["from", *(_fields(node.kind) if node.kind in OPS else node.args)]
     for name in sorted(node.args, key=order.index):
-        args[name] = _value(node.args[name])
+        args[name] = value_of(node.args[name])
     if node.kind == "parallel":
         return _parallel(node, args)
     for key, part in node.parts.items():
@@ -123,7 +136,9 @@ def _fields(kind: str) -> list[str]:
 
 def _shares_level(node: SpecNode, key: str, part: Sequence[SpecNode]) -> bool:
     """Whether a body of one node is written without a list."""
-    return node.kind in _LOOPS or (node.kind == "residual" and bool(part[0].name))
+    if "residual" in node.kind:
+        return bool(part[0].name) or part[0].kind == "when"
+    return node.kind in (*_LOOPS, "when")
 
 
 def _parallel(node: SpecNode, args: dict[str, Any]) -> Any:
@@ -145,23 +160,28 @@ def _branch(part: Sequence[SpecNode]) -> Any:
 
 
 def _is_level(node: SpecNode) -> bool:
-    named = node.name not in ("", NO_LEVEL) and "$" not in node.name
-    return named and node.kind not in OPS and node.name not in ("name", "merge", "branches")
+    named = node.name not in ("", NO_LEVEL) and not {*"$."} & {*node.name}
+    return named and node.name not in ("name", "merge", "branches")
 
 
-def _value(value: Any) -> Any:
+def value_of(value: Any) -> Any:
+    """A value as YAML data."""
     match value:
         case Expression(text):
             return f"${{{text}}}"
+        case Linear():
+            return f"${{{_inner(value)}}}"
+        case First(bool() as first, bool(), index):
+            return f"${{{index} {'==' if first else '>'} 0}}"
         case First(first, rest, index):
             if isinstance(first, First) and first.first == rest:
                 test = f"{first.index} > 0 and {index} == 0"
                 return f"${{{_inner(first.rest)} if {test} else {_inner(rest)}}}"
             return f"${{{_inner(first)} if {index} == 0 else {_inner(rest)}}}"
         case list():
-            return [_value(item) for item in value]
+            return [value_of(item) for item in value]
         case dict():
-            return {key: _value(item) for key, item in value.items()}
+            return {key: value_of(item) for key, item in value.items()}
         case _:
             return value
 
@@ -171,6 +191,9 @@ def _inner(value: Any) -> str:
     match value:
         case Expression(text):
             return text
+        case Linear(scale, count, offset, index):
+            position = f"({index} + {_inner(offset)})" if offset else index
+            return f"{scale:g} * {position}" + (f" / {count}" if count > 1 else "")
         case First(first, rest, index):
             return f"({_inner(first)} if {index} == 0 else {_inner(rest)})"
         case None:

@@ -12,6 +12,10 @@ NO_LEVEL = "~"
 """The name of a composite that adds no level."""
 COPIES = "*"
 """The name of a `repeat` or `dense` that may take over the level around it."""
+OUTER = "^"
+"""Stands in the name of a node for the name of the level around it, with which it starts."""
+CHOICE = "?"
+"""The kind of a node whose kind is a value, its argument `kind`."""
 
 
 @dataclass
@@ -26,6 +30,8 @@ class SpecNode:
         input: the shape of the value that it reads.
         weighted: whether it is an op with parameters.
         path: for a level, the path of its module.
+        result: for a level, the shape of its result.
+        absent: whether it only keeps a place for the node that other copies have there.
     """
 
     kind: str
@@ -35,6 +41,8 @@ class SpecNode:
     input: TensorShape = field(default_factory=lambda: TensorShape((1,)))
     weighted: bool = False
     path: str = ""
+    result: TensorShape | None = None
+    absent: bool = False
 
     def walk(self) -> Iterator[SpecNode]:
         """This node and all nodes in it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isclose
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +19,7 @@ class _Values:
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
+        self._floats: list[float] = []
         self._merged: dict[int, tuple[type[Op], tuple[int, ...]]] = {}
 
     def number(self, op: Op, inputs: Sequence[int], weights: str) -> int:
@@ -29,11 +32,22 @@ class _Values:
         if isinstance(op, Add | Concat | Multiply):
             inputs = [item for own in inputs for item in self._items(op, own)]
             inputs = inputs if isinstance(op, Concat) else sorted(inputs)
+        fields = {name: self._rounded(value) for name, value in fields.items()}
         key = op.kind, repr(sorted(fields.items())), tuple(inputs), weights
         number = self._numbers.setdefault(key, len(self._numbers))
         if isinstance(op, Add | Concat | Multiply):
             self._merged[number] = type(op), tuple(inputs)
         return number
+
+    def _rounded(self, value: Any) -> Any:
+        """A number that was seen before, if it only differs from this one by rounding."""
+        if not isinstance(value, float):
+            return value
+        for known in self._floats:
+            if isclose(known, value, rel_tol=1e-9):
+                return known
+        self._floats.append(value)
+        return value
 
     def _items(self, op: Op, number: int) -> tuple[int, ...]:
         """The values that a sum of sums adds, and the same for products and concatenations."""

@@ -10,13 +10,15 @@ from cnngraph.elaborate import elaborate_or_raise
 from cnngraph.graph import Graph
 from cnngraph.graph.cost import summarize
 from cnngraph.importer.blocks import find_blocks
-from cnngraph.importer.holes import Expression
-from cnngraph.importer.layout import data_of, name_nodes, tidy
+from cnngraph.importer.holes import ABSENT, Expression
+from cnngraph.importer.layout import data_of, name_nodes, name_outer, tidy, value_of
 from cnngraph.importer.nodes import SpecNode
 from cnngraph.importer.repeats import fold_repeats
 from cnngraph.importer.source import Source
 from cnngraph.importer.yaml_text import yaml_text
 from cnngraph.shape import TensorShape
+
+_FEWEST_PASSED = 3
 
 
 def spec_text(
@@ -26,6 +28,7 @@ def spec_text(
     outputs: Mapping[str, str],
     source: Source,
     *,
+    variants: bool = True,
     allow_code: bool = False,
 ) -> tuple[str, Graph]:
     """The spec of a network, and what it elaborates to.
@@ -36,9 +39,10 @@ def spec_text(
         graph: the nodes of the network; they are changed.
         outputs: the names of the values that it returns, if there are several.
         source: the module that is imported.
+        variants: whether a block may have optional nodes, for modules that differ in these.
         allow_code: whether it may contain `module:` nodes.
     """
-    blocks = find_blocks(graph, source, fold_repeats)
+    blocks = find_blocks(graph, source, fold_repeats, variants=variants)
     graph = fold_repeats(graph)
     params: dict[str, Any] = {}
     if (classes := _name_classes(graph)) is not None:
@@ -46,10 +50,13 @@ def spec_text(
     for block in blocks:
         tidy(block.body, whole=True)
     tidy(graph)
+    name_outer(graph)
     defaults = {block.name: block.params for block in blocks}
     for body in (*(block.body for block in blocks), graph):
         name_nodes(body)
         _drop_defaults(body, defaults)
+    for block in blocks:
+        _pass_params(block.body, block.params, defaults)
     document: dict[str, Any] = {"cnngraph": 1, "name": name}
     if len(inputs) == 1:
         (document["input"],) = map(list, inputs.values())
@@ -61,7 +68,7 @@ def spec_text(
         document["params"] = params
     if blocks:
         document["blocks"] = {
-            block.name: ({"params": block.params} if block.params else {})
+            block.name: ({"params": value_of(block.params)} if block.params else {})
             | ({"order": block.order} if block.order else {})
             | {"body": data_of(block.body, whole=True)}
             for block in blocks
@@ -90,8 +97,22 @@ def _drop_defaults(nodes: list[SpecNode], defaults: dict[str, dict[str, Any]]) -
             node.args = {
                 name: value
                 for name, value in node.args.items()
-                if known.get(name) is None or value != known[name]
+                if value is not ABSENT and (known.get(name) is None or value != known[name])
             }
+
+
+def _pass_params(
+    nodes: list[SpecNode], own: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Shortens the calls in a block that pass on its own parameters, if they are many."""
+    for top in nodes:
+        for node in top.walk():
+            passed = [name for name, value in node.args.items() if value == Expression(name)]
+            if len(passed) < _FEWEST_PASSED or node.kind not in known:
+                continue
+            if own.keys() & known[node.kind].keys() <= node.args.keys():
+                kept = {name: value for name, value in node.args.items() if name not in passed}
+                node.args = {**kept, "pass_params": True}
 
 
 def _name_classes(graph: list[SpecNode]) -> int | None:

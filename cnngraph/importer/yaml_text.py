@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 _WIDTH = 100
+_SHORT = 8
+"""Numbers that need no more characters than this are written without the error of rounding."""
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*( [A-Za-z0-9_./+-]+)*")
 _WORDS = {"null", "true", "false", "yes", "no", "on", "off", "~"}
 
@@ -26,7 +28,7 @@ def _entry(start: str, value: Any, indent: int) -> list[str]:
     flow = f"{' ' * indent}{start} {_flow(value)}"
     nested = isinstance(value, dict | list) and bool(value)
     if not nested or (len(flow) <= _WIDTH and not _is_deep(value)):
-        if isinstance(value, str) and value.startswith("${"):
+        if isinstance(value, str) and "${" in value:
             return [f"{' ' * indent}{start} {_block_text(value)}"]
         return [flow]
     return [f"{' ' * indent}{start}", *_block(value, indent + 2)]
@@ -37,7 +39,8 @@ def _block(value: Any, indent: int) -> list[str]:
     lines: list[str] = []
     if isinstance(value, dict):
         for key, item in value.items():
-            lines += _entry(f"{_key(key)}:", item, indent)
+            start = _block_text(key) if isinstance(key, str) and "${" in key else _key(key)
+            lines += _entry(f"{start}:", item, indent)
         return lines
     for item in value:
         flow = f"{pad}- {_node_flow(item)}"
@@ -51,6 +54,8 @@ def _block(value: Any, indent: int) -> list[str]:
 
 def _node_flow(value: Any) -> str:
     """A node in a list: its outer mapping needs no braces."""
+    if isinstance(value, str) and "${" in value:
+        return _block_text(value)
     if isinstance(value, dict) and len(value) == 1:
         ((key, item),) = value.items()
         if isinstance(item, str) and item.startswith("${"):
@@ -105,6 +110,9 @@ def _scalar(value: Any) -> str:
 
 def _number(value: float) -> str:
     text = repr(value)
+    short = f"{value:.12g}"
+    if len(short) <= _SHORT and "." in short:  # 0.075 for 0.07500000000000001
+        value, text = float(short), short
     mantissa, _, exponent = text.partition("e")
     if exponent:
         return f"{mantissa}e{int(exponent)}"
@@ -119,4 +127,4 @@ def _number(value: float) -> str:
 
 def _block_text(value: str) -> str:
     """An expression on a line of its own, which needs no quotes unless it contains ` #` or `: `."""
-    return json.dumps(value) if re.search(r": | #|\\", value) or value.count("${") > 1 else value
+    return json.dumps(value) if re.search(r": | #|\\", value) else value

@@ -42,7 +42,7 @@ def test_stochastic_depth_is_an_op_with_its_probability() -> None:
     assert is_leaf(module.blocks[0].get_submodule("drop_path"))
     spec = from_module(module, (3, 16, 16)).spec
     assert "- drop_path: ${p}" in spec
-    assert "over: [0.0, 0.1, 0.2]" in spec
+    assert 'p: "${0.1 * i}"' in spec
 
 
 def test_stochastic_depth_without_scale_stays_a_module() -> None:

@@ -107,8 +107,8 @@ def test_repeated_structure_becomes_blocks_and_repeats() -> None:
     imported = from_module(hand_written.Residual(), (3, 16, 16))
     assert "blocks:" in imported.spec
     assert "order: [scale, skip]" in imported.spec
-    assert "times: 2" in imported.spec
-    assert imported.spec.count("conv2d") == 4
+    assert "over: [[8, 1], [8, 1], [16, 2], [32, 2]]" in imported.spec
+    assert imported.spec.count("conv2d") == 3
 
 
 def test_figures_are_expected() -> None:
