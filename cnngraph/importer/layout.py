@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from cnngraph.importer.holes import Expression, First, Linear
@@ -50,37 +51,57 @@ def name_outer(nodes: Sequence[SpecNode], outer: str = "") -> None:
 
 def name_nodes(nodes: Sequence[SpecNode]) -> None:
     """Drops the names that the position gives, and names what would take the name of another."""
-    level: list[tuple[str, SpecNode]] = []
+    level: list[_Place] = []
     _collect(nodes, level)
-    if all(name in ("", str(index)) for index, (name, _) in enumerate(level)):
-        for _, node in level:
+    if all(place.name in ("", str(index)) for index, place in enumerate(level)):
+        for node in (place.node for place in level):
             node.name = node.name if node.kind == "repeat" or "$" in node.name else ""
-    taken = {name for name, _ in level}
-    for index, (name, node) in enumerate(level):
-        if not node.weighted and not node.parts and name in (str(index), node.kind):
+    taken = {place.name for place in level}
+    for index, place in enumerate(level):
+        node = place.node
+        if not node.weighted and not node.parts and place.name in (str(index), node.kind):
             node.name = ""
-        elif not name and str(index) in taken:
-            count = 1
-            while (free := f"{node.kind}{count}") in taken:
-                count += 1
-            node.name = free
-            taken.add(free)
+        elif not place.name and not node.name and str(index) in taken:
+            node.name = _free_name("act" if node.kind == CHOICE else node.kind, place, taken)
+            taken.add(node.name)
 
 
-def _collect(nodes: Sequence[SpecNode], level: list[tuple[str, SpecNode]]) -> None:
-    """The names and nodes of one level, in order, with all copies of repeats without a name."""
+@dataclass(frozen=True)
+class _Place:
+    """A node in a level, with its name there, and the counter of the repeat that copies it."""
+
+    name: str
+    node: SpecNode
+    counter: str = ""
+
+
+def _free_name(kind: str, place: _Place, taken: set[str]) -> str:
+    if place.counter:
+        stem = kind
+        while any(name.startswith(stem) for name in taken):
+            stem += "_"
+        return f"{stem}${{{place.counter}}}"
+    return next(name for n in count(1) if (name := f"{kind}{n}") not in taken)
+
+
+def _collect(nodes: Sequence[SpecNode], level: list[_Place]) -> None:
+    """The nodes of one level, in order, with all copies of repeats without a name."""
     for node in nodes:
         if node.name == NO_LEVEL or node.kind == "when":
             for part in node.parts.values():
                 _collect(part, level)
         elif node.kind == "repeat" and not node.name:
-            copies: list[tuple[str, SpecNode]] = []
+            copies: list[_Place] = []
             _collect(node.parts["body"], copies)
             times = node.args.get("times") or len(node.args["over"])
+            counter = node.args.get("index", "i")
             for index in range(times if isinstance(times, int) else 1):
-                level += [(_name_of_copy(name, index), copy) for name, copy in copies]
+                level += [
+                    _Place(_name_of_copy(place.name, index), place.node, counter)
+                    for place in copies
+                ]
         elif node.kind != "from":  # which has no name
-            level.append((node.name, node))
+            level.append(_Place(node.name, node))
             if node.kind == "parallel" and not all(key.isdigit() for key in node.parts):
                 for part in node.parts.values():
                     name_nodes(part)

@@ -27,8 +27,6 @@ _MOST_STEPS = 500
 _FEWEST_ITEMS = 3
 """Copies that differ in more than the counter are folded if there are at least this many."""
 _MOST_VARIABLES = 8
-_MOST_NODES = 3
-"""In the body of a repeat."""
 
 
 @dataclass
@@ -62,7 +60,7 @@ class _Loop:
         found = None if argument in ("layers", "times") else self._of_the_index(values)
         if found is not None:
             return found
-        name = "depth" if argument == "times" else argument
+        name = {"times": "depth", "with": "skip", "from": "skip"}.get(argument, argument)
         taken = {*self.names, *RESERVED, *OPS, "i"}
         if name in taken:
             name = next(f"{name}_{n}" for n in range(2, 99) if f"{name}_{n}" not in taken)
@@ -104,14 +102,17 @@ def _linear(argument: str, values: Sequence[Any], index: str) -> Linear | None:
     return None
 
 
-def fold_repeats(nodes: list[SpecNode]) -> list[SpecNode]:
-    """The nodes with runs of the same structure folded into `repeat` and `dense`."""
+def fold_repeats(nodes: list[SpecNode], *, most_nodes: int = 3) -> list[SpecNode]:
+    """The nodes with runs of the same structure folded into `repeat` and `dense`.
+
+    A repeat of several nodes, such as a block and a pool, has at most `most_nodes` in its body.
+    """
     nodes = _fold_dense(nodes)
     changed = unify_loops(nodes)
     found: list[SpecNode] = []
     at = 0
     while at < len(nodes):
-        folded, end = _folded(nodes, at)
+        folded, end = _folded(nodes, at, most_nodes)
         found.append(folded or nodes[at])
         at = end if folded else at + 1
     for node, body in changed:
@@ -120,9 +121,9 @@ def fold_repeats(nodes: list[SpecNode]) -> list[SpecNode]:
     return found
 
 
-def _folded(nodes: Sequence[SpecNode], at: int) -> tuple[SpecNode | None, int]:
+def _folded(nodes: Sequence[SpecNode], at: int, most_nodes: int) -> tuple[SpecNode | None, int]:
     """The longest `repeat` of nodes that start at `at`, and its end."""
-    for period in range(1, _MOST_NODES + 1):
+    for period in range(1, most_nodes + 1):
         end = _run(nodes, at, period)
         fewest = 1 if period == 1 else _FEWEST_ITEMS - 1
         while end - at > fewest * period:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from cnngraph.checker import read_spec
@@ -39,11 +40,13 @@ def spec_text(
         graph: the nodes of the network; they are changed.
         outputs: the names of the values that it returns, if there are several.
         source: the module that is imported.
-        variants: whether a block may have optional nodes, for modules that differ in these.
+        variants: whether a block may have optional nodes, for modules that differ in these, and
+            a repeat several nodes.
         allow_code: whether it may contain `module:` nodes.
     """
-    blocks = find_blocks(graph, source, fold_repeats, variants=variants)
-    graph = fold_repeats(graph)
+    fold = fold_repeats if variants else partial(fold_repeats, most_nodes=1)
+    blocks = find_blocks(graph, source, fold, variants=variants)
+    graph = fold(graph)
     params: dict[str, Any] = {}
     if (classes := _name_classes(graph)) is not None:
         params["num_classes"] = classes
