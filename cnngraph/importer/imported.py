@@ -99,10 +99,10 @@ def from_module(
 
 
 def _with_help(error: UnsupportedError) -> UnsupportedError:
-    """The error with the way out, if it is about a submodule."""
-    if not error.level:
-        return error
+    """The error with the way out."""
     way_out = "`--allow-code`, or `allow_code=True`, leaves such a submodule as a `module:` node"
+    if not error.level:
+        way_out = f"make a submodule of this part: {way_out}"
     return UnsupportedError(f"{error}\n  help: {way_out}", error.level)
 
 

@@ -134,12 +134,17 @@ def add(record: Recorder, left: Any, right: Any, alpha: float = 1) -> Any:
     if isinstance(right, Weight) and isinstance(left, Value) and alpha == 1:
         return _per_channel(record, "channel_bias", left, right)
     if not (isinstance(left, Value) and isinstance(right, Value)):
-        raise record.unsupported("adding a constant")
+        raise record.unsupported(f"adding {_said(right)}")
     if alpha != 1:
         right = apply(record, "scale", right, factor=float(alpha))
     if left.shape != right.shape:
         raise record.unsupported(f"adding {right.spec_shape} to {left.spec_shape}")
     return record.step(Add(), left, right)
+
+
+def _said(operand: Any) -> str:
+    """An operand that is no value of the network, in a message."""
+    return f"`{operand.path}`" if isinstance(operand, Weight) else "a constant"
 
 
 def _shifted(record: Recorder, input: Value, constant: float) -> _Shifted:
@@ -151,7 +156,7 @@ def _shifted(record: Recorder, input: Value, constant: float) -> _Shifted:
 @rule(operator.sub, torch.sub, "sub", "sub_")
 def subtract(record: Recorder, left: Any, right: Any) -> Any:
     if not (isinstance(left, Value) and isinstance(right, Value)):
-        raise record.unsupported("subtracting a constant")
+        raise record.unsupported(f"subtracting {_said(right)}")
     return add(record, left, apply(record, "scale", right, factor=-1.0))
 
 

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
@@ -176,11 +177,36 @@ def trace(
     others = {name: value for name, value in others.items() if name not in inputs}
     tracer = _Tracer(is_leaf, inputs)
     try:
-        return tracer.trace(module, concrete_args=others or None)
+        with patch.object(torch.autograd.Function, "apply", classmethod(_apply)):
+            return tracer.trace(module, concrete_args=others or None)
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, fx.proxy.TraceError) and "control flow" in said:
+            said = "it branches on the values of a tensor"
         message = f"{place_of(error)}torch.fx cannot trace this module: {said}"
         raise UnsupportedError(message, tracer.failed) from error
+
+
+_apply_function = torch.autograd.Function.apply.__func__  # pyright: ignore
+
+
+class _Context:
+    """Stands for the context of a function with its own backward, which is not traced."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _ignore
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _apply(function: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+    """`apply` of a function with its own backward, which calls its forward on proxies."""
+    if not any(isinstance(each, Proxy) for each in (*args, *kwargs.values())):
+        return _apply_function(function, *args, **kwargs)
+    is_separate = function.setup_context is not torch.autograd.Function.setup_context
+    return function.forward(*([] if is_separate else [_Context()]), *args, **kwargs)
 
 
 def _place_of_call() -> str:
