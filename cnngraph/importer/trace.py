@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.proxy import Proxy
+from torch.fx.proxy import Proxy, TraceError
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -181,7 +181,7 @@ def trace(
             return tracer.trace(module, concrete_args=others or None)
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, fx.proxy.TraceError) and "control flow" in said:
+        if isinstance(error, TraceError) and "control flow" in said:
             said = "it branches on the values of a tensor"
         message = f"{place_of(error)}torch.fx cannot trace this module: {said}"
         raise UnsupportedError(message, tracer.failed) from error
