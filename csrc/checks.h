@@ -7,8 +7,11 @@
 #include <c10/util/ArrayRef.h>
 
 #include <array>
+#include <optional>
 
 namespace cnngraph {
+
+using OptionalTensor = std::optional<at::Tensor>;
 
 // oneDNN computes the extent of a window in 32 bits.
 constexpr int64_t most_of_geometry = 1 << 29;

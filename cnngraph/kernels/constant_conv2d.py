@@ -29,15 +29,16 @@ def winograd_conv2d(
     bias: Tensor | None,
     padding: Sequence[int],
     residual: Tensor | None = None,
-    relu: bool = False,
+    low: float = -inf,
+    high: float = inf,
 ) -> Tensor:
-    """relu(conv2d(input) + residual) on the CPU, with a 3x3 kernel and stride 1.
+    """clamp(conv2d(input) + residual, low, high) on the CPU, with a 3x3 kernel and stride 1.
 
     Not differentiable. `channels` are those of the result, `padding` is at most 2, and the residual
     has the result's shape.
     """
-    return torch.ops.cnngraph.winograd_conv2d(
-        input, transformed_weight, channels, bias, padding, residual, relu
+    return torch.ops.cnngraph.winograd_conv2d.default(
+        input, transformed_weight, channels, bias, padding, residual, low, high
     )
 
 
@@ -141,8 +142,7 @@ def _fake_winograd_conv2d(
     channels: int,
     bias: Tensor | None,
     padding: Sequence[int],
-    residual: Tensor | None,
-    relu: bool,
+    *others: Any,
 ) -> Tensor:
     height, width = (size + 2 * pad - 2 for size, pad in zip(input.shape[2:], padding, strict=True))
     result = input.new_empty(input.shape[0], channels, height, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from copy import deepcopy
 from math import inf, isfinite
 from typing import Any
@@ -232,44 +233,47 @@ class FoldedConv2d(nn.Conv2d):
         return run
 
     def _by_kernel(self, name: str) -> _Run:
-        """The convolution by one of our kernels."""
-        assert self._geometry is not None
-        padding, stride, dilation, _ = self._geometry
-        bias, channels, activation = self.bias, self.out_channels, self.activation
-        bounds = _bounds_of(activation)
+        """The convolution by one of our kernels, which apply the bounds of an activation."""
+        convolve, bounds = self._constant_kernel(name), _bounds_of(self.activation)
         low, high = bounds or (-inf, inf)
-        after = activation if bounds is None else None
+        activation = self.activation if bounds is None else None
+        is_winograd = name.startswith("winograd")
 
-        if name == "pointwise":
-            packed = pointwise_weight(self.weight)
-
-            def pointwise(input: Tensor, residual: Tensor | None) -> Tensor:
-                value = pointwise_conv2d(input, packed, channels, bias, residual, low, high)
-                return value if after is None else after(value)
-
-            return pointwise
-
-        if name == "depthwise":
-            taps = self.weight.squeeze(1).permute(1, 2, 0).contiguous()
-            geometry = stride, padding, dilation
-
-            def depthwise(input: Tensor, residual: Tensor | None) -> Tensor:
-                value = depthwise_conv2d(input, taps, bias, *geometry, residual, low, high)
-                return value if after is None else after(value)
-
-            return depthwise
-
-        relu = type(activation) is nn.ReLU
-        transformed = winograd_weight(self.weight, 4 if name == "winograd_4x4" else 2)
-
-        def winograd(input: Tensor, residual: Tensor | None) -> Tensor:
-            if not isfinite(input.sum().item()):
+        def run(input: Tensor, residual: Tensor | None) -> Tensor:
+            if is_winograd and not isfinite(input.sum().item()):
                 # In Winograd's algorithm one infinity makes the results around it NaN.
                 return self._by_modules(input, residual)
-            value = winograd_conv2d(input, transformed, channels, bias, padding, residual, relu)
-            return value if relu or activation is None else activation(value)
+            value = convolve(input, residual=residual, low=low, high=high)
+            return value if activation is None else activation(value)
 
-        return winograd
+        return run
+
+    def _constant_kernel(self, name: str) -> Callable[..., Tensor]:
+        """A kernel with a packed weight: a function of the input, `residual`, `low` and `high`."""
+        assert self._geometry is not None
+        padding, stride, dilation, _ = self._geometry
+        bias, channels = self.bias, self.out_channels
+        if name == "pointwise":
+            weight = pointwise_weight(self.weight)
+            return partial(pointwise_conv2d, packed_weight=weight, channels=channels, bias=bias)
+        if name == "depthwise":
+            weight = self.weight.squeeze(1).permute(1, 2, 0).contiguous()
+            return partial(
+                depthwise_conv2d,
+                weight=weight,
+                bias=bias,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+            )
+        weight = winograd_weight(self.weight, 4 if name == "winograd_4x4" else 2)
+        return partial(
+            winograd_conv2d,
+            transformed_weight=weight,
+            channels=channels,
+            bias=bias,
+            padding=padding,
+        )
 
     def _by_onednn(self, packed: Tensor) -> _Run:
         assert self._geometry is not None

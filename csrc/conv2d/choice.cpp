@@ -1,6 +1,5 @@
 #include "choice.h"
 
-#include <c10/util/ArrayRef.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -17,117 +16,97 @@ namespace {
 
 using enum ConvKernel;
 
-constexpr int64_t any = std::numeric_limits<int64_t>::max();
+// An instruction set and a data type.
+enum Arithmetic : unsigned {
+  avx2 = 1,               // float32 on AVX2 or less, measured on a Zen 3
+  avx512 = 2,             // float32 on AVX-512, measured on a Xeon
+  scalar_bfloat16 = 4,    // where libraries only have scalar loops for bfloat16
+  emulated_bfloat16 = 8,  // on AVX-512 without instructions for bfloat16: emulated
+  float32 = avx2 | avx512,
+};
+
 // Sets of results.
-constexpr unsigned outputs = 1, constant_outputs = 2, input_gradients = 4, weight_gradients = 8;
+enum Results : unsigned {
+  outputs = 1,
+  constant_outputs = 2,
+  input_gradients = 4,
+  weight_gradients = 8,
+  of_training = outputs | input_gradients | weight_gradients,
+};
+
+constexpr int64_t any = std::numeric_limits<int64_t>::max();
 
 // A kernel is used for a result if everything fits.
 struct Rule {
+  unsigned arithmetic;
   ConvKernel kernel;
   unsigned results;
   int64_t channels;    // the fewest of the input and of the output
   int64_t summed;      // the fewest channels that each result sums
   int64_t from, to;    // the fewest and most pixels of all maps of results
-  int64_t macs = any;  // the most multiply-accumulates
   double saving = 1;   // Winograd: the least of multiplications, see below
+  int64_t macs = any;  // the most multiply-accumulates
 };
 
 // The first rule that fits chooses the kernel; the library computes the rest. `bench-kernels`
 // measures these choices again. Figures: GFLOP/s of the library and of ours, counted as a direct
-// sum, with two threads and batch 16.
-//
-// With fewer summed channels, errors of 4x4 tiles are more than twice the library's: 2.2 times for
-// outputs of 64 channels after a ReLU, 1.7 of 96; 1.8 for input gradients of 64, 2.0 of 32.
+// sum, with two threads and batch 16, on AVX2 unless they are marked.
 
 // clang-format off
-// AVX2 (Zen 3), float32.
-constexpr Rule avx2[] = {
-    // kernel     results                       channels summed from to  macs saving
-    // 16 rows, 9216 to 4096: output 43 and 110, input gradient 44 and 82, weight gradient 77 and 89.
-    {rows,         outputs | input_gradients,         1,   1,   2,  32},
-    {rows,         weight_gradients,                  1,   1,   2,  32},
+constexpr Rule rules[] = {
+    // arithmetic               kernel        results      channels summed from to saving macs
+    // 16 rows, 9216 to 4096: output 43 and 110, input gradient 44 and 82, weight gradient 77 and
+    // 89.
+    {float32,                   rows,         of_training,       1,  1,   2,  32},
+    {scalar_bfloat16,           rows,         of_training,       1,  1,   1, any},
+    // With fewer summed channels, errors are more than twice the library's: 2.2 times for outputs
+    // of 64 channels after a ReLU, 1.7 of 96; 1.8 for input gradients of 64, 2.0 of 32.
     // 128 to 128 at 28x28: output 193 and 485, input gradient 182 and 469; 256 to 256 at 14x14: 184
-    // and 309, 185 and 405; 512 to 512 at 7x7: 187 and 248, 191 and 278.
-    {winograd_4x4, outputs,                          16,  96, 192, any, any, 1.3},
-    {winograd_4x4, constant_outputs,                 16,  96,  96, any, any, 1.3},
-    {winograd_4x4, input_gradients,                  16,  64, 192, any, any, 1.3},
-    // 64 to 64 at 56x56: 93 and 231; 256 to 256 at 14x14: 127 and 316; 512 to 512 at 7x7: 117 and
-    // 190.
-    {winograd_4x4, weight_gradients,                 32,   1, 192, any, any, 1.3},
-    // 64 to 64 at 56x56: output 186 and 268, input gradient 163 and 227.
-    {winograd_2x2, outputs | input_gradients,        16,   1, 192, any},
-    {winograd_2x2, constant_outputs,                 16,   1,  96, any},
-    {winograd_2x2, weight_gradients,                 32,   1, 192, any},
+    // and 309, 185 and 405; 512 to 512 at 7x7: 187 and 248, 191 and 278. Weight gradients: 64 to 64
+    // at 56x56 93 and 231, 256 to 256 at 14x14 127 and 316. Not measured on AVX-512, where they
+    // need 0.56 to 0.77 of the multiplications of 2x2 tiles.
+    {float32 | scalar_bfloat16, winograd_4x4, outputs,          16, 96, 192, any, 1.3},
+    {float32,                   winograd_4x4, constant_outputs, 16, 96,  96, any, 1.3},
+    {float32 | scalar_bfloat16, winograd_4x4, input_gradients,  16, 64, 192, any, 1.3},
+    {float32 | scalar_bfloat16, winograd_4x4, weight_gradients, 32,  1, 192, any, 1.3},
+    // 64 to 64 at 56x56: output 186 and 268, input gradient 163 and 227; on AVX-512 441 and 576,
+    // 405 and 543, weight gradient 403 and 424. At 7x7, where tiles cover much padding, the output
+    // of 512 to 512 loses there (349 and 325).
+    {avx2 | scalar_bfloat16,    winograd_2x2, outputs,          16,  1, 192, any},
+    {avx2,                      winograd_2x2, constant_outputs, 16,  1,  96, any},
+    {avx512,                    winograd_2x2, outputs,          16,  1, 192, any, 2},
+    {avx512,                    winograd_2x2, constant_outputs, 16,  1,  96, any, 2},
+    {float32 | scalar_bfloat16, winograd_2x2, input_gradients,  16,  1, 192, any},
+    {float32 | scalar_bfloat16, winograd_2x2, weight_gradients, 32,  1, 192, any},
     // 64 to 64 at 56x56: output 148 and 157, input gradient 142 and 154; 512 to 2048 at 7x7: 174
-    // and 181, 162 and 175. Some are equal within the noise of 5%.
-    {pointwise,    outputs | input_gradients,        32,   1, 128, any},
+    // and 181, 162 and 175. Some are equal within the noise of 5%. On AVX-512 they lose: output 358
+    // and 262 (64 to 64 at 56x56) to 426 and 378 (1024 to 256 at 14x14), input gradient 355 and
+    // 253.
+    {avx2,                      pointwise,    outputs,          32,  1, 128, any},
+    {avx2,                      pointwise,    input_gradients,  32,  1, 128, any},
     // A call alone takes the library 45 to 110 us. With a bias and ReLU6: 144 to 32 at 28x28 67 and
     // 129 (batch 1), 159 and 165 (batch 16); depthwise, 192 at 28x28: 22 and 34, 45 and 32.
-    {pointwise,    constant_outputs,                  8,   1,   1, any, 30'000'000},
-    {depthwise,    constant_outputs,                  1,   1,   1, any, 2'000'000},
+    {float32,                   pointwise,    constant_outputs,  8,  1,   1, any, 1, 30'000'000},
+    {float32,                   depthwise,    constant_outputs,  1,  1,   1, any, 1, 2'000'000},
     // 3x3 with stride 2, 128 to 128 at 56x56: 84 and 155; 7x7 with stride 2, 3 to 64: 97 and 130;
-    // 1x1, 1024 to 256 at 14x14: 123 and 159.
-    {packed,       weight_gradients,                  1,   1, 128, any},
-};
-
-// AVX-512 (a Xeon with AMX), float32. Tiles of 4x4 have not been measured here; they need 0.56 to
-// 0.77 of the multiplications of 2x2 tiles.
-constexpr Rule avx512[] = {
-    // kernel     results                       channels summed from to  macs saving
-    {rows,         outputs | input_gradients,         1,   1,   2,  32},
-    {rows,         weight_gradients,                  1,   1,   2,  32},
-    {winograd_4x4, outputs,                          16,  96, 192, any, any, 1.3},
-    {winograd_4x4, constant_outputs,                 16,  96,  96, any, any, 1.3},
-    {winograd_4x4, input_gradients,                  16,  64, 192, any, any, 1.3},
-    {winograd_4x4, weight_gradients,                 32,   1, 192, any, any, 1.3},
-    // 64 to 64 at 56x56: output 441 and 576, input gradient 405 and 543, weight gradient 403 and
-    // 424; 256 to 256 at 14x14: 463 and 623, 454 and 604, 372 and 512. At 7x7, where tiles cover
-    // much padding, the output of 512 to 512 loses (349 and 325).
-    {winograd_2x2, outputs,                          16,   1, 192, any, any, 2},
-    {winograd_2x2, constant_outputs,                 16,   1,  96, any, any, 2},
-    {winograd_2x2, input_gradients,                  16,   1, 192, any},
-    {winograd_2x2, weight_gradients,                 32,   1, 192, any},
-    // 1x1 kernels lose: output 358 and 262 (64 to 64 at 56x56) to 426 and 378 (1024 to 256 at
-    // 14x14), input gradient 355 and 253 (256 to 64 at 56x56), weight gradient 311 and 220. Few
-    // positions gain: weight gradient 221 and 254 (2048 to 512 at 7x7). In small layers, the time of
-    // a call alone outweighs the difference; this was only measured with AVX2.
-    {pointwise,    constant_outputs,                  8,   1,   1, any, 30'000'000},
-    {depthwise,    constant_outputs,                  1,   1,   1, any, 2'000'000},
-    {packed,       weight_gradients,                 32,   1, 128, 1000},
-};
-
-// bfloat16 on processors where libraries only have scalar loops for it.
-constexpr Rule slow_bfloat16[] = {
-    // kernel     results                       channels summed from to  macs saving
-    {rows,         outputs | input_gradients,         1,   1,   1, any},
-    {rows,         weight_gradients,                  1,   1,   1, any},
-    {winograd_4x4, outputs,                          16,  96, 192, any, any, 1.3},
-    {winograd_4x4, input_gradients,                  16,  64, 192, any, any, 1.3},
-    {winograd_4x4, weight_gradients,                 32,   1, 192, any, any, 1.3},
-    {winograd_2x2, outputs | input_gradients,        16,   1, 192, any},
-    {winograd_2x2, weight_gradients,                 32,   1, 192, any},
-    {packed,       weight_gradients,                  1,   1, 128, any},
-};
-
-// bfloat16 on AVX-512 without instructions for it, which the library emulates.
-constexpr Rule emulated_bfloat16[] = {
-    {packed,       weight_gradients,                  1,   1, 128, any},
+    // 1x1, 1024 to 256 at 14x14: 123 and 159. On AVX-512 few positions gain: 221 and 254 (2048 to
+    // 512 at 7x7), but 311 and 220 (256 to 64 at 56x56).
+    {avx2 | scalar_bfloat16,    packed,       weight_gradients,  1,  1, 128, any},
+    {emulated_bfloat16,         packed,       weight_gradients,  1,  1, 128, any},
+    {avx512,                    packed,       weight_gradients, 32,  1, 128, 1000},
 };
 // clang-format on
 
-// Where the processor multiplies bfloat16, with or without AMX, the library computes it: outputs at
-// 1,200 to 4,300 GFLOP/s, weight gradients at 320 to 1,960. So it does everything on arm64, where
+// None if the library computes everything: where the processor multiplies bfloat16, with or without
+// AMX (outputs at 1,200 to 4,300 GFLOP/s, weight gradients at 320 to 1,960), and on arm64, where
 // nothing was measured.
-c10::ArrayRef<Rule> rules_for(c10::ScalarType type) {
+unsigned arithmetic_of(c10::ScalarType type) {
 #if defined(__x86_64__)
-  const bool wide = cpu_capability() == CpuCapability::avx512;
-  if (type == c10::kFloat) {
-    return wide ? c10::ArrayRef<Rule>(avx512) : c10::ArrayRef<Rule>(avx2);
-  }
-  if (type == c10::kBFloat16 && bfloat16_is_slow()) return slow_bfloat16;
+  if (type == c10::kFloat) return cpu_capability() == CpuCapability::avx512 ? avx512 : avx2;
+  if (type == c10::kBFloat16 && bfloat16_is_slow()) return scalar_bfloat16;
   if (type == c10::kBFloat16 && !multiplies_bfloat16()) return emulated_bfloat16;
 #endif
-  return {};
+  return 0;
 }
 
 unsigned set_of(ConvResult result) { return 1u << static_cast<unsigned>(result); }
@@ -225,9 +204,10 @@ bool supports(ConvKernel kernel, ConvResult result, const ConvSizes& sizes, c10:
 
 ConvKernel choose_kernel(ConvResult result, const ConvSizes& sizes, c10::ScalarType type,
                          bool channels_last) {
-  for (const Rule& rule : rules_for(type)) {
-    if ((channels_last || rule.kernel == rows) && fits(rule, result, sizes) &&
-        supports(rule.kernel, result, sizes, type)) {
+  const unsigned arithmetic = arithmetic_of(type);
+  for (const Rule& rule : rules) {
+    if ((rule.arithmetic & arithmetic) && (channels_last || rule.kernel == rows) &&
+        fits(rule, result, sizes) && supports(rule.kernel, result, sizes, type)) {
       return rule.kernel;
     }
   }

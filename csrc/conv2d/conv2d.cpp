@@ -10,6 +10,7 @@
 #include "arguments.h"
 #include "convolution.h"
 #include "depthwise.h"
+#include "library.h"
 #include "pointwise.h"
 #include "winograd.h"
 
@@ -122,12 +123,12 @@ Tensor winograd_weight_autograd(const Tensor& weight, int64_t tile) {
 
 Tensor winograd_conv2d_autograd(const Tensor& input, const Tensor& transformed_weight,
                                 int64_t channels, const OptionalTensor& bias, IntArrayRef padding,
-                                const OptionalTensor& residual, bool relu) {
+                                const OptionalTensor& residual, double low, double high) {
   refuse_gradients("winograd_conv2d", input, transformed_weight, bias, residual);
   static const auto op =
       find_operator<decltype(winograd_conv2d_autograd)>("cnngraph::winograd_conv2d");
   at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(input, transformed_weight, channels, bias, padding, residual, relu);
+  return op.call(input, transformed_weight, channels, bias, padding, residual, low, high);
 }
 
 Tensor pointwise_weight_autograd(const Tensor& weight) {
@@ -219,7 +220,7 @@ TORCH_LIBRARY_FRAGMENT(cnngraph, library) {
   library.def("winograd_weight(Tensor weight, int tile) -> Tensor", {at::Tag::pt2_compliant_tag});
   library.def(
       "winograd_conv2d(Tensor input, Tensor transformed_weight, int channels, Tensor? bias, "
-      "int[2] padding, Tensor? residual, bool relu) -> Tensor",
+      "int[2] padding, Tensor? residual, float low, float high) -> Tensor",
       {at::Tag::pt2_compliant_tag});
   library.def("pointwise_weight(Tensor weight) -> Tensor", {at::Tag::pt2_compliant_tag});
   library.def(

@@ -4,14 +4,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
-#include <optional>
 #include <tuple>
 
+#include "../checks.h"
 #include "choice.h"
 
 namespace cnngraph {
 
-using OptionalTensor = std::optional<at::Tensor>;
 // Of the input, the weight and the bias; undefined unless the mask requests it.
 using ConvGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
@@ -23,13 +22,6 @@ ConvGradients convolution_backward(const at::Tensor& grad_output, const at::Tens
                                    const at::Tensor& weight, at::IntArrayRef stride,
                                    at::IntArrayRef padding, at::IntArrayRef dilation,
                                    int64_t groups, std::array<bool, 3> output_mask);
-
-// The same by torch's operators alone, which can be differentiated. What the mask does not request
-// is empty.
-ConvGradients differentiable_convolution_backward(const at::Tensor& grad_output,
-                                                  const at::Tensor& input, const at::Tensor& weight,
-                                                  const ConvGeometry& geometry,
-                                                  std::array<bool, 3> output_mask);
 
 // One result by a given kernel, to measure and test the choice. The tensors are channels_last, on
 // the CPU and of one type. Raises if the kernel does not support them.

@@ -57,8 +57,8 @@ struct Rows {
 };
 
 // Calls rows(first pixel, count, memory) before each block of the product, where `memory` belongs
-// to the thread, and finish(results, first pixel, count, panels) after it. With few pixels the
-// panels are shared among threads too.
+// to the thread, and finish(results, first pixel, count, panel) after each panel of it. With few
+// pixels the panels are shared among threads too.
 template <class GetRows, class Finish>
 Tensor product(const Tensor& map, const PointwiseWeight& weight, const GetRows& rows,
                const Finish& finish) {
@@ -79,8 +79,10 @@ Tensor product(const Tensor& map, const PointwiseWeight& weight, const GetRows& 
       const Range range = Range::of_part(panels, task % shares, shares);
       const Rows from = rows(first, size, memory);
       float* results = to + first * channels;
-      weight.multiply(from.first, from.stride, size, range, results);
-      finish(results, first, size, range);
+      for (int64_t panel = range.begin; panel < range.end; ++panel) {
+        weight.multiply(from.first, from.stride, size, {panel, panel + 1}, results);
+        finish(results, first, size, panel);
+      }
     });
   });
   return result;
@@ -102,11 +104,11 @@ Tensor product(const Tensor& map, const PointwiseWeight& weight) {
 }
 
 auto finish_with(const Epilogue& after, int64_t channels) {
-  return [&after, channels](float* results, int64_t first, int64_t count, Range panels) {
-    const int64_t width = kernels().width, column = panels.begin * width;
-    kernels().finish(results + column, count, channels,
-                     std::min(channels, panels.end * width) - column, after.bias_at(column),
-                     after.addend_at(first * channels + column), after.low, after.high);
+  return [&after, channels](float* results, int64_t first, int64_t count, int64_t panel) {
+    const int64_t width = kernels().width, column = panel * width;
+    kernels().finish(results + column, count, channels, std::min(width, channels - column),
+                     after.bias_at(column), after.addend_at(first * channels + column), after.low,
+                     after.high);
   };
 }
 

@@ -8,32 +8,54 @@ namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
 namespace {
 
+// As many as the registers can sum, with two vectors of a panel and a value of a row: 15 of 16
+// registers are used, and 27 of the 32 of AVX-512. More rows would need more addresses than there
+// are general registers.
+constexpr int tile_height = CNNGRAPH_VECTOR_BYTES == 64 ? 12 : 6;
+
+template <int height>
+struct Sums {
+  Floats values[height][vectors_of_tile] = {};
+
+  CNNGRAPH_INLINE void write(bool add, float* results, int64_t stride) {
+#pragma GCC unroll 12
+    for (int i = 0; i < height; ++i, results += stride) {
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors_of_tile; ++v) {
+        if (add) values[i][v] += Memory<float>::load(results + v * lanes);
+        Memory<float>::store(results + v * lanes, values[i][v]);
+      }
+    }
+  }
+};
+
+// Writes the first columns of a tile.
+void write_columns(const float* tile, int64_t height, int64_t columns, bool add, float* results,
+                   int64_t stride) {
+  for (; height > 0; --height, tile += tile_width, results += stride) {
+    for (int64_t i = 0; i < columns; ++i) results[i] = add ? results[i] + tile[i] : tile[i];
+  }
+}
+
 template <int height>
 void multiply_tile(const float* rows, int64_t row_stride, const float* panel, int64_t depth,
                    bool add, float* results, int64_t result_stride, int64_t columns) {
-  Floats sums[height][vectors_of_tile] = {};
+  Sums<height> sums;
   for (int64_t d = 0; d < depth; ++d, ++rows, panel += tile_width) {
     Floats right[vectors_of_tile];
 #pragma GCC unroll 2
     for (int v = 0; v < vectors_of_tile; ++v) right[v] = Memory<float>::load(panel + v * lanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int i = 0; i < height; ++i) {
 #pragma GCC unroll 2
-      for (int v = 0; v < vectors_of_tile; ++v) sums[i][v] += rows[i * row_stride] * right[v];
+      for (int v = 0; v < vectors_of_tile; ++v)
+        sums.values[i][v] += rows[i * row_stride] * right[v];
     }
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < height; ++i, results += result_stride) {
-    float part_of_row[tile_width];
-    float* row = columns == tile_width ? results : part_of_row;
-    if (row != results) __builtin_memcpy(row, results, columns * sizeof(float));
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors_of_tile; ++v) {
-      if (add) sums[i][v] += Memory<float>::load(row + v * lanes);
-      Memory<float>::store(row + v * lanes, sums[i][v]);
-    }
-    if (row != results) __builtin_memcpy(results, row, columns * sizeof(float));
-  }
+  if (columns == tile_width) return sums.write(add, results, result_stride);
+  float tile[height * tile_width];
+  sums.write(/*add=*/false, tile, tile_width);
+  write_columns(tile, height, columns, add, results, result_stride);
 }
 
 // The remaining rows, fewer than a tile.

@@ -10,6 +10,10 @@ namespace cnngraph {
 namespace CNNGRAPH_CAPABILITY {
 namespace {
 
+// As many channels as 16 registers can sum. AVX-512 has 32, but 8 channels are enough to hide the
+// latency of an addition, and they divide the usual numbers of channels.
+constexpr int tile_height = CNNGRAPH_VECTOR_BYTES == 64 ? 8 : 6;
+
 template <int width, class Element>
 CNNGRAPH_INLINE void copy_part(const Element* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) {

@@ -11,6 +11,7 @@
 
 #include "../checks.h"
 #include "../cpu/threads.h"
+#include "epilogue.h"
 #include "winograd_tiles.h"
 
 namespace cnngraph {
@@ -74,20 +75,8 @@ void transform(const Tensor& weight, bool for_gradient, const WeightLayout& layo
   });
 }
 
-Tensor float_bias(const std::optional<Tensor>& bias) {
-  if (!bias.has_value() || !bias->defined()) return {};
-  check_memory("conv2d", "a bias", *bias);
-  return bias->to(at::kFloat).contiguous();
-}
-
-// What is applied to a result before it is written.
-struct After {
-  Tensor bias, addend;
-  bool relu = false;
-};
-
 Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* values,
-                std::array<int64_t, 2> padding, const After& after) {
+                std::array<int64_t, 2> padding, const Epilogue& after) {
   const WinogradKernels& kernels = weight.kernels;
   const int64_t width = row_product().width;
   const DataType type = data_type_of(input, "conv2d");
@@ -132,10 +121,9 @@ Tensor convolve(const Tensor& input, const WeightLayout& weight, const float* va
         const auto pixels = to.square(kernels.tile, image, y, x);
         Pixels<const void>::Square added;
         if (after.addend.defined()) added = addends.square(kernels.tile, image, y, x);
-        kernels.transform_result(
-            type, products.tile(tile), products.stride, weight.channels,
-            after.bias.defined() ? after.bias.const_data_ptr<float>() : nullptr,
-            after.addend.defined() ? added.data() : nullptr, after.relu, pixels.data());
+        kernels.transform_result(type, products.tile(tile), products.stride, weight.channels,
+                                 after.bias_at(0), after.addend.defined() ? added.data() : nullptr,
+                                 after.low, after.high, pixels.data());
       });
     });
   });
@@ -151,7 +139,7 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight,
   const std::unique_ptr<float[]> values(new float[layout.size()]);
   transform(weight, /*for_gradient=*/false, layout, values.get());
   return convolve(input.contiguous(channels_last), layout, values.get(), geometry.padding,
-                  {.bias = float_bias(bias)});
+                  Epilogue::with_bias(bias));
 }
 
 Tensor winograd_input_gradient(const Tensor& grad_output, const Tensor& weight,
@@ -180,37 +168,30 @@ Tensor winograd_weight(const Tensor& weight, int64_t tile) {
 Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transformed_weight,
                                    int64_t channels, const std::optional<Tensor>& bias,
                                    at::IntArrayRef padding, const std::optional<Tensor>& residual,
-                                   bool relu) {
+                                   double low, double high) {
+  const char* op = "winograd_conv2d";
   TORCH_CHECK(input.dim() == 4 &&
                   (input.scalar_type() == at::kFloat || input.scalar_type() == at::kBFloat16),
-              "winograd_conv2d: expected a float32 or bfloat16 input of 4 dimensions, got ",
+              op, ": expected a float32 or bfloat16 input of 4 dimensions, got ",
               input.scalar_type(), " of ", input.sizes());
-  check_memory("winograd_conv2d", "the input", input);
-  const auto pads = check_pair("winograd_conv2d", "padding", padding, 0);
-  TORCH_CHECK(pads[0] <= 2 && pads[1] <= 2, "winograd_conv2d: expected paddings from 0 to 2, got ",
-              padding);
+  check_memory(op, "the input", input);
+  const auto pads = check_pair(op, "padding", padding, 0);
+  TORCH_CHECK(pads[0] <= 2 && pads[1] <= 2, op, ": expected paddings from 0 to 2, got ", padding);
   const auto [height, width] = size_of_results(input, pads);
   const std::array<int64_t, 4> sizes = {input.size(0), channels, height, width};
-  TORCH_CHECK(sizes[2] >= 0 && sizes[3] >= 0, "winograd_conv2d: a 3x3 kernel does not fit into ",
+  TORCH_CHECK(sizes[2] >= 0 && sizes[3] >= 0, op, ": a 3x3 kernel does not fit into ",
               input.sizes(), " with padding ", padding);
   TORCH_CHECK(channels > 0 && channels <= most_of_geometry && input.size(1) > 0 &&
                   input.size(1) <= most_of_geometry / channels,
-              "winograd_conv2d: expected channels, got ", channels, " from ", input.sizes());
+              op, ": expected channels, got ", channels, " from ", input.sizes());
   const auto layout_of = [&](int64_t tile) { return WeightLayout(tile, input.size(1), channels); };
   const WeightLayout layout = layout_of(transformed_weight.numel() == layout_of(4).size() ? 4 : 2);
   TORCH_CHECK(transformed_weight.sizes() == at::IntArrayRef{layout.size()} &&
                   transformed_weight.scalar_type() == at::kFloat &&
                   transformed_weight.device() == input.device(),
-              "winograd_conv2d: expected the transformed weight of ", channels, " kernels over ",
+              op, ": expected the transformed weight of ", channels, " kernels over ",
               input.size(1), " channels");
-  After after{.bias = float_bias(bias), .relu = relu};
-  TORCH_CHECK(!after.bias.defined() || after.bias.sizes() == at::IntArrayRef{channels},
-              "winograd_conv2d: expected a bias of ", channels, " values");
-  if (residual.has_value() && residual->defined()) {
-    check_sizes("winograd_conv2d", "a residual", *residual, sizes);
-    check_kind("winograd_conv2d", "a residual", *residual, input);
-    after.addend = residual->contiguous(channels_last);
-  }
+  const auto after = Epilogue::of(op, sizes, input, bias, residual, low, high);
   const Tensor packed = transformed_weight.contiguous();
   return convolve(input.contiguous(channels_last), layout, packed.const_data_ptr<float>(), pads,
                   after);

@@ -18,14 +18,15 @@ at::Tensor winograd_convolution(const at::Tensor& input, const at::Tensor& weigh
 at::Tensor winograd_input_gradient(const at::Tensor& grad_output, const at::Tensor& weight,
                                    const ConvGeometry& geometry, int64_t tile);
 
-// For evaluation: with a weight transformed in advance, a residual and a ReLU. The number of values
-// of the transformed weight determines its tile.
+// For evaluation: with a weight transformed in advance, a residual, and results between `low` and
+// `high`. The number of values of the transformed weight determines its tile.
 at::Tensor winograd_weight(const at::Tensor& weight, int64_t tile);
 at::Tensor winograd_folded_convolution(const at::Tensor& input,
                                        const at::Tensor& transformed_weight, int64_t channels,
                                        const std::optional<at::Tensor>& bias,
                                        at::IntArrayRef padding,
-                                       const std::optional<at::Tensor>& residual, bool relu);
+                                       const std::optional<at::Tensor>& residual, double low,
+                                       double high);
 
 at::Tensor winograd_weight_gradient(const at::Tensor& grad_output, const at::Tensor& input,
                                     const ConvGeometry& geometry, int64_t tile);

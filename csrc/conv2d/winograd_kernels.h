@@ -23,10 +23,10 @@ struct WinogradKernels {
   // Transforms the gradients of a tile's pixels to places: the transpose of `transform_result`.
   void (*transform_gradient)(DataType, const void* const* pixels, int64_t channels, float* places,
                              int64_t place_stride);
-  // Transforms places to the pixels of a tile, adds a bias and addends (any may be null), and
-  // applies a ReLU if `relu`.
+  // Transforms places to the pixels of a tile and writes clamp(pixels + bias + addends, low, high),
+  // where NaN stays. Bias and addends may be null.
   void (*transform_result)(DataType, const float* places, int64_t place_stride, int64_t channels,
-                           const float* bias, const void* const* addends, bool relu,
+                           const float* bias, const void* const* addends, float low, float high,
                            void* const* pixels);
   // Transforms the 3x3 taps of one output channel, `tap_stride` apart, rotated by 180 degrees if
   // `turned`; `channel_stride` is the distance between the results of channels.

@@ -164,28 +164,27 @@ struct Loops {
 
   template <class Element>
   static void transform_result(const float* places, int64_t place_stride, int64_t channels,
-                               const float* bias, const void* const* addends, bool relu,
+                               const float* bias, const void* const* addends, float low, float high,
                                void* const* pixels) {
-    for_each_vector_of_channels<Element>(
-        channels, [&](auto extent, int64_t channel) CNNGRAPH_LAMBDA_INLINE {
-          Floats shift{};
-          if (bias) {
-            for (int64_t lane = 0; lane < extent.count; ++lane) shift[lane] = bias[channel + lane];
-          }
-          transform_square<patch, tile>(
-              [](const auto& in, auto& out) CNNGRAPH_LAMBDA_INLINE { Of::result(in, out); },
-              [&](int y, int x) CNNGRAPH_LAMBDA_INLINE {
-                return Memory<float>::load(places + (patch * y + x) * place_stride + channel);
-              },
-              [&](int y, int x, Floats value) CNNGRAPH_LAMBDA_INLINE {
-                const int pixel = tile * y + x;
-                value += shift;
-                if (addends)
-                  value += extent.load(static_cast<const Element*>(addends[pixel]) + channel);
-                if (relu) value = value < 0.0f ? Floats{} : value;  // NaN stays
-                extent.store(static_cast<Element*>(pixels[pixel]) + channel, value);
-              });
-        });
+    for_each_vector_of_channels<Element>(channels, [&](auto extent,
+                                                       int64_t channel) CNNGRAPH_LAMBDA_INLINE {
+      Floats shift{};
+      if (bias) {
+        for (int64_t lane = 0; lane < extent.count; ++lane) shift[lane] = bias[channel + lane];
+      }
+      transform_square<patch, tile>(
+          [](const auto& in, auto& out) CNNGRAPH_LAMBDA_INLINE { Of::result(in, out); },
+          [&](int y, int x) CNNGRAPH_LAMBDA_INLINE {
+            return Memory<float>::load(places + (patch * y + x) * place_stride + channel);
+          },
+          [&](int y, int x, Floats value) CNNGRAPH_LAMBDA_INLINE {
+            const int pixel = tile * y + x;
+            value += shift;
+            if (addends)
+              value += extent.load(static_cast<const Element*>(addends[pixel]) + channel);
+            extent.store(static_cast<Element*>(pixels[pixel]) + channel, clamp(value, low, high));
+          });
+    });
   }
 
   template <class Element>

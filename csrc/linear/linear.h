@@ -4,9 +4,17 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "../conv2d/convolution.h"
+#include "../checks.h"
 
 namespace cnngraph {
+
+// Conversions between a matrix and maps of one pixel.
+inline at::Tensor as_matrix(const at::Tensor& maps) {
+  return maps.reshape({maps.size(0), maps.size(1)});
+}
+inline at::Tensor as_maps(const at::Tensor& matrix) {
+  return matrix.reshape({matrix.size(0), matrix.size(1), 1, 1});
+}
 
 // input (N, I), weight (O, I), bias (O): the result is (N, O) in the type of the weight.
 at::Tensor rows_linear(const at::Tensor& input, const at::Tensor& weight,

@@ -106,7 +106,7 @@ def winograd_conv2d(make: Maker) -> Call:
     like = make.map(2, outputs, height + 2 * padding[0] - 2, width + 2 * padding[1] - 2)
     residual = make.optional(like)
     bias = make.optional(torch.randn(outputs))
-    return "winograd_conv2d", [x, weight, outputs, bias, padding, residual, make.size(0, 1) == 1]
+    return "winograd_conv2d", [x, weight, outputs, bias, padding, residual, -1.0, 1.0]
 
 
 def pointwise_weight(make: Maker) -> Call:
