@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from copy import deepcopy
+from functools import partial
 from math import inf, isfinite
 from typing import Any
 
