@@ -16,6 +16,10 @@ using OptionalTensor = std::optional<at::Tensor>;
 // oneDNN computes the extent of a window in 32 bits.
 constexpr int64_t most_of_geometry = 1 << 29;
 
+// Expanded tensors can have any number of values, which overflows in the sizes of what is made of
+// them. No result has as many as this.
+constexpr int64_t most_values = int64_t{1} << 40;
+
 inline void check_length(const char* op, const char* name, size_t length, size_t expected) {
   TORCH_CHECK(length == expected, op, ": expected ", expected, " ", name, ", got ", length);
 }
@@ -40,6 +44,8 @@ inline void check_sizes(const char* op, const char* name, const at::Tensor& tens
 
 // A storage can be resized below the tensors that use it, as FSDP does to free memory.
 inline void check_memory(const char* op, const char* name, const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.numel() <= most_values, op, ": ", name, " of shape ", tensor.sizes(),
+              " has too many values");
   if (!tensor.has_storage()) return;  // torch refuses to give out a pointer
   const size_t needed = at::detail::computeStorageNbytes(
       tensor.sizes(), tensor.strides(), tensor.element_size(), tensor.storage_offset());

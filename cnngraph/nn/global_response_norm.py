@@ -32,4 +32,4 @@ class GlobalResponseNorm(nn.Module):
         return input * factor + self.bias.view(channels)
 
     def extra_repr(self) -> str:
-        return f"{len(self.weight)}, eps={self.eps}"
+        return f"{self.num_channels}, eps={self.eps}"

@@ -154,6 +154,7 @@ Tensor pointwise_weight(const Tensor& weight) {
                   weight.numel() > 0 && weight.scalar_type() == at::kFloat,
               "pointwise_weight: expected 1x1 kernels in float32, got ", weight.scalar_type(),
               " of ", weight.sizes());
+  check_memory("pointwise_weight", "the weight", weight);
   const int64_t channels = weight.size(0), depth = weight.size(1);
   Tensor packed = at::zeros({size_of_packed(channels, depth)}, weight.options());
   pack(weight.reshape({channels, depth}), packed.mutable_data_ptr<float>());

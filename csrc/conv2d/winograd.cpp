@@ -191,6 +191,7 @@ Tensor winograd_folded_convolution(const Tensor& input, const Tensor& transforme
                   transformed_weight.device() == input.device(),
               op, ": expected the transformed weight of ", channels, " kernels over ",
               input.size(1), " channels");
+  check_memory(op, "the transformed weight", transformed_weight);
   const auto after = Epilogue::of(op, sizes, input, bias, residual, low, high);
   const Tensor packed = transformed_weight.contiguous();
   return convolve(input.contiguous(channels_last), layout, packed.const_data_ptr<float>(), pads,

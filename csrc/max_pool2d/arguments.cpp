@@ -97,6 +97,7 @@ MaxPool2dBackward::MaxPool2dBackward(const at::Tensor& grad, const at::Tensor& g
                 " over an input of ", height, "x", width, " do not have results of ", grad.sizes());
   }
   check_memory("max_pool2d_backward", "the gradient", grad);
+  check_memory("max_pool2d_backward", "the indices", given_indices);
   const auto format = format_of(pool);
   grad_output = grad.contiguous(format);
   indices = given_indices.contiguous(format);

@@ -191,14 +191,14 @@ def test_what_a_dense_block_kept_is_checked_in_backward() -> None:
             backward(*wrong)
 
 
-def freed(*shape: int) -> Tensor:
-    """A tensor without its memory, as FSDP makes them."""
-    value = torch.ones(shape)
-    value.untyped_storage().resize_(0)
-    return value
+@pytest.mark.parametrize("left", [0, 4])
+def test_tensors_whose_memory_was_freed_are_refused(left: int) -> None:
+    def freed(*shape: int) -> Tensor:
+        """A tensor of ones with so many bytes of its memory left; FSDP makes some with none."""
+        value = torch.ones(shape)
+        value.untyped_storage().resize_(left)
+        return value
 
-
-def test_tensors_whose_memory_was_freed_are_refused() -> None:
     x, row, weight = torch.ones(2, 3, 4, 4), torch.ones(3), torch.ones(3, 3, 3, 3)
     where, indices = (ONE, ONE, ZERO, ONE), torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     norm: list[Any] = [None, None, 1e-5, "relu", []]
@@ -212,6 +212,7 @@ def test_tensors_whose_memory_was_freed_are_refused() -> None:
         ),
         lambda: ops.max_pool2d(freed(*x.shape), *where, False, False, True),
         lambda: ops.max_pool2d_backward(freed(*x.shape), indices, 4, 4, *where),
+        lambda: ops.max_pool2d_backward(x, freed(*x.shape).byte(), 4, 4, *where),
         lambda: ops.batch_norm_act(freed(*x.shape), row, row, *norm),
         lambda: ops.batch_norm_act(x, freed(3), row, *norm),
         lambda: ops.batch_norm_act(x, row, row, *norm, freed(*x.shape)),
@@ -220,6 +221,8 @@ def test_tensors_whose_memory_was_freed_are_refused() -> None:
         lambda: ops.dense_block(*block(input=freed(2, 4, 3, 3))),
         lambda: ops.dense_block(*block(conv_weights=[freed(3, 4, 1, 1), torch.ones(2, 3, 3, 3)])),
         lambda: ops.winograd_weight(freed(16, 16, 3, 3), 2),
+        lambda: ops.winograd_conv2d(x, freed(*ops.winograd_weight(weight, 2).shape), 3, None, ONE, None, False),
+        lambda: ops.pointwise_weight(freed(3, 3, 1, 1)),
         lambda: ops.update_running_statistics(freed(3), row, None, row, row, 0.1, 8),
     ]  # fmt: skip
     for call in calls:
@@ -235,37 +238,37 @@ def test_tensors_whose_memory_was_freed_are_refused() -> None:
             )
 
 
-def test_gradients_that_are_differentiated_read_strided_weights() -> None:
-    """As torch's batch norm over channels_last maps does not."""
-    x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
-    grad, bias = torch.randn_like(x), torch.zeros(3)
-    weight = torch.rand(6)[::2]
-    mean, var = x.detach().mean((0, 2, 3)), x.detach().var((0, 2, 3), correction=0)
-
-    def gradient(weight: Tensor) -> Tensor:
-        return ops.batch_norm_act_backward(
-            grad, x, weight, bias, mean, var, True, 1e-5, "relu", [], [True, False, False, False]
-        )[0]
-
-    assert gradient(weight).requires_grad
-    torch.testing.assert_close(gradient(weight), gradient(weight.contiguous()))
-
-    def gradient_of_block(weight: Tensor) -> Tensor:
-        lists = [[weight], [bias], [torch.ones(2, 3, 1, 1)], [], [mean], [var]]
-        output = ops.dense_block(x, *lists[:4], [], [], 1e-5, "relu", [], ONE, [1], 1, 1)[0]
-        return ops.dense_block_backward(
-            torch.ones_like(output), output, [], [], x, *lists, True, 1e-5, "relu", [], ONE, [1], 1,
-            [True, False, False, False],
-        )[0]  # fmt: skip
-
-    torch.testing.assert_close(gradient_of_block(weight), gradient_of_block(weight.contiguous()))
-
-
 def test_a_differentiated_gradient_of_another_size_is_refused() -> None:
     x, weight = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randn(4, 3, 3, 3)
     for grad in (torch.randn(2, 4, 5, 6), torch.randn(1, 4, 6, 6)):
         with pytest.raises(RuntimeError, match=r"expected a gradient of shape \[2, 4, 6, 6\]"):
             ops.conv2d_backward(grad, x, weight, ONE, ONE, ONE, 1, [True, True, True])
+
+
+def test_sizes_that_would_overflow_are_refused() -> None:
+    """Expanded tensors have any size without any memory."""
+    one = torch.zeros(1)
+    for call in (
+        lambda: ops.pointwise_weight(one.expand(1, 2**60, 1, 1)),
+        lambda: ops.winograd_weight(one.expand(1, 2**57, 3, 3), 4),
+        lambda: ops.conv2d(
+            one.expand(8, 2**58, 1, 1), one.expand(32, 2**58, 1, 1), None, ONE, ZERO, ONE, 1
+        ),
+    ):
+        with pytest.raises(RuntimeError, match=r"the (input|weight) of shape .* too many values"):
+            call()
+    x, packed = torch.zeros(1, 8, 3, 3), ops.pointwise_weight(torch.zeros(8, 8, 1, 1))
+    transformed = ops.winograd_weight(torch.zeros(8, 8, 3, 3), 2)
+    for channels in (0, -8, 2**31, 2**59, 2**60 + 8):
+        for call in (
+            lambda c: ops.winograd_conv2d(x, transformed, c, None, ONE, None, False),
+            lambda c: ops.pointwise_conv2d(x, packed, c, None, None, 0.0, 6.0),
+            lambda c: ops.batch_norm_relu_pointwise_conv2d(
+                x, *[torch.ones(8)] * 4, 1e-5, packed, c, None, 0.0, 6.0
+            ),
+        ):
+            with pytest.raises(RuntimeError, match="expected channels, got"):
+                call(channels)
 
 
 def test_second_derivatives_of_strided_1x1_kernels_over_few_channels() -> None:
