@@ -193,14 +193,15 @@ def test_what_a_dense_block_kept_is_checked_in_backward() -> None:
 
 @pytest.mark.parametrize("left", [0, 4])
 def test_tensors_whose_memory_was_freed_are_refused(left: int) -> None:
-    def freed(*shape: int) -> Tensor:
-        """A tensor of ones with so many bytes of its memory left; FSDP makes some with none."""
-        value = torch.ones(shape)
+    def freed(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor with so many bytes of its memory left; FSDP makes some with none."""
+        value = torch.ones(shape, dtype=dtype)
         value.untyped_storage().resize_(left)
         return value
 
     x, row, weight = torch.ones(2, 3, 4, 4), torch.ones(3), torch.ones(3, 3, 3, 3)
     where, indices = (ONE, ONE, ZERO, ONE), torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    transformed = ops.winograd_weight(weight, 2)
     norm: list[Any] = [None, None, 1e-5, "relu", []]
     lists: list[Any] = [[None]] * 4
     calls = [
@@ -212,7 +213,7 @@ def test_tensors_whose_memory_was_freed_are_refused(left: int) -> None:
         ),
         lambda: ops.max_pool2d(freed(*x.shape), *where, False, False, True),
         lambda: ops.max_pool2d_backward(freed(*x.shape), indices, 4, 4, *where),
-        lambda: ops.max_pool2d_backward(x, freed(*x.shape).byte(), 4, 4, *where),
+        lambda: ops.max_pool2d_backward(x, freed(*x.shape, dtype=torch.uint8), 4, 4, *where),
         lambda: ops.batch_norm_act(freed(*x.shape), row, row, *norm),
         lambda: ops.batch_norm_act(x, freed(3), row, *norm),
         lambda: ops.batch_norm_act(x, row, row, *norm, freed(*x.shape)),
@@ -221,7 +222,7 @@ def test_tensors_whose_memory_was_freed_are_refused(left: int) -> None:
         lambda: ops.dense_block(*block(input=freed(2, 4, 3, 3))),
         lambda: ops.dense_block(*block(conv_weights=[freed(3, 4, 1, 1), torch.ones(2, 3, 3, 3)])),
         lambda: ops.winograd_weight(freed(16, 16, 3, 3), 2),
-        lambda: ops.winograd_conv2d(x, freed(*ops.winograd_weight(weight, 2).shape), 3, None, ONE, None, False),
+        lambda: ops.winograd_conv2d(x, freed(*transformed.shape), 3, None, ONE, None, 0.0, 1.0),
         lambda: ops.pointwise_weight(freed(3, 3, 1, 1)),
         lambda: ops.update_running_statistics(freed(3), row, None, row, row, 0.1, 8),
     ]  # fmt: skip
@@ -252,7 +253,7 @@ def test_sizes_that_would_overflow_are_refused() -> None:
         lambda: ops.pointwise_weight(one.expand(1, 2**60, 1, 1)),
         lambda: ops.winograd_weight(one.expand(1, 2**57, 3, 3), 4),
         lambda: ops.conv2d(
-            one.expand(8, 2**58, 1, 1), one.expand(32, 2**58, 1, 1), None, ONE, ZERO, ONE, 1
+            one.expand(8, 2**57, 1, 1), one.expand(16, 2**57, 1, 1), None, ONE, ZERO, ONE, 1
         ),
     ):
         with pytest.raises(RuntimeError, match=r"the (input|weight) of shape .* too many values"):
@@ -261,7 +262,7 @@ def test_sizes_that_would_overflow_are_refused() -> None:
     transformed = ops.winograd_weight(torch.zeros(8, 8, 3, 3), 2)
     for channels in (0, -8, 2**31, 2**59, 2**60 + 8):
         for call in (
-            lambda c: ops.winograd_conv2d(x, transformed, c, None, ONE, None, False),
+            lambda c: ops.winograd_conv2d(x, transformed, c, None, ONE, None, 0.0, 6.0),
             lambda c: ops.pointwise_conv2d(x, packed, c, None, None, 0.0, 6.0),
             lambda c: ops.batch_norm_relu_pointwise_conv2d(
                 x, *[torch.ones(8)] * 4, 1e-5, packed, c, None, 0.0, 6.0
