@@ -165,8 +165,10 @@ Gradients differentiable_backward(const Tensor& grad_output, const Tensor& input
   if (!arguments[1].defined()) {  // torch has no second derivative for a bias without a weight
     arguments[1] = at::ones({input.size(1)}, input.options().dtype(compute_type));
   }
-  const auto fixed = [&](const Tensor& statistic) {
-    return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type).contiguous();
+  const auto fixed = [&](const Tensor& statistic) -> OptionalTensor {
+    if (batch_statistics) return {};
+    check_memory("batch_norm_act_backward", "a statistic", statistic);
+    return statistic.detach().to(compute_type).contiguous();
   };
   Tensor z = at::batch_norm(arguments[0], arguments[1], arguments[2], fixed(mean), fixed(var),
                             batch_statistics, /*momentum=*/0, eps, /*cudnn_enabled=*/false);

@@ -205,8 +205,10 @@ std::vector<Tensor> differentiable_backward(const Tensor& grad_output, TensorLis
   for (Tensor& result : results) result = at::empty({0}, given[0].options());
   if (wanted.empty()) return results;
 
-  const auto fixed = [&](const Tensor& statistic) {
-    return batch_statistics ? OptionalTensor() : statistic.detach().to(compute_type).contiguous();
+  const auto fixed = [&](const Tensor& statistic) -> OptionalTensor {
+    if (batch_statistics) return {};
+    check_memory("dense_block_backward", "a statistic", statistic);
+    return statistic.detach().to(compute_type).contiguous();
   };
   Tensor maps = arguments[0], x = maps;
   for (size_t i = 0; i < steps; ++i) {

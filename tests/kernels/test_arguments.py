@@ -230,12 +230,15 @@ def test_tensors_whose_memory_was_freed_are_refused(left: int) -> None:
         with pytest.raises(RuntimeError, match="was freed|not allocated yet"), torch.no_grad():
             call()
     for arguments in (
-        [freed(*x.shape), x.clone().requires_grad_(), row, row],
-        [x, x.clone().requires_grad_(), freed(3), row],
+        [freed(*x.shape), x.clone().requires_grad_(), row, row, row, row],
+        [x, x.clone().requires_grad_(), freed(3), row, row, row],
+        [x, x.clone().requires_grad_(), row, row, freed(3), row],
+        [x, x.clone().requires_grad_(), row, row, freed(3), torch.ones(3, device="meta")],
+        [x, x.clone().requires_grad_(), row, row, row, freed(3)],
     ):
         with pytest.raises(RuntimeError, match="was freed"):
             ops.batch_norm_act_backward(
-                *arguments, row, row, True, 1e-5, "relu", [], [True, False, False, False]
+                *arguments, False, 1e-5, "relu", [], [True, False, False, False]
             )
 
 
