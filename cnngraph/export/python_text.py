@@ -21,7 +21,7 @@ def call_text(construct: Construct) -> str:
     parts: list[str] = []
     positional = True
     for name, value in construct.args.items():
-        if construct.defaults.get(name) == value:
+        if name in construct.defaults and construct.defaults[name] == value:
             continue
         positional = positional and name in POSITIONAL
         parts.append(_value(value) if positional else f"{name}={_value(value)}")

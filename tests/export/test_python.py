@@ -68,6 +68,18 @@ def test_every_shipped_spec_is_emitted(name: str) -> None:
     assert_stands_for(filled(on_meta(name)))
 
 
+def test_an_argument_that_is_none_is_written() -> None:
+    graph = "[conv2d: {out_channels: 2, kernel_size: 1}, batch_norm: {momentum: ~}]"
+    text = f"cnngraph: 1\nname: net\ninput: [3, 4, 4]\ngraph: {graph}\n"
+    network = cnngraph.compile(text, backend="eager")
+    assert "momentum=None" in python_source(network)
+    module = emitted(python_source(network))()
+    module.load_state_dict(network.state_dict())
+    x = torch.randn(2, 3, 4, 4)
+    module(x), network(x)
+    torch.testing.assert_close(module.state_dict(), network.state_dict())
+
+
 def test_side_heads_are_returned_in_training() -> None:
     network = cnngraph.compile(
         """
