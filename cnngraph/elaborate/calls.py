@@ -66,16 +66,18 @@ class Calls:
         if not isinstance(kind, str) or not kind:
             message = f"a node is `kind` or `kind: arguments`, not {show(located.plain())}"
             self._diagnostics.fail(place, "E107", message, position)
-        key = id(located)
+        key: Hashable = id(located)
         if is_expression(kind):
             kind = self._evaluator.resolve(Located(kind, position), place, value.shape)
             if not isinstance(kind, str):
                 message = f"a node's kind must be text, not {show(kind)}"
                 self._diagnostics.fail(place, "E107", message, position)
             kind = str(kind)
-            key = (id(located), kind)
-            if (known := self._calls.get(key)) is not None:
-                return known[1]
+            key = (key, kind)
+        if inner is not None and PASS_PARAMS in inner.entries and place.calls:
+            key = (key, id(place.calls[-1][0]))  # an alias may stand in several blocks
+        if (known := self._calls.get(key)) is not None:
+            return known[1]
         call = self._call(kind, position, inner, place)
         self._calls[key] = located, call
         return call

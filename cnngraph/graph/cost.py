@@ -93,7 +93,7 @@ def summarize(graph: Graph) -> Summary:
     counts: Counter[Hashable] = Counter()
     for leaf in graph.leaves():
         shapes = graph.input_shapes(leaf)
-        key = (id(leaf.op), shapes, bool(leaf.aux))
+        key = (id(leaf.op), shapes, bool(leaf.aux), bool(leaf.shared))
         kinds.setdefault(key, (leaf, shapes))
         counts[key] += 1
     total, aux = Cost(), 0

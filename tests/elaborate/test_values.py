@@ -317,6 +317,24 @@ blocks:
     assert [(op.stride, op.out_channels) for op in ops[:2]] == [((2, 2), 6), ((1, 1), 6)]
 
 
+def test_a_node_in_several_blocks_takes_the_params_of_each() -> None:
+    head = """
+blocks:
+  one:
+    params: {out_channels: 4, kernel_size: 1}
+    body: [&node {conv2d: {name: conv, pass_params: true}}]
+  two:
+    params: {out_channels: 6, kernel_size: 3, bias: false}
+    body: [*node]
+"""
+    nodes = graph_of("- one\n- two: {name: b, out_channels: 4}\n- share: b", head).nodes
+    assert [(op.kernel_size, op.bias) for op in (node.op for node in nodes)] == [
+        ((1, 1), True), ((3, 3), False), ((3, 3), False),
+    ]  # fmt: skip
+    outside = cnngraph.check(f"{HEAD}{head}graph: [one, *node]")
+    assert "this node is in none" in str(outside)
+
+
 @pytest.mark.parametrize(
     ("node", "message"),
     [

@@ -114,6 +114,18 @@ def test_a_small_network_by_hand() -> None:
     assert found.training_macs == found.total.macs
 
 
+def test_shared_weights_count_once() -> None:
+    conv = "    - conv2d: {name: conv, out_channels: 3, kernel_size: 3, padding: 1}\n"
+    norm = "    - batch_norm: {name: norm}\n"
+    own, shared = (
+        summary(conv + norm),
+        summary(conv + norm + "    - share: conv\n    - share: norm"),
+    )
+    assert shared.total.params == own.total.params == 3 * (3 * 9 + 1) + 2 * 3
+    assert shared.total.buffers == own.total.buffers == 3
+    assert shared.total.macs == 2 * own.total.macs
+
+
 SIDE_HEADED = """
     - conv2d: {name: stem, out_channels: 4, kernel_size: 1, bias: false}
     - aux:
