@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from cnngraph.drawing.flow import Chain, Fork
+from cnngraph.drawing.flow import Chain, Fork, end_of
 from cnngraph.drawing.labels import Slots, shape_text
-from cnngraph.drawing.outline import Block, Outline, Run, end_of
+from cnngraph.drawing.outline import Block, Outline, Run
 from cnngraph.drawing.text import width
 from cnngraph.drawing.units import Unit
 from cnngraph.graph import Graph
@@ -25,6 +25,7 @@ class Caption:
         path: the path of the box's first unit.
         lines: kind, arguments, and what follows the layer.
         title: the tooltip.
+        small: whether it is part of a card.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Caption:
     title: str
     shape: tuple[int, ...]
     style: str
+    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a level, by the path of a run's first unit, and its table."""
+    """The captions of a level, by the path of a run's first unit, and its table.
+
+    `common` is what follows every layer of a kind, which the boxes do not repeat, as
+    `each conv2d + BN`.
+    """
 
     by_path: Mapping[str, Caption] = field(default_factory=dict[str, Caption])
     table: Table = Table()
+    common: tuple[str, ...] = ()
 
 
 def run_name(graph: Graph, run: Run, level: str) -> str:
@@ -101,14 +108,18 @@ def times(text: str, count: int) -> str:
 def network_captions(outline: Outline) -> Captions:
     """The captions of the network itself."""
     flow = outline.flow()
+    in_grid = {*flow.in_grid}
     captions: dict[str, Caption] = {}
     for run in _boxes(outline, flow.chains):
         unit = end_of(run[0])
         details = [] if unit.scope else [_details(unit, outline.slots(unit))]
-        kinds = kind_lines(outline, run)
-        output = shape_text(end_of(run[-1]).shape)
-        captions[unit.path] = _caption(outline, run, "", kinds, details, "", output)
-    for strand in flow.strands:
+        lines = [*kind_lines(outline, run), *details, *_tail_lines(unit)]
+        shapes = outline.shapes(end_of(run[-1]))
+        if unit in in_grid and "kernel" in dict(outline.slots(unit)):
+            shapes = []  # the row of the grid says it
+        output = ", ".join(map(shape_text, shapes))
+        captions[unit.path] = _caption(outline, run, "", lines, "", output)
+    for strand in flow.strands if not flow.tangle else ():
         first = end_of(strand.chain[0]).path
         if strand.origin and first in captions:
             lines = (*captions[first].lines, f"from {strand.origin.path}")
@@ -126,22 +137,20 @@ def _caption(
     outline: Outline,
     run: Run,
     level: str,
-    kinds: list[str],
-    details: list[str],
+    lines: list[str],
     count: str,
     output: str,
 ) -> Caption:
     first, last = end_of(run[0]), end_of(run[-1])
-    tail = [f"+ {', '.join(first.tail)}"] if first.tail else []
-    tail += [f"weights of {node.shared}" for node in first.nodes[:1] if node.shared]
+    lines += [f"weights of {node.shared}" for node in first.nodes[:1] if node.shared]
     until = f" … {last.path}" if first is not last else ""
     return Caption(
         first.path,
         run_name(outline.graph, run, level),
-        tuple(line for line in (*kinds, *details, *tail) if line),
+        tuple(line for line in lines if line),
         f"×{count or len(run)}",
         output,
-        f"{first.path}{until}: {', '.join(kinds)}, {shape_text(last.shape)}",
+        f"{first.path}{until}: {times(first.kind, len(run))}, {shape_text(last.shape)}",
         last.shape,
         first.style,
     )
@@ -159,10 +168,19 @@ def _boxes(outline: Outline, chains: Iterable[Chain]) -> Iterator[Run]:
 # --- blocks --------------------------------------------------------------------------------------
 
 
-def block_captions(outline: Outline, block: Block) -> Captions:
-    """The captions of a block, with letters for what differs among its calls, and the table."""
+def block_captions(outline: Outline, block: Block, flat: bool = True) -> Captions:
+    """The captions of a block, with letters for what differs among its calls, and the table.
+
+    Boxes are small, so that branches and blocks fit on a page: a window and its channels tell the
+    output, and what follows every convolution is said once.
+
+    Args:
+        flat: puts the kind and the arguments of a layer in one line.
+    """
     calls = [list(_boxes(outline, outline.flow(unit).chains)) for unit in block.calls]
     level = block.calls[0].scope.path if block.calls[0].scope else ""
+    common = _common_tails(outline, calls[0])
+    in_grid = bool(outline.flow(block.calls[0]).tangle)
     letters = _Letters()
     captions: dict[str, Caption] = {}
     for runs in zip(*calls, strict=True):
@@ -170,14 +188,46 @@ def block_captions(outline: Outline, block: Block) -> Captions:
         columns = _columns([_run_slots(outline, run) for run in runs])
         texts = {name: letters.text(name, values) for name, values in columns.items()}
         count = texts.pop("count", "")
-        shapes = {end_of(run[-1]).shape for run in runs}
         alike = {tuple(kind_lines(outline, run)) for run in runs}
         kind = "blocks" if first.scope and first.kind == "repeat" else first.kind
         kinds = [*alike.pop()] if len(alike) == 1 else [f"{kind} ×{count}" if count else kind]
-        details = [", ".join(text for text in texts.values() if text)]
-        output = shape_text(*shapes) if len(shapes) == 1 else ""
-        captions[first.path] = _caption(outline, runs[0], level, kinds, details, count, output)
-    return Captions(captions, _table(outline, block, letters))
+        kinds = [] if kinds == [first.kind] and first.kind in common else kinds
+        details = ", ".join(text for text in texts.values() if text)
+        tail = [] if first.kind in common else _tail_lines(first)
+        shapes = {end_of(run[-1]).shape for run in runs}
+        said = "kernel" in texts or in_grid
+        output = "" if said or len(shapes) > 1 else shape_text(*shapes)
+        lines = [*(_joined(kinds, details) if flat else [*kinds, details]), *tail]
+        caption = _caption(outline, runs[0], level, lines, count, output)
+        captions[first.path] = replace(caption, small=True)
+    notes = tuple(f"each {kind} {line}" for kind, tail in common.items() for line in tail)
+    return Captions(captions, _table(outline, block, letters), notes)
+
+
+def _tail_lines(unit: Unit) -> list[str]:
+    """`+ BN, relu` for what follows a layer."""
+    return [f"+ {', '.join(unit.tail)}"] if unit.tail else []
+
+
+def _common_tails(outline: Outline, runs: Iterable[Run]) -> dict[str, list[str]]:
+    """What follows every layer of a kind with a window, by the kind."""
+    tails: dict[str, list[list[str]]] = {}
+    for run in runs:
+        unit = end_of(run[0])
+        if unit.scope is None and "kernel" in dict(outline.slots(unit)):
+            tails.setdefault(unit.kind, []).append(_tail_lines(unit))
+    return {
+        kind: found[0]
+        for kind, found in tails.items()
+        if found[0] and all(tail == found[0] for tail in found)
+    }
+
+
+def _joined(kinds: list[str], details: str) -> list[str]:
+    """`conv2d 3×3, 64` in a line, if it is not too wide."""
+    line = " ".join([*kinds, details])
+    counted = any("×" in kind for kind in kinds)
+    return [line] if len(kinds) < 2 and not counted and width(line) <= WIDEST else [*kinds, details]
 
 
 def _run_slots(outline: Outline, run: Run) -> Slots:

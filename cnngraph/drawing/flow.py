@@ -7,10 +7,11 @@ head, is a strand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from cnngraph.drawing.units import Unit
+from cnngraph.drawing.units import Unit, drawn_inputs
 
 START = -1
 """Stands for the value that enters the level."""
@@ -28,12 +29,31 @@ Element = Unit | Fork
 Chain = tuple[Element, ...]
 
 
+def end_of(element: Element) -> Unit:
+    """The unit that gives the value of an element."""
+    return element if isinstance(element, Unit) else element.merge
+
+
+def units_of(chain: Chain) -> Iterator[Unit]:
+    """All units of a chain, in order."""
+    for element in chain:
+        if isinstance(element, Fork):
+            for branch in element.branches:
+                yield from units_of(branch)
+        yield end_of(element)
+
+
 @dataclass(frozen=True)
 class Strand:
     """A chain that starts at the value of a unit (None: of the level) beside the main chain."""
 
     origin: Unit | None
     chain: Chain
+
+    @property
+    def aux(self) -> bool:
+        """Whether it is a side head."""
+        return end_of(self.chain[0]).aux
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,42 @@ class Flow:
     chain: Chain
     strands: tuple[Strand, ...] = ()
     links: tuple[tuple[Unit | None, Unit], ...] = ()
+
+    @cached_property
+    def tangle(self) -> range:
+        """The elements of the main chain among which values are exchanged, strands included.
+
+        Empty if the level consists of branches, shortcuts and side heads alone.
+        """
+        strands = [strand for strand in self.strands if not strand.aux]
+        if not self.links and not strands:
+            return range(0)
+        last = len(self.chain) - 1
+        origins = [strand.origin for strand in strands] + [origin for origin, _ in self.links]
+        starts = [0 if origin is None else self._after(origin) for origin in origins]
+        joined = {origin for origin, _ in self.links}
+        open_ends = [last for strand in strands if end_of(strand.chain[-1]) not in joined]
+        ends = [self._place(unit) for _, unit in self.links]
+        found = [min(index, last) for index in (*starts, *ends, *open_ends) if index is not None]
+        return range(min(found), max(found) + 1)
+
+    @property
+    def in_grid(self) -> Iterator[Unit]:
+        """The units that exchange values."""
+        if self.tangle:
+            yield from units_of(self.chain[self.tangle.start : self.tangle.stop])
+            for strand in self.strands:
+                yield from units_of(strand.chain)
+
+    def _place(self, unit: Unit) -> int | None:
+        """The index of the element that contains a unit, None if a strand does."""
+        places = (i for i, element in enumerate(self.chain) if unit in units_of((element,)))
+        return next(places, None)
+
+    def _after(self, unit: Unit) -> int | None:
+        """The index of the first element that can read a unit's value."""
+        place = self._place(unit)
+        return place if place is None else place + (end_of(self.chain[place]) == unit)
 
     @property
     def chains(self) -> tuple[Chain, ...]:
@@ -89,7 +145,7 @@ class _Builder:
     def _sources(self, unit: Unit) -> list[int]:
         """The units whose values a unit reads, in order; `START` for values of outer levels."""
         inside = {node.path for node in unit.nodes}
-        read = (self.source(path) for node in unit.nodes for path in node.inputs)
+        read = (self.source(path) for node in unit.nodes for path in drawn_inputs(node))
         paths = (path for path in read if path not in inside)
         return list(dict.fromkeys(self.owner.get(path, START) for path in paths))
 

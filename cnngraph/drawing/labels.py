@@ -23,6 +23,9 @@ CLASSES = {
 }
 """The classes of boxes, and their names in the legend."""
 
+JOINS = {"concat": "concatenation", "add": "sum", "multiply": "product"}
+"""The kinds of joins, and their names in the legend."""
+
 _CLASS_OF_MODULE = {
     "adaptive_pool": "pool",
     "channels": "shape",

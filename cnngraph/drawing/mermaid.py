@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cnngraph.drawing.captions import Captions, network_captions
-from cnngraph.drawing.flow import Chain, Fork
+from cnngraph.drawing.flow import Chain, Fork, end_of
 from cnngraph.drawing.labels import shape_text
-from cnngraph.drawing.outline import Outline, Run, end_of
+from cnngraph.drawing.outline import Outline, Run
 from cnngraph.drawing.style import BASE, mixed
 from cnngraph.drawing.units import Unit
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
-from cnngraph.drawing.flow import Chain, Element, Flow, Fork, flow_of
+from cnngraph.drawing.flow import Chain, Element, Flow, Fork, end_of, flow_of, units_of
 from cnngraph.drawing.labels import Slots, slots
 from cnngraph.drawing.units import Unit, Units
 from cnngraph.graph import Graph
@@ -38,7 +39,7 @@ class Outline:
 
     def __init__(self, graph: Graph, depth: int = 1) -> None:
         self.graph = graph
-        self._units = Units(graph, depth)
+        self.units = Units(graph, depth)
         self._flows: dict[str, Flow] = {}
         self._templates: dict[str, Hashable] = {}
 
@@ -46,8 +47,8 @@ class Outline:
         """The flow inside a folded block; without one, that of the network."""
         key = unit.scope.path if unit and unit.scope else ""
         if key not in self._flows:
-            units = self._units.top() if unit is None else self._units.inside(unit)
-            self._flows[key] = flow_of(units, self._units.source)
+            units = self.units.top() if unit is None else self.units.inside(unit)
+            self._flows[key] = flow_of(units, self.units.source)
         return self._flows[key]
 
     def slots(self, unit: Unit) -> Slots:
@@ -104,6 +105,13 @@ class Outline:
         """The shape of what a unit reads first."""
         return self.graph.shape_of(unit.nodes[0].inputs[0])
 
+    def shapes(self, unit: Unit) -> list[TensorShape]:
+        """The shapes of the values that others read of a unit, larger maps first."""
+        inside = {node.path for node in unit.nodes}
+        readers = self.units.readers
+        read = [node.shape for node in unit.nodes if set(readers.get(node.path, ())) - inside]
+        return sorted(set(read), key=lambda shape: -prod(shape.spatial)) or [unit.shape]
+
     def stride(self, unit: Unit) -> str:
         """`/2` for a unit that halves the map, `up 2` for one that doubles it, otherwise ""."""
         before, after = self.entry(unit).spatial, unit.shape.spatial
@@ -115,7 +123,8 @@ class Outline:
     def note(self, run: Sequence[Unit]) -> str:
         """How the first call of a run of blocks differs: `first /2 + projection`."""
         first, last = run[0], run[-1]
-        parts = [stride] if (stride := self.stride(first)) else []
+        alone = len(self.shapes(first)) == 1
+        parts = [stride] if alone and (stride := self.stride(first)) else []
         if self._projects(first) and (first is last or not self._projects(last)):
             parts.append("projection")
         return ("first " if parts and first is not last else "") + " + ".join(parts)
@@ -140,20 +149,6 @@ class Outline:
                 inner += _folded(self.flow(unit))
             level = inner
         return [Block(units[0].kind, tuple(units)) for units in calls.values()]
-
-
-def end_of(element: Element) -> Unit:
-    """The unit that gives the value of an element."""
-    return element if isinstance(element, Unit) else element.merge
-
-
-def units_of(chain: Chain) -> Iterator[Unit]:
-    """All units of a chain, in order."""
-    for element in chain:
-        if isinstance(element, Fork):
-            for branch in element.branches:
-                yield from units_of(branch)
-        yield end_of(element)
 
 
 def _folded(flow: Flow) -> Iterator[Unit]:

@@ -6,25 +6,34 @@ from collections.abc import Sequence
 from math import log2
 
 from cnngraph.drawing.captions import WIDEST, Caption
-from cnngraph.drawing.rows import GAP
 from cnngraph.drawing.shapes import Disc, Piece, Rect, Shape, Text, Wire
 from cnngraph.drawing.text import LINE, widest, wrap
 from cnngraph.drawing.units import Unit
 
 _STRIP = 5.0
 _PAD = 4.0
+_SMALL_PAD = 2.5
 _BAR = 26.0
-_RAIL_GAP = 7.0
+_LEAD = 4.0
+SPAN_END = 14.0
+"""How far a box goes on above its first line and below its last one."""
+_RAIL_GAP = 5.0
 
 
-def box(caption: Caption, shaded: bool) -> Piece:
-    """A box: a strip in the colour and hatch of its class, and its texts."""
+def box(caption: Caption, shaded: bool, span: float = 0.0) -> Piece:
+    """A box: a strip in the colour and hatch of its class, and its texts.
+
+    Args:
+        span: the distance of its first and its last line, if it has several.
+    """
     name = wrap(caption.name, WIDEST, bold=True) if caption.name else []
     lines = [part for line in caption.lines for part in wrap(line, WIDEST)]
     last = wrap(caption.output, WIDEST) if caption.output else []
     text = max(widest(name, bold=True), widest(lines), widest(last))
-    wide = round(max(text + 2 * _PAD, _channel_width(caption.shape)), 1)
-    high = _STRIP + 2 * _PAD - 1 + LINE * len([*name, *lines, *last])
+    wide = round(max(text + 2 * _PAD, _channel_width(caption)), 1)
+    pad = _SMALL_PAD if caption.small else _PAD
+    least = _STRIP + 2 * pad - 1 + LINE * len([*name, *lines, *last])
+    high = max(least, span + 2 * SPAN_END) if span else least
     shapes: list[Shape] = []
     if shaded:
         shapes.append(Rect(-3, -3, wide + 6, high + 6, "fused", 4))
@@ -35,7 +44,7 @@ def box(caption: Caption, shaded: bool) -> Piece:
         Rect(0, 0, wide, _STRIP, f"strip {caption.style}"),
         Rect(0, 0, wide, _STRIP, f"hatch-{caption.style}"),
     ]
-    y = _STRIP + _PAD + 0.76 * LINE - 1.5
+    y = _STRIP + pad + 0.76 * LINE - 1.5 + (high - least) / 2
     for line, bold, style in [
         *((line, True, "text") for line in name),
         *((line, False, "text") for line in lines),
@@ -43,17 +52,16 @@ def box(caption: Caption, shaded: bool) -> Piece:
     ]:
         shapes.append(Text(wide / 2, y, line, bold=bold, style=style))
         y += LINE
-    return Piece(wide, high, high / 2, tuple(shapes), (14, -high / 2))
+    return Piece(wide, high, (high - span) / 2, tuple(shapes), (14, -high / 2))
 
 
-def _channel_width(shape: Sequence[int]) -> float:
-    return 26 + 4.5 * log2(max(1, shape[0]))
+def _channel_width(caption: Caption) -> float:
+    return (0.8 if caption.small else 1.0) * (26 + 4.5 * log2(max(1, caption.shape[0])))
 
 
 def merge(unit: Unit, shaded: bool) -> Piece:
     """A plus or a times in a circle, or a bar for a concatenation; what follows is below."""
-    texts = merge_texts(unit)
-    wide = max(12.0, widest(texts) + 2)
+    wide = max(12.0, widest(unit.tail) + 2)
     x, y = wide / 2, _BAR / 2
     shapes: list[Shape] = []
     if shaded:
@@ -63,101 +71,102 @@ def merge(unit: Unit, shaded: bool) -> Piece:
         shapes.append(Rect(x - 2, 0, 4, _BAR, "bar", 1, unit.path))
         top = _BAR + 7
     else:
-        shapes += [Disc(x, y, 5.0, "join"), *_sign(unit.kind, x, y)]
+        shapes += sign(unit.kind, x, y)
         top = y + 13
-    shapes += [Text(x, top + index * LINE, text) for index, text in enumerate(texts)]
-    high = max(_BAR, top + (len(texts) - 1) * LINE + 2)
+    shapes += [Text(x, top + index * LINE, text) for index, text in enumerate(unit.tail)]
+    high = max(_BAR, top + (len(unit.tail) - 1) * LINE + 2) if unit.tail else _BAR
     return Piece(wide, high, y, tuple(shapes), (x, -y if unit.kind == "concat" else -5.0))
 
 
-def merge_texts(unit: Unit) -> list[str]:
-    """The lines at a join: `concat`, and what follows it."""
-    return ["concat", *unit.tail] if unit.kind == "concat" else [*unit.tail]
-
-
-def _sign(kind: str, x: float, y: float) -> list[Wire]:
-    """A plus, or a times."""
+def sign(kind: str, x: float, y: float) -> list[Shape]:
+    """A plus or a times in a circle."""
     if kind == "add":
         ends = [((x - 3.2, y), (x + 3.2, y)), ((x, y - 3.2), (x, y + 3.2))]
     else:
         r = 2.4
         ends = [((x - r, y - r), (x + r, y + r)), ((x - r, y + r), (x + r, y - r))]
-    return [Wire(points, arrow=False) for points in ends]
+    return [Disc(x, y, 5.0, "join"), *(Wire(points, arrow=False) for points in ends)]
 
 
 def join_width(unit: Unit) -> float:
     """The width that `rails` needs beside its rails."""
-    texts = merge_texts(unit)
     if unit.kind == "concat":
-        return GAP + 12 + widest(texts) + 3
-    return GAP + 16 + max(12.0, widest(texts) + 2)
+        return _LEAD + 12 + _bar_tail(unit)
+    return _LEAD + 16 + max(12.0, widest(unit.tail) + 2)
+
+
+def _bar_tail(unit: Unit) -> float:
+    return widest(unit.tail) + 3 if unit.tail else 0.0
 
 
 def rails(branches: Sequence[Piece], unit: Unit, shaded: bool) -> Piece:
     """Branches as rails, from a common line into a join."""
-    inner = max(branch.width for branch in branches)
-    left, right = 4.0, GAP + inner + 8.0
+    right = _LEAD + max(branch.width for branch in branches) + 8.0
     shapes: list[Shape] = []
-    axes: list[float] = []
+    starts: list[float] = []
+    ends: list[float] = []
     y = 0.0
     for branch in branches:
-        axis = y + branch.axis
-        axes.append(axis)
-        shapes += [
-            Wire(((left, axis), (GAP, axis)), arrow=False),
-            *branch.at(GAP, y),
-            Wire(((GAP + branch.width, axis), (right, axis)), arrow=False),
-        ]
+        starts.append(y + branch.axis)
+        ends.append(starts[-1] + branch.fall)
+        end = Wire(((_LEAD + branch.width, ends[-1]), (right, ends[-1])), arrow=False)
+        shapes += [*branch.at(_LEAD, y), end]
         y += branch.height + _RAIL_GAP
-    axis = (axes[0] + axes[-1]) / 2
+    axis, leaves = (starts[0] + starts[-1]) / 2, (ends[0] + ends[-1]) / 2
     shapes += [
-        Wire(((left, axes[0]), (left, axes[-1])), arrow=False),
-        Wire(((0, axis), (left, axis)), arrow=False),
+        Wire(((_LEAD, starts[0]), (_LEAD, starts[-1])), arrow=False),
+        Wire(((0, axis), (_LEAD, axis)), arrow=False),
     ]
-    end = _bar(unit, axes) if unit.kind == "concat" else _sum(unit, axes, shaded)
-    shapes += end.at(right, axis - end.axis)
-    high = max(y - _RAIL_GAP, axis - end.axis + end.height)
-    port = right + end.port[0], end.port[1]
-    return Piece(right + end.width, high, axis, tuple(shapes), port)
+    join = joint(unit, ends, leaves, shaded)
+    shapes += join.at(right, leaves - join.axis)
+    high = max(y - _RAIL_GAP, leaves - join.axis + join.height)
+    port = right + join.port[0], leaves - axis + join.port[1]
+    return Piece(right + join.width, high, axis, tuple(shapes), port, leaves - axis)
 
 
-def _bar(unit: Unit, axes: Sequence[float]) -> Piece:
-    """A bar over all rails, with the line that leaves it."""
-    texts = merge_texts(unit)
-    wide, high = 4 + widest(texts) + 3, axes[-1] - axes[0] + 12
-    middle = high / 2
+def joint(unit: Unit, ends: Sequence[float], axis: float, shaded: bool) -> Piece:
+    """A join of lines that end at these heights; its own line leaves at the height `axis`."""
+    top, bottom = min(*ends, axis), max(*ends, axis)
+    if unit.kind == "concat":
+        return _bar(unit, axis - top, bottom - axis)
+    return _sum(unit, axis - top, bottom - axis, shaded)
+
+
+def _bar(unit: Unit, above: float, below: float) -> Piece:
+    """A bar over all lines, with the line that leaves it."""
+    wide, middle, high = 4 + _bar_tail(unit), above + 6, above + below + 12
     shapes: list[Shape] = [
         Rect(0, 0, 4, high, "bar", 1, unit.path),
         Wire(((4, middle), (wide, middle)), arrow=False),
     ]
-    shapes += [Text(6, middle + 8 + i * LINE, text, "start") for i, text in enumerate(texts)]
-    whole = max(high, middle + 8 + len(texts) * LINE)
+    shapes += [Text(6, middle + 8 + i * LINE, text, "start") for i, text in enumerate(unit.tail)]
+    whole = max(high, middle + 8 + len(unit.tail) * LINE) if unit.tail else high
     return Piece(wide, whole, middle, tuple(shapes), (2, -middle))
 
 
-def _sum(unit: Unit, axes: Sequence[float], shaded: bool) -> Piece:
-    """A line over all rails, and a sign in a circle."""
-    high = axes[-1] - axes[0]
-    sign = merge(unit, shaded)
-    middle = max(high / 2, sign.axis)
+def _sum(unit: Unit, above: float, below: float, shaded: bool) -> Piece:
+    """A line over all lines, and a sign in a circle."""
+    join = merge(unit, shaded)
+    middle = max(above, join.axis)
     shapes: tuple[Shape, ...] = (
-        Wire(((0, middle - high / 2), (0, middle + high / 2)), arrow=False),
+        Wire(((0, middle - above), (0, middle + below)), arrow=False),
         Wire(((0, middle), (8, middle))),
-        *sign.at(8, middle - sign.axis),
+        *join.at(8, middle - join.axis),
     )
-    whole = max(2 * middle, middle - sign.axis + sign.height)
-    port = 8 + sign.port[0], sign.port[1]
-    return Piece(8 + sign.width, whole, middle, shapes, port)
+    whole = middle + max(below, join.height - join.axis)
+    port = 8 + join.port[0], join.port[1]
+    return Piece(8 + join.width, whole, middle, shapes, port)
 
 
 def frame(inner: Piece, label: str) -> Piece:
     """A dashed frame around what is repeated."""
     wide, high, axis = inner.width + 16, inner.height + 20, 14 + inner.axis
+    leaves = axis + inner.fall
     shapes: tuple[Shape, ...] = (
         Rect(0, 0, wide, high, "frame", 4),
         Text(6, 9, label, "start", bold=True),
         *inner.at(8, 14),
         Wire(((0, axis), (8, axis)), arrow=False),
-        Wire(((8 + inner.width, axis), (wide, axis)), arrow=False),
+        Wire(((8 + inner.width, leaves), (wide, leaves)), arrow=False),
     )
-    return Piece(wide, high, axis, shapes)
+    return Piece(wide, high, axis, shapes, fall=inner.fall)

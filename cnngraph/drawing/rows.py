@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import log2
 
@@ -21,7 +21,10 @@ _STEP = 4.0
 
 @dataclass
 class Item:
-    """A piece of a chain; `ins` and `outs` are letters of links that end and start here."""
+    """A piece of a chain; `ins` and `outs` are letters of links that end and start here.
+
+    `step` is the resolution, "" for a piece that shows those of its parts.
+    """
 
     piece: Piece
     step: str
@@ -50,13 +53,14 @@ def widen_steps(items: list[Item]) -> None:
 
 
 def _padded(piece: Piece, more: float) -> Piece:
+    leaves = piece.axis + piece.fall
     shapes: list[Shape] = [
         *piece.at(more / 2, 0),
         Wire(((0, piece.axis), (more / 2, piece.axis)), arrow=False),
-        Wire(((more / 2 + piece.width, piece.axis), (more + piece.width, piece.axis)), arrow=False),
+        Wire(((more / 2 + piece.width, leaves), (more + piece.width, leaves)), arrow=False),
     ]
     port = piece.port[0] + more / 2, piece.port[1]
-    return Piece(piece.width + more, piece.height, piece.axis, tuple(shapes), port)
+    return replace(piece, width=piece.width + more, shapes=tuple(shapes), port=port)
 
 
 def split_rows(items: Sequence[Item], limit: float) -> list[range]:
@@ -89,7 +93,9 @@ def row(items: Sequence[Item], arcs: Sequence[Arc], first: int, lead: bool) -> P
     for index, item in enumerate(items):
         shapes += item.piece.at(lefts[index], -item.piece.axis)
         if lead or index:
-            shapes.append(Wire(((lefts[index] - GAP, 0), (lefts[index], 0)), arrow=not item.merge))
+            fall = items[index - 1].piece.fall if index else 0.0
+            points = _jog(lefts[index] - GAP, fall, lefts[index])
+            shapes.append(Wire(points, arrow=not item.merge))
     for arc in sorted(arcs, key=lambda arc: (arc.end - arc.start, arc.end)):
         start, end = arc.start - first, arc.end - first
         y = min(tops[start:end] or [tops[end]]) - 7
@@ -104,11 +110,20 @@ def row(items: Sequence[Item], arcs: Sequence[Arc], first: int, lead: bool) -> P
         x = lefts[index] + item.piece.width + GAP / 2
         _port(shapes, item.outs, x, tops, spans, None)
         if item.outs:
-            shapes.append(Wire(((x - GAP / 2, 0), (x + GAP / 2, 0)), arrow=False))
+            shapes.append(Wire(_jog(x - GAP / 2, item.piece.fall, x + GAP / 2), arrow=False))
     top = min([*tops, *(-item.piece.axis for item in items)])
     bottom = max(item.piece.height - item.piece.axis for item in items)
     wide = lefts[-1] + items[-1].piece.width + (GAP if items[-1].outs else 0)
-    return Piece(wide, bottom - top, -top, tuple(move(shapes, 0, -top)))
+    fall = items[-1].piece.fall if not items[-1].outs else 0.0
+    return Piece(wide, bottom - top, -top, tuple(move(shapes, 0, -top)), fall=fall)
+
+
+def _jog(left: float, fall: float, right: float) -> tuple[tuple[float, float], ...]:
+    """A line to the axis from a piece that ends `fall` below it."""
+    middle = (left + right) / 2
+    return (
+        ((left, fall), (middle, fall), (middle, 0), (right, 0)) if fall else ((left, 0), (right, 0))
+    )
 
 
 def _arc(
@@ -164,6 +179,9 @@ def with_steps(piece: Piece, items: Sequence[Item]) -> Piece:
     for number, (label, group) in enumerate(groupby(items, key=lambda item: item.step)):
         step = list(group)
         wide = sum(item.piece.width + GAP for item in step)
+        if not label:
+            x += wide
+            continue
         fall = log2(largest / step[0].pixels) / 2 * _STEP
         panels.append(
             Rect(x, fall, wide - 1, top + piece.height + 4 - fall, f"step-{number % 2}", 3)
@@ -171,11 +189,16 @@ def with_steps(piece: Piece, items: Sequence[Item]) -> Piece:
         labels.append(Text(x + 3, fall + 8, label, "start", style="quiet"))
         x += wide
     shapes = (*panels, *piece.at(0, top), *labels)
-    return Piece(piece.width + GAP / 2, top + piece.height + 4, top + piece.axis, shapes)
+    high = top + piece.height + 4
+    return Piece(piece.width + GAP / 2, high, top + piece.axis, shapes, fall=piece.fall)
 
 
-def joined(rows: Sequence[Piece]) -> Piece:
-    """Rows below one another, each end joined with the next start."""
+def joined(rows: Sequence[Piece], last: bool) -> Piece:
+    """Rows below one another, each end joined with the next start.
+
+    Args:
+        last: whether nothing follows; a line leads to the right edge otherwise.
+    """
     if len(rows) == 1:
         return rows[0]
     wide = max(row.width for row in rows) + 2 * MARGIN
@@ -188,9 +211,10 @@ def joined(rows: Sequence[Piece]) -> Piece:
         if index:
             before = rows[index - 1]
             turn = y - ROW_GAP / 2
+            leaves = axes[-2] + before.fall
             points = (
-                (MARGIN + before.width, axes[-2]),
-                (MARGIN + before.width + 5, axes[-2]),
+                (MARGIN + before.width, leaves),
+                (MARGIN + before.width + 5, leaves),
                 (MARGIN + before.width + 5, turn),
                 (2.0, turn),
                 (2.0, axes[-1]),
@@ -198,5 +222,8 @@ def joined(rows: Sequence[Piece]) -> Piece:
             )
             shapes.append(Wire(points, arrow=False))
         y += row.height + ROW_GAP
-    first = Wire(((0, axes[0]), (MARGIN, axes[0])), arrow=False)
-    return Piece(wide, y - ROW_GAP, axes[0], (first, *shapes))
+    leaves = axes[-1] + rows[-1].fall
+    shapes.append(Wire(((0, axes[0]), (MARGIN, axes[0])), arrow=False))
+    if not last:
+        shapes.append(Wire(((MARGIN + rows[-1].width, leaves), (wide, leaves)), arrow=False))
+    return Piece(wide, y - ROW_GAP, axes[0], tuple(shapes), fall=leaves - axes[0])

@@ -68,9 +68,10 @@ Shape = Rect | Text | Wire | Disc
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a drawing; the main line enters on its left and leaves on its right at `axis`.
+    """A part of a drawing; the main line enters on its left at `axis`.
 
-    `port` is where a line from above ends: its distance from the left, and below the axis.
+    `port` is where a line from above ends: its distance from the left, and below the axis. `fall`
+    is how far below the axis the main line leaves on the right.
     """
 
     width: float
@@ -78,6 +79,7 @@ class Piece:
     axis: float
     shapes: tuple[Shape, ...] = field(repr=False)
     port: tuple[float, float] = (0.0, 0.0)
+    fall: float = 0.0
 
     def at(self, x: float, y: float) -> list[Shape]:
         """The shapes with the upper left corner at this place."""
@@ -117,14 +119,27 @@ def beside(pieces: Iterable[Piece], gap: float) -> Piece:
     return Piece(x - gap, high, high / 2, tuple(shapes))
 
 
-def shelves(pieces: Iterable[Piece], limit: float, gap: float) -> Piece:
-    """Pieces in rows, each in the first row with space for it."""
-    rows: list[list[Piece]] = []
+def packed(pieces: Iterable[Piece], limit: float, gap: float) -> Piece:
+    """Pieces one after the other, each as high up as there is space below the others."""
+    placed: list[tuple[float, float, Piece]] = []
     for piece in pieces:
-        for row in rows:
-            if sum(item.width + gap for item in row) + piece.width <= limit:
-                row.append(piece)
-                break
-        else:
-            rows.append([piece])
-    return stacked([beside(row, gap) for row in rows], gap)
+        starts = [0.0, *(x + other.width + gap for x, _, other in placed)]
+        fits = [x for x in starts if x + piece.width <= limit] or [0.0]
+        y, x = min((_free_below(placed, x, piece.width, gap), x) for x in fits)
+        placed.append((x, y, piece))
+    wide = max(x + piece.width for x, _, piece in placed)
+    high = max(y + piece.height for _, y, piece in placed)
+    shapes = (shape for x, y, piece in placed for shape in piece.at(x, y))
+    return Piece(wide, high, high / 2, tuple(shapes))
+
+
+def _free_below(
+    placed: Iterable[tuple[float, float, Piece]], left: float, wide: float, gap: float
+) -> float:
+    """The upper end of the free space between `left` and `left + wide`."""
+    above = [
+        y + piece.height + gap
+        for x, y, piece in placed
+        if x < left + wide + gap and left < x + piece.width + gap
+    ]
+    return max(above, default=0.0)

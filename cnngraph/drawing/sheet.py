@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cnngraph.drawing.captions import Table, block_captions, network_captions
-from cnngraph.drawing.labels import CLASSES, shape_text
+from cnngraph.drawing.labels import CLASSES, JOINS, shape_text
 from cnngraph.drawing.layout import Layout
 from cnngraph.drawing.outline import Block, Outline
-from cnngraph.drawing.shapes import Piece, Rect, Shape, Text, beside, shelves, stacked
+from cnngraph.drawing.pieces import sign
+from cnngraph.drawing.shapes import Piece, Rect, Shape, Text, beside, packed, stacked
 from cnngraph.drawing.text import LINE, shorten, wrap
 from cnngraph.drawing.text import width as text_width
 from cnngraph.graph import Graph
@@ -16,7 +17,8 @@ from cnngraph.graph.cost import summarize
 from cnngraph.report.numbers import short
 
 _MARGIN = 8.0
-_SPACE = 10.0
+_SPACE = 8.0
+_PAD = 6.0
 _TITLE = 10.0
 _MOST_ROWS = 40
 """The most rows of a table that are drawn."""
@@ -29,17 +31,36 @@ def sheet(
 ) -> tuple[list[Shape], float, float]:
     """The shapes of a drawing, and the width and height of the sheet in points."""
     outline = Outline(graph, depth)
-    layout = Layout(outline, shaded)
     inner = width - 2 * _MARGIN
-    network = layout.flow(outline.flow(), network_captions(outline), inner, steps=True)
-    pieces = [_title(graph, inner), network]
-    cards = [_card(outline, layout, block, name, inner) for block, name in _named(outline.blocks())]
-    if cards:
-        pieces.append(shelves(cards, inner, _SPACE))
-    pieces.append(_legend(pieces, inner, bool(shaded)))
+    drawn = [
+        _drawn(outline, shaded, inner, limit, flat)
+        for limit in (inner, (inner - _SPACE) / 2)
+        for flat in (True, False)
+    ]
+    pieces = [
+        _title(graph, inner),
+        *min(drawn, key=lambda parts: sum(part.height for part in parts)),
+    ]
+    pieces.append(_legend(graph, pieces, inner, bool(shaded)))
     whole = stacked(pieces, _SPACE)
     widest = max(width, whole.width + 2 * _MARGIN)
     return whole.at(_MARGIN, _MARGIN), widest, whole.height + 2 * _MARGIN
+
+
+def _drawn(
+    outline: Outline, shaded: frozenset[str], inner: float, limit: float, flat: bool
+) -> list[Piece]:
+    """The network, and its blocks on cards of at most `limit` points if they can be that narrow."""
+    layout = Layout(outline, shaded)
+    network = layout.flow(outline.flow(), network_captions(outline), inner, steps=True)
+    cards = [
+        _card(outline, layout, block, name, limit, flat) for block, name in _named(outline.blocks())
+    ]
+    if not cards:
+        return [network]
+    tall_first = sorted(cards, key=lambda card: -card.height)
+    ordered = [packed(order, inner, _SPACE) for order in (cards, tall_first)]
+    return [network, min(ordered, key=lambda piece: piece.height)]
 
 
 def _title(graph: Graph, limit: float) -> Piece:
@@ -73,33 +94,49 @@ def _named(blocks: Sequence[Block]) -> list[tuple[Block, str]]:
     ]
 
 
-def _card(outline: Outline, layout: Layout, block: Block, name: str, limit: float) -> Piece:
+def _card(
+    outline: Outline, layout: Layout, block: Block, name: str, limit: float, flat: bool
+) -> Piece:
     """One block drawn open, with the table of what differs among its calls."""
-    captions = block_captions(outline, block)
-    flow = outline.flow(block.calls[0])
-    title = wrap(name, limit - 16, bold=True)
-    heading: list[Shape] = [
-        Text(0, 6 + index * LINE, line, "start", bold=True) for index, line in enumerate(title)
-    ]
-    where = "" if captions.table.rows else _where(block, limit - 16)
-    heading += [Text(0, 6 + len(title) * LINE, where, "start", style="quiet")] if where else []
-    high = LINE * (len(title) + bool(where))
-    wide = max(text_width(text.text, bold=text.bold) for text in heading if isinstance(text, Text))
-    body = layout.flow(flow, captions, limit - 16)
+    captions = block_captions(outline, block, flat)
+    alike = not captions.table.rows
+    body = layout.flow(outline.flow(block.calls[0]), captions, limit - 2 * _PAD, labelled=alike)
     if captions.table.rows:
-        table = _table(captions.table, limit - 16)
-        fits = len(captions.table.rows) > 5 and body.width + 20 + table.width <= limit - 16
+        table = _table(captions.table, limit - 2 * _PAD)
+        fits = len(captions.table.rows) > 5 and body.width + 20 + table.width <= limit - 2 * _PAD
         body = beside([body, table], 20) if fits else stacked([body, table], 6)
-    content = stacked([Piece(wide, high, 3, tuple(heading)), body], 6)
-    wide, high = content.width + 16, content.height + 14
+    places = [_where(outline, block)] if alike else []
+    heading = _heading(
+        name, [*places, *captions.common], min(limit - 2 * _PAD, max(body.width, 100))
+    )
+    content = stacked([heading, body], 6)
+    wide, high = content.width + 2 * _PAD, content.height + 14
     frame = Rect(0.5, 0.5, wide - 1, high - 1, "card", 4)
-    return Piece(wide, high, high / 2, (frame, *content.at(8, 7)))
+    return Piece(wide, high, high / 2, (frame, *content.at(_PAD, 7)))
 
 
-def _where(block: Block, limit: float) -> str:
-    first, last = block.calls[0].path, block.calls[-1].path
-    text = first if first == last else f"{first} … {last} (×{len(block.calls)})"
-    return shorten(text, max(limit / 3, 100))
+def _heading(name: str, facts: Iterable[str], limit: float) -> Piece:
+    title = wrap(name, limit, bold=True)
+    lines = [part for fact in facts for part in wrap(fact, limit)]
+    texts = [
+        *(Text(0, 6 + index * LINE, line, "start", bold=True) for index, line in enumerate(title)),
+        *(
+            Text(0, 6 + index * LINE, line, "start", style="quiet")
+            for index, line in enumerate(lines, len(title))
+        ),
+    ]
+    wide = max(text_width(text.text, bold=text.bold) for text in texts)
+    return Piece(wide, LINE * len(texts), 3, tuple(texts))
+
+
+def _where(outline: Outline, block: Block) -> str:
+    """`features.6 … features.9 (×4), 384×35×35 to 384×35×35`."""
+    first, last = block.calls[0], block.calls[-1]
+    text = first.path if first is last else f"{first.path} … {last.path} (×{len(block.calls)})"
+    if len({unit.shape for unit in block.calls}) > 1:
+        return text
+    shapes = dict.fromkeys([outline.entry(first), first.shape])
+    return f"{text}, {' to '.join(map(shape_text, shapes))}"
 
 
 def _table(table: Table, limit: float) -> Piece:
@@ -143,7 +180,7 @@ def _columns(columns: Sequence[Sequence[str]]) -> Piece:
 # --- legend --------------------------------------------------------------------------------------
 
 
-def _legend(pieces: Iterable[Piece], limit: float, shaded: bool) -> Piece:
+def _legend(graph: Graph, pieces: Iterable[Piece], limit: float, shaded: bool) -> Piece:
     used = {
         shape.style.removeprefix("strip ")
         for piece in pieces
@@ -151,9 +188,11 @@ def _legend(pieces: Iterable[Piece], limit: float, shaded: bool) -> Piece:
         if isinstance(shape, Rect) and shape.style.startswith("strip ")
     }
     entries = [_entry(name, words) for name, words in CLASSES.items() if name in used]
+    drawn = {node.op.kind for node in graph.nodes}
+    entries += [_join_entry(kind, words) for kind, words in JOINS.items() if kind in drawn]
     if shaded:
         entries.append(_shade_entry())
-    return shelves(entries, limit, 12) if entries else Piece(0, 0, 0, ())
+    return packed(entries, limit, 12) if entries else Piece(0, 0, 0, ())
 
 
 def _entry(name: str, words: str) -> Piece:
@@ -163,6 +202,12 @@ def _entry(name: str, words: str) -> Piece:
         Text(18, 7, words, "start"),
     )
     return Piece(18 + text_width(words), 9, 4.5, shapes)
+
+
+def _join_entry(kind: str, words: str) -> Piece:
+    shapes = [Rect(3, 0, 4, 9, "bar", 1)] if kind == "concat" else sign(kind, 5, 4.5)
+    text = Text(14, 7, words, "start")
+    return Piece(14 + text_width(words), 9, 4.5, (*shapes, text))
 
 
 def _shade_entry() -> Piece:

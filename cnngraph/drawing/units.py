@@ -6,7 +6,6 @@ which is folded. Composites without a meaning of their own (`sequential`, branch
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -87,6 +86,11 @@ class _Input(Op):
     kind = "input"
 
 
+def drawn_inputs(node: Node) -> tuple[str, ...]:
+    """The values that a node computes with, without one of which it only takes the size."""
+    return node.inputs[:1] if getattr(node.op, "like", None) else node.inputs
+
+
 class Units:
     """The units of each level of a graph.
 
@@ -106,11 +110,15 @@ class Units:
         return path
 
     @cached_property
-    def _readers(self) -> Counter[str]:
-        """How often each value is read by nodes that are drawn, or returned."""
-        drawn = (node for node in self.graph.nodes if node.op.kind != _NOTHING)
-        read = [path for node in drawn for path in node.inputs]
-        return Counter(map(self.source, [*read, *self.graph.outputs]))
+    def readers(self) -> dict[str, list[str]]:
+        """The paths of the drawn nodes that read a value, by its path; "" if it is returned."""
+        readers: dict[str, list[str]] = {}
+        for node in self.graph.nodes:
+            for path in drawn_inputs(node) if node.op.kind != _NOTHING else ():
+                readers.setdefault(self.source(path), []).append(node.path)
+        for path in self.graph.outputs:
+            readers.setdefault(self.source(path), []).append("")
+        return readers
 
     def top(self) -> tuple[Unit, ...]:
         """The units of the network; several inputs have a unit each."""
@@ -201,7 +209,8 @@ class Units:
         node, last = unit.nodes[0], before.nodes[-1]
         if before.scope or unit.scope or node.aux != last.aux:
             return False
-        if [*map(self.source, node.inputs)] != [last.path] or self._readers[last.path] > 1:
+        read = [*map(self.source, drawn_inputs(node))]
+        if read != [last.path] or len(self.readers[last.path]) > 1:
             return False
         kind = module_of(node.op)
         return kind == "regularization" or (
