@@ -33,8 +33,7 @@ def draw_grid(grid: Grid, limit: float, labelled: bool) -> Piece:
         labelled: whether the rows are named by their resolution.
     """
     labels = grid.labels if labelled and len(grid.labels) > 1 else [""] * len(grid.labels)
-    tall = any(len(cell.rows) > 1 for column in grid.columns for cell in column)
-    start = widest(labels) + 8 if tall else 0.0
+    start = widest(labels) + 8 if any(labels) else 0.0
     trunks = [_trunks(grid, column) for column in grid.columns]
     pieces = {
         cell: cell.draw([_PORT * port for *_, port in grid.arrivals(cell)], 0.0)
@@ -193,8 +192,7 @@ class _System:
         if any(self.labels):
             for number, (row, (top, bottom)) in enumerate(self.bands.items()):
                 shapes.append(Rect(0, top, self.width, bottom - top, f"step-{number % 2}", 3))
-                x = 3 if self.start else GAP
-                shapes.append(Text(x, top + 8, self.labels[row], "start", style="quiet"))
+                shapes.append(Text(3, top + 8, self.labels[row], "start", style="quiet"))
         for index in self.span:
             column = self.grid.columns[index]
             for cell in column:
