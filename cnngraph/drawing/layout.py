@@ -204,7 +204,7 @@ class Layout:
         items.append(Item(piece, resolution(shape), pixels, joins, ins, outs))
 
     def _rails(self, fork: Fork, captions: Captions, limit: float) -> Piece:
-        inner = limit - join_width(fork.merge)
+        inner = limit - GAP - join_width(fork.merge)
         branches = [self._chain(branch, captions, inner) for branch in fork.branches]
         return rails(branches, fork.merge, self._is_shaded((fork,)))
 

@@ -98,13 +98,16 @@ def _overlap(one: Sequence[tuple[Place, int]], other: Sequence[tuple[Place, int]
 
 
 def _split(widths: Sequence[float], limit: float) -> list[range]:
+    """The columns side by side; the last, where lines end, stays beside the one before."""
     spans: list[range] = []
     start, used = 0, 0.0
-    for index, wide in enumerate(widths):
-        if used + wide > limit and index > start and index < len(widths) - 1:
+    *others, last = widths
+    for index, wide in enumerate(others):
+        need = wide + (last if index == len(others) - 1 else 0.0)
+        if used + need > limit and index > start:
             spans.append(range(start, index))
             start, used = index, 0.0
-        used += wide
+        used += need
     return [*spans, range(start, len(widths))]
 
 
