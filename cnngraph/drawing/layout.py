@@ -69,12 +69,13 @@ class Layout:
         items: list[Item] = []
         arcs: list[Arc] = []
         inner = _inner(limit, steps)
-        self._collect(flow.chain[: span.start], captions, inner, items, arcs)
+        widest = inner - GAP if grid else self._widest(flow.chain, inner)
+        self._collect(flow.chain[: span.start], captions, widest, items, arcs)
         if grid:
-            piece = draw_grid(grid, inner - GAP, steps or labelled)
+            piece = draw_grid(grid, widest, steps or labelled)
             shape = end_of(flow.chain[span.stop - 1]).shape
             items.append(Item(piece, "", prod(shape.spatial), merge=True))
-        self._collect(flow.chain[span.stop :], captions, inner, items, arcs)
+        self._collect(flow.chain[span.stop :], captions, widest, items, arcs)
         chain = self._arranged(items, arcs, inner, steps)
         strands = [
             self._chain(strand.chain, captions, limit, steps, letter)
@@ -101,7 +102,7 @@ class Layout:
         """What draws a run in a grid."""
         first, shaded = run[0], self._is_shaded(run)
         if isinstance(first, Fork):
-            piece = self._frame(first, captions, limit)
+            piece = self._frame(first, captions, limit - GAP)
             return lambda ports, span: piece
         if first.is_merge:
             return lambda ports, span: joint(first, ports, 0.0, shaded)
@@ -109,7 +110,7 @@ class Layout:
         return lambda ports, span: box(caption, shaded, span)
 
     def _frame(self, first: Fork, captions: Captions, limit: float) -> Piece:
-        inside = self._chain((first,), captions, limit - GAP - 16)
+        inside = self._chain((first,), captions, limit - 16)
         return frame(inside, captions.by_path[end_of(first).path].count)
 
     def _leaving(self, origin: Unit | None) -> str:
@@ -130,8 +131,13 @@ class Layout:
         items: list[Item] = []
         arcs: list[Arc] = []
         inner = _inner(limit, steps)
-        self._collect(chain, captions, inner, items, arcs)
+        self._collect(chain, captions, self._widest(chain, inner), items, arcs)
         return self._arranged(items, arcs, inner, steps, start)
+
+    def _widest(self, chain: Chain, inner: float) -> float:
+        """The width of the widest item of a chain; one alone has no turn beside it."""
+        runs = self.outline.runs(chain)
+        return inner if len(runs) == 1 and not _is_arc(runs[0]) else inner - GAP
 
     def _arranged(
         self, items: list[Item], arcs: list[Arc], limit: float, steps: bool, start: str = ""
@@ -166,7 +172,7 @@ class Layout:
     def _collect(
         self, chain: Chain, captions: Captions, limit: float, items: list[Item], arcs: list[Arc]
     ) -> None:
-        """The items of a chain; a fork with one branch that is not empty becomes an arc."""
+        """The items of a chain, each of at most `limit` if it can be that narrow."""
         for run in self.outline.runs(chain):
             first = run[0]
             if isinstance(first, Unit):
@@ -177,15 +183,15 @@ class Layout:
                     self._add(items, run, box(caption, self._is_shaded(run)))
             elif len(run) > 1:
                 self._add(items, run, self._frame(first, captions, limit), ports=False)
-            elif sum(map(bool, first.branches)) > 1:
-                self._add(items, run, self._rails(first, captions, limit), joins=True)
-            else:
+            elif _is_arc(run):
                 start = len(items)
                 for branch in first.branches:
                     self._collect(branch, captions, limit, items, arcs)
                 if not all(first.branches):
                     arcs.append(Arc(start, len(items)))
                 self._add(items, run, merge(first.merge, self._is_shaded(run)), joins=True)
+            else:
+                self._add(items, run, self._rails(first, captions, limit), joins=True)
 
     def _add(
         self,
@@ -204,13 +210,19 @@ class Layout:
         items.append(Item(piece, resolution(shape), pixels, joins, ins, outs))
 
     def _rails(self, fork: Fork, captions: Captions, limit: float) -> Piece:
-        inner = limit - GAP - join_width(fork.merge)
+        inner = limit - join_width(fork.merge)
         branches = [self._chain(branch, captions, inner) for branch in fork.branches]
         return rails(branches, fork.merge, self._is_shaded((fork,)))
 
     def _is_shaded(self, run: Run) -> bool:
         nodes = (node for element in run for node in end_of(element).nodes)
         return any(node.path in self.shaded for node in nodes)
+
+
+def _is_arc(run: Run) -> bool:
+    """Whether it is one fork with at most one branch that is not empty."""
+    first = run[0]
+    return isinstance(first, Fork) and len(run) == 1 and sum(map(bool, first.branches)) < 2
 
 
 def _inner(limit: float, steps: bool) -> float:

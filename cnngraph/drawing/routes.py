@@ -33,7 +33,6 @@ def draw_grid(grid: Grid, limit: float, labelled: bool) -> Piece:
         labelled: whether the rows are named by their resolution.
     """
     labels = grid.labels if labelled and len(grid.labels) > 1 else [""] * len(grid.labels)
-    start = widest(labels) + 8 if any(labels) else 0.0
     trunks = [_trunks(grid, column) for column in grid.columns]
     pieces = {
         cell: cell.draw([_PORT * port for *_, port in grid.arrivals(cell)], 0.0)
@@ -46,7 +45,10 @@ def draw_grid(grid: Grid, limit: float, labelled: bool) -> Piece:
         for column in grid.columns
     ]
     sizes = [found.gap + wide for found, wide in zip(trunks, widths, strict=True)]
-    margin = 0.0
+    start = margin = 0.0
+    tall = any(len(cell.rows) > 1 for column in grid.columns for cell in column)
+    if any(labels) and (tall or trunks[1].slots or sum(sizes) > limit):
+        start = widest(labels) + 8
     if start + sum(sizes) > limit:
         margin = _TRUNK * (1 + max(len(_sources(column)) for column in grid.columns))
     spans = _split(sizes, limit - start - 2 * margin - GAP)
