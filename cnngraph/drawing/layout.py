@@ -36,12 +36,13 @@ class Layout:
 
     Args:
         shaded: the paths of the nodes that are drawn on a shade.
+        letters: how many letters are in use already.
     """
 
-    def __init__(self, outline: Outline, shaded: frozenset[str] = frozenset()) -> None:
+    def __init__(self, outline: Outline, shaded: frozenset[str], letters: int = 0) -> None:
         self.outline = outline
         self.shaded = shaded
-        self._letters = map(_letter, count())
+        self._letters = map(_letter, count(letters))
         self._ins: dict[str, list[str]] = {}
         self._outs: dict[str, list[str]] = {}
 
@@ -159,7 +160,8 @@ class Layout:
             arcs_inside = [arc for arc in near if arc.start in span]
             lead = not start or span.start > 0
             piece = row(inside, arcs_inside, span.start, lead)
-            pieces.append(with_steps(piece, inside) if steps else piece)
+            last = span.stop == len(items)
+            pieces.append(with_steps(piece, inside, last) if steps else piece)
         return joined(pieces, last=steps)
 
     def _break(self, arc: Arc, items: Sequence[Item]) -> None:

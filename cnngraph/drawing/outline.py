@@ -135,7 +135,7 @@ class Outline:
             for element in self.flow(unit).chain
             if isinstance(element, Fork) and element.merge.kind == "add"
         )
-        return any(any(map(_is_projection, item.branches)) for item in sums)
+        return any(all(item.branches) and any(map(_is_projection, item.branches)) for item in sums)
 
     def blocks(self) -> list[Block]:
         """The distinct blocks, the outer ones first."""

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from cnngraph.drawing.grid import Cell, Grid, Place
 from cnngraph.drawing.pieces import SPAN_END
 from cnngraph.drawing.rows import GAP, ROW_GAP
 from cnngraph.drawing.shapes import Disc, Piece, Rect, Shape, Text, Wire
 from cnngraph.drawing.text import widest
+from cnngraph.drawing.trunks import TRUNK, Line, Trunks, trunks_before
 
-Line = tuple[Cell, str]
-"""A value that leaves a cell."""
 _PORT = 6.0
 """The distance of lines that arrive at one cell."""
-_TRUNK = 4.0
-"""The distance of vertical lines between two columns."""
 _TRACK_GAP = 5.0
 _ROW_PAD = 4.0
 _LABEL = 12.0
@@ -33,7 +29,7 @@ def draw_grid(grid: Grid, limit: float, labelled: bool) -> Piece:
         labelled: whether the rows are named by their resolution.
     """
     labels = grid.labels if labelled and len(grid.labels) > 1 else [""] * len(grid.labels)
-    trunks = [_trunks(grid, column) for column in grid.columns]
+    trunks = [trunks_before(grid, column) for column in grid.columns]
     pieces = {
         cell: cell.draw([_PORT * port for *_, port in grid.arrivals(cell)], 0.0)
         for column in grid.columns
@@ -50,53 +46,10 @@ def draw_grid(grid: Grid, limit: float, labelled: bool) -> Piece:
     if any(labels) and (tall or trunks[1].slots or sum(sizes) > limit):
         start = widest(labels) + 8
     if start + sum(sizes) > limit:
-        margin = _TRUNK * (1 + max(len(_sources(column)) for column in grid.columns))
+        margin = TRUNK * (1 + max(len(_sources(column)) for column in grid.columns))
     spans = _split(sizes, limit - start - 2 * margin - GAP)
     systems = [_System(grid, span, trunks, widths, pieces, start, labels) for span in spans]
     return _stacked(systems, margin)
-
-
-@dataclass(frozen=True)
-class _Trunks:
-    """The vertical lines before a column: for each value that needs one, its slot."""
-
-    slots: Mapping[Line, int]
-    gap: float
-
-    def at(self, line: Line, right: float) -> float:
-        """The position of a value's vertical line; `right` is the left edge of the column."""
-        return right - 8 - _TRUNK * (max(self.slots.values()) - self.slots[line])
-
-
-def _trunks(grid: Grid, column: Sequence[Cell]) -> _Trunks:
-    ends: dict[Line, list[tuple[Place, int]]] = {}
-    for cell in column:
-        for source, value, here, port in grid.arrivals(cell):
-            ends.setdefault((source, value), []).append((here, port))
-    starts = {line: (grid.leaves(*line), 0) for line in ends}
-    bent = {line: found for line, found in ends.items() if {*found} != {starts[line]}}
-    slots: dict[Line, int] = {}
-    waiting = list(bent)
-    while waiting:
-        after = {
-            line: [o for o in bent if o != line and starts[o] in ends[line]] for line in waiting
-        }
-        free = (line for line in waiting if not any(other in waiting for other in after[line]))
-        line = next(free, waiting[0])
-        waiting.remove(line)
-        least = 1 + max((slots.get(other, -1) for other in after[line]), default=-1)
-        taken = {
-            slots[o] for o in slots if _overlap([starts[line], *ends[line]], [starts[o], *ends[o]])
-        }
-        slots[line] = next(slot for slot in count(least) if slot not in taken)
-    if not ends:
-        return _Trunks(slots, 0.0)
-    least = GAP if bent or column[0].column > 1 else 4.0
-    return _Trunks(slots, least + _TRUNK * max(slots.values(), default=0))
-
-
-def _overlap(one: Sequence[tuple[Place, int]], other: Sequence[tuple[Place, int]]) -> bool:
-    return min(one) <= max(other) and min(other) <= max(one)
 
 
 def _split(widths: Sequence[float], limit: float) -> list[range]:
@@ -120,7 +73,7 @@ class _System:
         self,
         grid: Grid,
         span: range,
-        trunks: Sequence[_Trunks],
+        trunks: Sequence[Trunks],
         widths: Sequence[float],
         pieces: Mapping[Cell, Piece],
         start: float,
@@ -297,16 +250,16 @@ def _stacked(systems: Sequence[_System], margin: float) -> Piece:
 
 
 def _between(system: _System) -> float:
-    return ROW_GAP + _TRUNK * len(system.leaving)
+    return ROW_GAP + TRUNK * len(system.leaving)
 
 
 def _turns(turns: Sequence[_Turn], right: float, left: float, bottom: float) -> list[Shape]:
     """Lines around the end of a system, none of which crosses another."""
     shapes: list[Shape] = []
     for number, turn in enumerate(sorted(turns, key=lambda turn: turn.end)):
-        out = _TRUNK * (len(turns) - number)
-        y = bottom - 4 - _TRUNK * number
-        inner = left - _TRUNK * (number + 1)
+        out = TRUNK * (len(turns) - number)
+        y = bottom - 4 - TRUNK * number
+        inner = left - TRUNK * (number + 1)
         points = ((right, turn.end), (right + out, turn.end), (right + out, y))
         shapes.append(Wire((*points, (inner, y), (inner, turn.start), (left, turn.start)), False))
     return shapes

@@ -167,8 +167,12 @@ def _port(
         tops[index] = y - 6
 
 
-def with_steps(piece: Piece, items: Sequence[Item]) -> Piece:
-    """The row on panels, one for each run of a resolution, higher for larger maps."""
+def with_steps(piece: Piece, items: Sequence[Item], last: bool) -> Piece:
+    """The row on panels, one for each run of a resolution, higher for larger maps.
+
+    Args:
+        last: whether nothing follows; a line leads to the right edge otherwise.
+    """
     largest = max(item.pixels for item in items)
     least = min(item.pixels for item in items)
     halvings = log2(largest / least) / 2 if largest > least else 0.0
@@ -188,9 +192,11 @@ def with_steps(piece: Piece, items: Sequence[Item]) -> Piece:
         )
         labels.append(Text(x + 3, fall + 8, label, "start", style="quiet"))
         x += wide
-    shapes = (*panels, *piece.at(0, top), *labels)
-    high = top + piece.height + 4
-    return Piece(piece.width + GAP / 2, high, top + piece.axis, shapes, fall=piece.fall)
+    wide, high = piece.width + GAP / 2, top + piece.height + 4
+    leaves = top + piece.axis + piece.fall
+    line = () if last else (Wire(((piece.width, leaves), (wide, leaves)), arrow=False),)
+    shapes = (*panels, *piece.at(0, top), *line, *labels)
+    return Piece(wide, high, top + piece.axis, shapes, fall=piece.fall)
 
 
 def joined(rows: Sequence[Piece], last: bool) -> Piece:

@@ -50,12 +50,21 @@ def sheet(
 def _drawn(
     outline: Outline, shaded: frozenset[str], inner: float, limit: float, flat: bool
 ) -> list[Piece]:
-    """The network, and its blocks on cards of at most `limit` points if they can be that narrow."""
+    """The network, and its blocks on cards.
+
+    A card is at most `limit` points wide if it can be that narrow without breaking a skip.
+    """
     layout = Layout(outline, shaded)
     network = layout.flow(outline.flow(), network_captions(outline), inner, steps=True)
-    cards = [
-        _card(outline, layout, block, name, limit, flat) for block, name in _named(outline.blocks())
-    ]
+    letters = _letters(network)
+    cards: list[Piece] = []
+    for block, name in _named(outline.blocks()):
+        card = _card(outline, Layout(outline, shaded, letters), block, name, limit, flat)
+        if _letters(card) and limit < inner:
+            wide = _card(outline, Layout(outline, shaded, letters), block, name, inner, flat)
+            card = min(card, wide, key=_letters)
+        letters += _letters(card)
+        cards.append(card)
     if not cards:
         return [network]
     tall_first = sorted(cards, key=lambda card: -card.height)
@@ -63,14 +72,28 @@ def _drawn(
     return [network, min(ordered, key=lambda piece: piece.height)]
 
 
+def _letters(piece: Piece) -> int:
+    """How many letters stand for lines that are broken."""
+    texts = (shape for shape in piece.shapes if isinstance(shape, Text))
+    ports = [text.text.split() for text in texts if text.style == "port-text"]
+    return len({letter for letters in ports for letter in letters})
+
+
 def _title(graph: Graph, limit: float) -> Piece:
     costs = summarize(graph).total
     facts = f"{_shapes(graph)}, {short(costs.params)} parameters, {short(costs.macs)} MACs"
-    name = shorten(graph.name, limit / 2, bold=True, size=_TITLE)
+    name = shorten(graph.name, limit, bold=True, size=_TITLE)
     x = text_width(name, bold=True, size=_TITLE) + 10
     texts: list[Shape] = [Text(0, 9, name, "start", bold=True, size=_TITLE)]
-    texts.append(Text(x, 9, shorten(facts, limit - x), "start", style="quiet"))
-    return Piece(limit, 12, 6, tuple(texts))
+    if x + text_width(facts) <= limit:
+        texts.append(Text(x, 9, facts, "start", style="quiet"))
+        return Piece(limit, 12, 6, tuple(texts))
+    lines = wrap(facts, limit)
+    texts += [
+        Text(0, 9 + number * LINE, line, "start", style="quiet")
+        for number, line in enumerate(lines, 1)
+    ]
+    return Piece(limit, 12 + len(lines) * LINE, 6, tuple(texts))
 
 
 def _shapes(graph: Graph) -> str:

@@ -41,12 +41,13 @@ def width(text: str, *, bold: bool = False, size: float = SIZE) -> float:
 
 
 def shorten(text: str, limit: float, *, bold: bool = False, size: float = SIZE) -> str:
-    """The text, cut in its middle if it is wider than `limit`: `a very … name`."""
+    """The text, cut in its middle if it is wider than `limit`: `a very…name`."""
     if width(text, bold=bold, size=size) <= limit:
         return text
     for kept in range(len(text) - 1, 0, -1):
         head = (kept + 1) // 2
-        cut = f"{text[:head]}…{text[len(text) - kept + head :]}"
+        start, end = text[:head], text[len(text) - kept + head :]
+        cut = f"{start.rstrip(' ….')}…{end.lstrip(' ….')}"
         if width(cut, bold=bold, size=size) <= limit:
             return cut
     return "…"

@@ -115,6 +115,39 @@ graph:
     assert not [s for s in drawn.sheet[0] if isinstance(s, Wire) and len(s.points) == 4]
 
 
+BLOCK = """
+cnngraph: 1
+name: net
+input: [8, 16, 16]
+blocks:
+  step:
+    body:
+      - residual:
+          - conv2d: {name: wide, out_channels: 8, kernel_size: 3, padding: 1, groups: 8}
+          - conv2d: {name: out, out_channels: 8, kernel_size: 1}
+graph:
+  - step: {name: only}
+"""
+
+
+def test_a_short_branch_beside_an_identity_is_no_projection() -> None:
+    assert not any("projection" in text for text in texts(cnngraph.draw(BLOCK)))
+
+
+def test_cards_are_wide_enough_for_arcs() -> None:
+    """Two narrow cards side by side would be lower, with letters in place of the arc."""
+    drawn = cnngraph.draw(SPECS / "resnet1001_cifar.yaml")
+    assert not [s for s in drawn.sheet[0] if isinstance(s, Text) and s.style == "port-text"]
+
+
+def test_the_facts_go_below_a_title_for_which_there_is_no_space_beside() -> None:
+    facts = "3×32×32 to 10, 10.3 M parameters, 1.49 G MACs"
+    for width, same_line in ((180, True), (85, False)):
+        drawn = cnngraph.draw(SPECS / "resnet1001_cifar.yaml", width=width)
+        found = {s.text: s.y for s in drawn.sheet[0] if isinstance(s, Text)}
+        assert (found[facts] == found["resnet1001_cifar"]) == same_line
+
+
 def test_deeper_drawings_open_blocks_in_place() -> None:
     folded, stages, open = (texts(draw("resnet18", depth=depth)) for depth in (1, 2, 3))
     assert "layer1" in folded

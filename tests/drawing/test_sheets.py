@@ -12,7 +12,7 @@ from conftest import SPECS
 
 import cnngraph
 from cnngraph.drawing import Drawing
-from cnngraph.drawing.shapes import Rect, Text, Wire
+from cnngraph.drawing.shapes import Disc, Rect, Text, Wire
 from cnngraph.drawing.svg import POINTS
 
 Box = tuple[float, float, float, float]
@@ -20,6 +20,19 @@ Box = tuple[float, float, float, float]
 
 NETWORKS = [path for path in sorted(SPECS.rglob("*.yaml")) if path.parent.name != "blocks"]
 EXAMPLES = ["lenet", "googlenet_aux", "resnet50", "densenet121", "shufflenet_v2_x1_0"]
+
+HEIGHTS = {
+    "lenet": 77,
+    "vgg16": 112,
+    "googlenet": 170,
+    "resnet50": 142,
+    "resnet1001_cifar": 182,
+    "densenet121": 190,
+    "unet": 201,
+    "inception_v4": 370,
+    "hrnet_w18_small": 730,
+}
+"""The most that a drawing needs in millimetres, 180 mm wide."""
 
 SKIPS = """
 cnngraph: 1
@@ -90,8 +103,12 @@ def problems(drawing: Drawing) -> Iterator[str]:
 def _lines(drawing: Drawing) -> Iterator[Box]:
     wires = (shape for shape in drawing.sheet[0] if isinstance(shape, Wire))
     for wire in wires:
-        for (x1, y1), (x2, y2) in pairwise(wire.points):
-            yield min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+        yield from _segments(wire)
+
+
+def _segments(wire: Wire) -> Iterator[Box]:
+    for (x1, y1), (x2, y2) in pairwise(wire.points):
+        yield min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
 def _overlaps(a: Box, b: Box, slack: float = 0.01) -> bool:
@@ -158,6 +175,44 @@ def test_the_mermaid_of_a_shipped_network_is_valid(path: Path) -> None:
     graph = cnngraph.draw(path).graph
     for depth in (1, 3):
         assert not list(mermaid_problems(Drawing(graph, depth=depth).mermaid)), f"depth {depth}"
+
+
+@pytest.mark.parametrize(("name", "height"), HEIGHTS.items())
+def test_drawings_stay_compact(name: str, height: float) -> None:
+    _, width, found = cnngraph.draw(SPECS / f"{name}.yaml").sheet
+    assert (round(width / POINTS), found / POINTS) <= (180, height)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "unet"])
+def test_the_line_through_the_rows_of_a_network_has_no_gaps(name: str) -> None:
+    drawing = cnngraph.draw(SPECS / f"{name}.yaml")
+    rects = [shape for shape in drawing.sheet[0] if isinstance(shape, Rect)]
+    cards = [rect.y for rect in rects if rect.style == "card"]
+    loose = [x for x, y in _loose_ends(drawing) if y < min(cards, default=1e9)]
+    assert loose == [pytest.approx(8)], "the line of the input starts at the margin"
+
+
+def _loose_ends(drawing: Drawing) -> Iterator[tuple[float, float]]:
+    """Ends of lines that touch neither another line nor a box or a sign."""
+    shapes = drawing.sheet[0]
+    wires = [shape for shape in shapes if isinstance(shape, Wire)]
+    touched = [
+        (shape.x, shape.y, shape.x + shape.width, shape.y + shape.height)
+        for shape in shapes
+        if isinstance(shape, Rect) and shape.style.startswith(("box", "bar", "port"))
+    ]
+    for disc in (shape for shape in shapes if isinstance(shape, Disc)):
+        r = disc.radius
+        touched.append((disc.x - r, disc.y - r, disc.x + r, disc.y + r))
+    for wire in wires:
+        others = [line for other in wires if other is not wire for line in _segments(other)]
+        for x, y in (wire.points[0], wire.points[-1]):
+            if not any(_is_at(box, x, y) for box in (*touched, *others)):
+                yield x, y
+
+
+def _is_at(box: Box, x: float, y: float) -> bool:
+    return box[0] - 0.5 <= x <= box[2] + 0.5 and box[1] - 0.5 <= y <= box[3] + 0.5
 
 
 def test_skips_that_cross_rows_end_in_letters() -> None:

@@ -27,6 +27,7 @@ def test_shortened_text_keeps_both_ends_and_fits() -> None:
     assert "features.denseblock1.denselayer12".startswith(head)
     assert "features.denseblock1.denselayer12".endswith(tail)
     assert shorten("short", 60) == "short"
+    assert shorten("layer1.block.2 … layer4.block.2", 70).count("…") == 1
 
 
 def test_lines_are_broken_after_spaces_underscores_and_dots() -> None:
