@@ -55,7 +55,7 @@ PluginOption = Annotated[
     ),
 ]
 FormatOption = Annotated[
-    Format, typer.Option("--format", help="`json` prints a single JSON object on stdout.")
+    Format, typer.Option("--format", help="`json` prints JSON on stdout.")
 ]
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, metavar="N", help="Images in a batch, for activations and memory.")
