@@ -95,7 +95,7 @@ def movedim(record: Recorder, input: Value, source: int, destination: int) -> Va
 
 @rule(
     "contiguous", "clone", "detach", "to", "float", "type_as", torch.clone, "requires_grad_",
-    "alias", torch.detach,
+    "alias", torch.detach, "data",
 )  # fmt: skip
 def unchanged(record: Recorder, input: Any, *_: Any, **__: Any) -> Any:
     return input
@@ -188,6 +188,12 @@ def item(record: Recorder, values: Any, index: Any) -> Any:
             values = _part(record, values, axis, wanted)
         axis += 1
     return reshaped(record, values, result_shape(record))
+
+
+@rule(torch.select, "select")
+def select(record: Recorder, input: Value, dim: int, index: int) -> Value:
+    part = _part(record, input, dim % len(input.shape), index)
+    return reshaped(record, part, result_shape(record))
 
 
 def _part(record: Recorder, input: Value, axis: int, wanted: Any) -> Value:

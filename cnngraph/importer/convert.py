@@ -83,8 +83,6 @@ def _call(
         module = record.root.get_submodule(path)
         step = kept_step if module in kept else module_step
         return step(record, module, path, *args, **kwargs)
-    if hasattr(node.target, "_fields"):  # a named tuple of results
-        return args
     rule: Callable[..., Any] | None = RULES.get(node.target)
     if rule is None:
         name = node.target if isinstance(node.target, str) else _name(node.target)
@@ -121,8 +119,8 @@ def _with_results(
     """The steps with the results of the module, by name."""
     node = next(node for node in graph.nodes if node.op == "output")
     returned = fx.map_arg(node.args[0], known.__getitem__)
-    fields = getattr(getattr(node.args[0], "target", None), "_fields", None)
-    if fields is not None:
+    fields = getattr(returned, "_fields", None)
+    if fields is not None:  # a named tuple
         found: dict[str, Any] = dict(zip(fields, returned, strict=True))
     elif isinstance(returned, dict):
         found = {str(name): value for name, value in returned.items()}

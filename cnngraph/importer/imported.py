@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from cnngraph.importer.blocks import snake_case
 from cnngraph.importer.compose import compose
 from cnngraph.importer.concats import normalize_concats
 from cnngraph.importer.convert import convert
+from cnngraph.importer.inputs import Input, input_names, input_shapes
 from cnngraph.importer.kept import keep
 from cnngraph.importer.modules import is_leaf
 from cnngraph.importer.shares import share_calls
@@ -53,10 +53,6 @@ class Imported:
         return network
 
 
-Input = Tensor | Sequence[int]
-"""A tensor with its batch, or the shape of one image without it."""
-
-
 def from_module(
     module: nn.Module,
     input: Input | Sequence[Input] | Mapping[str, Input],
@@ -66,8 +62,9 @@ def from_module(
 ) -> Imported:
     """Writes the spec of an existing module.
 
-    The module is traced with `torch.fx`. Submodules of the same structure become blocks, and
-    siblings of the same structure a `repeat`. The names of modules stay, so that the weights fit.
+    The module runs once without values, and its calls of torch are recorded. Submodules of the
+    same structure become blocks, and siblings of the same structure a `repeat`. The names of
+    modules stay, so that the weights fit.
 
     Args:
         module: a convolutional network.
@@ -81,7 +78,7 @@ def from_module(
         CnngraphError: the module cannot be traced, or computes something that the language cannot
             say; the message names the line of the module's source.
     """
-    given = _inputs(module, input)
+    given = input_shapes(module, input)
     name = name or snake_case(type(module).__name__)
     kept: set[str] = set()
     first = None
@@ -112,7 +109,7 @@ def _imported(
     """The module as a spec; the submodules at the paths `kept` stay modules."""
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     examples = {name: torch.zeros(2, *shape, device=device) for name, shape in given.items()}
-    shapes = dict(zip(_input_names(module, list(given)), given.values(), strict=True))
+    shapes = dict(zip(input_names(module, list(given)), given.values(), strict=True))
     steps = _steps_of(module, shapes, examples, kept)
     shared = share_calls(normalize_concats(steps))
     weights = {
@@ -138,30 +135,6 @@ def _imported(
     return Imported(text, weights, tuple(dict.fromkeys(classes)))
 
 
-def _inputs(
-    module: nn.Module, input: Input | Sequence[Input] | Mapping[str, Input]
-) -> dict[str, TensorShape]:
-    """The shapes of the inputs, by the names of the arguments of the module's `forward`."""
-    names = list(inspect.signature(module.forward).parameters)
-    if isinstance(input, Mapping):
-        return {name: _shape_of(input[name]) for name in names if name in input}
-    alone = isinstance(input, Tensor) or all(isinstance(size, int) for size in input)
-    items: Any = [input] if alone else input
-    return {name: _shape_of(item) for name, item in zip(names, items, strict=False)}
-
-
-def _input_names(module: nn.Module, names: Sequence[str]) -> list[str]:
-    """The names of the inputs in the spec, which its nodes cannot have."""
-    if len(names) == 1:
-        return ["input"]
-    taken = {key.partition(".")[0] for key in module.state_dict()}
-    return [f"{name}_input" if name in taken else name for name in names]
-
-
-def _shape_of(item: Any) -> TensorShape:
-    return TensorShape(item.shape[1:] if isinstance(item, Tensor) else item)
-
-
 def _steps_of(
     module: nn.Module,
     shapes: Mapping[str, TensorShape],
@@ -183,10 +156,9 @@ def _steps_of(
 
 
 def _copy(module: nn.Module) -> nn.Module:
-    """A copy with the same tensors, which may store what it computes while it is traced."""
-    tensors = (*module.parameters(), *module.buffers())
+    """A copy with the same parameters, which may store what it computes while it is traced."""
     try:
-        return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+        return copy.deepcopy(module, {id(each): each for each in module.parameters()})
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CnngraphError(f"the module cannot be copied to be traced: {said}") from error

@@ -35,8 +35,8 @@ _NORMS = {
     nn.InstanceNorm3d: "instance_norm",
     layer_norm2d.LayerNorm2d: "layer_norm",
 }
-_DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}
-"""Modules of stochastic depth in timm and torchvision, and their attribute of the probability."""
+_DROP_PATHS = ("DropPath", "StochasticDepth")
+"""Modules of stochastic depth in timm, in emitted Python and in torchvision."""
 _SAME = {"Conv2dSame": "conv2d", "MaxPool2dSame": "max_pool2d", "AvgPool2dSame": "avg_pool2d"}
 """Modules of timm that pad as TensorFlow does, and their ops."""
 _RESPONSE_NORM = "GlobalResponseNorm"
@@ -97,10 +97,10 @@ def module_step(record: Recorder, module: Any, path: str, *inputs: Any) -> Any:
     if kind in (nn.Softmax, nn.LogSoftmax):
         return (softmax if kind is nn.Softmax else log_softmax)(record, input, module.dim)
     if kind.__name__ in _DROP_PATHS and kind not in _classes():
-        p = getattr(module, _DROP_PATHS[kind.__name__]) or 0.0
+        p = getattr(module, "drop_prob", getattr(module, "p", 0.0))
         if getattr(module, "mode", "row") != "row" or not getattr(module, "scale_by_keep", True):
             raise record.unsupported(f"this {kind.__name__}")
-        return apply(record, "drop_path", input, p=float(p))
+        return apply(record, "drop_path", input, p=float(p or 0.0))
     if kind.__name__ == _RESPONSE_NORM and module.channel_dim % len(input.shape) == (
         input.channel_axis
     ):

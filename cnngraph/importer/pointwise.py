@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -125,7 +124,7 @@ def glu(record: Recorder, input: Value, dim: int = -1) -> Value:
     return _over_channels(record, "glu", input, dim)
 
 
-@rule(operator.add, operator.iadd, torch.add, "add", "add_")
+@rule(torch.add, "add", "add_")
 def add(record: Recorder, left: Any, right: Any, alpha: float = 1) -> Any:
     if not isinstance(left, Value):
         left, right = right, left
@@ -153,19 +152,19 @@ def _shifted(record: Recorder, input: Value, constant: float) -> _Shifted:
     return _Shifted(input)
 
 
-@rule(operator.sub, torch.sub, "sub", "sub_")
+@rule(torch.sub, "sub", "sub_")
 def subtract(record: Recorder, left: Any, right: Any) -> Any:
     if not (isinstance(left, Value) and isinstance(right, Value)):
         raise record.unsupported(f"subtracting {_said(right)}")
     return add(record, left, apply(record, "scale", right, factor=-1.0))
 
 
-@rule(operator.neg, torch.neg, "neg")
+@rule(torch.neg, "neg")
 def negative(record: Recorder, input: Value) -> Value:
     return apply(record, "scale", input, factor=-1.0)
 
 
-@rule(operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply")
+@rule(torch.mul, torch.multiply, "mul", "mul_", "multiply")
 def multiply(record: Recorder, left: Any, right: Any) -> Any:
     if not isinstance(left, Value | _Shifted):
         left, right = right, left
@@ -202,7 +201,7 @@ def _per_channel(record: Recorder, kind: str, input: Value, weight: Weight) -> V
     return record.step(new_op(kind), input, module=record.stored(weight, stored), weighted=True)
 
 
-@rule(operator.truediv, torch.div, "div", "div_")
+@rule(torch.div, "div", "div_")
 def divide(record: Recorder, left: Any, right: Any) -> Any:
     if not isinstance(right, int | float):
         raise record.unsupported("a division of tensors")

@@ -1,162 +1,217 @@
 """`nn.Module` -> `torch.fx.Graph`, in which the shape of each value is known.
 
-A module is traced with `torch.fx`. A proxy knows the shape of its tensor, so that a module may
-branch on shapes. Nothing is computed: values are fake tensors.
+A module runs once on fake tensors, which have shapes but no values, and its calls of torch are
+recorded. So a module may branch on shapes and types, take any arguments, and have hooks; a call
+that changes a tensor in place gives all later calls the changed tensor.
 """
 
 from __future__ import annotations
 
 import inspect
+import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.proxy import Proxy, TraceError
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.fx.node import map_aggregate
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from cnngraph.importer.steps import UnsupportedError
 
 
 class Length(int):
-    """A size of a tensor that is known; it remembers which tensor and axis it comes from."""
+    """A size of a tensor; it remembers which tensor and axis it comes from."""
 
     node: fx.Node
     axis: int
 
 
-class _Value(Proxy):
-    """A proxy of a tensor, or of a tuple of tensors, with concrete shapes."""
+class _Recorder(TorchFunctionMode):
+    """Records the calls of torch on tensors that depend on inputs or parameters.
 
-    @property
-    def _known(self) -> Any:
-        return self.node.meta["value"]
+    Attributes:
+        graph: the calls; `meta` of a node has its `value`, its `place` in the source, and the
+            `calls` of modules around it: `path@1` for a second call -> path.
+        failed: the path of the innermost module that could not be traced.
+    """
 
-    @property
-    def shape(self) -> torch.Size:
-        lengths: list[Length] = []
-        for axis, size in enumerate(self._known.shape):
-            length = Length(size)
-            length.node, length.axis = self.node, axis
-            lengths.append(length)
+    def __init__(self, root: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.failed = ""
+        self._root = root
+        self._is_leaf = is_leaf
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._parameters = {id(each): name for name, each in root.named_parameters()}
+        self._buffers = {id(each): name for name, each in root.named_buffers()}
+        self._nodes: dict[int, fx.Node] = {}
+        self._sharing: defaultdict[int, list[Tensor]] = defaultdict(list)
+        self._calls: dict[str, str] = {}
+        self._counts = Counter[str]()
+        self._constants: list[Tensor] = []
+        self._inside = False
+
+    def run(self, inputs: Mapping[str, Tensor]) -> None:
+        """Records the module's `forward` of these inputs."""
+        given = {name: self._placeholder(name, tensor) for name, tensor in inputs.items()}
+        kinds = {each.kind for each in inspect.signature(self._root.forward).parameters.values()}
+        by_position = inspect.Parameter.VAR_POSITIONAL in kinds
+        with self._watched_modules(), torch.no_grad(), self:
+            result = self._root(*given.values()) if by_position else self._root(**given)
+        self.graph.output(map_aggregate(result, self._argument))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._inside or not any(map(self._depends, tree_leaves((args, kwargs)))):
+            return func(*args, **kwargs)
+        name = func.__name__
+        is_property = name in ("__get__", "__set__")
+        if is_property:
+            name = func.__self__.__name__
+        if func.__name__ == "__set__" or (name.endswith("_") and id(args[0]) in self._parameters):
+            raise _CannotTrace(f"`{name}` changes a tensor in place")
+        if name in ("shape", "size") and id(args[0]) in self._nodes:
+            shape = self._lengths(args[0])
+            axis = kwargs.get("dim", *args[1:])
+            return shape if axis is None else shape[axis]
+        if name == "__getitem__":
+            return self._record("call_function", operator.getitem, func, args, kwargs)
+        if is_property or getattr(Tensor, name, None) is func:
+            return self._record("call_method", name, func, args, kwargs)
+        return self._record("call_function", func, func, args, kwargs)
+
+    @contextmanager
+    def _watched_modules(self) -> Generator[None]:
+        """All submodules run by `_call` meanwhile."""
+        with ExitStack() as stack:
+            for path, module in self._root.named_modules():
+                if path and not isinstance(module, torch.jit.ScriptModule):
+                    call = partial(self._call, path, module, module.forward)
+                    stack.enter_context(patch.object(module, "forward", call))
+            yield
+
+    def _call(
+        self, path: str, module: nn.Module, forward: Any, /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The `forward` of a submodule; that of a leaf is one node."""
+        if self._inside:
+            return forward(*args, **kwargs)
+        count = self._counts[path]
+        self._counts[path] += 1
+        call = f"{path}@{count}" if count else path
+        self._calls[call] = path
+        try:
+            if self._is_leaf(module):
+                return self._record("call_module", path, forward, args, kwargs)
+            return forward(*args, **kwargs)
+        except Exception:
+            self.failed = self.failed or path
+            raise
+        finally:
+            self._calls.pop(call)
+
+    def _record(self, kind: str, target: Any, function: Any, args: Any, kwargs: Any) -> Any:
+        """The result of a call, which becomes a node if there are tensors in it."""
+        self._inside = True
+        try:
+            arguments: Any = map_aggregate((args, kwargs), self._argument)
+            tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+            versions = [tensor._version for tensor in tensors]
+            with self._fake:
+                if self._is_batch_norm(kind, target):
+                    value = tensors[0].detach()  # fake tensors take long to compute statistics
+                else:
+                    value = function(*args, **kwargs)
+                old = zip(tensors, versions, strict=True)
+                changed = [tensor for tensor, version in old if tensor._version != version]
+                if any(tensor is not value for tensor in changed):
+                    name = getattr(target, "__name__", target)
+                    raise _CannotTrace(f"`{name}` changes a tensor in place")
+                if not changed and any(value is tensor for tensor in tensors):
+                    value = value.detach()  # the same tensor, as another value
+            if not any(isinstance(each, Tensor) for each in tree_leaves(value)):
+                return value
+            if changed:
+                self._forget_views(value)
+            self._add(value, self.graph.create_node(kind, target, *arguments))
+            return value
+        finally:
+            self._inside = False
+
+    def _is_batch_norm(self, kind: str, target: Any) -> bool:
+        if kind == "call_module":
+            return isinstance(self._root.get_submodule(target), _BatchNorm)
+        return target in (functional.batch_norm, torch.batch_norm)
+
+    def _add(self, value: Any, node: fx.Node) -> None:
+        """Knows from now on that `node` computes a tensor or several, and where it is."""
+        node.meta.update(value=value, place=_place_of_call(), calls=dict(self._calls))
+        if isinstance(value, Tensor):
+            self._nodes[id(value)] = node
+            self._sharing[value.untyped_storage()._cdata].append(value)  # keeps it alive
+        elif isinstance(value, tuple | list):
+            for index, item in enumerate(value):
+                self._add(item, self.graph.call_function(operator.getitem, (node, index)))
+
+    def _forget_views(self, value: Tensor) -> None:
+        """Other tensors with the memory of one that was changed in place have other values now."""
+        for tensor in self._sharing[value.untyped_storage()._cdata]:
+            if tensor is not value:
+                self._nodes.pop(id(tensor), None)
+
+    def _placeholder(self, name: str, tensor: Tensor) -> Tensor:
+        fake = self._fake.from_tensor(tensor)
+        self._add(fake, self.graph.placeholder(name))
+        return fake
+
+    def _depends(self, each: Any) -> bool:
+        """Whether an argument depends on inputs or parameters."""
+        return isinstance(each, FakeTensor) or id(each) in self._parameters
+
+    def _argument(self, each: Any) -> Any:
+        """An argument of a call in the graph: the node of a tensor, anything else unchanged."""
+        if not isinstance(each, Tensor) or id(each) in self._nodes:
+            return self._nodes.get(id(each), each)
+        if isinstance(each, FakeTensor):
+            raise _CannotTrace("it uses another view of a tensor that was changed in place")
+        name = self._parameters.get(id(each)) or self._buffers.get(id(each))
+        if name is None and isinstance(each, nn.Parameter):
+            raise _CannotTrace("it uses a parameter that is not one of its own")
+        if name is None:
+            name = f"_constant_{len(self._buffers)}"
+            self._root.register_buffer(name, each, persistent=False)
+            self._buffers[id(each)] = name
+        node = self.graph.get_attr(name)
+        node.meta["value"] = each
+        if not self._depends(each):
+            return node
+        self._add(each, node)
+        return node
+
+    def _lengths(self, tensor: Tensor) -> torch.Size:
+        lengths = [Length(size) for size in tensor.size()]
+        for axis, length in enumerate(lengths):
+            length.node, length.axis = self._nodes[id(tensor)], axis
         return torch.Size(lengths)
 
-    @property
-    def ndim(self) -> int:
-        return self._known.ndim
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._known.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._known.device
-
-    @property
-    def is_cuda(self) -> bool:
-        return self._known.is_cuda
-
-    def dim(self) -> int:
-        return self._known.dim()
-
-    def numel(self) -> int:
-        return self._known.numel()
-
-    def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
-
-    def is_floating_point(self) -> bool:
-        return self._known.is_floating_point()
-
-    def is_contiguous(self, **kwargs: Any) -> bool:
-        return self._known.is_contiguous(**kwargs)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        each: Any = self
-        return (each[index] for index in range(len(self)))
-
-
-class _Tracer(fx.Tracer):
-    """Traces into a module unless `is_leaf` is true of it."""
-
-    def __init__(self, is_leaf: Callable[[nn.Module], bool], inputs: Mapping[str, Tensor]) -> None:
-        super().__init__(param_shapes_constant=True)
-        self._is_leaf = is_leaf
-        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._inputs = {name: self._mode.from_tensor(item) for name, item in inputs.items()}
-        self._computes = False
-        self.failed = ""
-        """The path of the innermost module that could not be traced."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return self._is_leaf(m)
-
-    def proxy(self, node: fx.Node) -> Proxy:
-        return _Value(node, self)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if self._computes:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if self._computes:
-            return forward(*args, **kwargs)
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.failed = self.failed or self.path_of_module(m)
-            raise
-
-    def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
-        proxy: Any = super().create_proxy(kind, target, *args, **kwargs)
-        node: fx.Node = proxy.node
-        node.meta["place"] = _place_of_call()
-        if kind == "placeholder":
-            node.meta["value"] = self._inputs.get(str(target))
-        elif kind != "output":
-            self._computes = True
-            try:
-                node.meta["value"] = value = self._compute(node)
-            finally:
-                self._computes = False
-            if not isinstance(value, Tensor | tuple | list):
-                return value  # a number or size, known from now on
-        return proxy
-
-    def _compute(self, node: fx.Node) -> Any:
-        args: Any = fx.map_arg(node.args, self._value_of)
-        kwargs = fx.map_arg(node.kwargs, self._value_of)
-        target: Any = node.target
-        if node.op == "get_attr":
-            return self._value_of(node)
-        if self._is_batch_norm(node):
-            return args[0].detach()  # fake tensors take long to compute the statistics
-        with self._mode, torch.no_grad():
-            if node.op == "call_method":
-                return getattr(args[0], target)(*args[1:], **kwargs)
-            if node.op == "call_module":
-                return self.root.get_submodule(target)(*args, **kwargs)
-            return target(*args, **kwargs)
-
-    def _is_batch_norm(self, node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return isinstance(self.root.get_submodule(str(node.target)), _BatchNorm)
-        return node.target in (functional.batch_norm, torch.batch_norm)
-
-    def _value_of(self, node: fx.Node) -> Any:
-        if "value" not in node.meta:  # an attribute
-            owner, _, name = str(node.target).rpartition(".")
-            node.meta["value"] = getattr(self.root.get_submodule(owner), name)
-        return node.meta["value"]
+class _CannotTrace(Exception):
+    """Something in a module that cannot be recorded."""
 
 
 def trace(
@@ -172,41 +227,17 @@ def trace(
     Raises:
         UnsupportedError: the module cannot be traced; the message names the line of its source.
     """
-    parameters = inspect.signature(module.forward).parameters.values()
-    others = {item.name: item.default for item in parameters if item.default is not item.empty}
-    others = {name: value for name, value in others.items() if name not in inputs}
-    tracer = _Tracer(is_leaf, inputs)
+    recorder = _Recorder(module, is_leaf)
     try:
-        with patch.object(torch.autograd.Function, "apply", classmethod(_apply)):
-            return tracer.trace(module, concrete_args=others or None)
+        recorder.run(inputs)
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, TraceError) and "control flow" in said:
-            said = "it branches on the values of a tensor"
-        message = f"{place_of(error)}torch.fx cannot trace this module: {said}"
-        raise UnsupportedError(message, tracer.failed) from error
-
-
-_apply_function = torch.autograd.Function.apply.__func__  # pyright: ignore
-
-
-class _Context:
-    """Stands for the context of a function with its own backward, which is not traced."""
-
-    def __getattr__(self, name: str) -> Any:
-        return _ignore
-
-
-def _ignore(*_: Any, **__: Any) -> None:
-    pass
-
-
-def _apply(function: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-    """`apply` of a function with its own backward, which calls its forward on proxies."""
-    if not any(isinstance(each, Proxy) for each in (*args, *kwargs.values())):
-        return _apply_function(function, *args, **kwargs)
-    is_separate = function.setup_context is not torch.autograd.Function.setup_context
-    return function.forward(*([] if is_separate else [_Context()]), *args, **kwargs)
+        if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
+            said = "it reads the values of a tensor"
+        else:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = f"{place_of(error)}the module cannot be traced: {said}"
+        raise UnsupportedError(message, recorder.failed) from error
+    return recorder.graph
 
 
 def _place_of_call() -> str:

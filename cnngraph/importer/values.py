@@ -168,8 +168,7 @@ class Recorder:
     @property
     def _stack(self) -> dict[str, str]:
         """The calls of modules around the node: `path@1` for a second call -> path."""
-        stack: dict[str, Any] = self.node.meta.get("nn_module_stack") or {}
-        return {call: path for call, (path, _) in stack.items() if call}
+        return self.node.meta.get("calls", {})
 
     @property
     def leaf(self) -> str:
