@@ -107,8 +107,12 @@ class Recomputes(_Net):
             return self.norm(self.conv(x.float()))
 
 
+def _doubled(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output * 2
+
+
 def hooked() -> nn.Module:
     """A hook doubles what the convolution returns."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
-    net[0].register_forward_hook(lambda _module, _inputs, output: output * 2)
+    net[0].register_forward_hook(_doubled)
     return net
