@@ -134,7 +134,7 @@ class _Recorder(TorchFunctionMode):
             versions = [tensor._version for tensor in tensors]
             with self._fake:
                 if self._is_batch_norm(kind, target):
-                    value = tensors[0].detach()  # fake tensors take long to compute statistics
+                    value = torch.empty_like(tensors[0])  # statistics take fake tensors long
                 else:
                     value = function(*args, **kwargs)
                 old = zip(tensors, versions, strict=True)

@@ -49,10 +49,12 @@ class TakesAnything(_Net):
 
 
 class ChangesInPlace(_Net):
-    """The activation changes the value that the shortcut reads, and the sum that of `y`."""
+    """The second activation changes `x`, and the last sum `z`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(x))
+        x = self.conv(x)
+        w = functional.hardswish(self.relu(self.norm(x)))
+        x = x + w
         y = functional.hardswish(self.relu(x))
         z = y
         y += x
