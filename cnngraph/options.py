@@ -25,7 +25,7 @@ MEMORY_POLICIES: tuple[MemoryPolicy, ...] = get_args(MemoryPolicy)
 _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BINARY = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _UNITS = _DECIMAL | _BINARY
-_BUDGET = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})", re.IGNORECASE)
+_SIZE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,16 @@ def budget_of(memory: str) -> int | None:
     """
     if memory in MEMORY_POLICIES:
         return None
-    found = _BUDGET.fullmatch(str(memory).strip())
-    if found is None or not float(found[1]):
+    size = size_of(str(memory))
+    if not size:
         raise CnngraphError(
             f"there is no memory policy `{memory}`; choose one of {', '.join(MEMORY_POLICIES)}, "
             "or give a budget: 6GB, 512MB, 1.5 GiB"
         )
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return size
+
+
+def size_of(text: str) -> int | None:
+    """The bytes of a size such as `6GB`, None if it is none."""
+    found = _SIZE.fullmatch(text.strip())
+    return int(float(found[1]) * _UNITS[found[2].upper()]) if found else None

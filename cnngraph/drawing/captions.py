@@ -197,6 +197,7 @@ def block_captions(outline: Outline, block: Block, flat: bool = True) -> Caption
         shapes = {end_of(run[-1]).shape for run in runs}
         said = "kernel" in texts or in_grid
         output = "" if said or len(shapes) > 1 else shape_text(*shapes)
+        details = "" if details == output else details  # the number of features of a linear layer
         lines = [*(_joined(kinds, details) if flat else [*kinds, details]), *tail]
         caption = _caption(outline, runs[0], level, lines, count, output)
         captions[first.path] = replace(caption, small=True)

@@ -147,6 +147,7 @@ class Layout:
         if not items:
             return Piece(GAP, 1.0, 0.5, (Wire(((0, 0.5), (GAP, 0.5)), arrow=False),))
         items[0].ins += [start] if start else []
+        entered = not start and not (steps and len(self.outline.graph.inputs) > 1)
         if steps:
             widen_steps(items)
         rows = split_rows(items, limit)
@@ -158,11 +159,10 @@ class Layout:
         for span in rows:
             inside = [items[index] for index in span]
             arcs_inside = [arc for arc in near if arc.start in span]
-            lead = not start or span.start > 0
-            piece = row(inside, arcs_inside, span.start, lead)
+            piece = row(inside, arcs_inside, span.start, lead=entered or span.start > 0)
             last = span.stop == len(items)
             pieces.append(with_steps(piece, inside, last) if steps else piece)
-        return joined(pieces, last=steps)
+        return joined(pieces, lead=entered, last=steps)
 
     def _break(self, arc: Arc, items: Sequence[Item]) -> None:
         """Puts a letter at both ends of an arc, in place of the arc."""
@@ -214,7 +214,8 @@ class Layout:
     def _rails(self, fork: Fork, captions: Captions, limit: float) -> Piece:
         inner = limit - join_width(fork.merge)
         branches = [self._chain(branch, captions, inner) for branch in fork.branches]
-        return rails(branches, fork.merge, self._is_shaded((fork,)))
+        inputs = all(branch and end_of(branch[0]).style == "input" for branch in fork.branches)
+        return rails(branches, fork.merge, self._is_shaded((fork,)), split=not inputs)
 
     def _is_shaded(self, run: Run) -> bool:
         nodes = (node for element in run for node in end_of(element).nodes)

@@ -23,7 +23,7 @@ class Block:
 
     Attributes:
         kind: the block's name.
-        calls: the units that call it, at least one.
+        calls: the units that call it, at least one, in the order of computation.
     """
 
     kind: str
@@ -148,7 +148,11 @@ class Outline:
                     calls.setdefault(self.template(unit), []).append(unit)
                 inner += _folded(self.flow(unit))
             level = inner
-        return [Block(units[0].kind, tuple(units)) for units in calls.values()]
+        order = self.graph.index
+        return [
+            Block(units[0].kind, tuple(sorted(units, key=lambda unit: order[unit.nodes[0].path])))
+            for units in calls.values()
+        ]
 
 
 def _folded(flow: Flow) -> Iterator[Unit]:

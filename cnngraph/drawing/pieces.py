@@ -99,8 +99,12 @@ def _bar_tail(unit: Unit) -> float:
     return widest(unit.tail) + 3 if unit.tail else 0.0
 
 
-def rails(branches: Sequence[Piece], unit: Unit, shaded: bool) -> Piece:
-    """Branches as rails, from a common line into a join."""
+def rails(branches: Sequence[Piece], unit: Unit, shaded: bool, split: bool = True) -> Piece:
+    """Branches as rails into a join.
+
+    Args:
+        split: whether they come from a common line.
+    """
     right = _LEAD + max(branch.width for branch in branches) + 8.0
     shapes: list[Shape] = []
     starts: list[float] = []
@@ -113,10 +117,11 @@ def rails(branches: Sequence[Piece], unit: Unit, shaded: bool) -> Piece:
         shapes += [*branch.at(_LEAD, y), end]
         y += branch.height + _RAIL_GAP
     axis, leaves = (starts[0] + starts[-1]) / 2, (ends[0] + ends[-1]) / 2
-    shapes += [
-        Wire(((_LEAD, starts[0]), (_LEAD, starts[-1])), arrow=False),
-        Wire(((0, axis), (_LEAD, axis)), arrow=False),
-    ]
+    if split:
+        shapes += [
+            Wire(((_LEAD, starts[0]), (_LEAD, starts[-1])), arrow=False),
+            Wire(((0, axis), (_LEAD, axis)), arrow=False),
+        ]
     join = joint(unit, ends, leaves, shaded)
     shapes += join.at(right, leaves - join.axis)
     high = max(y - _RAIL_GAP, leaves - join.axis + join.height)

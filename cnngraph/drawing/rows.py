@@ -199,10 +199,11 @@ def with_steps(piece: Piece, items: Sequence[Item], last: bool) -> Piece:
     return Piece(wide, high, top + piece.axis, shapes, fall=piece.fall)
 
 
-def joined(rows: Sequence[Piece], last: bool) -> Piece:
+def joined(rows: Sequence[Piece], lead: bool, last: bool) -> Piece:
     """Rows below one another, each end joined with the next start.
 
     Args:
+        lead: whether a line leads to the first row.
         last: whether nothing follows; a line leads to the right edge otherwise.
     """
     if len(rows) == 1:
@@ -229,7 +230,8 @@ def joined(rows: Sequence[Piece], last: bool) -> Piece:
             shapes.append(Wire(points, arrow=False))
         y += row.height + ROW_GAP
     leaves = axes[-1] + rows[-1].fall
-    shapes.append(Wire(((0, axes[0]), (MARGIN, axes[0])), arrow=False))
+    if lead:
+        shapes.append(Wire(((0, axes[0]), (MARGIN, axes[0])), arrow=False))
     if not last:
         shapes.append(Wire(((MARGIN + rows[-1].width, leaves), (wide, leaves)), arrow=False))
     return Piece(wide, y - ROW_GAP, axes[0], tuple(shapes), fall=leaves - axes[0])

@@ -156,7 +156,7 @@ def _where(outline: Outline, block: Block) -> str:
     """`features.6 … features.9 (×4), 384×35×35 to 384×35×35`."""
     first, last = block.calls[0], block.calls[-1]
     text = first.path if first is last else f"{first.path} … {last.path} (×{len(block.calls)})"
-    if len({unit.shape for unit in block.calls}) > 1:
+    if len({(outline.entry(unit), unit.shape) for unit in block.calls}) > 1:
         return text
     shapes = dict.fromkeys([outline.entry(first), first.shape])
     return f"{text}, {' to '.join(map(shape_text, shapes))}"

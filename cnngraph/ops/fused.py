@@ -180,23 +180,31 @@ class Convolution(_ChoosesKernel):
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         """The weight's gradient is computed in its own layout, so no other copy is needed.
 
-        Backward has the gradient of a padded input, if there is one. Small convolutions are the
-        library's (`LEAST_MACS` in kernels/conv2d.py), and so are the gradients of few positions
-        (csrc/conv2d/choice.cpp).
+        Backward has the gradient of a padded input, if there is one. A network may be trained on
+        another processor than it is checked on, so a copy counts if the library computes the
+        gradient on any (csrc/conv2d/choice.cpp). Small convolutions are always the library's.
         """
         saved = super().saves(batch, output, *inputs)
+        assert isinstance(self.op, Conv2d)
+        if self.op.columns(batch, output, *inputs):
+            return saved
+        channels = min(inputs[0].channels, output.channels)
         positions = batch.size * output.elements // output.channels
         weight = prod(self.op.parameters(*inputs)["weight"])
         macs = batch.size * inputs[0].elements * weight // inputs[0].channels
-        assert isinstance(self.op, Conv2d)
-        columns = self.op.columns(batch, output, *inputs)
-        library = positions < _LEAST_POSITIONS or macs < _LEAST_MACS or self.op.groups > 1
-        if library or columns:
-            return saved
-        return dataclasses.replace(saved, backward=saved.extra, weights=saved.extra)
+        winograd = (self.op.kernel_size, self.op.stride, self.op.dilation) == _WINOGRAD
+        ours = self.op.groups == 1 and channels >= _LEAST_CHANNELS and macs >= _LEAST_MACS
+        if ours and positions >= _FEWEST and (winograd or positions <= _MOST):
+            return dataclasses.replace(saved, backward=saved.extra, weights=saved.extra)
+        return saved
 
 
-_LEAST_POSITIONS, _LEAST_MACS = 128, 10_000_000
+# Bounds of csrc/conv2d/choice.cpp and kernels/conv2d.py within which weight gradients are never the
+# library's: kernel size, stride and dilation of Winograd filtering, channels, multiply-accumulates,
+# and positions of the result in the whole batch.
+_WINOGRAD = ((3, 3), (1, 1), (1, 1))
+_LEAST_CHANNELS, _LEAST_MACS = 32, 10_000_000
+_FEWEST, _MOST = 128, 1000
 
 
 class FullyConnected(_ChoosesKernel):

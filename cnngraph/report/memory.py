@@ -8,7 +8,7 @@ from typing import Any
 from cnngraph.errors import CnngraphError
 from cnngraph.graph import Graph
 from cnngraph.graph.step_memory import StepMemory, largest_batch, predict
-from cnngraph.options import Options, budget_of
+from cnngraph.options import Options, size_of
 from cnngraph.passes import passes_of, run_passes
 from cnngraph.report.numbers import plural, size
 
@@ -55,8 +55,8 @@ def largest(graph: Graph, budget: str, optimizer: str, frozen: Sequence[str] = (
 
     Raises `CnngraphError` if the budget or the optimizer is not known.
     """
-    limit = budget_of(budget)
-    if limit is None:
+    limit = size_of(budget)
+    if not limit:
         raise CnngraphError(f"`{budget}` is not an amount of memory; write it as 8GB or 512MB")
     return largest_batch(optimized(graph), limit, optimizer, frozen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cnngraph.errors import CnngraphError, Notes, did_you_mean
+from cnngraph.errors import CnngraphError, Notes, did_you_mean, listing
 
 _PACKAGE = Path(__file__).parent.parent
 _FOLDERS = (_PACKAGE / "specs", _PACKAGE.parent / "specs")
@@ -13,6 +13,8 @@ _FOLDERS = (_PACKAGE / "specs", _PACKAGE.parent / "specs")
 
 _BLOCKS = "blocks"
 """The subfolder of block libraries, which are not networks."""
+_MOST_NAMES = 5
+"""The most names that a hint lists."""
 
 
 def specs_folder() -> Path:
@@ -43,10 +45,14 @@ def find_spec(name: str) -> Path:
 
 
 def similar_names(name: str) -> Notes:
-    """A note on the shipped network that the name of a missing file resembles, if any does."""
+    """A note on the shipped networks that the name of a missing file resembles, if any does."""
     plain = Path(name).with_suffix("").as_posix()
     if plain != name and find_spec(plain) != Path(plain):
         return (
             ("help", f"without `{Path(name).suffix}`, `{plain}` is a network of `cnngraph zoo`"),
         )
+    longer = [shipped for shipped in shipped_names() if shipped.startswith(name)]
+    if longer and len(name) > 2:
+        found = listing([f"`{shipped}`" for shipped in longer[:_MOST_NAMES]], "or")
+        return (("help", f"did you mean {found}?"),)
     return did_you_mean(name, shipped_names())

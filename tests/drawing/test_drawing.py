@@ -82,6 +82,12 @@ def test_nine_inceptions_are_one_card_with_a_table_of_widths() -> None:
     ]
 
 
+def test_rows_of_a_table_are_in_the_order_of_computation() -> None:
+    drawn = texts(cnngraph.draw(SPECS / "efficientnet_b0.yaml"))
+    rows = [text for text in drawn if text in ("features.2.0", "features.5.0", "features.7")]
+    assert rows[-3:] == ["features.2.0", "features.5.0", "features.7"]
+
+
 def test_dense_layers_are_drawn_once() -> None:
     shown = texts(draw("densenet121"))
     assert shown.count("dense_layer") == 2  # in the block, and as the title of its own card

@@ -251,3 +251,7 @@ graph:
     texts = [shape.text for shape in drawing.sheet[0] if isinstance(shape, Text)]
     assert {"left", "right", "weights of a"} <= set(texts)
     assert "input --> " not in drawing.mermaid
+    left = min(shape.x for shape in drawing.sheet[0] if isinstance(shape, Rect) and shape.title)
+    starts = {y for x, y in _loose_ends(drawing) if x < left}
+    boxes = [shape for shape in drawing.sheet[0] if isinstance(shape, Rect) and shape.x == left]
+    assert len(starts) == len({box.y for box in boxes}) == 2, "each input has a line of its own"

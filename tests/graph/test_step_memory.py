@@ -18,8 +18,12 @@ from cnngraph.bench.variants import Variant, Work
 from cnngraph.graph import Graph
 from cnngraph.graph.step_memory import StepMemory, predict
 from cnngraph.lowering.network import Network
+from cnngraph.ops.conv import Conv2d
+from cnngraph.ops.fused import Convolution
+from cnngraph.ops.saved import Batch
 from cnngraph.options import Options
 from cnngraph.passes import passes_of, run_passes
+from cnngraph.shape import TensorShape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 compiled = pytest.mark.skipif(
@@ -157,6 +161,35 @@ def measured(variant: str, work: Work) -> tuple[int, int]:
     assert found["held_bytes"] is not None
     assert found["tensor_bytes"] is not None
     return found["held_bytes"], found["tensor_bytes"]
+
+
+@compiled
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [3, 16, 32, 256])
+@pytest.mark.parametrize("size", [3, 7, 14, 28, 56])
+def test_no_copy_is_predicted_only_where_our_kernels_compute_the_gradient(
+    size: int, channels: int, stride: int, kernel: int
+) -> None:
+    padding = kernel // 2
+    op = Conv2d.model_validate(
+        {"out_channels": 64, "kernel_size": kernel, "stride": stride, "padding": padding}
+    )
+    shape = TensorShape((channels, size, size))
+    for images in (1, 4, 16):
+        batch, output = Batch(images), op.infer(shape)
+        if Convolution(op=op).saves(batch, output, shape) == op.saves(batch, output, shape):
+            continue
+        chosen = kernels.extension.conv_kernel(
+            "weight_gradient",
+            [images, *shape],
+            [64, channels, kernel, kernel],
+            stride=[stride, stride],
+            padding=[padding, padding],
+            dilation=[1, 1],
+            groups=1,
+        )
+        assert chosen != "library"
 
 
 @compiled

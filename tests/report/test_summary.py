@@ -84,8 +84,9 @@ def test_the_largest_batch_fits_and_the_next_does_not() -> None:
         f"a training step of at most {batch} images fits into 2GB, with AdamW"
     )
     assert largest(graph, "10MB", "SGD") == 0
-    with pytest.raises(cnngraph.CnngraphError, match="`fast` is not an amount of memory"):
-        largest(graph, "fast", "SGD")
+    for size in ("fast", "2XB", "0GB"):
+        with pytest.raises(cnngraph.CnngraphError, match=f"`{size}` is not an amount of memory"):
+            largest(graph, size, "SGD")
 
 
 def test_optimizers_keep_what_torch_keeps() -> None:

@@ -63,6 +63,9 @@ def test_a_file_is_preferred_to_a_name_and_a_folder_is_not(elsewhere: Path) -> N
     [
         ("resnet51", "did you mean `resnet50`?"),
         ("lenet5", "did you mean `lenet`?"),
+        ("resnet1001", "did you mean `resnet1001_cifar`?"),
+        ("hrnet", "did you mean `hrnet_w18_small`?"),
+        ("resnetv2", "did you mean `resnetv2_101`, `resnetv2_18` or `resnetv2_50`?"),
         ("resnet50.yaml", "without `.yaml`, `resnet50` is a network of `cnngraph zoo`"),
     ],
 )
