@@ -58,11 +58,13 @@ def import_module(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Load the published weights first.")
     ] = False,
-    input: Annotated[
-        str | None,
+    inputs: Annotated[
+        list[str] | None,
         typer.Option(
+            "--input",
             metavar="C,H,W",
-            help="Shape of one image; by default what the network was made for, or 3,224,224.",
+            help="Shape of one image; by default what the network was made for, or 3,224,224."
+            " Give it once for each argument of the module's forward.",
             show_default=False,
         ),
     ] = None,
@@ -81,7 +83,7 @@ def import_module(
     a repeat. The names of modules stay, so that the weights fit.
     """
     require_own(output, _MARK, "import", force)
-    shape = None if input is None else _shape(input)
+    shapes = [_shape(text) for text in inputs or []]
     from cnngraph.atomic_write import atomic_write_text
     from cnngraph.importer import from_module
     from cnngraph.importer.named import module_by_name
@@ -89,7 +91,7 @@ def import_module(
 
     with terminal.progress(f"importing {source}"):
         module, name, made_for = module_by_name(source, pretrained=pretrained)
-        imported = from_module(module, shape or made_for, name=name, allow_code=allow_code)
+        imported = from_module(module, shapes or made_for, name=name, allow_code=allow_code)
     text = f"{_MARK}{source}.\n"
     if imported.kept:
         text += f"# It needs --allow-code, for {listing(imported.kept)}.\n"

@@ -78,6 +78,7 @@ def from_module(
         CnngraphError: the module cannot be traced, or computes something that the language cannot
             say; the message names the line of the module's source.
     """
+    _require_own_weights(module)
     given = input_shapes(module, input)
     name = name or snake_case(type(module).__name__)
     kept: set[str] = set()
@@ -101,6 +102,18 @@ def _with_help(error: UnsupportedError) -> UnsupportedError:
     if not error.level:
         way_out = f"make a submodule of this part: {way_out}"
     return UnsupportedError(f"{error}\n  help: {way_out}", error.level)
+
+
+def _require_own_weights(module: nn.Module) -> None:
+    """Raises `CnngraphError` if a parameter has two names, for the spec would have two of it."""
+    names: dict[int, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(parameter), name)
+        if first != name:
+            raise CnngraphError(
+                f"`{name}` is the same tensor as `{first}`: a spec shares whole modules, which are"
+                " one module that is called twice"
+            )
 
 
 def _imported(

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from cnngraph.errors import CnngraphError, closest
+from cnngraph.importer.blocks import snake_case
+from cnngraph.importer.trace import place_of
 
 _TORCHVISION_OPERATORS = (
     "nms", "qnms", "roi_align", "_roi_align_backward", "ps_roi_align", "_ps_roi_align_backward",
@@ -115,17 +117,28 @@ def _timm(name: str, pretrained: bool) -> Named:
 def _callable(package: str, name: str) -> Named:
     sys.path.insert(0, "")
     try:
-        found = getattr(import_module(package), name, None)
-    except ImportError as error:
-        raise CnngraphError(f"cannot import {package}: {error}") from error
+        known = import_module(package)
+    except Exception as error:
+        raise CnngraphError(f"cannot import {package}: {_said(error)}") from error
     finally:
         sys.path.remove("")
+    found = getattr(known, name, None)
     if not callable(found):
-        raise CnngraphError(f"{package} has no callable `{name}`")
-    module = found if isinstance(found, nn.Module) else found()
+        callables = [each for each, value in vars(known).items() if callable(value)]
+        raise CnngraphError(f"{package} has no callable `{name}`{_similar(name, callables)}")
+    try:
+        module = found if isinstance(found, nn.Module) else found()
+    except Exception as error:
+        raise CnngraphError(f"{package}:{name} cannot be called: {_said(error)}") from error
     if not isinstance(module, nn.Module):
         raise CnngraphError(f"{package}:{name} returns a {type(module).__name__}, not a module")
-    return module, name.lower(), _SIZE
+    return module, snake_case(name), _SIZE
+
+
+def _said(error: Exception) -> str:
+    """What an error of someone else's code says, and where it was raised."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{place_of(error)}{text}"
 
 
 def _import(package: str) -> Any:

@@ -8,12 +8,14 @@ that changes a tensor in place gives all later calls the changed tensor.
 from __future__ import annotations
 
 import inspect
+import logging
 import operator
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from cnngraph.errors import CnngraphError
 from cnngraph.importer.steps import UnsupportedError
 
 
@@ -69,10 +72,8 @@ class _Recorder(TorchFunctionMode):
     def run(self, inputs: Mapping[str, Tensor]) -> None:
         """Records the module's `forward` of these inputs."""
         given = {name: self._placeholder(name, tensor) for name, tensor in inputs.items()}
-        kinds = {each.kind for each in inspect.signature(self._root.forward).parameters.values()}
-        by_position = inspect.Parameter.VAR_POSITIONAL in kinds
         with self._watched_modules(), torch.no_grad(), self:
-            result = self._root(*given.values()) if by_position else self._root(**given)
+            result = _forward(self._root, given)
         self.graph.output(map_aggregate(result, self._argument))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -83,8 +84,11 @@ class _Recorder(TorchFunctionMode):
         is_property = name in ("__get__", "__set__")
         if is_property:
             name = func.__self__.__name__
-        if func.__name__ == "__set__" or (name.endswith("_") and id(args[0]) in self._parameters):
-            raise _CannotTrace(f"`{name}` changes a tensor in place")
+        if func.__name__ == "__set__":
+            raise _CannotTrace(f"it sets `{name}` of a tensor")
+        in_place = name.endswith("_") and not name.endswith("__")
+        if in_place and args and id(args[0]) in self._parameters:
+            raise _CannotTrace(f"`{name}` changes a parameter")
         if name in ("shape", "size") and id(args[0]) in self._nodes:
             shape = self._lengths(args[0])
             axis = kwargs.get("dim", *args[1:])
@@ -226,18 +230,48 @@ def trace(
 
     Raises:
         UnsupportedError: the module cannot be traced; the message names the line of its source.
+        CnngraphError: it does not run with these inputs at all.
     """
     recorder = _Recorder(module, is_leaf)
     try:
-        recorder.run(inputs)
+        with patch.object(_torch_log, "disabled", True):
+            recorder.run(inputs)
     except Exception as error:
         if isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
             said = "it reads the values of a tensor"
         else:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            _require_that_it_runs(module, inputs)
+            said = _reason(error)
         message = f"{place_of(error)}the module cannot be traced: {said}"
         raise UnsupportedError(message, recorder.failed) from error
     return recorder.graph
+
+
+_torch_log = logging.getLogger(FakeTensorMode.__module__)
+"""Where torch reports each error of a shape with its traceback."""
+
+
+def _forward(module: nn.Module, inputs: Mapping[str, Tensor]) -> Any:
+    kinds = {each.kind for each in inspect.signature(module.forward).parameters.values()}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return module(*inputs.values())
+    return module(**inputs)
+
+
+def _require_that_it_runs(module: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """Raises `CnngraphError` if the module fails for these inputs without being traced."""
+    try:
+        with torch.no_grad():
+            _forward(module, inputs)
+    except Exception as error:
+        shapes = " and ".join(str([*tensor.shape]) for tensor in inputs.values())
+        raise CnngraphError(
+            f"{place_of(error)}the module does not run with {shapes}: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _place_of_call() -> str:
@@ -261,6 +295,11 @@ def place_of(error: BaseException) -> str:
     return found
 
 
+_STANDARD_LIBRARY = str(Path(inspect.__file__).parent)
+
+
 def is_source(file: str) -> bool:
-    """Whether a file is the module's own, and neither torch's nor one of this package."""
+    """Whether a file is the module's own: not one of Python, torch or this package."""
+    if file.startswith(_STANDARD_LIBRARY) and "-packages/" not in file:
+        return False
     return "/torch/" not in file and "/cnngraph/importer/" not in file

@@ -81,6 +81,16 @@ class ChangesItsWeight(_Net):
         return self.last(self.norm(self.conv(x)))
 
 
+class TiesWeights(_Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Conv2d(3, 8, 3, padding=1)
+        self.other.weight = self.conv.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.conv(x) + self.other(x)))
+
+
 class CountsCalls(_Net):
     def __init__(self) -> None:
         super().__init__()

@@ -14,9 +14,11 @@ from conftest import SPECS
 from round_trip import assert_comes_back
 from table import with_statistics
 from torch import nn
+from typer.testing import CliRunner
 
 import cnngraph
 from cnngraph import CnngraphError
+from cnngraph.cli import app
 from cnngraph.importer import Imported, from_module
 from cnngraph.importer.named import module_by_name
 
@@ -90,6 +92,15 @@ def test_inputs_by_name_may_come_in_any_order() -> None:
     spec = from_module(module, {"depth": (1, 8, 8), "rgb": torch.zeros(1, 3, 8, 8)}).spec
     assert "inputs: {rgb_input: [3, 8, 8], depth_input: [1, 8, 8]}" in spec
     assert 'outputs: {features: relu_1, logits: "."}' in spec
+
+
+def test_command_takes_a_shape_for_each_input() -> None:
+    args = ["import", "hand_written_others:TwoInputs", "--input", "3,8,8", "--input", "1,8,8"]
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 0, result.output
+    assert "name: two_inputs\ninputs: {rgb_input: [3, 8, 8], depth_input: [1, 8, 8]}" in (
+        result.stdout
+    )
 
 
 def test_size_of_another_map_stays_that_of_the_map() -> None:

@@ -23,11 +23,26 @@ def test_callable_of_a_module_in_the_current_folder(
         module_by_name("my_nets:huge")
 
 
+def test_errors_of_the_callable_are_named_with_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad_nets.py").write_text("def net():\n    raise RuntimeError('no checkpoint')\n")
+    (tmp_path / "worse_nets.py").write_text("def net(:\n")
+    monkeypatch.chdir(tmp_path)
+    message = r"bad_nets:net cannot be called: .*bad_nets.py:2: no checkpoint"
+    with pytest.raises(CnngraphError, match=message):
+        module_by_name("bad_nets:net")
+    with pytest.raises(CnngraphError, match="bad_nets has no callable `nett`; did you mean `net`"):
+        module_by_name("bad_nets:nett")
+    with pytest.raises(CnngraphError, match="cannot import worse_nets: invalid syntax"):
+        module_by_name("worse_nets:net")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("resnet18", "`resnet18` names no module: write torchvision:NAME"),
-        ("no_such_package:net", "cannot import no_such_package"),
+        ("no_such_package:net", "cannot import no_such_package: No module named"),
         ("math:pi", "math has no callable `pi`"),
         ("builtins:list", "builtins:list returns a list, not a module"),
     ],

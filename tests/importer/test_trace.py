@@ -41,7 +41,7 @@ def test_module_computes_the_same(make: Callable[[], nn.Module], images: int) ->
     [
         (written.ChangesAView, "it uses another view of a tensor that was changed in place"),
         (written.ChangesAPart, "`__setitem__` changes a tensor in place"),
-        (written.ChangesItsWeight, "`data` changes a tensor in place"),
+        (written.ChangesItsWeight, "it sets `data` of a tensor"),
         (written.UsesAnothersWeight, "it uses a parameter that is not one of its own"),
     ],
 )
@@ -51,6 +51,20 @@ def test_what_cannot_be_followed_is_named_with_its_place(
     expected = rf"hand_written_python.py:\d+: the module cannot be traced: {message}"
     with pytest.raises(CnngraphError, match=expected):
         from_module(make(), (3, 16, 16))
+
+
+def test_module_that_fails_by_itself_is_named_so(caplog: pytest.LogCaptureFixture) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(10, 2))
+    expected = r"the module does not run with \[2, 3, 8, 8\]: mat1 and mat2 shapes cannot be"
+    with pytest.raises(CnngraphError, match=expected) as error:
+        from_module(module, (3, 8, 8))
+    assert "help" not in str(error.value)
+    assert not caplog.records
+
+
+def test_parameter_with_two_names_is_an_error() -> None:
+    with pytest.raises(CnngraphError, match=r"`other.weight` is the same tensor as `conv.weight`"):
+        from_module(written.TiesWeights(), (3, 16, 16))
 
 
 def test_buffers_that_a_call_changes_stay() -> None:
