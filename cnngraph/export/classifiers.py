@@ -11,6 +11,7 @@ from cnngraph.graph import Graph, Node
 from cnngraph.importer.holes import Expression
 from cnngraph.lowering.levels import Level
 
+_KINDS = ("linear", "conv2d")
 _SIZES = ("num_classes", "out_features", "out_channels")
 
 
@@ -25,11 +26,13 @@ class Classifiers:
         main = _last_layer(graph, "")
         layers = [layer for head in ("", *graph.aux) if (layer := _last_layer(graph, head))]
         self.size = 0
-        if main is not None and main.op.kind in ("linear", "conv2d") and not graph.features:
+        if main is not None and main.op.kind in _KINDS and not graph.features:
             classes = graph.shape_of(graph.output).channels
             self.size = classes if main.shape.channels == classes else 0
         self._paths = {
-            layer.path for layer in layers if not layer.shared and layer.shape.channels == self.size
+            layer.path
+            for layer in layers
+            if layer.op.kind in _KINDS and not layer.shared and layer.shape.channels == self.size
         }
         self._adjustable = set(self._paths)
 
@@ -49,11 +52,18 @@ class Classifiers:
         for path in self._paths:
             if path.startswith(level.prefix):
                 name = level.name_of(path).partition(".")[0]
-                child = level.prefix + name
-                nested = constructs.get(child, Construct("")).callee == "nn.Sequential"
-                if child in self._adjustable or nested:
+                if self._is_reached(path, level.prefix + name, constructs):
                     found.add(name)
         return frozenset(found)
+
+    def _is_reached(self, path: str, child: str, constructs: Mapping[str, Construct]) -> bool:
+        """Whether the size of a layer can be an argument of the call that makes `child`."""
+        while child not in self._adjustable:
+            if constructs.get(child, Construct("")).callee != "nn.Sequential":
+                return False
+            following = path[len(child) + 1 :].partition(".")[0]
+            child = f"{child}.{following}"
+        return True
 
 
 def _last_layer(graph: Graph, head: str) -> Node | None:
@@ -69,8 +79,12 @@ def with_classes(construct: Any) -> Construct:
     """The call with `num_classes` as the size of its last layer."""
     items = list(construct.items)
     for index in reversed(range(len(items))):
-        if any(name in items[index].args for name in _SIZES) or items[index].items:
+        if _has_size(items[index]):
             items[index] = with_classes(items[index])
             return replace(construct, items=tuple(items))
     name = next(name for name in _SIZES if name in construct.args)
     return replace(construct, args=construct.args | {name: Expression("num_classes")})
+
+
+def _has_size(construct: Construct) -> bool:
+    return any(name in construct.args for name in _SIZES) or any(map(_has_size, construct.items))

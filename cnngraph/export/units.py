@@ -87,11 +87,7 @@ class Units:
             if sequential is not None:
                 return Unit(level, "nn.Sequential", {}, [], sequential)
         names = self._names(level, items)
-        own: dict[str, Construct] = {}
-        for item in items:
-            if item.path in names and self._is_own(item):
-                own.setdefault(names[item.path], self._constructs[item.path])
-        children = self._contained(level, own)
+        children = self._children(level, items, names)
         base = _base(children)
         attributes = {
             path: _attribute(name, base, children, self._callee(path))
@@ -179,37 +175,51 @@ class Units:
             names[node.path] = same[key]
         return names
 
-    def _contained(self, level: Level, own: Mapping[str, Construct]) -> dict[str, Construct]:
+    def _children(
+        self, level: Level, items: list[Item], names: Mapping[str, str]
+    ) -> dict[str, Construct]:
         """The children by attribute; those with dots in their names are put into containers."""
         tree: dict[str, Any] = {}
-        for name, construct in own.items():
-            *outer, last = name.split(".")
-            inner = tree
-            for part in outer:
-                inner = inner.setdefault(part, {})
-            inner[last] = construct
+        for item in items:
+            if isinstance(item, Level) or (isinstance(item, Node) and item.op.has_module):
+                # The order of the containers is that of all modules, also those left out here.
+                _container_of(level.name_of(item.path), tree)
+            if item.path in names and self._is_own(item):
+                name = names[item.path]
+                made = self._constructs[item.path]
+                _container_of(name, tree).setdefault(name.rpartition(".")[2], made)
         return self._ordered(level.path, tree)
 
     def _ordered(self, path: str, tree: Mapping[str, Any]) -> dict[str, Construct]:
         first = self._graph.order.get(path, ())
         ordered = {name: tree[name] for name in first if name in tree} | dict(tree)
-        return {
-            name: child
-            if isinstance(child, Construct)
-            else self._container(f"{path}.{name}" if path else name, child)
-            for name, child in ordered.items()
-        }
+        children: dict[str, Construct] = {}
+        for name, child in ordered.items():
+            whole = f"{path}.{name}" if path else name
+            if isinstance(child, Construct):
+                children[name] = child
+            elif inside := self._ordered(whole, child):
+                children[name] = _container(whole, inside)
+        return children
 
-    def _container(self, path: str, tree: Mapping[str, Any]) -> Construct:
-        children = self._ordered(path, tree)
-        kinds = {child.callee == "nn.Parameter" for child in children.values()}
-        if len(kinds) > 1:
-            raise CnngraphError(f"`{path}` has parameters beside modules, which no container takes")
-        kind = "Parameter" if kinds == {True} else "Module"
-        keys = tuple(children)
-        numbered = keys == tuple(map(str, range(len(keys))))
-        callee = f"nn.{kind}{'List' if numbered else 'Dict'}"
-        return Construct(callee, {}, tuple(children.values()), () if numbered else keys)
+
+def _container_of(name: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """The part of the tree for the modules beside one of this name; made if it is missing."""
+    for part in name.split(".")[:-1]:
+        tree = tree.setdefault(part, {})
+    return tree
+
+
+def _container(path: str, children: Mapping[str, Construct]) -> Construct:
+    """The call that makes a container of modules or parameters."""
+    kinds = {child.callee == "nn.Parameter" for child in children.values()}
+    if len(kinds) > 1:
+        raise CnngraphError(f"`{path}` has parameters beside modules, which no container takes")
+    kind = "Parameter" if kinds == {True} else "Module"
+    keys = tuple(children)
+    numbered = keys == tuple(map(str, range(len(keys))))
+    callee = f"nn.{kind}{'List' if numbered else 'Dict'}"
+    return Construct(callee, {}, tuple(children.values()), () if numbered else keys)
 
 
 def _base(children: Mapping[str, Construct]) -> str:

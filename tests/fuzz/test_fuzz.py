@@ -12,6 +12,7 @@ import pytest
 from cnngraph import kernels
 from fuzz.documents import check_bytes, check_within_reason
 from fuzz.files import outcome
+from fuzz.networks import check_network
 
 ROOT = Path(__file__).parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
@@ -44,3 +45,10 @@ def test_what_was_found_before_is_answered(path: Path) -> None:
         check_within_reason(data.decode(errors="replace"))
     else:
         assert outcome(data).startswith("refused")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CORPUS if path.name.startswith("network")], ids=lambda path: path.name
+)
+def test_networks_that_were_found_before_agree(path: Path) -> None:
+    check_network(path.read_text())
