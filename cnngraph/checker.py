@@ -110,6 +110,9 @@ def _without_collector() -> Generator[None]:
         with _collector:
             _checks -= 1
             if not _checks and _collects:
+                if not gc.get_freeze_count():
+                    gc.freeze()  # with `unfreeze`, what the check made counts as old, so that
+                    gc.unfreeze()  # the next search for young garbage does not go through it
                 gc.enable()
 
 

@@ -208,7 +208,7 @@ def listing(words: Sequence[str], conjunction: str = "and") -> str:
     return f" {conjunction} ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
-_MOST_CANDIDATES = 5000
+_MOST_CANDIDATES = 2000
 _MOST_COMPARED = 50
 _LONGEST_WORD = 64
 
@@ -222,7 +222,8 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> Notes:
 def closest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that is spelt most like `word`, or None if none is close.
 
-    Of many candidates, only those that share the most letters are compared.
+    Of many candidates, only the first are considered, and of these only those that share the most
+    letters are compared.
     """
     if len(word) > _LONGEST_WORD:
         return None
@@ -231,8 +232,14 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     def distance(item: str) -> tuple[int, int]:
         return len(letters.symmetric_difference(item)), abs(len(item) - len(word))
 
-    short = (item for item in islice(candidates, _MOST_CANDIDATES) if len(item) <= 2 * len(word))
-    near = nsmallest(_MOST_COMPARED, short, key=distance)
+    # A similarity of 0.7 needs lengths within 7 to 13.
+    length = len(word)
+    likely = (
+        item
+        for item in islice(candidates, _MOST_CANDIDATES)
+        if 7 * length <= 13 * len(item) and 7 * len(item) <= 13 * length
+    )
+    near = nsmallest(_MOST_COMPARED, likely, key=distance)
     close = difflib.get_close_matches(word, near, n=3, cutoff=0.7)
     if not close and len(word) > 2:  # one wrong character in a short name is below 0.7
         near = [item for item in near if len(item) == len(word)]

@@ -55,7 +55,7 @@ class Blocks:
                 message = f"the block `{block.name}` does not accept `{name}`"
                 unknown = Diagnostic("E101", message, keys[name])
                 self._diagnostics.report(unknown, place, None, partial(_similar, name, block))
-        missing = [name for name in _required(block) if name not in arguments]
+        missing = [name for name in block.required if name not in arguments]
         if missing:
             notes = (("note", f"the block is defined at {block.position}"),)
             message = f"the block `{block.name}` needs {listing([f'`{name}`' for name in missing])}"
@@ -74,7 +74,7 @@ class Blocks:
         """The arguments by name, and the positions of the names."""
         if call.bare is None:
             return call.arguments, call.keys
-        required = _required(block)
+        required = block.required
         if len(required) != 1:
             names = ", ".join(block.params)
             message = f"`{block.name}` takes its arguments by name: {names}"
@@ -163,8 +163,3 @@ def _similar(name: str, block: Block) -> Notes:
     """A param that is similar to `name`, or all of them."""
     accepted = ", ".join(block.params) or "nothing"
     return did_you_mean(name, [*block.params, "name"]) or (("note", f"it accepts: {accepted}"),)
-
-
-def _required(block: Block) -> list[str]:
-    """The params without a default."""
-    return [name for name, default in block.params.items() if default.value is None]

@@ -7,7 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from cnngraph.elaborate.diagnostics import Diagnostics
-from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.evaluator import STEPS_A_NODE, Evaluator
 from cnngraph.elaborate.params import MAX_SIZE
 from cnngraph.elaborate.place import INVALID, MAX_SOURCES, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position
@@ -97,6 +97,7 @@ class GraphBuilder:
             return INVALID
         key = (id(op), *shapes)
         if (known := self._inferred.get(key)) is None:
+            self._evaluator.spend(STEPS_A_NODE, place, position)
             try:
                 shape = op.infer(*shapes)
             except ShapeError as error:

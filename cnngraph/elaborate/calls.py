@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from cnngraph.elaborate.diagnostics import Diagnostics
-from cnngraph.elaborate.evaluator import Evaluator, has_expressions
+from cnngraph.elaborate.evaluator import STEPS_AN_ARGUMENT, Evaluator, has_expressions
 from cnngraph.elaborate.place import Call, Given, Place, Value
 from cnngraph.errors import Diagnostic, Notes, Position, show
 from cnngraph.ops import OPS, Op, find_op
@@ -28,6 +29,7 @@ from cnngraph.spec.yaml import Located
 Model = TypeVar("Model", bound=Op | Composite)
 
 
+_MOST_BLOCKS = 1000
 _NO_VALUES = "[]"
 """The key of a result that depends on no expression."""
 
@@ -204,6 +206,7 @@ class Calls:
         self, call: Call, model: type[Model], place: Place, resolve: Callable[[Located], Any]
     ) -> Model:
         arguments, keys = call.arguments, call.keys
+        self._evaluator.spend(STEPS_AN_ARGUMENT * (1 + len(arguments)), place, call.position)
         if call.bare is not None:
             self._refuse_dashes(call, model, call.bare, place)
             key = main_key(model)
@@ -277,8 +280,8 @@ def is_kind(word: str, place: Place) -> bool:
 
 
 def _kinds(place: Place) -> list[str]:
-    """All kinds that a node may have."""
-    return [*COMPOSITES, *OPS, *place.library.blocks]
+    """The kinds that a node may have, for suggestions: of very many blocks, the first."""
+    return [*COMPOSITES, *OPS, *islice(place.library.blocks, _MOST_BLOCKS)]
 
 
 def _as_item(kind: str, arguments: Located) -> str:

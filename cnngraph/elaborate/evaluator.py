@@ -34,6 +34,11 @@ NO_SHAPE = TensorShape(())
 _SIZES = {1: ("in_length",), 3: ("in_depth", "in_height", "in_width")}
 """Number of spatial dimensions -> the variables with their sizes; maps have the usual two."""
 
+STEPS_A_NODE = 10
+"""Walking a node is so many steps, and so is inferring a shape that no equal node had before."""
+STEPS_AN_ARGUMENT = 2
+"""Validating a node, or one of its arguments, is so many steps; copies are validated once."""
+
 _KEPT = frozenset({int, str, bool, type(None)})
 """Types of variables for which results are kept: equal values of these types are the same."""
 
@@ -44,7 +49,8 @@ class Evaluator:
     def __init__(self, diagnostics: Diagnostics) -> None:
         self._diagnostics = diagnostics
         self._budget = Budget()
-        self._names: dict[str, tuple[str, ...]] = {}
+        self._variables: dict[str, str] = {}
+        self._names: dict[str, tuple[tuple[str, ...], bool]] = {}
         self._results: dict[Hashable, tuple[Any, int]] = {}
 
     def spend(self, steps: int, place: Place, position: Position) -> None:
@@ -52,7 +58,7 @@ class Evaluator:
         try:
             self._budget.spend(steps)
         except OverBudgetError:
-            message = f"evaluating this spec takes more than {MAX_STEPS:,} steps"
+            message = f"checking this spec takes more than {MAX_STEPS:,} steps"
             self._diagnostics.stop(place, message, position)
 
     def resolve(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
@@ -61,13 +67,16 @@ class Evaluator:
         Raises `InvalidError` after reporting a mistake, or if the value depends on an unknown.
         """
         value = located.value
-        if isinstance(value, dict | list):
-            return self._resolve_all(located, place, shape)
+        if not isinstance(value, str):
+            if isinstance(value, dict | list):
+                return self._resolve_all(located, place, shape)
+            return value
         if not is_expression(value):
             return value
         try:
             result = self._evaluate(value, place.variables, shape)
-            self._budget.spend(extent(result) // 4)
+            if isinstance(result, str | tuple):
+                self._budget.spend(extent(result) // 4)
             return result
         except UnknownValueError:
             raise InvalidError from None
@@ -82,16 +91,22 @@ class Evaluator:
 
     def _evaluate(self, text: str, variables: dict[str, Any], shape: TensorShape | None) -> Any:
         """The value of a text with expressions; kept for the next time in an equal scope."""
-        names = self._names.get(text)
+        variable = self._variables.get(text)
+        if variable and (value := variables.get(variable, UNKNOWN)) is not UNKNOWN:
+            self._budget.spend(1)
+            return value
         key = None
-        if names is not None:
+        known = self._names.get(text)
+        if known is not None:
+            names, reads_shape = known
             values = [variables.get(name, UNKNOWN) for name in names]
             types = tuple(map(type, values))
-            key = (text, shape, types, *values) if _KEPT.issuperset(types) else None
-            if key in self._results:
-                result, steps = self._results[key]
-                self._budget.spend(steps)
-                return result
+            if _KEPT.issuperset(types):
+                key = (text, shape if reads_shape else None, types, *values)
+                if key in self._results:
+                    result, steps = self._results[key]
+                    self._budget.spend(steps)
+                    return result
         if shape is None:
             scope: dict[str, Any] = dict.fromkeys(SHAPE_VARIABLES, UNKNOWN)
         else:
@@ -101,12 +116,16 @@ class Evaluator:
         result = evaluate(text, ChainMap(scope, variables), self._budget)
         if key is not None:
             self._results[key] = result, left - self._budget.left
-        elif names is None and len(text) <= MAX_LENGTH:
-            self._names[text] = tuple(names_in(text) - RESERVED)
+        elif known is None and len(text) <= MAX_LENGTH:
+            names = names_in(text)
+            own = tuple(names - RESERVED)
+            self._names[text] = own, not names.isdisjoint(SHAPE_VARIABLES)
+            if len(own) == 1 and text == f"${{{own[0]}}}":
+                self._variables[text] = own[0]
         return result
 
     def _resolve_all(self, located: Located, place: Place, shape: TensorShape | None) -> Any:
-        self.spend(located.size // 4, place, located.position)
+        self.spend(located.size // 2, place, located.position)
         if isinstance(located.value, dict):
             return {key: self.resolve(item, place, shape) for key, item in located.value.items()}
         result = tuple(self.resolve(item, place, shape) for item in located.items)

@@ -204,12 +204,18 @@ def _frozen(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+_SCALARS = frozenset({bool, int, str})
+
+
 def type_problem(default: Any, value: Any, pairs: bool = False) -> str | None:
     """Why `value` cannot replace `default`, or None. A default of none accepts any value.
 
     With `pairs`, a list of numbers can replace a number, as in a kernel size.
     """
-    kind, expected = cast(type[Any], type(value)), cast(type[Any], type(default))
+    kind: type[Any] = type(value)
+    expected: type[Any] = type(default)
+    if kind in _SCALARS and (default is None or kind is expected):
+        return None
     if value is not None and not issubclass(kind, bool | int | float | str | tuple):
         what = "a mapping" if kind is dict else f"an object of type {kind.__name__}"
         return f"must be a number, text or a list, not {what}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 from typing import Any, NoReturn
 
 from cnngraph.elaborate.diagnostics import Diagnostics
@@ -17,6 +18,8 @@ from cnngraph.spec.yaml import Located
 
 MAX_PATH = 500
 _MOST_SUGGESTED = 3
+_MOST_CONSIDERED = 2000
+"""At most so many of the latest values are considered for a suggestion."""
 
 
 class Paths:
@@ -58,13 +61,15 @@ class Paths:
                 self._numbered[path] = call
             return path
         name = self._evaluator.resolve(call.name, place, value.shape)
-        name = str(name) if type(name) is int else name
-        *outer, last = name.split(".") if isinstance(name, str) else [name]
         level = place.level
-        self._evaluator.spend(len(outer), place, call.position)
-        for part in outer:
-            level = self._opened(level, part, index, place, call.name.position)
-        path = level.join(self.checked_name(last, index, place, call.name.position))
+        if isinstance(name, int | str) and not isinstance(name, bool):
+            name = str(name)
+            if "." in name:
+                *outer, name = name.split(".")
+                self._evaluator.spend(len(outer), place, call.position)
+                for part in outer:
+                    level = self._opened(level, part, index, place, call.name.position)
+        path = level.join(self.checked_name(name, index, place, call.name.position))
         self.claim(path, place, call.name.position)
         return path
 
@@ -191,7 +196,7 @@ class Paths:
             return (("note", note), ("help", "move it up, or this node down"))
         earlier = [
             path
-            for path, value in reversed(self.values.items())
+            for path, value in islice(reversed(self.values.items()), _MOST_CONSIDERED)
             if not path.rpartition(".")[2].isdigit()
             and value.aux in ("", place.aux)
             and not _encloses(path, place.level.path)

@@ -11,7 +11,7 @@ from cnngraph.shape import TensorShape
 from cnngraph.spec.loader import Block, Library
 from cnngraph.spec.yaml import Located
 
-MAX_NODES = 50_000
+MAX_NODES = 40_000
 """The walk visits at most this many nodes and repeated bodies."""
 MAX_SOURCES = 20
 """A diagnostic explains at most this many shapes."""
@@ -40,21 +40,23 @@ class Given(str):
     @staticmethod
     def at(value: Any, level: str) -> Any:
         """An argument of a call in this level: its texts, unless passed on, become `Given`."""
+        if type(value) is str:
+            given = Given(value)
+            given.level = level
+            return given
         if isinstance(value, tuple):
             items = cast(tuple[Any, ...], value)
             return tuple(Given.at(item, level) for item in items)
-        if type(value) is not str:
-            return value
-        given = Given(value)
-        given.level = level
-        return given
+        return value
 
     @staticmethod
     def plain(value: Any) -> Any:
         """The same argument with ordinary texts."""
+        if type(value) is Given:
+            return str(value)
         if isinstance(value, tuple):
             return tuple(map(Given.plain, cast(tuple[Any, ...], value)))
-        return str(value) if type(value) is Given else value
+        return value
 
 
 @dataclass

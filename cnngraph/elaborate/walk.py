@@ -11,7 +11,7 @@ from cnngraph.elaborate.builder import GraphBuilder
 from cnngraph.elaborate.calls import Calls
 from cnngraph.elaborate.composites import WALKS, from_value, join, references
 from cnngraph.elaborate.diagnostics import Diagnostics
-from cnngraph.elaborate.evaluator import Evaluator
+from cnngraph.elaborate.evaluator import STEPS_A_NODE, Evaluator
 from cnngraph.elaborate.initial import initialised
 from cnngraph.elaborate.params import input_shapes, network_params
 from cnngraph.elaborate.paths import Paths
@@ -213,6 +213,7 @@ class Walk:
         if self._steps > MAX_NODES:
             message = f"the network has more than {MAX_NODES:,} nodes and repeats"
             self.diagnostics.stop(place, message, position)
+        self.evaluator.spend(STEPS_A_NODE, place, position)
 
     def start(self, call: Call, place: Place, value: Value) -> Value:
         """The value that a node reads: the one named by its `from`, otherwise the current one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -89,16 +89,15 @@ def summarize(graph: Graph) -> Summary:
 
     Leaves with the same op and the same shapes, such as copies of a repeat, are counted together.
     """
-    kinds: dict[Hashable, tuple[Node, Sequence[TensorShape]]] = {}
-    counts: Counter[Hashable] = Counter()
-    for leaf in graph.leaves():
-        shapes = graph.input_shapes(leaf)
-        key = (id(leaf.op), shapes, bool(leaf.aux), bool(leaf.shared))
-        kinds.setdefault(key, (leaf, shapes))
-        counts[key] += 1
+    leaves = [*graph.leaves()]
+    keys = [
+        (id(leaf.op), bool(leaf.aux), bool(leaf.shared), *map(graph.shape_of, leaf.inputs))
+        for leaf in leaves
+    ]
+    counts = Counter(keys)
     total, aux = Cost(), 0
-    for key, (leaf, shapes) in kinds.items():
-        cost = _leaf_cost(leaf, shapes) * counts[key]
+    for key, leaf in dict(zip(keys, leaves, strict=True)).items():
+        cost = _leaf_cost(leaf, graph.input_shapes(leaf)) * counts[key]
         total += cost
         aux += cost.macs if leaf.aux else 0
     return Summary(replace(total, macs=total.macs - aux), total.macs)

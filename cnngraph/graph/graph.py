@@ -155,8 +155,8 @@ class Graph:
     def _shapes(self) -> dict[str, TensorShape]:
         shapes = dict(self.inputs)
         for node in self.nodes:
-            for leaf in node.leaves:
-                shapes[leaf.path] = leaf.shape
+            for part in node.parts:
+                shapes[part.path] = part.shape
             shapes[node.path] = node.shape
         return shapes
 

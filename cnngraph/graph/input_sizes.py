@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1024
 """The largest size that is tried."""
-MOST_EVALUATIONS = 120_000
+MOST_EVALUATIONS = 80_000
 """The most shape rules evaluated, times their inputs.
 
 Networks with very many nodes are tried at fewer sizes, or at none.

@@ -318,7 +318,9 @@ class _Evaluation:
         return ExpressionError(message, self.offset + getattr(node, "col_offset", 0), **details)
 
     def value(self, node: ast.expr) -> Any:
-        self.budget.spend(1)
+        self.budget.left -= 1
+        if self.budget.left < 0:
+            raise OverBudgetError
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise self.error(node, "the expression is nested too deeply")

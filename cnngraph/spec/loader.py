@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from cnngraph.errors import (
@@ -61,6 +61,11 @@ class Block:
     position: Position
     library: Library
     order: Located | None = None
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """The params without a default."""
+        return tuple(name for name, default in self.params.items() if default.value is None)
 
 
 @dataclass
