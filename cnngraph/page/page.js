@@ -63,7 +63,7 @@ const row = (tree, level) => {
   element.tabIndex = -1;
   const name = make("span", "name");
   name.style.paddingLeft = `${(level - 1) * 13}px`;
-  name.append(make("span", tree.f ? "fused" : "", tree.n), make("span", "kind", tree.k));
+  name.append(make("span", tree.f ? "marked" : "", tree.n), make("span", "kind", tree.k));
   name.title = tree.p || tree.n;
   element.append(name, make("span", "number quiet", tree.s));
   for (const [key] of measures) {
@@ -121,7 +121,7 @@ const describe = (tree) => {
   place.replaceChildren(
     make("strong", "", tree.p || tree.n),
     make("div", "", `${tree.k}${tree.d ? ` [${tree.d}]` : ""}, output ${tree.s}${tree.x ? ", training only" : ""}`),
-    make("div", "quiet", facts.join(" · ")));
+    make("div", "faded", facts.join(" · ")));
   if (tree.f) place.append(make("div", "", `fused: ${tree.f}`));
   if (tree.i) {
     const reads = make("div", "", "reads ");
@@ -232,7 +232,7 @@ const parts = () => {
 };
 const tones = ["#56b4e9", "#e69f00", "#5cc2a3", "#f0e442", "#e79f6d", "#cc79a7", "#9db7d5"];
 for (const [key, name] of measures) {
-  const bar = make("div", "bar");
+  const bar = make("div", "shares");
   parts().forEach((tree, index) => {
     const percent = share(key, tree[key]);
     if (!percent) return;
@@ -244,7 +244,7 @@ for (const [key, name] of measures) {
     segment.addEventListener("click", () => choose(tree, true));
     bar.append(segment);
   });
-  $("bars").append(make("span", "quiet", name), bar, make("span", "number", short(key, data.tree[key])));
+  $("bars").append(make("span", "faded", name), bar, make("span", "number", short(key, data.tree[key])));
 }
 
 for (const box of document.querySelectorAll(".sheet [data-path]")) {

@@ -111,7 +111,9 @@ def _html(
         title=escape(name),
         css=_file("page.css"),
         dark=style_sheet(True),
-        facts="".join(f'<span class="quiet">{escape(fact)}</span>' for fact in _facts(report)),
+        facts="".join(
+            f'<span class="faded">{escape(fact)}</span>' for fact in _facts(report, name)
+        ),
         diagnostics=_diagnostics(report.diagnostics),
         network=_NETWORK if graph else "",
         spec="".join(_listing(i, source, report) for i, source in enumerate(sources)),
@@ -136,12 +138,13 @@ def _fused(graph: Graph) -> tuple[Sequence[PassResult], dict[str, str]]:
     return passes, names
 
 
-def _facts(report: Report) -> list[str]:
+def _facts(report: Report, title: str) -> list[str]:
+    given = [report.name] if report.name != title else []
     if report.graph is None or report.summary is None:
-        return [report.name, "the spec is invalid"]
+        return [*given, "the spec is invalid"]
     total = report.summary.total
     return [
-        report.name,
+        *given,
         shapes(report.graph),
         f"{short(total.params)} parameters",
         f"{short(total.macs)} MACs for one image",
@@ -227,13 +230,13 @@ _NETWORK = """
 <h2>Network</h2>
 <div class="tools">
   <input id="search" type="search" placeholder="Search (press /)" aria-label="Search the network">
-  <span id="found" class="quiet" role="status"></span>
+  <span id="found" class="faded" role="status"></span>
 </div>
 <div id="tree">
   <div id="head" class="head"><span>name, kind</span><span class="number">output</span></div>
   <div id="rows" role="tree" aria-label="Network"></div>
 </div>
-<div id="details" aria-live="polite" class="quiet">
+<div id="details" aria-live="polite" class="faded">
 Choose a layer, a line of the spec, or a box.
 </div>
 """
@@ -255,11 +258,12 @@ _TEMPLATE = """\
 <header><h1>{title}</h1>{facts}<button id="theme" type="button">Light or dark</button></header>
 {diagnostics}
 <div class="columns">
-<main>{network}</main>
-<aside aria-label="Spec">{spec}</aside>
-</div>
+<main>{network}
 {drawing}
 {rest}
+</main>
+<aside aria-label="Spec">{spec}</aside>
+</div>
 <script type="application/json" id="data">{data}</script>
 <script>
 {js}

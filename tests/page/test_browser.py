@@ -153,10 +153,10 @@ def test_the_page_prints_without_its_tools(visit: Any) -> None:
 
 def test_bars_show_shares_and_lead_to_the_tree(visit: Any) -> None:
     page = visit("googlenet_aux")
-    segments = page.locator(".bar").first.locator("button")
+    segments = page.locator(".shares").first.locator("button")
     widths = [float(segments.nth(i).evaluate("e => parseFloat(e.style.width)")) for i in range(5)]
     assert all(0 < width < 100 for width in widths)
-    page.locator('.bar button[title^="inception5b:"]').first.click()
+    page.locator('.shares button[title^="inception5b:"]').first.click()
     assert row(page, "inception5b").get_attribute("aria-selected") == "true"
 
 

@@ -82,6 +82,20 @@ def test_the_page_loads_nothing(resnet50: str) -> None:
     assert not [script for script in scripts if "fetch" in script or "http" in script]
 
 
+def test_no_rule_of_the_page_changes_the_drawing() -> None:
+    """Rules for HTML such as `.bar {height: 22px}` would apply to an SVG's rectangles."""
+    html = cnngraph.report_page(SPECS / "googlenet.yaml").html
+    css, svg = (
+        re.findall(r"<style>(.*?)</style>", html, re.DOTALL)[0],
+        html[html.index("<svg") : html.index("</svg>")],
+    )
+    rules = [rule for rule in re.findall(r"([^{}]+)\{", css) if ".drawing" not in rule]
+    page = {name for rule in rules if ".sheet" not in rule for name in re.findall(r"\.(\w+)", rule)}
+    drawn = {word for names in re.findall(r' class="([^"]*)"', svg) for word in names.split()}
+    assert "bar" in drawn
+    assert not page & drawn
+
+
 def test_the_tree_has_every_layer_and_adds_up(resnet50: str) -> None:
     report = cnngraph.check(SPECS / "resnet50.yaml")
     assert report.graph is not None
