@@ -70,6 +70,7 @@ def export(
     """Write a network for other programs."""
     if not (onnx or torch_export or openvino or python):
         raise typer.BadParameter("give --onnx, --torch-export, --openvino or --python")
+    _require_other_files(net, onnx, torch_export, openvino, python)
     load_plugins(plugins)
     network = _network(net, sets, weights, allow_code)
     from cnngraph.export import programs
@@ -92,6 +93,15 @@ def export(
 
         atomic_write_text(python, python_source(network))
         print(printable(f"wrote {python}"))
+
+
+def _require_other_files(*files: Path | None) -> None:
+    """Raises `BadParameter` if a file would be written over another."""
+    taken: set[Path] = set()
+    for file in filter(None, files):
+        if file.resolve() in taken:
+            raise typer.BadParameter(f"{file} is given twice: each export needs a file of its own")
+        taken.add(file.resolve())
 
 
 def _network(net: Path, sets: list[str] | None, weights: Path | None, allow_code: bool) -> Network:

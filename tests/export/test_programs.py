@@ -9,9 +9,11 @@ import torch
 from conftest import SPECS
 from every_op import OTHERS, SHIPPED
 from shipped import filled, on_meta, on_meta_text, small
+from typer.testing import CliRunner
 
 import cnngraph
 from cnngraph import CnngraphError
+from cnngraph.cli import app
 from cnngraph.export import programs
 from cnngraph.ops import OPS
 
@@ -134,6 +136,24 @@ def test_openvino_computes_the_same(tmp_path: Path) -> None:
     network = cnngraph.compile(TWO, backend="eager").eval()
     exported = programs.export_openvino(network, tmp_path / "two.xml")
     assert exported.error < 1e-5
+
+
+def test_name_of_an_openvino_model_ends_in_xml(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    network = cnngraph.compile(TINY, backend="eager")
+    with pytest.raises(CnngraphError, match=r"cannot write .*tiny.bin: the name .* ends in .xml"):
+        programs.export_openvino(network, tmp_path / "tiny.bin")
+
+
+@pytest.mark.parametrize("also", [[], ["--onnx", "same.py"]])
+def test_command_writes_no_file_over_another(also: list[str], tmp_path: Path) -> None:
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(TINY)
+    python = "same.py" if also else str(spec)
+    result = CliRunner().invoke(app, ["export", str(spec), "--python", python, *also])
+    assert result.exit_code == 2
+    assert "is given twice" in result.output
+    assert spec.read_text() == TINY
 
 
 @pytest.mark.slow
