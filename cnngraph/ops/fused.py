@@ -255,25 +255,31 @@ class DenseBlock(FusedOp):
     def saves(self, batch: Batch, output: TensorShape, *inputs: TensorShape) -> Saved:
         """The buffer, the maps between a layer's convolutions, and their inputs if kept."""
         recompute = not self.keep_activations
+        steps = list(self.steps(*inputs))
+        per_layer = len(self.layers[0])
+        summed = batch.bytes_of(steps[-per_layer][3])  # the gradient of what the last layer reads
         extra = forward = backward = 0
-        for index, norm, conv, shape, result in self.steps(*inputs):
-            first, last = index == 0, index + 1 == len(self.layers[0])
+        for number, (index, norm, conv, shape, result) in enumerate(steps):
+            first, last = index == 0, index + 1 == per_layer
             own = batch.bytes_of(result)
             in_blocks = first and self._is_multiplied(batch, conv, shape, result)
             activation = 0 if in_blocks else batch.bytes_of(shape)
             extra += norm.saves(batch, shape, shape).extra
             extra += (0 if last else own) + (0 if recompute else activation)
             forward = max(forward, own + activation * recompute)
-            # The gradients of the convolution's input and result, and the gradient that is added
-            # to the buffer's.
+            # The gradients of the convolution's input and result; the last layer makes the sum to
+            # which the others add.
             gradients = own + activation * (1 + recompute)
-            backward = max(backward, gradients + conv.saves(batch, result, shape).training)
+            gradients += conv.saves(batch, result, shape).training
+            if number < len(steps) - per_layer:
+                gradients += summed
+            backward = max(backward, gradients, summed + max(own, activation))
         return Saved(
             inputs=(0,),
             output=True,
             extra=extra,
             forward=forward,
-            backward=batch.bytes_of(output) + backward,
+            backward=backward,
         )
 
     def _is_multiplied(

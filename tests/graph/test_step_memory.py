@@ -53,6 +53,7 @@ def optimized(
 SIZES = {"lenet": 28, "resnet18": 64, "mobilenet_v3_small": 64, "googlenet": 64, "densenet121": 64}
 MORE_SIZES = {
     "nin": 224, "squeezenet1_1": 128, "resnet20_cifar": 32, "resnet18": 96, "resnet50": 64,
+    "d2l/densenet": 96,
 }  # fmt: skip
 BLOCKS_OF_8 = ("mobilenet_v3_small",)
 """Networks with grouped convolutions whose temporary memory is that of blocks of 8 channels."""
