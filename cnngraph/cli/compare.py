@@ -75,12 +75,12 @@ def compare(
             measure=measure, progress=progress, plugins=[*map(str, plugins or ())],
             allow_code=allow_code,
         )  # fmt: skip
-    if output is not None:
-        found.save(output)
     if format == "json":
         print_json(networks.comparison_data(found))
-        return
-    terminal.print_table(networks.comparison_table(found))
-    print(f"\n{networks.comparison_notes(found)}")
+    else:
+        terminal.print_table(networks.comparison_table(found))
+        print(f"\n{networks.comparison_notes(found)}")
     if output is not None:
-        print(f"wrote {output}")
+        found.save(output)
+        if format != "json":
+            print(f"wrote {output}")

@@ -88,12 +88,12 @@ def probe(
             spec, params, data=data, weights=weights, batch_size=batch_size, seed=seed,
             allow_code=allow_code,
         )  # fmt: skip
-        if output is not None:
-            found.save(output)
     if format == "json":
         print_json(report.probe_data(found))
-        return
-    terminal.print_table(report.probe_table(found))
-    print(f"\n{report.CONVENTION}\n\n{report.verdict_text(found)}")
+    else:
+        terminal.print_table(report.probe_table(found))
+        print(f"\n{report.CONVENTION}\n\n{report.verdict_text(found)}")
     if output is not None:
-        print(f"wrote {output}")
+        found.save(output)
+        if format != "json":
+            print(f"wrote {output}")

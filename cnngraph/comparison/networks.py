@@ -87,7 +87,7 @@ def _columns(found: Networks) -> tuple[list[str], list[list[str]]]:
         "MACs": [short(item.macs) for item in found.networks],
         "act.": [size(item.activations) for item in found.networks],
         "memory": [size(item.memory) for item in found.networks],
-        "images/s": [f"{item.images_per_second or 0:.3g}" for item in found.networks],
+        "images/s": [_speed(item.images_per_second or 0.0) for item in found.networks],
     }
     if not any(item.top1 for item in found.networks):
         del columns["top-1"]
@@ -95,6 +95,11 @@ def _columns(found: Networks) -> tuple[list[str], list[list[str]]]:
         del columns["images/s"]
     names = [item.name for item in found.networks]
     return [*columns], [list(cells) for cells in zip(names, *columns.values(), strict=True)]
+
+
+def _speed(images: float) -> str:
+    """`2,316`, and three digits below a hundred."""
+    return f"{images:,.0f}" if images >= 100 else f"{images:.3g}"
 
 
 def comparison_table(found: Networks) -> Table:

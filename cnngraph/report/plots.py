@@ -20,10 +20,12 @@ def require_matplotlib() -> None:
 
 
 def require_plot_file(path: Path) -> None:
-    """Raises `CnngraphError` if a plot cannot be written to `path`, before anything is measured."""
+    """Raises `CnngraphError` if no plot can be at `path`, before anything is measured.
+
+    Matplotlib may still be missing: without it, everything but the plot is made.
+    """
     if path.suffix.lower() not in FORMATS:
         raise CnngraphError(f"a chart is a {' or '.join(FORMATS)} file, not {path}")
-    require_matplotlib()
     if not path.resolve().parent.is_dir():
         raise CnngraphError(f"cannot write {path}: the folder {path.parent} does not exist")
 

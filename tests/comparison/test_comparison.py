@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import cnngraph
 from cnngraph import CnngraphError
 from cnngraph.cli import app
 from cnngraph.comparison.labels import place_labels
+from cnngraph.comparison.networks import Networks, compared, comparison_text
 from cnngraph.report.memory import step_memory
 from cnngraph.report.plots import new_figure
 from cnngraph.zoo.accuracy import TOP1
@@ -114,6 +116,24 @@ def test_the_command_prints_the_same_as_json() -> None:
     found = cnngraph.compare(["resnet18", "lenet"])
     assert data["networks"] == [vars(item) for item in found.networks]
     assert (data["batch_size"], data["optimizer"], data["threads"]) == (16, "SGD", None)
+
+
+def test_without_matplotlib_the_table_is_still_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run = CliRunner().invoke(app, ["compare", "lenet", "-o", str(tmp_path / "compare.svg")])
+    assert run.exit_code == 1
+    assert "61.7 k" in run.stdout
+    assert "a chart needs matplotlib" in run.stderr
+
+
+def test_speeds_are_read_at_a_glance() -> None:
+    graph = cnngraph.check("lenet").graph
+    assert graph is not None
+    rows = [compared("lenet", graph, 1, "SGD", speed) for speed in (2316.4, 10.42)]
+    text = comparison_text(Networks(tuple(rows), 1, "SGD", 1))
+    assert [line.split()[-1] for line in text.splitlines()[2:4]] == ["2,316", "10.4"]
 
 
 def test_the_command_refuses_other_formats_before_it_measures() -> None:
