@@ -27,6 +27,9 @@ _MAX_EXPONENT = 64
 _ITEMS_A_STEP = 8
 """Items of a list, or characters of a text, that count as one step."""
 
+_STEPS_A_CHARACTER = 2
+"""Steps of parsing a character of an expression; equal expressions are parsed once."""
+
 CONSTANTS = {"true": True, "false": False, "none": None}
 
 
@@ -93,7 +96,7 @@ def evaluate(text: str, scope: Mapping[str, Any], budget: Budget | None = None) 
     budget = budget or Budget()
     pieces = budget.parsed.get(text)
     if pieces is None:
-        budget.spend(len(text))
+        budget.spend(_STEPS_A_CHARACTER * len(text))
         pieces = _split_cached(text) if len(text) <= MAX_LENGTH else _split(text)
         budget.parsed[text] = pieces
     values = [

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import Counter
 
-KINDS = ("operators", "documents", "networks", "sizes", "files")
+KINDS = ("operators", "documents", "hostile", "networks", "sizes", "files")
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import pytest
 from cnngraph import kernels
 from fuzz.documents import check_bytes, check_within_reason
 from fuzz.files import outcome
+from fuzz.hostile import DOCUMENTS
 from fuzz.networks import check_network
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,14 @@ CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("operators", 1000), ("documents", 7), ("networks", 4), ("sizes", 2), ("files", 200)],
+    [
+        ("operators", 1000),
+        ("documents", 7),
+        ("hostile", len(DOCUMENTS)),
+        ("networks", 4),
+        ("sizes", 2),
+        ("files", 200),
+    ],
 )
 def test_nothing_is_found(kind: str, count: int) -> None:
     if kind == "operators" and not kernels.available():
