@@ -130,8 +130,8 @@ def test_unknown_value_is_not_an_error_of_the_expression() -> None:
 def test_all_expressions_of_a_budget_share_its_steps() -> None:
     budget = Budget(100)
     for _ in range(20):
-        evaluate("${i + 1}", SCOPE, budget)  # reading it costs its 8 characters, once
-    assert budget.left == 100 - 8 - 20 * 3
+        evaluate("${i + 1}", SCOPE, budget)  # its 8 characters cost 2 each, once
+    assert budget.left == 100 - 2 * 8 - 20 * 3
     with pytest.raises(OverBudgetError):
         evaluate("${i + 2 * i + 3 * i + 4 * i + 5 * i}", SCOPE, budget)
 
