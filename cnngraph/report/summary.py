@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cnngraph.graph import Graph
@@ -63,7 +64,7 @@ class NetworkSummary:
     batch_size: int
     rows: tuple[Row, ...]
 
-    @property
+    @cached_property
     def total(self) -> Row:
         """All parts together, side heads included."""
         cost = sum((row.stage.cost for row in self.rows), Cost())

@@ -74,6 +74,13 @@ def test_the_formats_agree() -> None:
     assert {line.count("|") for line in lines} == {12}
 
 
+def test_the_last_row_has_the_totals_and_no_receptive_field() -> None:
+    found = summarize_parts(graph_of("lenet"))
+    last = summary_markdown(found).splitlines()[-1]
+    assert last == "| total |  | 10 | 61,706 | 100.0 | 416,520 | 100.0 | 58.4 kB |  |  |  |"
+    assert found.total is found.total, "not added up for each row of a long table"
+
+
 def test_the_largest_batch_fits_and_the_next_does_not() -> None:
     graph = graph_of("resnet18")
     batch = largest(graph, "2GB", "AdamW")
