@@ -54,9 +54,7 @@ PluginOption = Annotated[
         show_default=False,
     ),
 ]
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="`json` prints JSON on stdout.")
-]
+FormatOption = Annotated[Format, typer.Option("--format", help="`json` prints JSON on stdout.")]
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, metavar="N", help="Images in a batch, for activations and memory.")
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cnngraph.elaborate.composites import Walker
 from cnngraph.elaborate.place import Call, Given, Place, Value
+from cnngraph.elaborate.walker import Walker
 from cnngraph.errors import Diagnostic
 from cnngraph.graph import Node
 from cnngraph.spec.initial import Schemes, schemes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice, takewhile
 
-from cnngraph.elaborate.composites import Walker
 from cnngraph.elaborate.place import INVALID, Call, Place, Value
+from cnngraph.elaborate.walker import Walker
 from cnngraph.errors import Position, show
 from cnngraph.graph import Node, Scope
 from cnngraph.spec.arguments import InvalidError

@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 from cnngraph.elaborate.blocks import Blocks
 from cnngraph.elaborate.builder import GraphBuilder
 from cnngraph.elaborate.calls import Calls
-from cnngraph.elaborate.composites import WALKS, from_value, join, references
+from cnngraph.elaborate.composites import WALKS, from_value
 from cnngraph.elaborate.diagnostics import Diagnostics
 from cnngraph.elaborate.evaluator import STEPS_A_NODE, Evaluator
 from cnngraph.elaborate.initial import initialised
+from cnngraph.elaborate.joins import join, references
 from cnngraph.elaborate.params import input_shapes, network_params
 from cnngraph.elaborate.paths import Paths
 from cnngraph.elaborate.place import INVALID, MAX_NODES, Call, Level, Place, Value
