@@ -28,17 +28,21 @@ PYBIND11_MODULE(_C, module) {
       "conv_kernel",
       [](const std::string& result, std::array<int64_t, 4> input, std::array<int64_t, 4> weight,
          std::array<int64_t, 2> stride, std::array<int64_t, 2> padding,
-         std::array<int64_t, 2> dilation, int64_t groups, bool bfloat16) {
+         std::array<int64_t, 2> dilation, int64_t groups, bool bfloat16,
+         const std::optional<std::string>& arithmetic) {
         using namespace cnngraph;
         TORCH_CHECK(groups > 0 && std::min(stride[0], stride[1]) > 0,
                     "conv_kernel: expected positive strides and groups");
         return name_of(choose_kernel(conv_result_of(result.c_str()),
                                      sizes_of(input, weight, {stride, padding, dilation, groups}),
-                                     bfloat16 ? at::kBFloat16 : at::kFloat));
+                                     bfloat16 ? at::kBFloat16 : at::kFloat, /*channels_last=*/true,
+                                     arithmetic ? arithmetic->c_str() : nullptr));
       },
       py::arg("result"), py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"),
       py::arg("dilation"), py::arg("groups"), py::arg("bfloat16") = false,
-      "The kernel that computes this result of a convolution of channels_last maps on the CPU.");
+      py::arg("arithmetic") = py::none(),
+      "The kernel that computes this result of a convolution of channels_last maps on the CPU: "
+      "this one, or one whose arithmetic the table in conv2d/choice.cpp names so.");
   module.def(
       "convolve_by",
       [](const std::string& kernel, const std::string& result, const at::Tensor& grad_output,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from cnngraph.nn.watched import is_traced, is_transformed, is_watched
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _LEAST_CHANNELS = 32
 """For fewer, normalising the input of a product costs more than it saves."""
+_LARGEST_SUM = 1e18
+"""Of a filter's absolute values, so that no product with values up to 2e19 overflows."""
 _MOST_LAYOUTS, _MOST_SHAPES = 4, 256
 """Limits of the packed copies of a weight, and of the input shapes that share them."""
 
@@ -117,8 +119,8 @@ class FoldedConv2d(nn.Conv2d):
     `input` is `(N, C, H, W)`, and `residual`, if given, has the shape of the result. Only
     `load_state_dict` and `.to()` change the weights. They are packed once for each kernel, and for
     oneDNN once for each memory format that it chooses for an input's shape, so inputs of several
-    sizes may alternate. After oneDNN's convolution the activation runs on its own, since oneDNN's
-    ReLU turns NaN into zero.
+    sizes may alternate. After most of oneDNN's convolutions the activation runs on its own, since
+    oneDNN's ReLU turns NaN into zero.
     """
 
     def __init__(
@@ -279,15 +281,33 @@ class FoldedConv2d(nn.Conv2d):
         assert self._geometry is not None
         given, activation = (packed, self.bias, *self._geometry), self.activation
         pointwise = torch.ops.mkldnn._convolution_pointwise
+        bounds = self._bounds_by_onednn()
 
         def onednn(input: Tensor, residual: Tensor | None) -> Tensor:
             if residual is None:
+                if bounds is not None and isfinite(torch.linalg.vector_norm(input).item()):
+                    return pointwise.default(input, *given, "hardtanh", bounds, "")
                 value = pointwise.default(input, *given, "none", [], None)
             else:
                 value = pointwise.binary(input, residual, *given, "add", 1.0, None, [], None)
             return value if activation is None else activation(value)
 
         return onednn
+
+    def _bounds_by_onednn(self) -> list[float] | None:
+        """The bounds that oneDNN applies to results; None to run the activation on its own.
+
+        oneDNN's bounds turn NaN into a number, but no result is NaN if the norm of the input is
+        finite, so that no value exceeds 2e19, and the weights are small. Where there are at least
+        twice as many results as inputs, the norm takes less time than the activation.
+        """
+        bounds = _bounds_of(self.activation)
+        expands = self.out_channels >= 2 * self.in_channels * prod(self.stride)
+        if self.activation is None or bounds is None or not expands:
+            return None
+        assert self.bias is not None
+        sums = self.weight.abs().sum((1, 2, 3)) + self.bias.abs()
+        return [*bounds] if sums.max() < _LARGEST_SUM else None
 
     def _forget(self) -> None:
         self._by_shape: dict[tuple[torch.Size, tuple[int, ...]], _Run] = {}

@@ -83,7 +83,10 @@ class Engine:
         self._set_up()
         if self.sharded and self.average is not None:
             _shard(self.average.module, self.fabric.strategy.device_mesh)
-        self.optimizer: Any = self.fabric.setup_optimizers(optimizer_of(self.net, self.recipe))
+        # On a GPU, fused updates exclude the clipping of gradients in float16.
+        one_pass = self.device.type == "cpu" and not self.sharded
+        optimizer = optimizer_of(self.net, self.recipe, one_pass=one_pass)
+        self.optimizer: Any = self.fabric.setup_optimizers(optimizer)
         self.transform = Transform(
             setup.normalisation, self.recipe.augment, setup.net.compilation.graph.input
         ).to(self.device)
@@ -242,7 +245,11 @@ class Engine:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continues from a `state`. The network has the weights that were saved with it."""
-        self.optimizer.load_state_dict(share_state(state["optimizer"], self.optimizer))
+        saved = share_state(state["optimizer"], self.optimizer)
+        for group, own in zip(saved["param_groups"], self.optimizer.param_groups, strict=True):
+            if "fused" in own:  # as on this device
+                group["fused"] = own["fused"]
+        self.optimizer.load_state_dict(saved)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.average is not None:
             self.average.module.load_state_dict(self.net.state_dict())

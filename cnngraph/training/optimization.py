@@ -15,8 +15,13 @@ from cnngraph.training.recipe import Recipe, Schedule, optimizer_class
 from cnngraph.weights import parameter_groups
 
 
-def optimizer_of(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer for a network. Frozen parameters are included, for unfreezing."""
+def optimizer_of(
+    net: nn.Module, recipe: Recipe, *, one_pass: bool = False
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer for a network. Frozen parameters are included, for unfreezing.
+
+    With `one_pass`, torch's fused implementation updates the weights, for optimizers that have it.
+    """
     kind = optimizer_class(recipe.optimizer.name)
     lr = recipe.optimizer.lr
     rates: dict[str, float] = {}
@@ -28,7 +33,11 @@ def optimizer_of(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups = parameter_groups(net, rates, default=lr, weight_decay=decay)
     for group in groups:
         group["initial_lr"] = group["lr"]
-    return kind(groups, lr=lr, **recipe.optimizer.arguments)
+    arguments = dict(recipe.optimizer.arguments)
+    excluded = {"foreach", "differentiable"} & arguments.keys()
+    if one_pass and "fused" in inspect.signature(kind).parameters and not excluded:
+        arguments.setdefault("fused", True)
+    return kind(groups, lr=lr, **arguments)
 
 
 def state_slots(recipe: Recipe) -> int:

@@ -41,11 +41,12 @@ struct Rule {
   unsigned arithmetic;
   ConvKernel kernel;
   unsigned results;
-  int64_t channels;    // the fewest of the input and of the output
-  int64_t summed;      // the fewest channels that each result sums
-  int64_t from, to;    // the fewest and most pixels of all maps of results
-  double saving = 1;   // Winograd: the least of multiplications, see below
-  int64_t macs = any;  // the most multiply-accumulates
+  int64_t channels;      // the fewest of the input and of the output
+  int64_t summed;        // the fewest channels that each result sums
+  int64_t from, to;      // the fewest and most pixels of all maps of results
+  double saving = 1;     // Winograd: the least of multiplications, see below
+  int64_t macs = any;    // the most multiply-accumulates
+  int64_t stride = any;  // the largest
 };
 
 // The first rule that fits chooses the kernel; the library computes the rest. `bench-kernels`
@@ -54,7 +55,7 @@ struct Rule {
 
 // clang-format off
 constexpr Rule rules[] = {
-    // arithmetic               kernel        results      channels summed from to saving macs
+    // arithmetic               kernel        results      channels summed from to saving macs stride
     // 16 rows, 9216 to 4096: output 43 and 110, input gradient 44 and 82, weight gradient 77 and
     // 89.
     {float32,                   rows,         of_training,       1,  1,   2,  32},
@@ -85,8 +86,10 @@ constexpr Rule rules[] = {
     {avx2,                      pointwise,    outputs,          32,  1, 128, any},
     {avx2,                      pointwise,    input_gradients,  32,  1, 128, any},
     // A call alone takes the library 45 to 110 us. With a bias and ReLU6: 144 to 32 at 28x28 67 and
-    // 129 (batch 1), 159 and 165 (batch 16); depthwise, 192 at 28x28: 22 and 34, 45 and 32.
+    // 129 (batch 1), 159 and 165 (batch 16).
     {float32,                   pointwise,    constant_outputs,  8,  1,   1, any, 1, 30'000'000},
+    // With stride 2, the library is faster at large maps.
+    {avx2,                      depthwise,    constant_outputs,  1,  1,   1, any, 1, any, 1},
     {float32,                   depthwise,    constant_outputs,  1,  1,   1, any, 1, 2'000'000},
     // 3x3 with stride 2, 128 to 128 at 56x56: 84 and 155; 7x7 with stride 2, 3 to 64: 97 and 130;
     // 1x1, 1024 to 256 at 14x14: 123 and 159. On AVX-512 few positions gain: 221 and 254 (2048 to
@@ -100,7 +103,7 @@ constexpr Rule rules[] = {
 // None if the library computes everything: where the processor multiplies bfloat16, with or without
 // AMX (outputs at 1,200 to 4,300 GFLOP/s, weight gradients at 320 to 1,960), and on arm64, where
 // nothing was measured.
-unsigned arithmetic_of(c10::ScalarType type) {
+unsigned arithmetic_here(c10::ScalarType type) {
 #if defined(__x86_64__)
   if (type == c10::kFloat) return cpu_capability() == CpuCapability::avx512 ? avx512 : avx2;
   if (type == c10::kBFloat16 && bfloat16_is_slow()) return scalar_bfloat16;
@@ -108,6 +111,13 @@ unsigned arithmetic_of(c10::ScalarType type) {
 #endif
   return 0;
 }
+
+constexpr std::pair<Arithmetic, const char*> arithmetic_names[] = {
+    {avx2, "avx2"},
+    {avx512, "avx512"},
+    {scalar_bfloat16, "scalar_bfloat16"},
+    {emulated_bfloat16, "emulated_bfloat16"},
+};
 
 unsigned set_of(ConvResult result) { return 1u << static_cast<unsigned>(result); }
 
@@ -130,7 +140,8 @@ bool fits(const Rule& rule, ConvResult result, const ConvSizes& sizes) {
   const int64_t positions = sizes.positions();
   if (!(rule.results & set_of(result)) || summed < rule.summed ||
       std::min(sizes.in_channels, sizes.out_channels) < rule.channels || positions < rule.from ||
-      positions > rule.to || sizes.macs() > rule.macs) {
+      positions > rule.to || sizes.macs() > rule.macs ||
+      std::max(sizes.geometry.stride[0], sizes.geometry.stride[1]) > rule.stride) {
     return false;
   }
   switch (rule.kernel) {
@@ -203,10 +214,11 @@ bool supports(ConvKernel kernel, ConvResult result, const ConvSizes& sizes, c10:
 }
 
 ConvKernel choose_kernel(ConvResult result, const ConvSizes& sizes, c10::ScalarType type,
-                         bool channels_last) {
-  const unsigned arithmetic = arithmetic_of(type);
+                         bool channels_last, const char* arithmetic) {
+  const unsigned used =
+      arithmetic == nullptr ? arithmetic_here(type) : named(arithmetic_names, arithmetic);
   for (const Rule& rule : rules) {
-    if ((rule.arithmetic & arithmetic) && (channels_last || rule.kernel == rows) &&
+    if ((rule.arithmetic & used) && (channels_last || rule.kernel == rows) &&
         fits(rule, result, sizes) && supports(rule.kernel, result, sizes, type)) {
       return rule.kernel;
     }

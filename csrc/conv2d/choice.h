@@ -36,8 +36,8 @@ bool supports(ConvKernel kernel, ConvResult result, const ConvSizes& sizes, c10:
 
 // The kernel for maps on the CPU, which depends on nothing but these and the processor's
 // capability, so that results are the same from run to run. Few kernels take maps that are not
-// channels_last.
+// channels_last. `arithmetic` is that of another processor, by its name in the table.
 ConvKernel choose_kernel(ConvResult result, const ConvSizes& sizes, c10::ScalarType type,
-                         bool channels_last = true);
+                         bool channels_last = true, const char* arithmetic = nullptr);
 
 }  // namespace cnngraph

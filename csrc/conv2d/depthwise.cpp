@@ -8,6 +8,7 @@
 
 #include "../checks.h"
 #include "../cpu/capability.h"
+#include "../cpu/range.h"
 #include "../cpu/threads.h"
 #include "arguments.h"
 #include "depthwise_kernels.h"
@@ -58,6 +59,11 @@ Tensor depthwise_folded_convolution(const Tensor& input, const Tensor& weight,
   float* to = result.mutable_data_ptr<float>();
   const auto [height, width] = sizes.input;
   const auto [kernel_height, kernel_width] = sizes.kernel;
+  // Columns [first, last) of the results read every column of the kernel.
+  const int64_t step = geometry.stride[1], apart = geometry.dilation[1];
+  const int64_t reach = width + geometry.padding[1] - (kernel_width - 1) * apart;
+  const int64_t first = std::min(ceil_div(geometry.padding[1], step), columns);
+  const int64_t last = std::clamp(ceil_div(std::max<int64_t>(reach, 0), step), first, columns);
   share_out(input.size(0) * rows, [&, rows = rows, columns = columns, height = height,
                                    width = width, kernel_height = kernel_height,
                                    kernel_width = kernel_width](Tasks& tasks) {
@@ -65,22 +71,23 @@ Tensor depthwise_folded_convolution(const Tensor& input, const Tensor& weight,
     tasks.each([&](int64_t task) {
       const int64_t image = task / rows,
                     top = task % rows * geometry.stride[0] - geometry.padding[0];
-      for (int64_t column = 0; column < columns; ++column) {
-        const int64_t left = column * geometry.stride[1] - geometry.padding[1];
-        int64_t count = 0;
+      for (int64_t column = 0, count; column < columns; column += count) {
+        count = first <= column && column < last ? last - column : 1;
+        const int64_t left = column * step - geometry.padding[1];
+        int64_t read = 0;
         for (int64_t i = 0; i < kernel_height; ++i) {
           const int64_t y = top + i * geometry.dilation[0];
           if (y < 0 || y >= height) continue;
           for (int64_t j = 0; j < kernel_width; ++j) {
-            const int64_t x = left + j * geometry.dilation[1];
+            const int64_t x = left + j * apart;
             if (x < 0 || x >= width) continue;
-            pixels[count] = from + ((image * height + y) * width + x) * channels;
-            weights[count++] = values + (i * kernel_width + j) * channels;
+            pixels[read] = from + ((image * height + y) * width + x) * channels;
+            weights[read++] = values + (i * kernel_width + j) * channels;
           }
         }
         const int64_t at = (task * columns + column) * channels;
-        kernels().convolve(pixels.data(), weights.data(), count, channels, after.bias_at(0),
-                           after.addend_at(at), after.low, after.high, to + at);
+        kernels().convolve({pixels.data(), weights.data(), read, step * channels, count, channels,
+                            after.bias_at(0), after.addend_at(at), after.low, after.high, to + at});
       }
     });
   });

@@ -6,12 +6,23 @@
 
 namespace cnngraph {
 
+// Results that are next to each other in a row and read the same taps of the kernel.
+struct DepthwiseRow {
+  const float* const* inputs;   // per tap: the pixel that the first result reads
+  const float* const* weights;  // per tap: one per channel
+  int64_t taps;
+  int64_t step;  // from the input of a result to that of the next
+  int64_t pixels, channels;
+  const float* bias;     // one per channel, or null
+  const float* addends;  // like the results, or null
+  float low, high;
+  float* results;  // dense
+};
+
 struct DepthwiseKernels {
-  // result[c] = clamp(bias[c] + addends[c] + sum over taps of pixels[tap][c] * weights[tap][c]) of
-  // one pixel, where NaN stays. Bias and addends may be null.
-  void (*convolve)(const float* const* pixels, const float* const* weights, int64_t taps,
-                   int64_t channels, const float* bias, const float* addends, float low, float high,
-                   float* result);
+  // clamp(bias[c] + addends[p][c] + sum over taps of inputs[p][c] * weights[c], low, high), where
+  // NaN stays.
+  void (*convolve)(const DepthwiseRow& row);
 };
 
 CNNGRAPH_DECLARE_KERNELS(DepthwiseKernels, depthwise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import pytest
@@ -100,26 +101,70 @@ def chosen(result: str, inputs: int, outputs: int, size: int, kernel: int, **oth
 AVX2 = {
     (128, 128, 28, 3): ("winograd_4x4", "winograd_4x4", "winograd_4x4"),
     (64, 64, 56, 3): ("winograd_2x2", "winograd_4x4", "winograd_4x4"),
+    (512, 512, 7, 3): ("winograd_4x4", "winograd_4x4", "winograd_4x4"),
     (256, 64, 56, 1): ("pointwise", "pointwise", "packed"),
+    (2048, 512, 7, 1): ("pointwise", "pointwise", "packed"),
     (32, 96, 28, 5): ("library", "library", "packed"),
     (2, 2, 56, 3): ("library", "library", "library"),
     (4096, 4096, 1, 1): ("rows", "rows", "rows"),
 }
-AVX512 = {
-    **AVX2,
-    (512, 512, 7, 3): ("winograd_4x4", "winograd_4x4", "winograd_4x4"),
-    (256, 64, 56, 1): ("library", "library", "library"),
-    (2048, 512, 7, 1): ("library", "library", "packed"),
-    (32, 96, 28, 5): ("library", "library", "library"),
+TABLE = {
+    "avx2": AVX2,
+    "avx512": {
+        **AVX2,
+        (256, 64, 56, 1): ("library", "library", "library"),
+        (2048, 512, 7, 1): ("library", "library", "packed"),
+        (32, 96, 28, 5): ("library", "library", "library"),
+    },
+    "scalar_bfloat16": {
+        **AVX2,
+        (256, 64, 56, 1): ("library", "library", "packed"),
+        (2048, 512, 7, 1): ("library", "library", "packed"),
+    },
+    "emulated_bfloat16": {
+        **dict.fromkeys(AVX2, ("library", "library", "packed")),
+        (2, 2, 56, 3): ("library", "library", "library"),
+        (4096, 4096, 1, 1): ("library", "library", "library"),
+    },
 }
+x86_only = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the table is for x86 processors"
+)
 
 
-def test_the_table_of_this_processor() -> None:
-    capability = kernels.build_info()["cpu_capability"]
-    if not torch.backends.cpu.get_cpu_capability().startswith(("AVX", "DEFAULT")):
-        pytest.skip("not an x86 processor")
-    for sizes, wanted in (AVX512 if capability == "avx512" else AVX2).items():
-        assert tuple(chosen(result, *sizes) for result in RESULTS) == wanted, sizes
+@pytest.mark.parametrize("arithmetic", TABLE)
+def test_the_table(arithmetic: str) -> None:
+    bfloat16 = arithmetic.endswith("bfloat16")
+    for sizes, wanted in TABLE[arithmetic].items():
+        found = tuple(
+            chosen(result, *sizes, bfloat16=bfloat16, arithmetic=arithmetic) for result in RESULTS
+        )
+        assert found == wanted, sizes
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "stride", "images", "wanted"),
+    [
+        ("avx2", 1, 16, "depthwise"),
+        ("avx2", 2, 16, "library"),
+        ("avx2", 2, 1, "depthwise"),
+        ("avx512", 1, 16, "library"),
+        ("avx512", 1, 1, "depthwise"),
+    ],
+)
+def test_the_table_of_depthwise_convolutions(
+    arithmetic: str, stride: int, images: int, wanted: str
+) -> None:
+    other = {"stride": [stride] * 2, "images": images, "groups": 96}
+    assert chosen("constant_output", 96, 96, 28, 3, arithmetic=arithmetic, **other) == wanted
+
+
+@x86_only
+def test_the_table_of_this_processor_runs() -> None:
+    arithmetic = "avx512" if kernels.build_info()["cpu_capability"] == "avx512" else "avx2"
+    for sizes in AVX2:
+        for result in RESULTS:
+            assert chosen(result, *sizes) == chosen(result, *sizes, arithmetic=arithmetic)
 
 
 @pytest.mark.parametrize(

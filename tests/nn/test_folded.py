@@ -82,6 +82,41 @@ def test_nan_and_infinity_equal_the_modules(channels: int) -> None:
     assert found.isnan().any()
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-0.5, 0.75)], ids=str)
+@torch.inference_mode()
+def test_onednn_applies_bounds_where_no_result_is_nan(activation: nn.Module) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 24, 3, padding=1).eval()
+    x = images(4, 12)
+    for change in ("none", "nan", "inf", "overflow", "nan weight", "large weight"):
+        if "weight" in change:
+            conv.weight[3, 2, 1, 1] = float("nan") if "nan" in change else 1e30
+        folded = fold(conv, activation.eval())
+        assert isinstance(folded, FoldedConv2d)
+        bounded = folded._bounds_by_onednn()
+        assert (bounded is None) is ("weight" in change)
+        given = x.clone()
+        given[1, :2, 6, 6] = {"nan": float("nan"), "inf": float("inf"), "overflow": 3e38}.get(
+            change, 1.0
+        )
+        expected = activation(conv(given.contiguous()))
+        assert expected.isnan().any() == (change in ("nan", "inf", "nan weight"))
+        torch.testing.assert_close(
+            folded(given), expected, equal_nan=True, rtol=1e-4, atol=1e-4, msg=change
+        )
+
+
+def test_only_wide_results_are_bounded_by_onednn() -> None:
+    for outputs, stride, wanted in ((16, 1, True), (15, 1, False), (16, 2, False), (64, 2, True)):
+        conv = nn.Conv2d(8, outputs, 1, stride=stride).eval()
+        folded = fold(conv, nn.ReLU().eval())
+        assert isinstance(folded, FoldedConv2d)
+        assert (folded._bounds_by_onednn() is not None) is wanted
+    folded = fold(nn.Conv2d(8, 16, 1).eval(), nn.SiLU().eval())
+    assert isinstance(folded, FoldedConv2d)
+    assert folded._bounds_by_onednn() is None
+
+
 @torch.inference_mode()
 def test_several_sizes_and_layouts_alternate() -> None:
     conv, norm = parts(32)

@@ -140,6 +140,23 @@ def test_norms_and_biases_have_no_weight_decay() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fused"),
+    [
+        ("{name: AdamW}", True),
+        ("{name: SGD, momentum: 0.9}", True),
+        ("{name: AdamW, fused: false}", False),
+        ("{name: AdamW, foreach: true}", None),
+        ("{name: RMSprop}", None),
+    ],
+)
+def test_one_pass_updates_the_weights_where_torch_has_it(text: str, fused: bool | None) -> None:
+    net = cnngraph.compile(stripes.TINY)
+    recipe = parse_recipe(Source("a", f"recipe: 1\noptimizer: {text}"))
+    assert optimizer_of(net, recipe, one_pass=True).defaults.get("fused") is fused
+    assert not optimizer_of(net, recipe).defaults.get("fused")
+
+
+@pytest.mark.parametrize(
     ("text", "slots"),
     [("{name: SGD}", 0), ("{name: SGD, momentum: 0.9}", 1), ("{name: AdamW}", 2)],
 )
