@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnngraph.importer.nodes import CHOICE, SpecNode
+from cnngraph.importer.nodes import CHOICE, NO_LEVEL, SpecNode
 from cnngraph.ops import OPS
 from cnngraph.shape import TensorShape
 
@@ -64,13 +64,16 @@ write."""
 def signature(nodes: Sequence[SpecNode], *, own_names: bool = True) -> Any:
     """A key that is equal for nodes of the same structure: kinds and names, without arguments.
 
-    With `own_names` false, the names of the nodes themselves may differ.
+    With `own_names` false, the names of the nodes of this level may differ.
     """
     return tuple(
         (
             node.kind,
             node.name if own_names else "",
-            tuple((name, signature(part)) for name, part in node.parts.items()),
+            tuple(
+                (name, signature(part, own_names=own_names or node.name != NO_LEVEL))
+                for name, part in node.parts.items()
+            ),
             node.args.get("merge"),
             _copies(node),
         )

@@ -143,12 +143,26 @@ def _run(nodes: Sequence[SpecNode], at: int, period: int) -> int:
     end = at + period
     structure = signature(first, own_names=False)
     while signature(nodes[end : end + period], own_names=False) == structure:
-        each = [nodes[start::period] for start in range(at, at + period)]
-        count = (end - at) // period + 1
-        if any(_numbered([node.name for node in row[:count]]) is None for row in each):
+        copies = [nodes[start : start + period] for start in range(at, end + 1, period)]
+        if None in _names(copies):
             break
         end += period
     return end
+
+
+def _names(copies: Sequence[Sequence[SpecNode]]) -> list[_Numbers | None]:
+    """What the names of each node of a level have in common in its copies."""
+    rows = zip(*map(_level, copies), strict=True)
+    return [_numbered([node.name for node in row]) for row in rows]
+
+
+def _level(nodes: Sequence[SpecNode]) -> list[SpecNode]:
+    """The nodes of one level, with those in composites that add no level."""
+    found: list[SpecNode] = []
+    for node in nodes:
+        inner = [*node.parts.values()] if node.name == NO_LEVEL else []
+        found += [node, *(each for part in inner for each in _level(part))]
+    return found
 
 
 def _numbered(names: Sequence[str]) -> _Numbers | None:
@@ -188,7 +202,7 @@ class _Numbers:
 
 def _repeat(copies: Sequence[Sequence[SpecNode]], *, whole: bool) -> SpecNode | None:
     """One `repeat` for groups of sibling nodes; `whole` if they are all nodes of their level."""
-    names = [_numbered([node.name for node in row]) for row in zip(*copies, strict=True)]
+    names = _names(copies)
     if any(numbers is None or (numbers.step > 1 and len(names) == 1) for numbers in names):
         return None
     nested = any(node.kind in ("repeat", "dense") for top in copies[0] for node in top.walk())
@@ -200,7 +214,7 @@ def _repeat(copies: Sequence[Sequence[SpecNode]], *, whole: bool) -> SpecNode | 
         return None
     if len(loop.names) + len(loop.exceptions) > min(_MOST_VARIABLES, len(copies) - 1):
         return None
-    for node, numbers in zip(body, names, strict=True):
+    for node, numbers in zip(_level(body), names, strict=True):
         node.name = numbers.name(loop.index) if numbers else ""
     args: dict[str, Any] = {}
     if not loop.names:

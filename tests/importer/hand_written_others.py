@@ -56,6 +56,23 @@ class Pyramid(nn.Module):
         return low + functional.interpolate(middle, size=low.shape[-2:], mode="bilinear"), middle
 
 
+class ListsOfModules(nn.Module):
+    """Residuals whose modules are in two lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(4))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(4))
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = x + functional.relu(norm(conv(x)))
+        return self.fc(x.mean((2, 3)))
+
+
 class Signal(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -121,6 +121,15 @@ def test_repeated_structure_becomes_blocks_and_repeats() -> None:
     assert imported.spec.count("conv2d") == 3
 
 
+def test_modules_of_lists_are_repeated_under_their_names() -> None:
+    module = with_statistics(others.ListsOfModules())
+    imported = from_module(module, (3, 16, 16))
+    assert "times: 4" in imported.spec
+    assert imported.spec.count("batch_norm") == 1
+    assert_same(module, imported, (3, 16, 16))
+    assert list(imported.compile(backend="eager").state_dict()) == list(module.state_dict())
+
+
 def test_figures_are_expected() -> None:
     module = hand_written.Residual()
     imported = from_module(module, (3, 16, 16))
