@@ -136,7 +136,7 @@ def _lanes(cells: Iterable[Cell], owner: Mapping[str, Cell]) -> dict[tuple[str, 
 def _rows(
     cells: Iterable[Cell], owner: Mapping[str, Cell], size: Callable[[str], tuple[int, str]]
 ) -> tuple[dict[str, int], list[str]]:
-    """The row of each value, larger maps above. What enters for one cell is in that cell's row."""
+    """The row of each value, larger maps above. What enters for one cell is in its first row."""
     sizes = {value: size(value) for value in owner}
     readers: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -144,7 +144,7 @@ def _rows(
             readers.setdefault(value, []).append(cell)
     for value, cell in owner.items():
         if not cell.reads and cell.draw is None and len(readers.get(value, ())) == 1:
-            sizes[value] = sizes[readers[value][0].values[0]]
+            sizes[value] = max(sizes[given] for given in readers[value][0].values)
     labels = sorted(set(sizes.values()), reverse=True)
     return {value: labels.index(found) for value, found in sizes.items()}, [
         label for _, label in labels

@@ -86,3 +86,14 @@ def test_a_value_read_further_on_has_a_lane_in_the_columns_between() -> None:
     assert cells[2].sources == [(cells[1], "b"), (lane, "a")]
     ports = [port for *_, port in grid.arrivals(cells[2])]
     assert ports == [-1, 0], "the line from the row above arrives above the straight one"
+
+
+def test_a_unit_of_several_resolutions_reads_at_its_largest_map() -> None:
+    body = Cell(("small", "large"), ("in",), lambda ports, height: Piece(10, 10, 5, ()))
+    head = Cell(("out",), ("large",), lambda ports, height: Piece(10, 10, 5, ()))
+    sizes = {"in": (256, "16×16"), "small": (16, "4×4"), "large": (64, "8×8"), "out": (64, "8×8")}
+    grid = place([body, head], ["in"], ["small", "out"], sizes.__getitem__)
+    assert grid.labels == ["8×8", "4×4"]
+    assert body.rows == range(2)
+    (arrival,) = grid.arrivals(body)
+    assert arrival[2] == (0, 0)
