@@ -14,8 +14,9 @@ from cnngraph.elaborate import elaborate, elaborate_or_raise, not_a_network
 from cnngraph.errors import CnngraphError, Source, SpecError, fail
 from cnngraph.graph import INPUT
 from cnngraph.report.check import Report
-from cnngraph.spec.loader import Spec, load_spec
+from cnngraph.spec.loader import load_spec
 from cnngraph.spec.shipped import find_spec, similar_names
+from cnngraph.spec.spec import Spec
 
 if TYPE_CHECKING:
     from cnngraph.drawing import Drawing

@@ -15,7 +15,7 @@ from cnngraph.lowering.modules import modules_of
 from cnngraph.lowering.network import Compilation, Network, network_of
 from cnngraph.options import Backend, Options
 from cnngraph.passes import Observer, passes_of, run_passes
-from cnngraph.spec.loader import Spec
+from cnngraph.spec.spec import Spec
 
 
 def compile(

@@ -115,7 +115,7 @@ def test_passes_never_see_the_spec() -> None:
     for path in sorted((PACKAGE / "passes").glob("*.py")):
         for module in imports(path, at_the_top=True):
             assert not module.startswith(
-                ("cnngraph.spec.document", "cnngraph.spec.loader", "cnngraph.elaborate")
+                ("cnngraph.spec.document", "cnngraph.spec.spec", "cnngraph.elaborate")
             )
 
 

@@ -14,7 +14,7 @@ from cnngraph.elaborate.expect import check_expectations
 from cnngraph.elaborate.walk import Walk
 from cnngraph.errors import Diagnostic, SpecError, has_errors
 from cnngraph.graph import Graph
-from cnngraph.spec.loader import Spec
+from cnngraph.spec.spec import Spec
 
 __all__ = ["elaborate", "elaborate_or_raise", "not_a_network", "valid_part"]
 

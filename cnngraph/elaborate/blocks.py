@@ -15,7 +15,7 @@ from cnngraph.errors import Diagnostic, Notes, Position, did_you_mean, listing
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import COMPOSITES
 from cnngraph.spec.expressions import UNKNOWN
-from cnngraph.spec.loader import Block, Spec
+from cnngraph.spec.spec import Block, Spec
 from cnngraph.spec.yaml import Located
 
 

@@ -10,7 +10,7 @@ from cnngraph.errors import MAX_MISTAKES, Diagnostic, Position, did_you_mean
 from cnngraph.graph import Graph
 from cnngraph.graph.cost import Cost, node_cost, shape_at, summarize
 from cnngraph.shape import TensorShape
-from cnngraph.spec.loader import Spec
+from cnngraph.spec.spec import Spec
 
 
 def check_expectations(spec: Spec, graph: Graph) -> list[Diagnostic]:

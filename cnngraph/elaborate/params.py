@@ -17,7 +17,7 @@ from cnngraph.shape import TensorShape
 from cnngraph.spec.arguments import InvalidError
 from cnngraph.spec.document import MAX_TEXT
 from cnngraph.spec.expressions import UNKNOWN, is_expression
-from cnngraph.spec.loader import Spec
+from cnngraph.spec.spec import Spec
 from cnngraph.spec.yaml import Located
 
 MAX_SIZE = 1 << 24

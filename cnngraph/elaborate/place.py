@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from cnngraph.errors import Position
 from cnngraph.graph import Copy
 from cnngraph.shape import TensorShape
-from cnngraph.spec.loader import Block, Library
+from cnngraph.spec.spec import Block, Library
 from cnngraph.spec.yaml import Located
 
 MAX_NODES = 40_000

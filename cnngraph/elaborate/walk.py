@@ -34,7 +34,7 @@ from cnngraph.spec.document import (
     Share,
     When,
 )
-from cnngraph.spec.loader import ALLOW_CODE, Block, Spec
+from cnngraph.spec.spec import ALLOW_CODE, Block, Spec
 from cnngraph.spec.yaml import Located
 
 MAX_NESTING = 100

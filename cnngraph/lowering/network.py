@@ -27,7 +27,7 @@ from cnngraph.nn.level import Code, JoinLevel, Sequential
 from cnngraph.ops.op import Op
 from cnngraph.options import Options, budget_of
 from cnngraph.passes import INFERENCE, PassResult, passes_of, run_passes
-from cnngraph.spec.loader import Spec
+from cnngraph.spec.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cnngraph.report.numbers import plural, short
 from cnngraph.report.stages import stage_table
 from cnngraph.report.terminal import to_text
 from cnngraph.shape import TensorShape
-from cnngraph.spec.loader import Spec
+from cnngraph.spec.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from cnngraph.spec.expressions import is_expression
 from cnngraph.spec.initial import SCHEMES_SCHEMA, schemes_schema
 
 if TYPE_CHECKING:
-    from cnngraph.spec.loader import Block
+    from cnngraph.spec.spec import Block
     from cnngraph.spec.yaml import Located
 
 Schema = dict[str, Any]

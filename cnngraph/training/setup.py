@@ -17,7 +17,7 @@ from cnngraph.graph import Graph
 from cnngraph.lowering.network import Network
 from cnngraph.options import Options, Strategy
 from cnngraph.shape import TensorShape
-from cnngraph.spec.loader import Spec
+from cnngraph.spec.spec import Spec
 from cnngraph.training.augmentation import Normalisation, measure
 from cnngraph.training.data import Data, Progress, from_datasets, open_data
 from cnngraph.training.data.loader import seed_everything

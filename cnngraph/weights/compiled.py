@@ -26,7 +26,8 @@ from cnngraph.graph.features import select
 from cnngraph.lowering.network import Compilation, InferenceNetwork, Network
 from cnngraph.options import Backend, Options
 from cnngraph.passes import passes_of
-from cnngraph.spec.loader import Spec, load_spec
+from cnngraph.spec.loader import load_spec
+from cnngraph.spec.spec import Spec
 from cnngraph.weights.files import unusual
 from cnngraph.weights.torch_files import ZIP_START, load, open_file, readable, save
 from cnngraph.weights.unpickle import RefusedTensor

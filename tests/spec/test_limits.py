@@ -15,7 +15,8 @@ import pytest
 import cnngraph
 from cnngraph.errors import MAX_MISTAKES
 from cnngraph.graph.input_sizes import MOST_EVALUATIONS
-from cnngraph.spec.loader import MAX_FILES, load_spec
+from cnngraph.spec.files import MAX_FILES
+from cnngraph.spec.loader import load_spec
 from cnngraph.spec.yaml import MAX_BYTES, read_source
 
 HEAD = "cnngraph: 1\nname: net\ninput: [3, 8, 8]\n"
