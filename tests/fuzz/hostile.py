@@ -9,8 +9,8 @@ from collections.abc import Callable
 import cnngraph
 from cnngraph.report.check import summary
 
-CPU_SECONDS = 4
-"""Processor time of a check. It takes less than 2 s on its own, and more on a busy machine."""
+CPU_SECONDS = 3
+"""Processor time of a check, without the start of Python: half of it where nothing else runs."""
 MEGABYTES = 200
 
 HEAD = "cnngraph: 1\nname: net\ninput: [3, 8, 8]\n"
