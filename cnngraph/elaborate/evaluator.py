@@ -34,8 +34,8 @@ NO_SHAPE = TensorShape(())
 _SIZES = {1: ("in_length",), 3: ("in_depth", "in_height", "in_width")}
 """Number of spatial dimensions -> the variables with their sizes; maps have the usual two."""
 
-STEPS_A_NODE = 10
-"""Walking a node is so many steps, and so is inferring a shape that no equal node had before."""
+STEPS_A_NODE = 12
+"""Steps of walking a node, of opening a level, and of inferring a shape that no equal node had."""
 STEPS_AN_ARGUMENT = 2
 """Validating a node, or one of its arguments, is so many steps; copies are validated once."""
 

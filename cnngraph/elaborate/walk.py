@@ -351,6 +351,7 @@ class Walk:
         if call.flat or (call.name is None and own == NO_LEVEL):
             return place.level, None
         path = self.paths.assign(call, place, value, own)
+        self.evaluator.spend(STEPS_A_NODE, place, call.position)
         self.graph.begin(path, value)
         return Level(path), path
 
