@@ -66,7 +66,6 @@ class _Recorder(TorchFunctionMode):
         self._sharing: defaultdict[int, list[Tensor]] = defaultdict(list)
         self._calls: dict[str, str] = {}
         self._counts = Counter[str]()
-        self._constants: list[Tensor] = []
         self._inside = False
 
     def run(self, inputs: Mapping[str, Tensor]) -> None:
