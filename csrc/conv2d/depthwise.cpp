@@ -20,6 +20,8 @@ namespace {
 using at::Tensor;
 
 constexpr auto channels_last = at::MemoryFormat::ChannelsLast;
+constexpr int64_t tasks_per_thread = 8;
+constexpr int64_t most_rows_of_task = 16;
 
 const DepthwiseKernels& kernels() { return CNNGRAPH_KERNELS_IN_USE(depthwise); }
 
@@ -64,13 +66,16 @@ Tensor depthwise_folded_convolution(const Tensor& input, const Tensor& weight,
   const int64_t reach = width + geometry.padding[1] - (kernel_width - 1) * apart;
   const int64_t first = std::min(ceil_div(geometry.padding[1], step), columns);
   const int64_t last = std::clamp(ceil_div(std::max<int64_t>(reach, 0), step), first, columns);
-  share_out(input.size(0) * rows, [&, rows = rows, columns = columns, height = height,
-                                   width = width, kernel_height = kernel_height,
-                                   kernel_width = kernel_width](Tasks& tasks) {
+  // Neighbouring rows read the same rows of the input, so a thread takes several.
+  const int64_t all = input.size(0) * rows;
+  const int64_t together =
+      std::clamp<int64_t>(all / (tasks_per_thread * threads_to_share()), 1, most_rows_of_task);
+  share_out(ceil_div(all, together), [&, rows = rows, columns = columns, height = height,
+                                      width = width, kernel_height = kernel_height,
+                                      kernel_width = kernel_width](Tasks& tasks) {
     std::vector<const float*> pixels(kernel_height * kernel_width), weights(pixels.size());
-    tasks.each([&](int64_t task) {
-      const int64_t image = task / rows,
-                    top = task % rows * geometry.stride[0] - geometry.padding[0];
+    const auto compute = [&](int64_t row) {
+      const int64_t image = row / rows, top = row % rows * geometry.stride[0] - geometry.padding[0];
       for (int64_t column = 0, count; column < columns; column += count) {
         count = first <= column && column < last ? last - column : 1;
         const int64_t left = column * step - geometry.padding[1];
@@ -85,10 +90,14 @@ Tensor depthwise_folded_convolution(const Tensor& input, const Tensor& weight,
             weights[read++] = values + (i * kernel_width + j) * channels;
           }
         }
-        const int64_t at = (task * columns + column) * channels;
+        const int64_t at = (row * columns + column) * channels;
         kernels().convolve({pixels.data(), weights.data(), read, step * channels, count, channels,
                             after.bias_at(0), after.addend_at(at), after.low, after.high, to + at});
       }
+    };
+    tasks.each([&](int64_t task) {
+      const int64_t end = std::min((task + 1) * together, all);
+      for (int64_t row = task * together; row < end; ++row) compute(row);
     });
   });
   return result;
