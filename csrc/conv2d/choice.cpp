@@ -41,11 +41,12 @@ struct Rule {
   unsigned arithmetic;
   ConvKernel kernel;
   unsigned results;
-  int64_t channels;    // the fewest of the input and of the output
-  int64_t summed;      // the fewest channels that each result sums
-  int64_t from, to;    // the fewest and most pixels of all maps of results
-  double saving = 1;   // Winograd: the least of multiplications, see below
-  int64_t macs = any;  // the most multiply-accumulates
+  int64_t channels;      // the fewest of the input and of the output
+  int64_t summed;        // the fewest channels that each result sums
+  int64_t from, to;      // the fewest and most pixels of all maps of results
+  double saving = 1;     // Winograd: the least of multiplications, see below
+  int64_t macs = any;    // the most multiply-accumulates
+  int64_t stride = any;  // the largest
 };
 
 // The first rule that fits chooses the kernel; the library computes the rest. `bench-kernels`
@@ -54,7 +55,7 @@ struct Rule {
 
 // clang-format off
 constexpr Rule rules[] = {
-    // arithmetic               kernel        results      channels summed from to saving macs
+    // arithmetic               kernel        results      channels summed from to saving macs stride
     // 16 rows, 9216 to 4096: output 43 and 110, input gradient 44 and 82, weight gradient 77 and
     // 89.
     {float32,                   rows,         of_training,       1,  1,   2,  32},
@@ -87,7 +88,9 @@ constexpr Rule rules[] = {
     // A call alone takes the library 45 to 110 us. With a bias and ReLU6: 144 to 32 at 28x28 67 and
     // 129 (batch 1), 159 and 165 (batch 16).
     {float32,                   pointwise,    constant_outputs,  8,  1,   1, any, 1, 30'000'000},
-    // Larger maps are the library's, with a stride and with several threads.
+    // ms of a 3x3 with ReLU6, batch 16: 144 at 56x56 4.8 and 3.6, 192 at 28x28 1.7 and 1.0. With
+    // stride 2, the library is faster at large maps: 96 at 112x112 4.6 and 6.3.
+    {avx2,                      depthwise,    constant_outputs,  1,  1,   1, any, 1, any, 1},
     {float32,                   depthwise,    constant_outputs,  1,  1,   1, any, 1, 2'000'000},
     // 3x3 with stride 2, 128 to 128 at 56x56: 84 and 155; 7x7 with stride 2, 3 to 64: 97 and 130;
     // 1x1, 1024 to 256 at 14x14: 123 and 159. On AVX-512 few positions gain: 221 and 254 (2048 to
@@ -138,7 +141,8 @@ bool fits(const Rule& rule, ConvResult result, const ConvSizes& sizes) {
   const int64_t positions = sizes.positions();
   if (!(rule.results & set_of(result)) || summed < rule.summed ||
       std::min(sizes.in_channels, sizes.out_channels) < rule.channels || positions < rule.from ||
-      positions > rule.to || sizes.macs() > rule.macs) {
+      positions > rule.to || sizes.macs() > rule.macs ||
+      std::max(sizes.geometry.stride[0], sizes.geometry.stride[1]) > rule.stride) {
     return false;
   }
   switch (rule.kernel) {

@@ -142,11 +142,21 @@ def test_the_table(arithmetic: str) -> None:
         assert found == wanted, sizes
 
 
-@pytest.mark.parametrize("arithmetic", ["avx2", "avx512"])
-def test_depthwise_convolutions_of_small_maps_are_ours(arithmetic: str) -> None:
-    for images, wanted in ((1, "depthwise"), (16, "library")):
-        other: dict[str, Any] = {"images": images, "groups": 96, "arithmetic": arithmetic}
-        assert chosen("constant_output", 96, 96, 28, 3, **other) == wanted
+@pytest.mark.parametrize(
+    ("arithmetic", "stride", "images", "wanted"),
+    [
+        ("avx2", 1, 16, "depthwise"),
+        ("avx2", 2, 16, "library"),
+        ("avx2", 2, 1, "depthwise"),
+        ("avx512", 1, 16, "library"),
+        ("avx512", 1, 1, "depthwise"),
+    ],
+)
+def test_the_table_of_depthwise_convolutions(
+    arithmetic: str, stride: int, images: int, wanted: str
+) -> None:
+    other: dict[str, Any] = {"stride": [stride] * 2, "images": images, "groups": 96}
+    assert chosen("constant_output", 96, 96, 28, 3, arithmetic=arithmetic, **other) == wanted
 
 
 @x86_only
