@@ -94,8 +94,9 @@ def test_the_predictions_of_more_networks(name: str, batch_size: int, variant: s
 @compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_the_fused_backend_needs_no_more_than_eager(batch_size: int) -> None:
-    work = Work(str(SPECS / "resnet18.yaml"), {}, batch_size, (3, 96, 96))
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "googlenet"])
+def test_the_fused_backend_needs_no_more_than_eager(name: str, batch_size: int) -> None:
+    work = Work(str(SPECS / f"{name}.yaml"), {}, batch_size, (3, 96, 96))
     _, eager = measured("eager", work)
     assert measured("default-malloc", work)[1] <= eager
 
