@@ -55,7 +55,7 @@ struct Rule {
 
 // clang-format off
 constexpr Rule rules[] = {
-    // arithmetic               kernel        results      channels summed from to saving macs stride
+    // arithmetic               kernel        results    channels summed from to saving macs stride
     // 16 rows, 9216 to 4096: output 43 and 110, input gradient 44 and 82, weight gradient 77 and
     // 89.
     {float32,                   rows,         of_training,       1,  1,   2,  32},
