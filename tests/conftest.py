@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,9 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers with several threads each, on the same cores, are many times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts jobs in the background with SIGINT ignored, and so would be the tests' processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in each run, so that failures can be reproduced.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -108,14 +108,14 @@ def times(text: str, count: int) -> str:
 def network_captions(outline: Outline) -> Captions:
     """The captions of the network itself."""
     flow = outline.flow()
-    in_grid = {*flow.in_grid}
+    in_grid = {unit.path for unit in flow.in_grid}
     captions: dict[str, Caption] = {}
     for run in _boxes(outline, flow.chains):
         unit = end_of(run[0])
         details = [] if unit.scope else [_details(unit, outline.slots(unit))]
         lines = [*kind_lines(outline, run), *details, *_tail_lines(unit)]
         shapes = outline.shapes(end_of(run[-1]))
-        if unit in in_grid and "kernel" in dict(outline.slots(unit)):
+        if unit.path in in_grid and "kernel" in dict(outline.slots(unit)):
             shapes = []  # the row of the grid says it
         output = ", ".join(map(shape_text, shapes))
         captions[unit.path] = _caption(outline, run, "", lines, "", output)

@@ -256,7 +256,7 @@ def test_runs_of_consecutive_sizes(sizes: tuple[int, ...], expected: list) -> No
 
 LARGE = {
     "wide": spec("- relu\n- max_pool2d: 2\n- conv2d: {out_channels: 2, kernel_size: 3}", "[1, 40000, 40000]"),
-    "deep": spec("- repeat: {times: 15000, body: [relu, tanh]}", "[4, 224, 224]"),
+    "deep": spec("- repeat: {times: 12000, body: [relu, tanh]}", "[4, 224, 224]"),
     "deep and wide": spec(
         "- repeat: {times: 10000, body: [conv2d: {out_channels: 4, kernel_size: 3, padding: 1}, "
         "relu]}",
