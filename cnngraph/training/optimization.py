@@ -20,7 +20,8 @@ def optimizer_of(
 ) -> torch.optim.Optimizer:
     """The recipe's optimizer for a network. Frozen parameters are included, for unfreezing.
 
-    With `one_pass`, torch's fused implementation updates the weights, for optimizers that have it.
+    With `one_pass`, torch's fused implementation updates the weights, for optimizers that have it;
+    that of SGD cannot start the momentum of weights that are unfrozen later.
     """
     kind = optimizer_class(recipe.optimizer.name)
     lr = recipe.optimizer.lr
@@ -35,6 +36,8 @@ def optimizer_of(
         group["initial_lr"] = group["lr"]
     arguments = dict(recipe.optimizer.arguments)
     excluded = {"foreach", "differentiable"} & arguments.keys()
+    if kind is torch.optim.SGD and recipe.unfreeze:
+        one_pass = False
     if one_pass and "fused" in inspect.signature(kind).parameters and not excluded:
         arguments.setdefault("fused", True)
     return kind(groups, lr=lr, **arguments)

@@ -73,7 +73,8 @@ def test_frozen_parts_keep_their_weights_and_statistics(published: Path) -> None
     assert after["fc.weight"].shape == (3, 4)
 
 
-def test_parts_are_unfrozen_at_their_epoch(published: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_parts_are_unfrozen_at_their_epoch(optimizer: str, published: Path) -> None:
     seen: list[bool] = []
 
     class Watches(training.Listener):
@@ -82,7 +83,14 @@ def test_parts_are_unfrozen_at_their_epoch(published: Path) -> None:
                 torch.equal(setup.net.state_dict()["bn1.running_mean"], before["bn1.running_mean"])
             )
 
-    overrides = {"epochs": 3, "batch_size": 4, "freeze": ["conv1", "bn1"], "unfreeze": {"2": "bn1"}}
+    overrides = {
+        "epochs": 3,
+        "batch_size": 4,
+        "optimizer": {"name": optimizer, "lr": 0.01}
+        | ({"momentum": 0.9} if optimizer == "SGD" else {}),
+        "freeze": ["conv1", "bn1"],
+        "unfreeze": {"2": "bn1"},
+    }
     before = tensors(published)
     setup = training.plan(DEEPER, colour(DEEPER), overrides=overrides, weights=published)
     training.train(setup, listener=Watches())
