@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
-from cnngraph.errors import CnngraphError
+from cnngraph.errors import CnngraphError, first_line
 from cnngraph.graph import Graph
 from cnngraph.graph.input_sizes import input_sizes
 from cnngraph.lowering.network import Network
@@ -105,4 +105,4 @@ def reason(error: BaseException) -> str:
     """The first line of what caused an error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

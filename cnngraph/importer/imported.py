@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnngraph.compiler import compile
-from cnngraph.errors import CnngraphError
+from cnngraph.errors import CnngraphError, first_line
 from cnngraph.importer.blocks import snake_case
 from cnngraph.importer.compose import compose
 from cnngraph.importer.concats import normalize_concats
@@ -173,8 +173,9 @@ def _copy(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module, {id(each): each for each in module.parameters()})
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CnngraphError(f"the module cannot be copied to be traced: {said}") from error
+        raise CnngraphError(
+            f"the module cannot be copied to be traced: {first_line(error)}"
+        ) from error
 
 
 def _traced(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnngraph.errors import first_line
 from cnngraph.importer.steps import UnsupportedError, new_op, parent_of
 from cnngraph.importer.values import Recorder, Value
 from cnngraph.ops.op import new_module
@@ -48,8 +49,8 @@ def kept_step(record: Recorder, module: nn.Module, path: str, *args: Any, **kwar
         given = _arguments(module, input.shape[1])
         same = _is_same(new_module(name, given), module, input.shape)
     except Exception as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _cannot_stay(record, module, path, f"{name} cannot be made: {said}") from error
+        why = f"{name} cannot be made: {first_line(error)}"
+        raise _cannot_stay(record, module, path, why) from error
     if not same:
         why = "not all arguments of its constructor are attributes of these names"
         raise _cannot_stay(record, module, path, why)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnngraph.errors import CnngraphError, closest
+from cnngraph.errors import CnngraphError, closest, first_line
 from cnngraph.importer.blocks import snake_case
 from cnngraph.importer.trace import place_of
 
@@ -137,8 +137,7 @@ def _callable(package: str, name: str) -> Named:
 
 def _said(error: Exception) -> str:
     """What an error of someone else's code says, and where it was raised."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{place_of(error)}{text}"
+    return f"{place_of(error)}{first_line(error)}"
 
 
 def _import(package: str) -> Any:

@@ -33,7 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from cnngraph.errors import CnngraphError
+from cnngraph.errors import CnngraphError, first_line
 from cnngraph.importer.steps import UnsupportedError
 
 
@@ -240,7 +240,7 @@ def trace(
             said = "it reads the values of a tensor"
         else:
             _require_that_it_runs(module, inputs)
-            said = _reason(error)
+            said = first_line(error)
         message = f"{place_of(error)}the module cannot be traced: {said}"
         raise UnsupportedError(message, recorder.failed) from error
     return recorder.graph
@@ -265,12 +265,8 @@ def _require_that_it_runs(module: nn.Module, inputs: Mapping[str, Tensor]) -> No
     except Exception as error:
         shapes = " and ".join(str([*tensor.shape]) for tensor in inputs.values())
         raise CnngraphError(
-            f"{place_of(error)}the module does not run with {shapes}: {_reason(error)}"
+            f"{place_of(error)}the module does not run with {shapes}: {first_line(error)}"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _place_of_call() -> str:
